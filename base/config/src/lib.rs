@@ -1,0 +1,1 @@
+//! main.cf and master.cf: grammar, expansion, the one parameter table, a typed view.

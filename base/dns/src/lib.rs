@@ -1,0 +1,1 @@
+//! The questions mail asks of DNS, with a fake made from a literal.

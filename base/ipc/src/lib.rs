@@ -1,0 +1,1 @@
+//! Typed, versioned messages between our processes and commands.

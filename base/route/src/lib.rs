@@ -1,0 +1,1 @@
+//! For an address: class, rewritten form, transport, next-hop destination.

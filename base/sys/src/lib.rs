@@ -1,0 +1,1 @@
+//! The only unsafe code: users, descriptors, locks, durable rename, POSIX regular expressions.

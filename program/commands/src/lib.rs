@@ -1,0 +1,1 @@
+//! sendmail, postqueue, postsuper, postcat, postconf, postmap and the others.

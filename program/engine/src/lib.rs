@@ -1,0 +1,1 @@
+//! Unprivileged wiring of all stages.

@@ -1,0 +1,1 @@
+//! One short-lived process under the recipient's uid.

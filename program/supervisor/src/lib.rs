@@ -1,0 +1,1 @@
+//! Reads root-owned configuration, binds ports, starts the rest; never sees mail.

@@ -1,0 +1,1 @@
+//! Local parts, domains, reverse-paths, forward-paths: parse, compare, write.

@@ -1,0 +1,1 @@
+//! Headers and MIME read and written without changing bytes nobody asked to change.

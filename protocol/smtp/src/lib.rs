@@ -1,0 +1,1 @@
+//! SMTP and LMTP commands, replies, extensions; data framing; client reply reading.

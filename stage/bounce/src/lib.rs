@@ -1,0 +1,1 @@
+//! Turn outcomes into notices, and know when not to.

@@ -1,0 +1,1 @@
+//! Complete, rewrite and check a message.

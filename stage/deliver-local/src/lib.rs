@@ -1,0 +1,1 @@
+//! Aliases, .forward, mailbox, maildir and commands as the recipient.

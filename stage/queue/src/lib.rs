@@ -1,0 +1,1 @@
+//! Store messages durably: a segmented log with group commit.

@@ -1,0 +1,1 @@
+//! Decide who is tried next, where and when; is told the time.
