@@ -13,6 +13,7 @@ mod delivery;
 mod event;
 mod message;
 mod queue_id;
+mod submission;
 mod time;
 
 pub use content::{Content, ContentReader};
@@ -28,4 +29,5 @@ pub use message::{
     SaslIdentity, Trace, VerpDelimiters,
 };
 pub use queue_id::{NotAQueueId, QueueId, QueueIdSource};
+pub use submission::{Source, Submission};
 pub use time::Timestamp;
