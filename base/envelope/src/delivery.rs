@@ -35,6 +35,9 @@ pub struct DeliveryRequest {
     pub activated: Timestamp,
     /// When this delivery was handed to the agent, for `delays=`.
     pub started: Timestamp,
+    /// More mail waits for this destination: an idle connection may be taken and this one kept for it
+    /// (Postfix: `smtp_connection_cache_on_demand`).
+    pub backlog: bool,
 }
 
 /// What a recipient's report says became of the message (RFC 3464 section 2.3.3).
@@ -44,6 +47,9 @@ pub enum Action {
     Delivered,
     /// Handed to a server that will not report further.
     Relayed,
+    /// Handed to a server that offers DSN and was told what to report: a success notice is its business, not ours
+    /// (RFC 3461 section 5.2.2).
+    HandedOn,
     /// Turned into several addresses.
     Expanded,
 }
