@@ -1,0 +1,42 @@
+//! A message on its way in, between the stage that took it and cleanup.
+
+use crate::{Content, Envelope};
+
+/// Where a submission comes from; cleanup treats them differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// smtpd
+    Smtp,
+    /// pickup: `sendmail`, with the submitter's user ID
+    Local {
+        /// The submitter.
+        uid: u32,
+    },
+    /// A notice of our own: no checks, no rewriting of its headers, no BCC.
+    Notice,
+    /// `local` forwards a message by alias, `.forward` or `:include:`: envelope rewriting only.
+    Forwarded,
+    /// `postsuper -r`: addresses are rewritten again, checks are not repeated.
+    Requeued,
+}
+
+/// A message that a stage took from outside, and what was decided about it on the way.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The envelope as it was given: recipients before rewriting and aliases, in order.
+    pub envelope: Envelope,
+    /// Header fields to stand before the message (`Received:`, PREPEND), each line LF-terminated.
+    pub trace_fields: Vec<u8>,
+    /// The message as it came, LF line ends.
+    pub content: Content,
+    /// Where from.
+    pub source: Source,
+    /// HOLD: goes into the hold queue, with the text logged.
+    pub hold: bool,
+    /// DISCARD: claims success, keeps nothing.
+    pub discard: bool,
+    /// REDIRECT: replaces all recipients.
+    pub redirect: Option<String>,
+    /// BCC actions.
+    pub bcc: Vec<String>,
+}
