@@ -104,8 +104,11 @@ pub enum DiagnosticType {
 /// What came of a delivery for one recipient. A value, never an error: our own trouble is `Deferred` here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Which recipient: its position in [`Envelope::recipients`].
+    /// Which recipient: its position in [`Envelope::recipients`]. Several outcomes may be for the same one, when
+    /// `local` expanded it by alias or `.forward`: it is done when none of them is deferred.
     pub recipient: u32,
+    /// The final address where it is not the request's: a leaf of such an expansion. `None` otherwise.
+    pub expanded: Option<String>,
     /// Sent, deferred or failed.
     pub result: Result,
     /// Enhanced status code; its class agrees with `result`.
