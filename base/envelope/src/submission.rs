@@ -39,4 +39,30 @@ pub struct Submission {
     pub redirect: Option<String>,
     /// BCC actions.
     pub bcc: Vec<String>,
+    /// `-F` of sendmail or the submitter's full name, for a missing `From:`; empty when not known.
+    pub full_name: String,
+    /// `receive_override_options = no_address_mappings` of the service that took it: no canonical, masquerade and alias
+    /// maps, no automatic BCC.
+    pub no_address_mappings: bool,
+    /// `receive_override_options = no_header_body_checks` of the service that took it.
+    pub no_header_body_checks: bool,
+}
+
+impl Submission {
+    /// A submission without trace fields, and with nothing decided about it yet.
+    pub fn new(envelope: Envelope, content: Content, source: Source) -> Self {
+        Self {
+            envelope,
+            trace_fields: Vec::new(),
+            content,
+            source,
+            hold: false,
+            discard: false,
+            redirect: None,
+            bcc: Vec::new(),
+            full_name: String::new(),
+            no_address_mappings: false,
+            no_header_body_checks: false,
+        }
+    }
 }
