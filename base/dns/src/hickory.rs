@@ -1,0 +1,158 @@
+//! The real resolver: the servers of `/etc/resolv.conf`, with a cache that keeps to the TTLs.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, RecordType as Type};
+use hickory_resolver::system_conf::parse_resolv_conf;
+
+use crate::{Answer, MALFORMED, Mx, Pending, Resolver};
+
+/// Asks the name servers of a `resolv.conf`. Construction never fails: as long as the file cannot be used, every
+/// answer is [`Answer::TryAgain`] and [`Resolver::trouble`] says why. Questions must be asked inside a tokio runtime.
+pub struct HickoryResolver {
+    path: PathBuf,
+    state: RwLock<Result<Arc<TokioResolver>, String>>,
+}
+
+impl HickoryResolver {
+    /// With `/etc/resolv.conf`.
+    pub fn system() -> Self {
+        Self::at("/etc/resolv.conf")
+    }
+
+    /// With another `resolv.conf`.
+    pub fn at(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref().to_owned();
+        let state = RwLock::new(build(&path).map(Arc::new));
+        Self { path, state }
+    }
+
+    async fn ask<T>(&self, name: Result<Name, String>, kind: Type, pick: impl FnMut(&RData) -> Option<T>) -> Answer<T> {
+        let resolver = match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            Ok(resolver) => Arc::clone(resolver),
+            Err(why) => return Answer::TryAgain(why.clone()),
+        };
+        let name = match name {
+            Ok(name) => name,
+            // A text that is no domain name names nothing.
+            Err(_) => return Answer::NotFound,
+        };
+        match resolver.lookup(name, kind).await {
+            Ok(lookup) => {
+                let records: Vec<T> = lookup.answers().iter().map(|record| &record.data).filter_map(pick).collect();
+                let ttl = lookup.valid_until().saturating_duration_since(Instant::now());
+                if records.is_empty() { Answer::NoData } else { Answer::Found { records, ttl } }
+            }
+            Err(error) => failure(&error),
+        }
+    }
+}
+
+/// What an error of the library means for mail.
+fn failure<T>(error: &NetError) -> Answer<T> {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(no_records)) => match no_records.response_code {
+            ResponseCode::NXDomain => Answer::NotFound,
+            _ => Answer::NoData,
+        },
+        // The system's library takes these three as "ask another server", and at the end as "try again".
+        NetError::Dns(DnsError::ResponseCode(
+            code @ (ResponseCode::ServFail | ResponseCode::Refused | ResponseCode::NotImp),
+        )) => Answer::TryAgain(code.to_string()),
+        NetError::Dns(DnsError::ResponseCode(code)) => Answer::Fail(code.to_string()),
+        NetError::Proto(_) => Answer::TryAgain(MALFORMED.to_owned()),
+        other => Answer::TryAgain(other.to_string()),
+    }
+}
+
+fn build(path: &Path) -> Result<TokioResolver, String> {
+    let say = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let (config, mut options) = match std::fs::read(path) {
+        Ok(text) if has_name_server(&text) => parse_resolv_conf(&text).map_err(|error| say(&error))?,
+        // resolv.conf(5): "If no nameserver entries are present, the default is to use the name server on the local
+        // machine"; the same goes for a missing file.
+        Ok(_) => (local_server(), ResolverOpts::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (local_server(), ResolverOpts::default()),
+        Err(error) => return Err(say(&error)),
+    };
+    options.use_hosts_file = ResolveHosts::Never;
+    options.attempts = options.attempts.max(1);
+    options.timeout = options.timeout.clamp(Duration::from_secs(1), Duration::from_secs(30));
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
+    builder.build().map_err(|error| say(&error))
+}
+
+fn has_name_server(text: &[u8]) -> bool {
+    text.split(|&b| b == b'\n').any(|line| {
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.next() == Some(b"nameserver") && words.next().is_some()
+    })
+}
+
+fn local_server() -> ResolverConfig {
+    ResolverConfig::from_name_servers(vec![NameServerConfig::udp_and_tcp(IpAddr::V4(Ipv4Addr::LOCALHOST))])
+}
+
+/// A name as it is: complete, so that no search list is applied.
+fn absolute(name: &str) -> Result<Name, String> {
+    let mut parsed = Name::from_ascii(name).map_err(|error| error.to_string())?;
+    parsed.set_fqdn(true);
+    Ok(parsed)
+}
+
+fn text(name: &Name) -> String {
+    let text = name.to_ascii();
+    text.strip_suffix('.').unwrap_or(&text).to_owned()
+}
+
+impl Resolver for HickoryResolver {
+    fn mx<'a>(&'a self, domain: &'a str) -> Pending<'a, Mx> {
+        Box::pin(self.ask(absolute(domain), Type::MX, |data| match data {
+            RData::MX(mx) => Some(Mx { preference: mx.preference, exchange: text(&mx.exchange) }),
+            _ => None,
+        }))
+    }
+    fn a<'a>(&'a self, host: &'a str) -> Pending<'a, Ipv4Addr> {
+        Box::pin(self.ask(absolute(host), Type::A, |data| match data {
+            RData::A(a) => Some(a.0),
+            _ => None,
+        }))
+    }
+    fn aaaa<'a>(&'a self, host: &'a str) -> Pending<'a, Ipv6Addr> {
+        Box::pin(self.ask(absolute(host), Type::AAAA, |data| match data {
+            RData::AAAA(aaaa) => Some(aaaa.0),
+            _ => None,
+        }))
+    }
+    fn ptr(&self, address: IpAddr) -> Pending<'_, String> {
+        Box::pin(self.ask(Ok(address.into()), Type::PTR, |data| match data {
+            RData::PTR(ptr) => Some(text(&ptr.0)),
+            _ => None,
+        }))
+    }
+    fn txt<'a>(&'a self, name: &'a str) -> Pending<'a, String> {
+        Box::pin(self.ask(absolute(name), Type::TXT, |data| match data {
+            RData::TXT(txt) => {
+                let bytes: Vec<u8> = txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect();
+                Some(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            _ => None,
+        }))
+    }
+    fn reload(&self) {
+        let new = build(&self.path).map(Arc::new);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+    fn trouble(&self) -> Option<String> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).as_ref().err().cloned()
+    }
+}
