@@ -35,6 +35,23 @@ impl HickoryResolver {
         Self { path, state }
     }
 
+    /// One server at this address and port, no file: for tests and tools.
+    pub fn with_server(server: std::net::SocketAddr) -> Self {
+        let mut one = NameServerConfig::udp_and_tcp(server.ip());
+        for connection in &mut one.connections {
+            connection.port = server.port();
+        }
+        let mut options = ResolverOpts::default();
+        options.use_hosts_file = ResolveHosts::Never;
+        options.attempts = 1;
+        options.timeout = Duration::from_secs(1);
+        let config = ResolverConfig::from_name_servers(vec![one]);
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = options;
+        let state = builder.build().map(Arc::new).map_err(|error| error.to_string());
+        Self { path: PathBuf::new(), state: RwLock::new(state) }
+    }
+
     async fn ask<T>(&self, name: Result<Name, String>, kind: Type, pick: impl FnMut(&RData) -> Option<T>) -> Answer<T> {
         let resolver = match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             Ok(resolver) => Arc::clone(resolver),
@@ -149,10 +166,76 @@ impl Resolver for HickoryResolver {
         }))
     }
     fn reload(&self) {
+        if self.path.as_os_str().is_empty() {
+            return;
+        }
         let new = build(&self.path).map(Arc::new);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
     fn trouble(&self) -> Option<String> {
         self.state.read().unwrap_or_else(PoisonError::into_inner).as_ref().err().cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UdpSocket;
+
+    /// A name server that answers every question by the first label of its name.
+    async fn server() -> std::net::SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut question = [0u8; 512];
+            while let Ok((len, client)) = socket.recv_from(&mut question).await {
+                let _ = socket.send_to(&reply(&question[..len]), client).await;
+            }
+        });
+        address
+    }
+
+    fn reply(query: &[u8]) -> Vec<u8> {
+        let end = 12 + query[12..].iter().position(|&b| b == 0).unwrap() + 5;
+        let label = &query[13..13 + usize::from(query[12])];
+        let (code, records): (u8, &[&[u8]]) = match label {
+            b"none" => (3, &[]),
+            b"bare" => (0, &[]),
+            b"soft" => (2, &[]),
+            b"refused" => (5, &[]),
+            b"mx" => (0, &[b"\xc0\x0c\x00\x0f\x00\x01\x00\x00\x00\x3c\x00\x07\x00\x0a\x02mx\xc0\x0f"]),
+            b"null" => (0, &[b"\xc0\x0c\x00\x0f\x00\x01\x00\x00\x00\x3c\x00\x03\x00\x00\x00"]),
+            _ => (0, &[b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x19"]),
+        };
+        let mut out = query[..2].to_vec();
+        out.extend([0x85, 0x80 | code, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);
+        out.extend(&query[12..end]);
+        out.extend(records.concat());
+        out
+    }
+
+    #[tokio::test]
+    async fn asks_a_name_server() {
+        let resolver = HickoryResolver::with_server(server().await);
+        assert_eq!(resolver.a("host.test").await.records(), [Ipv4Addr::new(192, 0, 2, 25)]);
+        let answer = resolver.mx("mx.test").await;
+        assert_eq!(answer.records().len(), 1, "{answer:?}");
+        assert_eq!(answer.records()[0].preference, 10);
+        assert!(resolver.mx("null.test").await.records()[0].is_null());
+        assert_eq!(resolver.mx("none.test").await, Answer::NotFound);
+        assert_eq!(resolver.mx("bare.test").await, Answer::NoData);
+        assert!(matches!(resolver.mx("soft.test").await, Answer::TryAgain(_)));
+        assert!(matches!(resolver.mx("refused.test").await, Answer::TryAgain(_)));
+        assert_eq!(resolver.mx("no..name").await, Answer::NotFound);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_defers() {
+        let dir = tempfile::tempdir().unwrap();
+        let resolver = HickoryResolver::at(dir.path());
+        assert!(resolver.trouble().is_some());
+        assert!(matches!(pollster::block_on(resolver.mx("a.test")), Answer::TryAgain(_)));
+        let resolver = HickoryResolver::at(dir.path().join("resolv.conf"));
+        assert_eq!(resolver.trouble(), None);
     }
 }

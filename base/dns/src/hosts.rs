@@ -197,7 +197,8 @@ mod tests {
     #[test]
     fn addresses_of_names() {
         use NativeError::*;
-        let table: &[(&str, bool, bool, Result<&[&str], NativeError>)] = &[
+        type Wanted = Result<&'static [&'static str], NativeError>;
+        let table: &[(&str, bool, bool, Wanted)] = &[
             ("localhost", true, true, Ok(&["127.0.0.1", "::1"])),
             ("LOCALHOST", true, false, Ok(&["127.0.0.1"])),
             ("ip6-localhost", true, false, Err(NoData)),
