@@ -1,1 +1,179 @@
-fn main() {}
+//! Checks on the project itself.
+//!
+//! `cargo xtask layering`: dependencies between our crates point from `program` down to `protocol` only, stages never
+//! depend on each other, and the asynchronous runtime and TLS appear only where network bytes are. The path of a
+//! crate is its ring; `cargo metadata` tells the rest.
+
+use std::collections::BTreeMap;
+use std::process::{Command, ExitCode};
+
+use serde_json::Value;
+
+/// Rings from the bottom up. A crate may use crates of lower rings, and of its own ring where that is allowed below.
+const RINGS: [&str; 5] = ["protocol", "base", "stage", "record", "program"];
+
+/// Every crate that has a place, made or still to come, and its ring.
+const CRATES: [(&str, &str); 33] = [
+    ("address", "protocol"),
+    ("status", "protocol"),
+    ("message", "protocol"),
+    ("smtp", "protocol"),
+    ("report", "protocol"),
+    ("envelope", "base"),
+    ("config", "base"),
+    ("lookup", "base"),
+    ("route", "base"),
+    ("dns", "base"),
+    ("tls", "base"),
+    ("log", "base"),
+    ("ipc", "base"),
+    ("sys", "base"),
+    ("receive", "stage"),
+    ("pickup", "stage"),
+    ("cleanup", "stage"),
+    ("queue", "stage"),
+    ("schedule", "stage"),
+    ("deliver", "stage"),
+    ("deliver-local", "stage"),
+    ("bounce", "stage"),
+    ("ledger", "record"),
+    ("analyze", "record"),
+    ("supervisor", "program"),
+    ("engine", "program"),
+    ("local", "program"),
+    ("console", "program"),
+    ("commands", "program"),
+    ("yamabiko", "program"),
+    ("xtask", "xtask"),
+    ("fuzz", "fuzz"),
+    ("tests", "tests"),
+];
+
+/// Heavy outside crates and who may name them as an ordinary dependency.
+const OUTSIDE: [(&str, &[&str]); 4] = [
+    ("tokio", &["dns", "tls", "receive", "deliver", "engine", "console"]),
+    ("rustls", &["tls"]),
+    ("hickory-resolver", &["dns"]),
+    ("rusqlite", &["ledger", "lookup"]),
+];
+
+/// What the privileged program may link, of our own crates: nothing that parses mail.
+const SUPERVISOR: [&str; 8] = ["config", "ipc", "sys", "log", "envelope", "address", "status", "lookup"];
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("layering") => layering(),
+        _ => {
+            eprintln!("usage: cargo xtask layering");
+            ExitCode::from(2)
+        }
+    }
+}
+
+struct Member {
+    ring: String,
+    uses: Vec<(String, bool)>,
+}
+
+fn layering() -> ExitCode {
+    let output = match Command::new("cargo").args(["metadata", "--format-version=1", "--no-deps"]).output() {
+        Ok(output) if output.status.success() => output.stdout,
+        other => {
+            eprintln!("xtask: cargo metadata failed: {other:?}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let complaints = match serde_json::from_slice::<Value>(&output) {
+        Ok(metadata) => check(&members(&metadata)),
+        Err(error) => vec![format!("cargo metadata is not readable: {error}")],
+    };
+    for complaint in &complaints {
+        eprintln!("layering: {complaint}");
+    }
+    if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Our crates by short name, with what they use (name, true for an ordinary dependency).
+fn members(metadata: &Value) -> BTreeMap<String, Member> {
+    let mut members = BTreeMap::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let path = package["manifest_path"].as_str().unwrap_or_default();
+        let mut parts = path.rsplit('/').skip(1);
+        let (folder, ring) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let ring = if RINGS.contains(&ring) { ring } else { folder };
+        let uses = package["dependencies"].as_array().into_iter().flatten().map(|dependency| {
+            let name = dependency["name"].as_str().unwrap_or_default();
+            (name.strip_prefix("yamabiko-").unwrap_or(name).to_owned(), dependency["kind"].is_null())
+        });
+        members.insert(folder.to_owned(), Member { ring: ring.to_owned(), uses: uses.collect() });
+    }
+    members
+}
+
+fn check(members: &BTreeMap<String, Member>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let height = |ring: &str| RINGS.iter().position(|r| *r == ring);
+    for (name, member) in members {
+        match CRATES.iter().find(|(known, _)| known == name) {
+            None => complaints.push(format!("crate `{name}` has no place in xtask's list of crates")),
+            Some((_, ring)) if *ring != member.ring => {
+                complaints.push(format!("crate `{name}` lies in {}/, its place is {ring}/", member.ring));
+            }
+            Some(_) => {}
+        }
+        for (used, ordinary) in &member.uses {
+            if let Some((_, allowed)) = OUTSIDE.iter().find(|(outside, _)| outside == used)
+                && *ordinary
+                && !allowed.contains(&name.as_str())
+            {
+                complaints.push(format!("`{name}` may not use {used}: only {} may", allowed.join(", ")));
+            }
+            let Some(other) = members.get(used) else { continue };
+            let (Some(mine), Some(theirs)) = (height(&member.ring), height(&other.ring)) else { continue };
+            if theirs > mine {
+                complaints.push(format!("`{name}` ({}) uses `{used}` ({}): arrows point down only", member.ring, other.ring));
+            }
+            if theirs == mine && member.ring == "stage" {
+                complaints.push(format!("stage `{name}` uses stage `{used}`: stages meet in envelope types only"));
+            }
+            if name == "supervisor" && !SUPERVISOR.contains(&used.as_str()) {
+                complaints.push(format!("`supervisor` uses `{used}`: nothing that reads mail runs as root"));
+            }
+        }
+    }
+    complaints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn house(crates: &[(&str, &str, &[&str])]) -> BTreeMap<String, Member> {
+        crates
+            .iter()
+            .map(|(name, ring, uses)| {
+                let uses = uses.iter().map(|u| ((*u).to_owned(), true)).collect();
+                ((*name).to_owned(), Member { ring: (*ring).to_owned(), uses })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn arrows_that_are_wrong_are_found() {
+        let base = [("status", "protocol", &[][..]), ("envelope", "base", &["status"][..])];
+        assert!(check(&house(&base)).is_empty());
+        for (wrong, words) in [
+            (("smtp", "protocol", &["envelope"][..]), "arrows point down only"),
+            (("queue", "base", &[][..]), "its place is stage/"),
+            (("queue", "stage", &["tokio"][..]), "may not use tokio"),
+            (("gadget", "base", &[][..]), "has no place"),
+        ] {
+            let found = check(&house(&[base[0], base[1], wrong]));
+            assert!(found.iter().any(|c| c.contains(words)), "{wrong:?}: {found:?}");
+        }
+        let two = [base[0], base[1], ("queue", "stage", &[][..]), ("bounce", "stage", &["queue"][..])];
+        assert!(check(&house(&two))[0].contains("stages meet"));
+        let root = [("message", "protocol", &[][..]), ("supervisor", "program", &["message"][..])];
+        assert!(check(&house(&root))[0].contains("as root"));
+    }
+}

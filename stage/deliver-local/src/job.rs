@@ -1,0 +1,113 @@
+//! What the engine asks of a worker, and what it hears back.
+
+use serde::{Deserialize, Serialize};
+
+/// A style of locking a mailbox (`mailbox_delivery_lock`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lock {
+    /// fcntl(2)
+    Fcntl,
+    /// flock(2)
+    Flock,
+    /// A file of the same name with `.lock`
+    Dotlock,
+}
+
+/// How often and how long to try for a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locking {
+    /// Styles, in the order in which they are taken.
+    pub styles: Vec<Lock>,
+    /// `deliver_lock_attempts`
+    pub attempts: u32,
+    /// `deliver_lock_delay`, milliseconds.
+    pub delay_ms: u64,
+    /// `stale_lock_time`, seconds.
+    pub stale_s: u64,
+}
+
+/// Where a message is to be put.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// Appended to an mbox file.
+    Mailbox {
+        /// The file. Relative to the worker's home when it does not begin with `/`.
+        path: String,
+        /// The `From ` line, without its line end.
+        from_line: String,
+        /// Locks to hold.
+        locking: Locking,
+        /// Largest size of the file, bytes; 0 is no limit.
+        limit: u64,
+        /// The file must not be writable to others and must belong to the worker's user (a mailbox; not `/file/name`).
+        strict_owner: bool,
+    },
+    /// A new file in a maildir.
+    Maildir {
+        /// The directory, with or without its final slash.
+        path: String,
+        /// Largest size of the message, bytes; 0 is no limit.
+        limit: u64,
+    },
+    /// Standard input of a command.
+    Command {
+        /// The command as written.
+        command: String,
+        /// Run it through this shell even if it is simple; empty: only if it needs `/bin/sh`.
+        shell: String,
+        /// Arguments, where there is no command line to take apart (pipe(8)).
+        argv: Vec<String>,
+        /// Name and value.
+        environment: Vec<(String, String)>,
+        /// Working directory; empty for the default.
+        directory: String,
+        /// Killed after this many seconds.
+        time_limit_s: u64,
+        /// Line end that the command wants (pipe's `eol=`).
+        eol: String,
+    },
+}
+
+/// One piece of work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Job {
+    /// Put a message somewhere. Its bytes follow: LF line ends.
+    Deliver {
+        /// Where.
+        place: Place,
+        /// Header lines to stand before the message, each with its line end.
+        prepend: String,
+    },
+    /// Read the first of these files that is there and may be trusted.
+    Forward {
+        /// Candidates of `forward_path`, expanded.
+        paths: Vec<String>,
+        /// Largest size in bytes.
+        limit: u64,
+    },
+    /// Read an `:include:` file.
+    Include {
+        /// The file.
+        path: String,
+        /// Largest size in bytes.
+        limit: u64,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Done {
+    /// The message is where it should be, on stable storage; or the command took it. Text: the command's output.
+    Delivered(String),
+    /// It is not: enhanced status code, reason, and whether the reason is the system's or a command's own text.
+    Failed {
+        /// `4.2.0` or `5.2.2` and their kin.
+        status: String,
+        /// For log and notice.
+        reason: String,
+    },
+    /// The file's text and name; none of the candidates was there.
+    Text(Option<(String, String)>),
+    /// Candidates that were there but could not be trusted: warnings for the log.
+    Unsafe(Vec<String>),
+}

@@ -1,0 +1,154 @@
+//! A new file in a maildir: written and synced in `tmp`, moved to `new`, the directory synced.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::libc;
+
+use super::{status_for, words};
+use crate::job::Done;
+
+/// Puts one message into `path`, whose missing parts are made.
+pub(super) fn deliver(path: &str, limit: u64, prepend: &[u8], message: &mut impl Read) -> Done {
+    let failed = |what: String, error: &io::Error| Done::Failed {
+        status: status_for(error, "4.2.0"),
+        reason: format!("maildir delivery failed: {what}: {}", words(error)),
+    };
+    let base = Path::new(path);
+    let host = host_name();
+    let now = now();
+    let (file, temporary) = match create(base, &host, now) {
+        Ok(made) => made,
+        Err((name, error)) => return failed(format!("create maildir file {}", name.display()), &error),
+    };
+    let written = write(&file, prepend, message, limit);
+    let moved = written.map_err(|error| ("error writing message".to_owned(), error)).and_then(|()| {
+        let name = final_name(&file, &host, now).map_err(|error| ("fstat".to_owned(), error))?;
+        let new = base.join("new");
+        let place = new.join(name);
+        rename_new(&temporary, &place).map_err(|error| (format!("link to {}", place.display()), error))?;
+        // The name must survive a power loss as the bytes do.
+        File::open(&new).and_then(|dir| dir.sync_all()).map_err(|error| (format!("sync {}", new.display()), error))
+    });
+    match moved {
+        Ok(()) => Done::Delivered(String::new()),
+        Err((what, error)) => {
+            let _ = std::fs::remove_file(&temporary);
+            failed(what, &error)
+        }
+    }
+}
+
+/// Names are unique because the inode is in them; a file that is there already is not replaced all the same.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::hard_link(from, to) {
+        Ok(()) => std::fs::remove_file(from),
+        // File systems without hard links.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::EMLINK)) => {
+            std::fs::rename(from, to)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn create(base: &Path, host: &str, now: Duration) -> Result<(File, PathBuf), (PathBuf, io::Error)> {
+    // Several deliveries by one worker can fall into one second: a count keeps their temporary names apart.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let count = if count == 0 { String::new() } else { format!("_{count}") };
+    let name = base.join("tmp").join(format!("{}.P{}{count}.{host}", now.as_secs(), std::process::id()));
+    let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&name);
+    let file = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            for part in ["tmp", "new", "cur"] {
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(base.join(part));
+                made.map_err(|error| (name.clone(), error))?;
+            }
+            // The maildir itself may be new too.
+            let _ = base.parent().and_then(|parent| File::open(parent).ok()).map(|dir| dir.sync_all());
+            let _ = File::open(base).map(|dir| dir.sync_all());
+            open()
+        }
+        other => other,
+    };
+    match file {
+        Ok(file) => Ok((file, name)),
+        Err(error) => Err((name, error)),
+    }
+}
+
+fn write(file: &File, prepend: &[u8], message: &mut impl Read, limit: u64) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 16, file);
+    out.write_all(prepend)?;
+    let mut size = prepend.len() as u64;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let n = message.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        size += n as u64;
+        if limit > 0 && size > limit {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        }
+        out.write_all(&buffer[..n])?;
+    }
+    out.flush()?;
+    file.sync_all()
+}
+
+/// `TIME.V<device>I<inode>M<microseconds>.HOST`, as Postfix names them.
+fn final_name(file: &File, host: &str, now: Duration) -> io::Result<String> {
+    let metadata = file.metadata()?;
+    Ok(format!("{}.V{:x}I{:x}M{}.{host}", now.as_secs(), metadata.dev(), metadata.ino(), now.subsec_micros()))
+}
+
+#[allow(clippy::disallowed_methods)]
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The kernel's host name with what maildir names cannot hold escaped, as maildir(5) has it.
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|_| "localhost".to_owned()).replace('/', "\\057").replace(':', "\\072")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_lands_in_new_and_nothing_stays_in_tmp() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("user/Maildir/");
+        for _ in 0..3 {
+            let done = deliver(base.to_str().unwrap(), 0, b"Delivered-To: a\n", &mut &b"\nFrom x\n"[..]);
+            assert_eq!(done, Done::Delivered(String::new()));
+        }
+        let files: Vec<_> = std::fs::read_dir(base.join("new")).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(files.len(), 3);
+        assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), "Delivered-To: a\n\nFrom x\n");
+        assert_eq!(std::fs::read_dir(base.join("tmp")).unwrap().count(), 0);
+        let name = files[0].file_name().unwrap().to_str().unwrap().to_owned();
+        let parts: Vec<_> = name.splitn(3, '.').collect();
+        assert!(parts[1].starts_with('V') && parts[1].contains('I') && parts[1].contains('M'), "{name}");
+    }
+
+    #[test]
+    fn too_large_and_not_possible_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("box");
+        let done = deliver(base.to_str().unwrap(), 4, b"", &mut &b"12345"[..]);
+        assert!(matches!(done, Done::Failed { ref status, .. } if status == "5.2.2"), "{done:?}");
+        assert_eq!(std::fs::read_dir(base.join("tmp")).unwrap().count(), 0);
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let done = deliver(file.join("x").to_str().unwrap(), 0, b"", &mut &b"1"[..]);
+        assert!(matches!(done, Done::Failed { ref reason, .. } if reason.contains("create maildir file")), "{done:?}");
+    }
+}
