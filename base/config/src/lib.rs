@@ -1,1 +1,214 @@
 //! main.cf and master.cf: grammar, expansion, the one parameter table, a typed view.
+//!
+//! Two steps. *As written*: [`main_cf`] and [`master_cf`] read the files; every value keeps file and line. *In force*:
+//! [`Config`] puts defaults and the machine's own values under them, checks everything, and is immutable from then on;
+//! a reload makes a new one and swaps it whole, or keeps the old one when the new one has an error.
+//!
+//! * [`Config::load`] reads a directory, [`Config::from_texts`] two texts.
+//! * [`View`] answers by name and type: `view.int("message_size_limit")`, `view.duration("queue_run_delay")`,
+//!   `view.list("mydestination")`. `config.main()` is main.cf, `config.service_view(service)` what a service of
+//!   master.cf sees with its `-o` settings.
+//! * [`Config::notices`] are things worth telling the administrator: what is set but does not act (yet), what nothing
+//!   uses, what is misspelt, what is deprecated.
+//! * [`table`] is the one table of parameters.
+//! * [`Host`] is the machine, an argument so that tests can make one up.
+//!
+//! No text makes it panic, recurse without end or grow without bound.
+
+pub mod expand;
+mod host;
+pub mod main_cf;
+pub mod master_cf;
+mod notices;
+pub mod table;
+pub mod value;
+mod view;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use host::{Host, Interface};
+pub use main_cf::{Entry, Fault, MainCf, Place};
+pub use master_cf::{Listen, MasterCf, Override, Service, ServiceType, Wakeup};
+pub use notices::{Notice, NoticeKind};
+pub use view::View;
+
+/// A configuration in force. Immutable.
+#[derive(Debug)]
+pub struct Config {
+    shared: Arc<view::Shared>,
+    notices: Vec<Notice>,
+}
+
+/// Why a configuration cannot be used: every fault that was found, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// At least one.
+    pub faults: Vec<Fault>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<Fault> for ConfigError {
+    fn from(fault: Fault) -> ConfigError {
+        ConfigError { faults: vec![fault] }
+    }
+}
+
+impl Config {
+    /// Reads `main.cf` and `master.cf` of a directory.
+    ///
+    /// # Errors
+    /// Files that cannot be read, lines that are no entries, values that cannot be expanded or are no values of their
+    /// parameter. All faulty values are reported at once.
+    pub fn load(directory: &Path, host: &Host) -> Result<Arc<Config>, ConfigError> {
+        let main_name = directory.join("main.cf");
+        let master_name = directory.join("master.cf");
+        let main = read_file(&main_name)?;
+        let master = read_file(&master_name)?;
+        let names = (main_name.to_string_lossy(), master_name.to_string_lossy());
+        Config::build(&main, &master, (&names.0, &names.1), directory.to_str(), host)
+    }
+
+    /// The same from texts; `names` are the names of main.cf and master.cf in messages and places.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_texts(
+        main_text: &str,
+        master_text: &str,
+        names: (&str, &str),
+        host: &Host,
+    ) -> Result<Arc<Config>, ConfigError> {
+        Config::build(main_text, master_text, names, None, host)
+    }
+
+    fn build(
+        main_text: &str,
+        master_text: &str,
+        names: (&str, &str),
+        directory: Option<&str>,
+        host: &Host,
+    ) -> Result<Arc<Config>, ConfigError> {
+        let main = MainCf::parse(names.0, main_text)?;
+        let master = MasterCf::parse(names.1, master_text)?;
+        let mut computed = HashMap::new();
+        if let Some(directory) = directory {
+            computed.insert("config_directory", directory.to_string());
+        }
+        let services = master.services();
+        let shared = compute(view::Shared { main, services, computed, own_addresses: Vec::new() }, host)?;
+        let shared = Arc::new(shared);
+        let faults = faults(&shared);
+        if !faults.is_empty() {
+            return Err(ConfigError { faults });
+        }
+        let notices = notices::collect(&shared, &master.remarks);
+        Ok(Arc::new(Config { shared, notices }))
+    }
+
+    /// The settings of main.cf.
+    pub fn main(&self) -> View {
+        View { shared: Arc::clone(&self.shared), service: None }
+    }
+
+    /// The services of master.cf, in its order; of repeated entries the last one.
+    pub fn services(&self) -> &[Service] {
+        &self.shared.services
+    }
+
+    /// The service with this name and type.
+    pub fn service(&self, name: &str, kind: ServiceType) -> Option<&Service> {
+        self.shared.services.iter().find(|service| service.name == name && service.kind == kind)
+    }
+
+    /// The settings as a service sees them: its `-o` settings count before main.cf, in every `$name` too. A service of
+    /// another configuration sees main.cf alone.
+    pub fn service_view(&self, service: &Service) -> View {
+        let index = self.shared.services.iter().position(|own| own.name == service.name && own.kind == service.kind);
+        View { shared: Arc::clone(&self.shared), service: index }
+    }
+
+    /// What the administrator should know.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+}
+
+fn read_file(name: &Path) -> Result<String, ConfigError> {
+    match std::fs::read(name) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => Err(Fault { place: None, text: format!("open {}: {error}", name.display()) }.into()),
+    }
+}
+
+/// Fills in what the machine decides. The order matters: mydomain may need the host's name, myhostname may need mydomain,
+/// mynetworks needs the own addresses.
+fn compute(mut shared: view::Shared, host: &Host) -> Result<view::Shared, ConfigError> {
+    shared.computed.insert("process_id", host.process_id.to_string());
+    shared.computed.insert("process_name", host.process_name.clone());
+    shared.computed.insert("service_name", String::new());
+    let (myhostname, mydomain) = names_of(&shared.main, host);
+    shared.computed.insert("myhostname", myhostname);
+    shared.computed.insert("mydomain", mydomain);
+    let view = View { shared: Arc::new(shared), service: None };
+    // Bad values are reported with all others later; here they just choose nothing.
+    let interfaces = value::split_list(&view.expand("$inet_interfaces"));
+    let protocols = value::split_list(&view.expand("$inet_protocols"));
+    let own = host::own_addresses(&interfaces, &protocols, host);
+    let networks = host::mynetworks(&view.expand("$mynetworks_style"), &own);
+    // The only reference: the view above has not been handed out.
+    let mut shared = Arc::into_inner(view.shared).unwrap_or_default();
+    shared.computed.insert("mynetworks", networks);
+    shared.own_addresses = own;
+    Ok(shared)
+}
+
+/// myhostname: the machine's name, with `mydomain` when it has no domain. mydomain: myhostname without its first label,
+/// `localdomain` when that leaves nothing.
+fn names_of(main: &MainCf, host: &Host) -> (String, String) {
+    let domain_of = |name: &str| name.split_once('.').map(|(_, domain)| domain.to_string());
+    match main.get("myhostname") {
+        Some(entry) if !entry.value.contains('$') => {
+            let domain = domain_of(&entry.value).unwrap_or_else(|| "localdomain".to_string());
+            (entry.value.clone(), domain)
+        }
+        _ => {
+            let domain = domain_of(&host.hostname).unwrap_or_else(|| "localdomain".to_string());
+            let hostname = if host.hostname.contains('.') {
+                host.hostname.clone()
+            } else {
+                format!("{}.$mydomain", host.hostname)
+            };
+            (hostname, domain)
+        }
+    }
+}
+
+/// Every parameter in every view whose value is not one.
+fn faults(shared: &Arc<view::Shared>) -> Vec<Fault> {
+    let main = View { shared: Arc::clone(shared), service: None };
+    let mut faults: Vec<Fault> = Vec::new();
+    for parameter in table::parameters() {
+        if parameter.status() == table::Status::Honoured
+            && let Err(fault) = main.check_parameter(parameter)
+        {
+            faults.push(fault);
+        }
+    }
+    faults
+}

@@ -1,1 +1,3 @@
 //! sendmail, postqueue, postsuper, postcat, postconf, postmap and the others.
+
+pub mod postconf;
