@@ -1,12 +1,35 @@
 //! Lookup tables `type:name` behind one trait.
 //!
 //! * [`Table`] is one open table. File tables answer at once; remote ones answer later: [`Answer`] is both.
-//! * [`TableSet`] opens tables, once per `type:name`, and keeps them: everybody who names a table shares it.
-//! * [`Maps`] is the ordered list of tables of one parameter; [`address`](Maps::find_address) and others are
-//!   Postfix's query orders (facts: access(5), virtual(5), transport(5)).
+//! * [`TableSet`] opens tables, once per `type:name`, and keeps them: everybody who names a table shares it. It re-reads
+//!   files that changed, and tells of trouble through a callback ([`Notice`]).
+//! * [`Maps`] is the ordered list of tables of one parameter with Postfix's query orders: [`Maps::find`] one key,
+//!   [`Maps::find_address`] an address with its partial forms (virtual(5), canonical(5), transport(5), access(5)),
+//!   [`Maps::find_domain`] and [`Maps::find_network`] the access(5) forms of host names and addresses.
 //! * [`matchlist`] holds the match lists: domain lists, address lists, string lists.
+//!
+//! What can be relied on: a lookup never panics; trouble is a [`LookupError`], never "not found"; a file that cannot be
+//! read now is tried again later; nothing here needs a runtime (tests: `pollster::block_on`). Tables for which
+//! [`Table::is_remote`] is true answer from a socket with blocking calls: who runs an event loop asks them from a
+//! thread that may block.
 
-use std::borrow::Cow;
+mod braces;
+mod cdb;
+mod lines;
+mod maps;
+#[cfg(test)]
+mod maps_tests;
+pub mod matchlist;
+mod net;
+mod set;
+pub mod text;
+mod types;
+
+pub use braces::{Braced, braced, split_list};
+pub use cdb::{CdbReader, CdbWriter};
+pub use maps::{AddressForms, Hit, IsLocal, Locality, Maps, ParentStyle};
+pub use set::{Format, Notice, NoticeKind, OpenError, Options, TableSet};
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -34,19 +57,19 @@ impl fmt::Display for LookupError {
 impl std::error::Error for LookupError {}
 
 /// A future that is usually ready: file tables answer [`Answer::Ready`], and awaiting that costs nothing.
-pub enum Answer<'a> {
+pub enum Answer<'a, T = Option<String>> {
     /// The answer.
-    Ready(Found),
+    Ready(Result<T, LookupError>),
     /// It comes over a socket.
-    Later(Pin<Box<dyn Future<Output = Found> + Send + 'a>>),
+    Later(Pin<Box<dyn Future<Output = Result<T, LookupError>> + Send + 'a>>),
 }
 
-impl Future for Answer<'_> {
-    type Output = Found;
+impl<T: Default + Unpin> Future for Answer<'_, T> {
+    type Output = Result<T, LookupError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Found> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Answer::Ready(found) => Poll::Ready(std::mem::replace(found, Ok(None))),
+            Answer::Ready(found) => Poll::Ready(std::mem::replace(found, Ok(T::default()))),
             Answer::Later(future) => future.as_mut().poll(context),
         }
     }
@@ -56,7 +79,7 @@ impl Future for Answer<'_> {
 pub trait Table: Send + Sync {
     /// `type:name` as configured.
     fn name(&self) -> &str;
-    /// Looks `key` up as it is; folding of case is the table's own affair ([`Table::folds_case`]).
+    /// Looks `key` up; a table that folds case ([`Table::folds_case`]) folds the key itself.
     fn lookup<'a>(&'a self, key: &'a str) -> Answer<'a>;
     /// Where the value for `key` was written: `file:line`, for explanations. `None` where a table cannot tell.
     fn source_of(&self, _key: &str) -> Option<String> {
@@ -70,12 +93,24 @@ pub trait Table: Send + Sync {
     fn is_pattern(&self) -> bool {
         false
     }
+    /// The answer comes over a socket, waited for with blocking calls and a time limit: an event loop must ask such a
+    /// table from a thread that may block.
+    fn is_remote(&self) -> bool {
+        false
+    }
+    /// Every key and value, for `postmap -s`; `None` where the type cannot list its content.
+    fn entries(&self) -> Option<Result<Vec<(String, String)>, LookupError>> {
+        None
+    }
 }
 
-/// Borrowed or owned text of a parameter.
-pub type Text<'a> = Cow<'a, str>;
-
-/// The tables of one parameter, in order.
-pub struct Maps;
-/// Opens tables and keeps them.
-pub struct TableSet;
+/// A key in the form tables are written in: lower case (full Unicode folding where it is not ASCII).
+pub fn fold_case(key: &str) -> std::borrow::Cow<'_, str> {
+    if !key.is_ascii() {
+        std::borrow::Cow::Owned(key.to_lowercase())
+    } else if key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        std::borrow::Cow::Owned(key.to_ascii_lowercase())
+    } else {
+        std::borrow::Cow::Borrowed(key)
+    }
+}

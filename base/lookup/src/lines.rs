@@ -1,0 +1,100 @@
+//! Logical lines of Postfix's text files: a line that begins with blank continues the one before; empty lines and lines
+//! whose first non-blank is `#` vanish and do not end a logical line.
+
+/// One logical line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// The text, without line ends; continuation lines keep their leading blanks.
+    pub text: Vec<u8>,
+    /// Number of its first physical line, from 1.
+    pub first: u32,
+    /// Number of its last physical line.
+    pub last: u32,
+}
+
+/// Reads logical lines from the bytes of a file.
+pub(crate) struct Lines<'a> {
+    rest: std::iter::Peekable<std::iter::Enumerate<std::slice::Split<'a, u8, fn(&u8) -> bool>>>,
+    length: usize,
+}
+
+fn is_line_end(byte: &u8) -> bool {
+    *byte == b'\n'
+}
+
+/// C's isspace, which is what Postfix means by whitespace.
+pub(crate) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+/// Without blanks at both ends.
+pub(crate) fn trim(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|&byte| !is_blank(byte)).unwrap_or(text.len());
+    let end = text.iter().rposition(|&byte| !is_blank(byte)).map_or(start, |at| at + 1);
+    text.get(start..end).unwrap_or_default()
+}
+
+/// [`trim`] for text.
+pub(crate) fn trim_str(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_ascii() && is_blank(c as u8))
+}
+
+impl<'a> Lines<'a> {
+    pub fn new(content: &'a [u8]) -> Self {
+        let split = content.split(is_line_end as fn(&u8) -> bool);
+        Self { rest: split.enumerate().peekable(), length: content.len() }
+    }
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Line;
+
+    fn next(&mut self) -> Option<Line> {
+        let mut line: Option<Line> = None;
+        while let Some(&(index, physical)) = self.rest.peek() {
+            // A file has fewer than 2^32 lines: it would be larger than 4 GB, which is refused when it is read.
+            let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+            let first = physical.iter().copied().find(|&byte| !is_blank(byte));
+            if !matches!(first, None | Some(b'#')) {
+                let continues = physical.first().copied().is_some_and(is_blank);
+                match &mut line {
+                    None => line = Some(Line { text: physical.to_vec(), first: number, last: number }),
+                    Some(line) if continues => {
+                        line.text.extend_from_slice(physical);
+                        line.last = number;
+                    }
+                    Some(_) => return line,
+                }
+            }
+            self.rest.next();
+        }
+        debug_assert!(self.length <= u32::MAX as usize);
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<(u32, String)> {
+        Lines::new(text.as_bytes()).map(|line| (line.first, String::from_utf8(line.text).unwrap())).collect()
+    }
+
+    #[test]
+    fn logical_lines() {
+        let cases: &[(&str, &[(u32, &str)])] = &[
+            ("", &[]),
+            ("\n\n", &[]),
+            ("a b", &[(1, "a b")]),
+            ("a\n b\nc\n", &[(1, "a b"), (3, "c")]),
+            ("# c\na\n # comment in between\n\n  b\n", &[(2, "a  b")]),
+            ("  a\nb", &[(1, "  a"), (2, "b")]),
+            ("a\r\nb\n", &[(1, "a\r"), (2, "b")]),
+        ];
+        for (text, expected) in cases {
+            let expected: Vec<(u32, String)> = expected.iter().map(|(n, t)| (*n, t.to_string())).collect();
+            assert_eq!(read(text), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The types of tables, a file per type.
+
+pub(crate) mod file;
+mod fixed;
+mod inline;
+mod keyed;
+
+use std::sync::Arc;
+
+use crate::Table;
+use crate::set::{Format, OpenError, Options, TableSet};
+
+/// One request to open a table.
+pub(crate) struct Opening<'a> {
+    pub set: &'a TableSet,
+    /// `type:name` as written.
+    pub spec: &'a str,
+    pub format: Format,
+    /// How many tables this one is inside of.
+    pub depth: u32,
+}
+
+impl Opening<'_> {
+    pub fn options(&self) -> &Options {
+        self.set.options()
+    }
+
+    /// Opens a table that this one names.
+    pub fn open(&self, spec: &str) -> Result<Arc<dyn Table>, OpenError> {
+        self.set.open_nested(spec, self.format, self.depth + 1)
+    }
+}
+
+/// Opens any table.
+pub(crate) fn open(opening: &Opening<'_>) -> Result<Arc<dyn Table>, OpenError> {
+    let spec = crate::lines::trim_str(opening.spec);
+    let (kind, name) = match spec.split_once(':') {
+        Some((kind, name)) if !name.is_empty() && !kind.is_empty() => (kind, name),
+        _ => return Err(OpenError(format!("open dictionary: expecting \"type:name\" form instead of \"{spec}\""))),
+    };
+    match kind {
+        "proxy" => opening.open(name),
+        "hash" | "btree" => keyed::open(opening, kind, name, keyed::Index::Db),
+        "cdb" => keyed::open(opening, kind, name, keyed::Index::Cdb),
+        "texthash" => keyed::open(opening, kind, name, keyed::Index::None),
+        "inline" => inline::open(opening, spec, name),
+        "static" => fixed::constant(spec, name),
+        "environ" => Ok(fixed::environ(spec)),
+        "fail" => Ok(fixed::fail(spec)),
+        "internal" => Ok(fixed::internal(spec)),
+        "mysql" | "pgsql" | "ldap" | "sqlite" | "memcache" | "mongodb" | "nis" | "nisplus" => Err(OpenError(format!(
+            "table type \"{kind}\" is not built into this release of Yamabiko (it comes with a later one): {spec}"
+        ))),
+        _ => Err(OpenError(format!("unsupported dictionary type: {kind}"))),
+    }
+}
