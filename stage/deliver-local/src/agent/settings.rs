@@ -1,0 +1,210 @@
+//! What the configuration says about local and virtual delivery.
+
+use std::path::Path;
+
+use yamabiko_config::View;
+use yamabiko_lookup::{Maps, OpenError, TableSet};
+
+use crate::job::{Lock, Locking};
+
+/// Whether aliases, `.forward` and `:include:` files may name something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// `alias`
+    pub alias: bool,
+    /// `forward`
+    pub forward: bool,
+    /// `include`
+    pub include: bool,
+}
+
+impl Allowed {
+    fn of(view: &View<'_>, name: &str) -> Self {
+        let words = view.list(name);
+        let has = |word: &str| words.iter().any(|w| w == word);
+        Self { alias: has("alias"), forward: has("forward"), include: has("include") }
+    }
+}
+
+/// local(8)
+pub struct Settings {
+    pub(crate) alias_maps: Maps,
+    pub(crate) alias_tables: Vec<String>,
+    pub(crate) mailbox_command_maps: Maps,
+    pub(crate) mailbox_transport_maps: Maps,
+    pub(crate) fallback_transport_maps: Maps,
+    pub(crate) mailbox_command: String,
+    pub(crate) mailbox_transport: String,
+    pub(crate) fallback_transport: String,
+    pub(crate) luser_relay: String,
+    pub(crate) home_mailbox: String,
+    pub(crate) mail_spool_directory: String,
+    pub(crate) forward_path: Vec<String>,
+    pub(crate) recipient_delimiter: String,
+    pub(crate) owner_request_special: bool,
+    pub(crate) expand_owner_alias: bool,
+    pub(crate) commands: Allowed,
+    pub(crate) files: Allowed,
+    pub(crate) delivered_to: Delivered,
+    pub(crate) propagate: Propagate,
+    pub(crate) locking: Locking,
+    pub(crate) mailbox_limit: u64,
+    pub(crate) command_time_limit_s: u64,
+    pub(crate) command_directory: String,
+    pub(crate) queue_directory: String,
+    pub(crate) shell: String,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) command_filter: String,
+    pub(crate) forward_filter: String,
+    pub(crate) default_privs: String,
+    pub(crate) original_recipient: bool,
+    pub(crate) myhostname: String,
+    pub(crate) myorigin: String,
+    pub(crate) expansion_limit: usize,
+    pub(crate) strict_owner: bool,
+    pub(crate) transport: String,
+}
+
+/// `prepend_delivered_header`
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivered {
+    pub command: bool,
+    pub file: bool,
+    pub forward: bool,
+}
+
+/// `propagate_unmatched_extensions`, as far as local delivery is concerned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Propagate {
+    pub alias: bool,
+    pub forward: bool,
+    pub include: bool,
+}
+
+/// More destinations than this from one recipient are a mistake (Postfix bounds the nesting at 100; we bound the whole).
+const EXPANSIONS: usize = 100_000;
+
+fn locking(view: &View<'_>, name: &str) -> Locking {
+    let styles = view.list(name);
+    Locking {
+        styles: styles
+            .iter()
+            .filter_map(|style| match style.as_str() {
+                "fcntl" => Some(Lock::Fcntl),
+                "flock" => Some(Lock::Flock),
+                "dotlock" => Some(Lock::Dotlock),
+                _ => None,
+            })
+            .collect(),
+        attempts: u32::try_from(view.int("deliver_lock_attempts")).unwrap_or(20),
+        delay_ms: u64::try_from(view.duration("deliver_lock_delay").as_millis()).unwrap_or(1000),
+        stale_s: view.duration("stale_lock_time").as_secs(),
+    }
+}
+
+fn limit(view: &View<'_>, name: &str) -> u64 {
+    u64::try_from(view.int(name)).unwrap_or(0)
+}
+
+impl Settings {
+    /// For the service of this name in master.cf, by its view of the configuration.
+    pub fn from_view(view: &View<'_>, tables: &TableSet, transport: &str) -> Result<Self, OpenError> {
+        let open = |name: &str| Maps::open(tables, &view.text(name));
+        let delivered = view.list("prepend_delivered_header");
+        let propagate = view.list("propagate_unmatched_extensions");
+        let has = |words: &[String], word: &str| words.iter().any(|w| w == word);
+        let environment = view.list("export_environment").iter().filter_map(|entry| match entry.split_once('=') {
+            Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
+            None => std::env::var(entry).ok().map(|value| (entry.clone(), value)),
+        });
+        Ok(Self {
+            alias_maps: open("alias_maps")?,
+            alias_tables: view.list("alias_maps"),
+            mailbox_command_maps: open("mailbox_command_maps")?,
+            mailbox_transport_maps: open("mailbox_transport_maps")?,
+            fallback_transport_maps: open("fallback_transport_maps")?,
+            mailbox_command: view.raw("mailbox_command"),
+            mailbox_transport: view.text("mailbox_transport"),
+            fallback_transport: view.text("fallback_transport"),
+            luser_relay: view.raw("luser_relay"),
+            home_mailbox: view.text("home_mailbox"),
+            mail_spool_directory: view.text("mail_spool_directory"),
+            forward_path: view.raw("forward_path").split([',', ' ', '\t', '\n']).filter(|p| !p.is_empty()).map(str::to_owned).collect(),
+            recipient_delimiter: view.text("recipient_delimiter"),
+            owner_request_special: view.bool("owner_request_special"),
+            expand_owner_alias: view.bool("expand_owner_alias"),
+            commands: Allowed::of(view, "allow_mail_to_commands"),
+            files: Allowed::of(view, "allow_mail_to_files"),
+            delivered_to: Delivered {
+                command: has(&delivered, "command"),
+                file: has(&delivered, "file"),
+                forward: has(&delivered, "forward"),
+            },
+            propagate: Propagate {
+                alias: has(&propagate, "alias"),
+                forward: has(&propagate, "forward"),
+                include: has(&propagate, "include"),
+            },
+            locking: locking(view, "mailbox_delivery_lock"),
+            mailbox_limit: limit(view, "mailbox_size_limit"),
+            command_time_limit_s: view.duration("command_time_limit").as_secs(),
+            command_directory: view.raw("command_execution_directory"),
+            queue_directory: view.text("queue_directory"),
+            shell: view.text("local_command_shell"),
+            environment: environment.collect(),
+            command_filter: view.text("command_expansion_filter"),
+            forward_filter: view.text("forward_expansion_filter"),
+            default_privs: view.text("default_privs"),
+            original_recipient: view.bool("enable_original_recipient"),
+            myhostname: view.text("myhostname"),
+            myorigin: view.text("myorigin"),
+            expansion_limit: EXPANSIONS,
+            strict_owner: view.bool("strict_mailbox_ownership"),
+            transport: transport.to_owned(),
+        })
+    }
+
+    /// The owner of an alias table's file decides who runs what it says; tables without a file are the system's.
+    pub(crate) fn table_file(name: &str) -> Option<&Path> {
+        let name = name.strip_prefix("proxy:").unwrap_or(name);
+        let (kind, file) = name.split_once(':')?;
+        ["hash", "btree", "cdb", "lmdb", "dbm", "sdbm", "texthash"].contains(&kind).then(|| Path::new(file))
+    }
+}
+
+/// virtual(8)
+pub struct VirtualSettings {
+    pub(crate) mailbox_maps: Maps,
+    pub(crate) uid_maps: Maps,
+    pub(crate) gid_maps: Maps,
+    pub(crate) base: String,
+    pub(crate) minimum_uid: u32,
+    pub(crate) locking: Locking,
+    pub(crate) limit: u64,
+    pub(crate) recipient_delimiter: String,
+    pub(crate) owner_request_special: bool,
+    pub(crate) original_recipient: bool,
+    pub(crate) strict_owner: bool,
+    pub(crate) transport: String,
+}
+
+impl VirtualSettings {
+    /// For the service of this name in master.cf, by its view of the configuration.
+    pub fn from_view(view: &View<'_>, tables: &TableSet, transport: &str) -> Result<Self, OpenError> {
+        let open = |name: &str| Maps::open(tables, &view.text(name));
+        Ok(Self {
+            mailbox_maps: open("virtual_mailbox_maps")?,
+            uid_maps: open("virtual_uid_maps")?,
+            gid_maps: open("virtual_gid_maps")?,
+            base: view.text("virtual_mailbox_base"),
+            minimum_uid: u32::try_from(view.int("virtual_minimum_uid")).unwrap_or(100),
+            locking: locking(view, "virtual_mailbox_lock"),
+            limit: limit(view, "virtual_mailbox_limit"),
+            recipient_delimiter: view.text("recipient_delimiter"),
+            owner_request_special: view.bool("owner_request_special"),
+            original_recipient: view.bool("enable_original_recipient"),
+            strict_owner: view.bool("strict_mailbox_ownership"),
+            transport: transport.to_owned(),
+        })
+    }
+}
