@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use yamabiko_config::View;
-use yamabiko_lookup::{Maps, OpenError, TableSet};
+use yamabiko_lookup::{Maps, TableSet};
 
 use crate::job::{Lock, Locking};
 
@@ -19,7 +19,7 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    fn of(view: &View<'_>, name: &str) -> Self {
+    fn of(view: &View, name: &str) -> Self {
         let words = view.list(name);
         let has = |word: &str| words.iter().any(|w| w == word);
         Self { alias: has("alias"), forward: has("forward"), include: has("include") }
@@ -84,7 +84,7 @@ pub(crate) struct Propagate {
 /// More destinations than this from one recipient are a mistake (Postfix bounds the nesting at 100; we bound the whole).
 const EXPANSIONS: usize = 100_000;
 
-fn locking(view: &View<'_>, name: &str) -> Locking {
+fn locking(view: &View, name: &str) -> Locking {
     let styles = view.list(name);
     Locking {
         styles: styles
@@ -102,14 +102,14 @@ fn locking(view: &View<'_>, name: &str) -> Locking {
     }
 }
 
-fn limit(view: &View<'_>, name: &str) -> u64 {
+fn limit(view: &View, name: &str) -> u64 {
     u64::try_from(view.int(name)).unwrap_or(0)
 }
 
 impl Settings {
     /// For the service of this name in master.cf, by its view of the configuration.
-    pub fn from_view(view: &View<'_>, tables: &TableSet, transport: &str) -> Result<Self, OpenError> {
-        let open = |name: &str| Maps::open(tables, &view.text(name));
+    pub fn from_view(view: &View, tables: &TableSet, transport: &str) -> Self {
+        let open = |name: &str| Maps::open(tables, name, &view.text(name));
         let delivered = view.list("prepend_delivered_header");
         let propagate = view.list("propagate_unmatched_extensions");
         let has = |words: &[String], word: &str| words.iter().any(|w| w == word);
@@ -117,12 +117,12 @@ impl Settings {
             Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
             None => std::env::var(entry).ok().map(|value| (entry.clone(), value)),
         });
-        Ok(Self {
-            alias_maps: open("alias_maps")?,
+        Self {
+            alias_maps: Maps::open_aliases(tables, "alias_maps", &view.text("alias_maps")),
             alias_tables: view.list("alias_maps"),
-            mailbox_command_maps: open("mailbox_command_maps")?,
-            mailbox_transport_maps: open("mailbox_transport_maps")?,
-            fallback_transport_maps: open("fallback_transport_maps")?,
+            mailbox_command_maps: open("mailbox_command_maps"),
+            mailbox_transport_maps: open("mailbox_transport_maps"),
+            fallback_transport_maps: open("fallback_transport_maps"),
             mailbox_command: view.raw("mailbox_command"),
             mailbox_transport: view.text("mailbox_transport"),
             fallback_transport: view.text("fallback_transport"),
@@ -161,7 +161,7 @@ impl Settings {
             expansion_limit: EXPANSIONS,
             strict_owner: view.bool("strict_mailbox_ownership"),
             transport: transport.to_owned(),
-        })
+        }
     }
 
     /// The owner of an alias table's file decides who runs what it says; tables without a file are the system's.
@@ -182,7 +182,6 @@ pub struct VirtualSettings {
     pub(crate) locking: Locking,
     pub(crate) limit: u64,
     pub(crate) recipient_delimiter: String,
-    pub(crate) owner_request_special: bool,
     pub(crate) original_recipient: bool,
     pub(crate) strict_owner: bool,
     pub(crate) transport: String,
@@ -190,21 +189,20 @@ pub struct VirtualSettings {
 
 impl VirtualSettings {
     /// For the service of this name in master.cf, by its view of the configuration.
-    pub fn from_view(view: &View<'_>, tables: &TableSet, transport: &str) -> Result<Self, OpenError> {
-        let open = |name: &str| Maps::open(tables, &view.text(name));
-        Ok(Self {
-            mailbox_maps: open("virtual_mailbox_maps")?,
-            uid_maps: open("virtual_uid_maps")?,
-            gid_maps: open("virtual_gid_maps")?,
+    pub fn from_view(view: &View, tables: &TableSet, transport: &str) -> Self {
+        let open = |name: &str| Maps::open(tables, name, &view.text(name));
+        Self {
+            mailbox_maps: open("virtual_mailbox_maps"),
+            uid_maps: open("virtual_uid_maps"),
+            gid_maps: open("virtual_gid_maps"),
             base: view.text("virtual_mailbox_base"),
             minimum_uid: u32::try_from(view.int("virtual_minimum_uid")).unwrap_or(100),
             locking: locking(view, "virtual_mailbox_lock"),
             limit: limit(view, "virtual_mailbox_limit"),
             recipient_delimiter: view.text("recipient_delimiter"),
-            owner_request_special: view.bool("owner_request_special"),
             original_recipient: view.bool("enable_original_recipient"),
             strict_owner: view.bool("strict_mailbox_ownership"),
             transport: transport.to_owned(),
-        })
+        }
     }
 }

@@ -1,0 +1,133 @@
+//! What both agents share: giving a message to a worker, and making an outcome of what it says.
+
+use std::io;
+
+use yamabiko_envelope::{
+    Action, ContentReader, DeliveryRequest, DiagnosticType, Outcome, Result as Ended, Timestamp,
+};
+use yamabiko_status::EnhancedStatus;
+
+use crate::job::Done;
+
+/// Status and reason of what became of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub status: EnhancedStatus,
+    pub reason: String,
+    /// The reason is the system's or a command's: `Diagnostic-Code: x-unix; ...`.
+    pub unix: bool,
+    pub action: Action,
+}
+
+impl Verdict {
+    pub(crate) fn new(status: EnhancedStatus, reason: impl Into<String>) -> Self {
+        Self { status, reason: reason.into(), unix: false, action: Action::Delivered }
+    }
+
+    pub(crate) fn sent(reason: impl Into<String>) -> Self {
+        Self::new(EnhancedStatus::success(0, 0), reason)
+    }
+
+    /// Our own trouble: always try again later.
+    pub(crate) fn trouble(reason: impl Into<String>) -> Self {
+        Self::new(EnhancedStatus::transient(3, 0), reason)
+    }
+
+    /// What a worker answered; `sent` is the reason for success.
+    pub(crate) fn of(done: io::Result<Done>, sent: impl FnOnce(&str) -> String) -> Self {
+        match done {
+            Ok(Done::Delivered(output)) => Self::sent(sent(&output)),
+            Ok(Done::Failed { status, reason }) => Self {
+                status: status.parse().unwrap_or(EnhancedStatus::transient(3, 0)),
+                reason,
+                unix: true,
+                action: Action::Delivered,
+            },
+            Ok(Done::Text(_) | Done::Unsafe(_)) => Self::trouble("the delivery worker gave an answer to another question"),
+            Err(error) => Self::trouble(format!("delivery worker: {error}")),
+        }
+    }
+}
+
+/// An outcome for a recipient, or for an address that it became.
+pub(crate) fn outcome(
+    request: &DeliveryRequest,
+    recipient: usize,
+    address: Option<&str>,
+    verdict: Verdict,
+    relay: &str,
+    now: Timestamp,
+) -> Outcome {
+    let known = &request.recipients[recipient];
+    let expanded = address.filter(|address| *address != known.address).map(str::to_owned);
+    Outcome {
+        recipient: known.index,
+        expanded,
+        result: Outcome::result_of(verdict.status, verdict.action),
+        status: verdict.status,
+        diagnostic: (verdict.unix && !matches!(Outcome::result_of(verdict.status, verdict.action), Ended::Sent(_)))
+            .then(|| (DiagnosticType::Unix, verdict.reason.clone())),
+        reason: verdict.reason,
+        remote_mta: None,
+        relay: relay.to_owned(),
+        stage: None,
+        reply: None,
+        connection_use: 1,
+        connected: None,
+        ended: now,
+    }
+}
+
+/// True when the message has been through `address` already: a `Delivered-To:` field says so. Reads the header only,
+/// and no more of it than this many bytes.
+pub(crate) fn was_delivered_to(request: &DeliveryRequest, address: &str) -> io::Result<bool> {
+    const HEADER_LIMIT: u64 = 1 << 20;
+    let mut head = Vec::new();
+    let mut reader: io::Take<ContentReader> = io::Read::take(request.content.reader(), HEADER_LIMIT);
+    // A small message is one piece of memory already; a large one is read until its header ends.
+    let mut buffer = vec![0; 1 << 14];
+    loop {
+        let n = io::Read::read(&mut reader, &mut buffer)?;
+        let searched = head.len().saturating_sub(1);
+        head.extend_from_slice(&buffer[..n]);
+        if n == 0 || head[searched..].windows(2).any(|pair| pair == b"\n\n") {
+            break;
+        }
+    }
+    for line in head.split(|b| *b == b'\n') {
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_at_checked(13)
+            && name.eq_ignore_ascii_case(b"delivered-to:")
+        {
+            let value = String::from_utf8_lossy(value.trim_ascii());
+            let value = value.trim_start_matches('<').trim_end_matches('>');
+            if yamabiko_address::fold_case(&yamabiko_address::unquote(value)) == yamabiko_address::fold_case(address) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// `Return-Path:`, `X-Original-To:`, `Delivered-To:`, in Postfix's order (mail_copy(3)).
+pub(crate) fn fields(request: &DeliveryRequest, original: Option<&str>, delivered_to: Option<&str>) -> String {
+    use yamabiko_address::quote;
+    let mut text = format!("Return-Path: <{}>\n", quote(&request.sender));
+    for (name, value) in [("X-Original-To", original), ("Delivered-To", delivered_to)] {
+        if let Some(value) = value {
+            text.push_str(name);
+            text.push_str(": ");
+            text.push_str(&quote(value));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The `From ` line of an mbox: `From sender  Sat Nov 21 16:53:54 2026`, the time in the local zone.
+pub(crate) fn from_line(sender: &str, at: Timestamp) -> String {
+    let sender = if sender.is_empty() { "MAILER-DAEMON".into() } else { yamabiko_address::quote(sender) };
+    format!("From {sender}  {}", yamabiko_message::date::asctime(at))
+}

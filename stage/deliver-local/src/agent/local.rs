@@ -1,0 +1,582 @@
+//! local(8): aliases, `.forward`, then the mailbox; one recipient may become many.
+//!
+//! A recipient's expansion is a list of work still to be done ([`Work`]) and what has come of it so far. Each piece of
+//! work carries the [`Standing`] in which it is done: whose authority, which sender, what led here. The list is bounded;
+//! what was done once is not done again (`duplicate_filter`, aliases in a circle).
+
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use yamabiko_address::{ExtensionRules, fold_case, split_domain, split_extension_with};
+use yamabiko_envelope::{Action, Attempt, DeliveryRequest, Outcome};
+use yamabiko_status::EnhancedStatus;
+
+use super::deliver::{Verdict, fields, from_line, outcome, was_delivered_to};
+use super::list::{Element, elements, file_elements};
+use super::settings::{Allowed, Settings};
+use super::{As, Forward, Surroundings, User};
+use crate::job::{Done, Job, Place};
+
+/// `.forward` and `:include:` files longer than this are a mistake.
+const FILE_LIMIT: u64 = 4 << 20;
+
+/// Delivers to local users.
+pub struct LocalAgent {
+    pub(super) settings: Settings,
+    pub(super) around: Arc<dyn Surroundings>,
+}
+
+/// What led to a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The recipient itself.
+    Recipient,
+    /// An alias value.
+    Alias,
+    /// Somebody's `.forward`.
+    Forward,
+    /// An `:include:` file.
+    Include,
+}
+
+/// The standing in which a piece of work is done.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    origin: Origin,
+    /// Alias or user whose list is being worked on: naming itself there means its own mailbox.
+    from: Option<Arc<str>>,
+    /// Who runs commands and writes files; `None` for the default.
+    user: Option<Arc<User>>,
+    /// Envelope sender of what goes on: the alias's owner.
+    owner: Option<Arc<str>>,
+    /// How many lists deep.
+    depth: u32,
+}
+
+/// Something still to be done for a recipient.
+#[derive(Debug)]
+pub(super) struct Work {
+    element: Element,
+    standing: Standing,
+}
+
+/// One recipient on its way through aliases and `.forward`.
+pub(super) struct Expansion<'a> {
+    pub(super) request: &'a DeliveryRequest,
+    pub(super) position: usize,
+    work: VecDeque<Work>,
+    seen: HashSet<String>,
+    /// Addresses that go on as new messages, with their sender.
+    onward: Vec<(Option<Arc<str>>, Vec<String>)>,
+    pub(super) outcomes: Vec<Outcome>,
+    steps: usize,
+    /// For `Delivered-To:`.
+    pub(super) delivered_to: String,
+}
+
+impl<'a> Expansion<'a> {
+    fn new(request: &'a DeliveryRequest, position: usize) -> Self {
+        let address = request.recipients[position].address.as_str();
+        Self {
+            request,
+            position,
+            work: VecDeque::new(),
+            seen: HashSet::new(),
+            onward: Vec::new(),
+            outcomes: Vec::new(),
+            steps: 0,
+            delivered_to: fold_case(address).into_owned(),
+        }
+    }
+
+    /// The recipient as it was given, for `X-Original-To:` and the environment.
+    pub(super) fn original(&self) -> &'a str {
+        let known = &self.request.recipients[self.position];
+        let original = self.request.envelope.recipients.get(known.index as usize).map_or("", |r| r.original.as_str());
+        if original.is_empty() { &known.address } else { original }
+    }
+
+    fn goes_on(&mut self, owner: &Option<Arc<str>>, address: String) {
+        match self.onward.iter_mut().find(|(sender, _)| sender == owner) {
+            Some((_, recipients)) => recipients.push(address),
+            None => self.onward.push((owner.clone(), vec![address])),
+        }
+    }
+}
+
+impl LocalAgent {
+    /// With these settings.
+    pub fn new(settings: Settings, around: Arc<dyn Surroundings>) -> Self {
+        Self { settings, around }
+    }
+
+    /// Delivers to every recipient of the request.
+    pub async fn deliver(&self, request: &DeliveryRequest) -> Attempt {
+        let mut outcomes = Vec::with_capacity(request.recipients.len());
+        for position in 0..request.recipients.len() {
+            outcomes.append(&mut self.recipient(request, position).await);
+        }
+        Attempt { outcomes, destination_failure: None }
+    }
+
+    async fn recipient(&self, request: &DeliveryRequest, position: usize) -> Vec<Outcome> {
+        let mut expansion = Expansion::new(request, position);
+        let address = request.recipients[position].address.clone();
+        let looped = match was_delivered_to(request, &address) {
+            Ok(false) => None,
+            Ok(true) => {
+                let reason = format!("mail forwarding loop for {address}");
+                Some(Verdict::new(EnhancedStatus::permanent(4, 6), reason))
+            }
+            Err(error) => Some(Verdict::trouble(format!("cannot read the message: {error}"))),
+        };
+        if let Some(verdict) = looped {
+            self.end(&mut expansion, None, verdict);
+            return expansion.outcomes;
+        }
+        let standing = Standing { origin: Origin::Recipient, from: None, user: None, owner: None, depth: 0 };
+        expansion.work.push_back(Work { element: Element::Address(address), standing });
+        while let Some(work) = expansion.work.pop_front() {
+            expansion.steps += 1;
+            if expansion.steps > self.settings.expansion_limit || work.standing.depth > 100 {
+                let name = work.standing.from.as_deref().unwrap_or_default().to_owned();
+                let reason = format!("possible alias database loop for {name}");
+                self.end(&mut expansion, None, Verdict::new(EnhancedStatus::permanent(4, 6), reason));
+                continue;
+            }
+            self.step(&mut expansion, work).await;
+        }
+        self.send_on(&mut expansion).await;
+        if expansion.outcomes.is_empty() {
+            // Everything in the list had been done before, or the list was empty: nothing is left to be done.
+            self.end(&mut expansion, None, Verdict::sent("discarded"));
+        }
+        expansion.outcomes
+    }
+
+    /// Notes what became of the recipient, or of an address it became.
+    pub(super) fn end(&self, expansion: &mut Expansion<'_>, address: Option<&str>, verdict: Verdict) {
+        let now = self.around.now();
+        let done = outcome(expansion.request, expansion.position, address, verdict, &self.settings.transport, now);
+        expansion.outcomes.push(done);
+    }
+
+    async fn step(&self, expansion: &mut Expansion<'_>, Work { element, standing }: Work) {
+        match element {
+            Element::Address(address) if standing.origin == Origin::Recipient => {
+                self.to_user(expansion, address, standing).await;
+            }
+            Element::Address(address) => self.to_address(expansion, &address, standing).await,
+            Element::Command(command) => {
+                if self.permits(self.settings.commands, &standing) {
+                    self.to_command(expansion, &command, &standing).await;
+                } else {
+                    self.end(expansion, None, Verdict::new(EnhancedStatus::permanent(7, 1), "mail to command is restricted"));
+                }
+            }
+            Element::File(path) => {
+                if self.permits(self.settings.files, &standing) {
+                    self.to_file(expansion, &path, &standing).await;
+                } else {
+                    self.end(expansion, None, Verdict::new(EnhancedStatus::permanent(7, 1), "mail to file is restricted"));
+                }
+            }
+            Element::Include(path) => self.include(expansion, path, standing).await,
+        }
+    }
+
+    fn permits(&self, allowed: Allowed, standing: &Standing) -> bool {
+        match standing.origin {
+            Origin::Recipient | Origin::Alias => allowed.alias,
+            Origin::Forward => allowed.forward,
+            Origin::Include => allowed.include,
+        }
+    }
+
+    /// An address out of a list: another user of ours, or mail that goes on.
+    async fn to_address(&self, expansion: &mut Expansion<'_>, address: &str, standing: Standing) {
+        // `\user`: the mailbox itself, whatever aliases and .forward say.
+        let (bare, literal) = match address.strip_prefix('\\') {
+            Some(rest) => (rest, true),
+            None => (address, false),
+        };
+        let destination = match self.around.route(bare).await {
+            Ok(destination) => destination,
+            Err(why) => return self.end(expansion, Some(bare), Verdict::trouble(why)),
+        };
+        if destination.transport == self.settings.transport && standing.owner.is_none() {
+            let next = if literal { format!("\\{}", destination.address) } else { destination.address };
+            self.to_user(expansion, next, standing).await;
+            return;
+        }
+        if expansion.seen.insert(format!("on {}", fold_case(&destination.address))) {
+            expansion.goes_on(&standing.owner, destination.address);
+        }
+    }
+
+    /// A local part of ours: alias, then `.forward`, then mailbox.
+    async fn to_user(&self, expansion: &mut Expansion<'_>, address: String, standing: Standing) {
+        let (address, literal) = match address.strip_prefix('\\') {
+            Some(rest) => (rest.to_owned(), true),
+            None => (address, false),
+        };
+        let (local, _) = split_domain(&address);
+        let rules = ExtensionRules {
+            delimiters: &self.settings.recipient_delimiter,
+            owner_request_special: self.settings.owner_request_special,
+            double_bounce_sender: "double-bounce",
+        };
+        let (name, extension) = split_extension_with(local, &rules);
+        let (local, name) = (fold_case(local).into_owned(), fold_case(name).into_owned());
+        let extension = extension.map(str::to_owned);
+        if !expansion.seen.insert(format!("user {literal} {:?} {}", standing.from, fold_case(&address))) {
+            return;
+        }
+        if !literal {
+            match self.alias(expansion, &local, &name, extension.as_deref(), &standing).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(why) => return self.end(expansion, Some(&address), Verdict::trouble(why)),
+            }
+        }
+        let user = match self.around.user(&name) {
+            Ok(user) => user,
+            Err(why) => {
+                let verdict = Verdict::trouble(format!("user lookup error: {why}"));
+                return self.end(expansion, Some(&address), verdict);
+            }
+        };
+        if let (Some(user), false) = (&user, literal)
+            && standing.from.as_deref() != Some(name.as_str())
+            && self.dot_forward(expansion, &address, user, extension.as_deref(), &standing).await
+        {
+            return;
+        }
+        if !expansion.seen.insert(format!("box {name}")) {
+            return;
+        }
+        self.to_mailbox(expansion, &address, &name, extension.as_deref(), user, &standing).await;
+    }
+
+    /// Looks the name up in the aliases and puts what is found on the list. False when there is no such alias.
+    async fn alias(
+        &self,
+        expansion: &mut Expansion<'_>,
+        local: &str,
+        name: &str,
+        extension: Option<&str>,
+        standing: &Standing,
+    ) -> Result<bool, String> {
+        let maps = &self.settings.alias_maps;
+        let names: &[&str] = if extension.is_some() { &[local, name] } else { &[local] };
+        for key in names {
+            // An alias that lists its own name means the user of that name.
+            if standing.from.as_deref() == Some(*key) {
+                continue;
+            }
+            let hit = match maps.find_hit(key).await {
+                Ok(Some(hit)) => hit,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.around.warn(error.to_string());
+                    return Err("alias database unavailable".to_owned());
+                }
+            };
+            let user = self.alias_user(hit.table.name())?;
+            let owner = self.owner_of(key).await?.map(Arc::from).or_else(|| standing.owner.clone());
+            let inner = Standing {
+                origin: Origin::Alias,
+                from: Some(Arc::from(*key)),
+                user,
+                owner,
+                depth: standing.depth + 1,
+            };
+            let unmatched = extension.filter(|_| *key == name && *key != local && self.settings.propagate.alias);
+            self.enlist(expansion, elements(&hit.value), &inner, unmatched);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// The user whose alias table this is runs what it says; root's tables are run by `default_privs`.
+    fn alias_user(&self, table: &str) -> Result<Option<Arc<User>>, String> {
+        let Some(file) = Settings::table_file(table) else { return Ok(None) };
+        let uid = std::fs::metadata(file).map(|metadata| metadata.uid()).unwrap_or(0);
+        if uid == 0 {
+            return Ok(None);
+        }
+        match self.around.user_name(uid)? {
+            Some(name) => self.around.user(&name),
+            None => Err(format!("alias table {}: its owner {uid} is no user of this system", file.display())),
+        }
+    }
+
+    /// `owner-NAME`: errors of what goes on from `NAME` are its affair.
+    async fn owner_of(&self, name: &str) -> Result<Option<String>, String> {
+        if name.get(..6).is_some_and(|head| head.eq_ignore_ascii_case("owner-")) {
+            return Ok(None);
+        }
+        let owner = format!("owner-{name}");
+        let found = self.settings.alias_maps.find(&owner).await.map_err(|error| {
+            self.around.warn(error.to_string());
+            "alias database unavailable".to_owned()
+        })?;
+        let Some(value) = found else { return Ok(None) };
+        if self.settings.expand_owner_alias
+            && let [Element::Address(one)] = elements(&value).as_slice()
+        {
+            return self.around.route(one).await.map(|destination| Some(destination.address));
+        }
+        self.around.route(&owner).await.map(|destination| Some(destination.address))
+    }
+
+    fn enlist(&self, expansion: &mut Expansion<'_>, list: Vec<Element>, standing: &Standing, unmatched: Option<&str>) {
+        // In front, in order: deliveries happen in the order in which lists are written.
+        for element in list.into_iter().rev() {
+            let element = match (element, unmatched, self.settings.recipient_delimiter.chars().next()) {
+                (Element::Address(address), Some(extension), Some(delimiter)) => {
+                    Element::Address(yamabiko_address::join_extension(&address, &format!("{delimiter}{extension}")))
+                }
+                (element, _, _) => element,
+            };
+            expansion.work.push_front(Work { element, standing: standing.clone() });
+        }
+    }
+
+    /// Puts what `luser_relay` says on the list. The name counts as expanded: a relay to the same name is no circle.
+    pub(super) fn relay_to_list(&self, expansion: &mut Expansion<'_>, text: &str, name: &str, standing: &Standing) {
+        let inner = Standing {
+            origin: Origin::Alias,
+            from: Some(Arc::from(name)),
+            user: None,
+            owner: standing.owner.clone(),
+            depth: standing.depth + 1,
+        };
+        self.enlist(expansion, elements(text), &inner, None);
+    }
+
+    /// Reads the user's `.forward`. False when there is none, or when there is nothing in it.
+    async fn dot_forward(
+        &self,
+        expansion: &mut Expansion<'_>,
+        address: &str,
+        user: &Arc<User>,
+        extension: Option<&str>,
+        standing: &Standing,
+    ) -> bool {
+        let paths: Vec<String> =
+            self.settings.forward_path.iter().filter_map(|path| self.expand_path(path, address, user, extension)).collect();
+        if paths.is_empty() {
+            return false;
+        }
+        let whose = As::Login { name: user.name.clone(), spool: false };
+        let done = self.around.work(whose, Job::Forward { paths, limit: FILE_LIMIT }, None).await;
+        let (text, path) = match done {
+            Ok(Done::Text(Some(found))) => found,
+            Ok(Done::Text(None)) => return false,
+            Ok(Done::Unsafe(warnings)) => {
+                warnings.into_iter().for_each(|warning| self.around.warn(warning));
+                return false;
+            }
+            other => {
+                self.end(expansion, Some(address), Verdict::of(other, |_| String::new()));
+                return true;
+            }
+        };
+        let list = file_elements(&text);
+        if list.is_empty() {
+            return false;
+        }
+        let named_extension = extension.is_some_and(|extension| path.ends_with(extension));
+        let inner = Standing {
+            origin: Origin::Forward,
+            from: Some(Arc::from(user.name.as_str())),
+            user: Some(Arc::clone(user)),
+            owner: standing.owner.clone(),
+            depth: standing.depth + 1,
+        };
+        let unmatched = extension.filter(|_| !named_extension && self.settings.propagate.forward);
+        self.enlist(expansion, list, &inner, unmatched);
+        true
+    }
+
+    /// One entry of `forward_path` for a user; `None` where it needs something that there is not (an extension).
+    fn expand_path(&self, path: &str, address: &str, user: &User, extension: Option<&str>) -> Option<String> {
+        let (local, domain) = split_domain(address);
+        let delimiter = self.settings.recipient_delimiter.as_str();
+        expand(path, |name| {
+            let value = match name {
+                "home" => user.home.clone(),
+                "user" => user.name.clone(),
+                "shell" => user.shell.clone(),
+                "local" => local.to_owned(),
+                "recipient" => address.to_owned(),
+                "domain" => domain.unwrap_or_default().to_owned(),
+                "extension" => extension?.to_owned(),
+                "recipient_delimiter" => {
+                    extension?;
+                    delimiter.to_owned()
+                }
+                _ => return None,
+            };
+            Some(filtered(&value, &self.settings.forward_filter))
+        })
+        // A user with a strange name does not get to leave the directory that the path names.
+        .filter(|expanded| !expanded.contains("/../"))
+    }
+
+    async fn include(&self, expansion: &mut Expansion<'_>, path: String, standing: Standing) {
+        if !path.starts_with('/') {
+            let reason = format!("bad include file name: {path}");
+            return self.end(expansion, None, Verdict::new(EnhancedStatus::permanent(3, 5), reason));
+        }
+        if !expansion.seen.insert(format!("include {path}")) {
+            return;
+        }
+        let whose = self.authority(&standing);
+        match self.around.work(whose, Job::Include { path: path.clone(), limit: FILE_LIMIT }, None).await {
+            Ok(Done::Text(Some((text, _)))) => {
+                let inner = Standing { origin: Origin::Include, depth: standing.depth + 1, ..standing };
+                self.enlist(expansion, file_elements(&text), &inner, None);
+            }
+            other => self.end(expansion, None, Verdict::of(other, |_| String::new())),
+        }
+    }
+
+    /// Who acts for this standing: the user whose list it is, or `default_privs`.
+    pub(super) fn authority(&self, standing: &Standing) -> As {
+        let name = standing.user.as_ref().map_or(self.settings.default_privs.as_str(), |user| user.name.as_str());
+        As::Login { name: name.to_owned(), spool: false }
+    }
+
+    async fn to_command(&self, expansion: &mut Expansion<'_>, command: &str, standing: &Standing) {
+        let user = standing.user.clone();
+        let name = user.as_ref().map_or(self.settings.default_privs.as_str(), |user| user.name.as_str());
+        if !expansion.seen.insert(format!("command {name} {command}")) {
+            return;
+        }
+        let address = expansion.request.recipients[expansion.position].address.clone();
+        let known = match (standing.origin, &user) {
+            (Origin::Forward, Some(user)) => Some(Arc::clone(user)),
+            _ => None,
+        };
+        let place = self.command_place(expansion, command, &address, known.as_deref());
+        let prepend = self.command_prefix(expansion);
+        let done = self.around.work(self.authority(standing), Job::Deliver { place, prepend }, Some(&expansion.request.content)).await;
+        let verdict = Verdict::of(done, |_| format!("delivered to command: {command}"));
+        self.end(expansion, None, verdict);
+    }
+
+    /// `From ` line and fields before a message that a command reads.
+    pub(super) fn command_prefix(&self, expansion: &Expansion<'_>) -> String {
+        let delivered = self.settings.delivered_to.command.then_some(expansion.delivered_to.as_str());
+        let original = self.settings.original_recipient.then(|| expansion.original());
+        let mut prefix = from_line(&expansion.request.sender, self.around.now());
+        prefix.push('\n');
+        prefix.push_str(&fields(expansion.request, original, delivered));
+        prefix
+    }
+
+    async fn to_file(&self, expansion: &mut Expansion<'_>, path: &str, standing: &Standing) {
+        if !expansion.seen.insert(format!("file {path}")) {
+            return;
+        }
+        let delivered = self.settings.delivered_to.file.then_some(expansion.delivered_to.as_str());
+        let original = self.settings.original_recipient.then(|| expansion.original());
+        let prepend = fields(expansion.request, original, delivered);
+        let (place, kind) = if path.ends_with('/') {
+            (Place::Maildir { path: path.to_owned(), limit: self.settings.mailbox_limit }, "maildir".to_owned())
+        } else {
+            let place = Place::Mailbox {
+                path: path.to_owned(),
+                from_line: from_line(&expansion.request.sender, self.around.now()),
+                locking: self.settings.locking.clone(),
+                limit: self.settings.mailbox_limit,
+                strict_owner: false,
+            };
+            (place, format!("file: {path}"))
+        };
+        let job = Job::Deliver { place, prepend };
+        let done = self.around.work(self.authority(standing), job, Some(&expansion.request.content)).await;
+        let mut verdict = Verdict::of(done, |_| format!("delivered to {kind}"));
+        if verdict.unix && !path.ends_with('/') {
+            verdict.reason = format!("cannot append message to file {path}: {}", verdict.reason);
+        }
+        self.end(expansion, None, verdict);
+    }
+
+    /// What goes on as new messages: one for each sender.
+    async fn send_on(&self, expansion: &mut Expansion<'_>) {
+        for (owner, recipients) in std::mem::take(&mut expansion.onward) {
+            let forward = Forward {
+                sender: owner.as_deref().map_or_else(|| expansion.request.sender.to_string(), str::to_owned),
+                recipients,
+                delivered_to: if self.settings.delivered_to.forward { expansion.delivered_to.clone() } else { String::new() },
+                recipient: expansion.request.recipients[expansion.position].index,
+                owned: owner.is_some(),
+            };
+            let verdict = match self.around.forward(expansion.request, forward).await {
+                Ok(queue_id) => {
+                    let mut verdict = Verdict::sent(format!("forwarded as {queue_id}"));
+                    verdict.action = if owner.is_some() { Action::Delivered } else { Action::Expanded };
+                    verdict
+                }
+                Err(why) => Verdict::trouble(why),
+            };
+            self.end(expansion, None, verdict);
+        }
+    }
+}
+
+/// Fills `$name`, `${name}` and `$(name)`; `None` as soon as one has no value.
+pub(super) fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+            continue;
+        }
+        let close = match rest.chars().next() {
+            Some('{') => Some('}'),
+            Some('(') => Some(')'),
+            _ => None,
+        };
+        let (name, after) = match close {
+            Some(close) => {
+                let end = rest.find(close)?;
+                (&rest[1..end], &rest[end + 1..])
+            }
+            None => {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                (&rest[..end], &rest[end..])
+            }
+        };
+        // `${name?text}` and `${name:text}`, as luser_relay and forward_path use them.
+        let filled = match name.find(['?', ':']) {
+            Some(mark) => {
+                let found = value(&name[..mark]).filter(|v| !v.is_empty());
+                let branch = name[mark + 1..].trim_start_matches('{').trim_end_matches('}');
+                match (&name[mark..=mark], found) {
+                    ("?", Some(_)) | (":", None) => expand(branch, &value)?,
+                    _ => String::new(),
+                }
+            }
+            None => value(name)?,
+        };
+        out.push_str(&filled);
+        rest = after;
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// Characters outside the filter become `_` (`forward_expansion_filter`, `command_expansion_filter`).
+pub(super) fn filtered(value: &str, filter: &str) -> String {
+    value.chars().map(|c| if filter.contains(c) { c } else { '_' }).collect()
+}

@@ -1,0 +1,242 @@
+//! The end of the way: transport, command, maildir or mbox of a user; or what is done with nobody's mail.
+
+use std::sync::Arc;
+
+use yamabiko_address::split_domain;
+use yamabiko_lookup::Maps;
+use yamabiko_status::EnhancedStatus;
+
+use super::deliver::{Verdict, fields, from_line};
+use super::local::{Expansion, LocalAgent, Standing, expand, filtered};
+use super::{As, User};
+use crate::job::{Job, Place};
+
+/// `transport:nexthop`
+fn split_transport(value: &str) -> (&str, &str) {
+    value.split_once(':').unwrap_or((value, ""))
+}
+
+impl LocalAgent {
+    pub(super) async fn to_mailbox(
+        &self,
+        expansion: &mut Expansion<'_>,
+        address: &str,
+        name: &str,
+        extension: Option<&str>,
+        user: Option<Arc<User>>,
+        standing: &Standing,
+    ) {
+        match &user {
+            Some(user) => {
+                let user = Arc::clone(user);
+                self.known(expansion, address, &user, extension).await;
+            }
+            None => self.unknown(expansion, address, name, extension, standing).await,
+        }
+    }
+
+    async fn named(&self, expansion: &mut Expansion<'_>, maps: &Maps, name: &str, address: &str) -> Result<Option<String>, ()> {
+        match maps.find(name).await {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                self.around.warn(error.to_string());
+                self.end(expansion, Some(address), Verdict::trouble(format!("{} lookup failure", maps.title())));
+                Err(())
+            }
+        }
+    }
+
+    async fn pass(&self, expansion: &mut Expansion<'_>, address: &str, transport: &str) {
+        let (transport, nexthop) = split_transport(transport);
+        let nexthop = if nexthop.is_empty() { split_domain(address).1.unwrap_or(&self.settings.myhostname) } else { nexthop };
+        let mut outcomes = self.around.pass(expansion.request, expansion.position, address, transport, nexthop).await;
+        expansion.outcomes.append(&mut outcomes);
+    }
+
+    async fn known(&self, expansion: &mut Expansion<'_>, address: &str, user: &Arc<User>, extension: Option<&str>) {
+        let transport = match self.named(expansion, &self.settings.mailbox_transport_maps, &user.name, address).await {
+            Ok(found) => found.or_else(|| some(&self.settings.mailbox_transport)),
+            Err(()) => return,
+        };
+        if let Some(transport) = transport {
+            return self.pass(expansion, address, &transport).await;
+        }
+        let command = match self.named(expansion, &self.settings.mailbox_command_maps, &user.name, address).await {
+            Ok(found) => found.or_else(|| some(&self.settings.mailbox_command)),
+            Err(()) => return,
+        };
+        let (place, whose, kind) = match command {
+            Some(command) => {
+                let place = self.command_place(expansion, &command, address, Some(user));
+                let _ = extension;
+                let prepend = self.command_prefix(expansion);
+                let whose = As::Login { name: user.name.clone(), spool: false };
+                let job = Job::Deliver { place, prepend };
+                let done = self.around.work(whose, job, Some(&expansion.request.content)).await;
+                let verdict = Verdict::of(done, |_| format!("delivered to command: {command}"));
+                return self.end(expansion, Some(address), verdict);
+            }
+            None => self.box_of(expansion, user),
+        };
+        let path = match &place {
+            Place::Mailbox { path, .. } | Place::Maildir { path, .. } => path.clone(),
+            Place::Command { .. } => String::new(),
+        };
+        let original = self.settings.original_recipient.then(|| expansion.original());
+        let prepend = fields(expansion.request, original, Some(&expansion.delivered_to));
+        let job = Job::Deliver { place, prepend };
+        let done = self.around.work(whose, job, Some(&expansion.request.content)).await;
+        let mut verdict = Verdict::of(done, |_| format!("delivered to {kind}"));
+        if verdict.unix && kind == "mailbox" {
+            verdict.reason = format!("cannot update mailbox {path} for user {}. {}", user.name, verdict.reason);
+        }
+        self.end(expansion, Some(address), verdict);
+    }
+
+    /// `home_mailbox`, or the user's file or maildir in the spool.
+    fn box_of(&self, expansion: &Expansion<'_>, user: &User) -> (Place, As, &'static str) {
+        let (path, spool) = if self.settings.home_mailbox.is_empty() {
+            let directory = &self.settings.mail_spool_directory;
+            let maildir = directory.ends_with('/');
+            let slash = if maildir { "/" } else { "" };
+            (format!("{}/{}{slash}", directory.trim_end_matches('/'), user.name), true)
+        } else {
+            (format!("{}/{}", user.home, self.settings.home_mailbox), false)
+        };
+        let whose = As::Login { name: user.name.clone(), spool };
+        if path.ends_with('/') {
+            return (Place::Maildir { path, limit: self.settings.mailbox_limit }, whose, "maildir");
+        }
+        let place = Place::Mailbox {
+            path,
+            from_line: from_line(&expansion.request.sender, self.around.now()),
+            locking: self.settings.locking.clone(),
+            limit: self.settings.mailbox_limit,
+            strict_owner: self.settings.strict_owner,
+        };
+        (place, whose, "mailbox")
+    }
+
+    async fn unknown(
+        &self,
+        expansion: &mut Expansion<'_>,
+        address: &str,
+        name: &str,
+        extension: Option<&str>,
+        standing: &Standing,
+    ) {
+        let transport = match self.named(expansion, &self.settings.fallback_transport_maps, name, address).await {
+            Ok(found) => found.or_else(|| some(&self.settings.fallback_transport)),
+            Err(()) => return,
+        };
+        if let Some(transport) = transport {
+            return self.pass(expansion, address, &transport).await;
+        }
+        if !self.settings.luser_relay.is_empty() && self.to_luser(expansion, address, name, extension, standing) {
+            return;
+        }
+        let verdict = Verdict::new(EnhancedStatus::permanent(1, 1), format!("unknown user: \"{name}\""));
+        self.end(expansion, Some(address), verdict);
+    }
+
+    /// `luser_relay`: nobody's mail goes on to an address, a command or a file. False when it cannot be filled in.
+    fn to_luser(
+        &self,
+        expansion: &mut Expansion<'_>,
+        address: &str,
+        name: &str,
+        extension: Option<&str>,
+        standing: &Standing,
+    ) -> bool {
+        let (local, domain) = split_domain(address);
+        let filled = expand(&self.settings.luser_relay, |variable| {
+            let value = match variable {
+                "user" => name.to_owned(),
+                "local" => local.to_owned(),
+                "domain" => domain.unwrap_or_default().to_owned(),
+                "extension" => extension.unwrap_or_default().to_owned(),
+                "recipient" => address.to_owned(),
+                "recipient_delimiter" => self.settings.recipient_delimiter.clone(),
+                "shell" | "home" => String::new(),
+                _ => return None,
+            };
+            Some(filtered(&value, &self.settings.forward_filter))
+        });
+        let Some(filled) = filled else {
+            self.around.warn(format!("luser_relay = {}: cannot be expanded", self.settings.luser_relay));
+            return false;
+        };
+        self.relay_to_list(expansion, &filled, name, standing);
+        true
+    }
+
+    /// A command line's place, with the environment that local(8) documents.
+    pub(super) fn command_place(&self, expansion: &Expansion<'_>, command: &str, address: &str, user: Option<&User>) -> Place {
+        let (local, domain) = split_domain(address);
+        let rules = yamabiko_address::ExtensionRules {
+            delimiters: &self.settings.recipient_delimiter,
+            owner_request_special: self.settings.owner_request_special,
+            double_bounce_sender: "double-bounce",
+        };
+        let (base, extension) = yamabiko_address::split_extension_with(local, &rules);
+        let envelope = &expansion.request.envelope;
+        let client = &envelope.client;
+        let mut pairs: Vec<(&str, String)> = Vec::new();
+        if let Some(user) = user {
+            pairs.push(("HOME", user.home.clone()));
+            pairs.push(("SHELL", user.shell.clone()));
+        }
+        let login = user.map_or(base, |user| user.name.as_str());
+        pairs.extend([("LOGNAME", login.to_owned()), ("USER", login.to_owned()), ("LOCAL", local.to_owned())]);
+        pairs.extend([
+            ("SENDER", expansion.request.sender.to_string()),
+            ("RECIPIENT", address.to_owned()),
+            ("ORIGINAL_RECIPIENT", expansion.original().to_owned()),
+        ]);
+        pairs.extend(domain.map(|domain| ("DOMAIN", domain.to_owned())));
+        pairs.extend(extension.map(|extension| ("EXTENSION", extension.to_owned())));
+        if let Some(ip) = client.address {
+            pairs.extend([
+                ("CLIENT_ADDRESS", ip.to_string()),
+                ("CLIENT_HELO", client.helo.clone()),
+                ("CLIENT_HOSTNAME", client.name.clone()),
+                ("CLIENT_PROTOCOL", client.protocol.clone()),
+            ]);
+        }
+        if let Some(sasl) = &envelope.sasl {
+            pairs.extend([
+                ("SASL_METHOD", sasl.method.clone()),
+                ("SASL_SENDER", sasl.sender.clone()),
+                ("SASL_USERNAME", sasl.username.clone()),
+            ]);
+        }
+        // What came from outside is filtered; what the system says of its users is not.
+        let trusted = ["HOME", "SHELL"];
+        let mut environment = self.settings.environment.clone();
+        if !environment.iter().any(|(name, _)| name == "PATH") {
+            environment.push(("PATH".to_owned(), "/usr/bin:/bin".to_owned()));
+        }
+        environment.extend(pairs.into_iter().map(|(name, value)| {
+            let value = if trusted.contains(&name) { value } else { filtered(&value, &self.settings.command_filter) };
+            (name.to_owned(), value)
+        }));
+        let directory = expand(&self.settings.command_directory, |variable| match variable {
+            "home" => Some(user.map(|user| user.home.clone()).unwrap_or_default()),
+            "user" => Some(filtered(login, &self.settings.forward_filter)),
+            _ => None,
+        });
+        Place::Command {
+            command: command.to_owned(),
+            shell: self.settings.shell.clone(),
+            argv: Vec::new(),
+            environment,
+            directory: directory.filter(|d| !d.is_empty()).unwrap_or_else(|| self.settings.queue_directory.clone()),
+            time_limit_s: self.settings.command_time_limit_s,
+            eol: "\n".to_owned(),
+        }
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
