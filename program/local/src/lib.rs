@@ -1,1 +1,29 @@
-//! One short-lived process under the recipient's uid.
+//! One short-lived process under the recipient's uid: the worker of local delivery.
+//!
+//! The supervisor started it with the user's ID, an empty environment and one socket as standard input; the engine
+//! speaks to it over that socket and closes it when there is nothing more to do. What it can reach if taken over is
+//! what its user can reach.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+/// Serves jobs until the engine hangs up.
+pub fn run() -> ExitCode {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
+    let served = socket.and_then(|stream| {
+        let mut input = std::io::BufReader::with_capacity(1 << 16, stream.try_clone()?);
+        let mut output = stream;
+        // Commands that are run must not inherit the conversation.
+        if let Ok(null) = std::fs::File::open("/dev/null") {
+            let _ = nix::unistd::dup2_stdin(null);
+        }
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        yamabiko_deliver_local::worker::serve(&mut input, &mut output)
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        // The engine went away in the middle: whatever was not answered is tried again.
+        Err(_) => ExitCode::from(75),
+    }
+}

@@ -2,9 +2,8 @@
 
 use std::io;
 
-use yamabiko_envelope::{
-    Action, ContentReader, DeliveryRequest, DiagnosticType, Outcome, Result as Ended, Timestamp,
-};
+use yamabiko_address::domain::fold_case;
+use yamabiko_envelope::{Action, ContentReader, DeliveryRequest, DiagnosticType, Outcome, Result as Ended, Timestamp};
 use yamabiko_status::EnhancedStatus;
 
 use crate::job::Done;
@@ -43,7 +42,9 @@ impl Verdict {
                 unix: true,
                 action: Action::Delivered,
             },
-            Ok(Done::Text(_) | Done::Unsafe(_)) => Self::trouble("the delivery worker gave an answer to another question"),
+            Ok(Done::Text(_) | Done::Unsafe(_)) => {
+                Self::trouble("the delivery worker gave an answer to another question")
+            }
             Err(error) => Self::trouble(format!("delivery worker: {error}")),
         }
     }
@@ -103,7 +104,7 @@ pub(crate) fn was_delivered_to(request: &DeliveryRequest, address: &str) -> io::
         {
             let value = String::from_utf8_lossy(value.trim_ascii());
             let value = value.trim_start_matches('<').trim_end_matches('>');
-            if yamabiko_address::fold_case(&yamabiko_address::unquote(value)) == yamabiko_address::fold_case(address) {
+            if fold_case(&yamabiko_address::unquote(value)) == fold_case(address) {
                 return Ok(true);
             }
         }
@@ -129,5 +130,7 @@ pub(crate) fn fields(request: &DeliveryRequest, original: Option<&str>, delivere
 /// The `From ` line of an mbox: `From sender  Sat Nov 21 16:53:54 2026`, the time in the local zone.
 pub(crate) fn from_line(sender: &str, at: Timestamp) -> String {
     let sender = if sender.is_empty() { "MAILER-DAEMON".into() } else { yamabiko_address::quote(sender) };
-    format!("From {sender}  {}", yamabiko_message::date::asctime(at))
+    let seconds = i64::try_from(at.seconds()).unwrap_or(0);
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("From {sender}  {}", time.to_zoned(jiff::tz::TimeZone::system()).strftime("%a %b %e %H:%M:%S %Y"))
 }

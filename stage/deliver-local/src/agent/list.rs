@@ -125,7 +125,8 @@ fn unescape(text: &str) -> String {
 
 /// `Name <user@domain>` or `user@domain`, to internal form.
 fn address(piece: &str) -> String {
-    let inside = piece.rfind('<').and_then(|open| piece[open + 1..].find('>').map(|close| &piece[open + 1..open + 1 + close]));
+    let inside =
+        piece.rfind('<').and_then(|open| piece[open + 1..].find('>').map(|close| &piece[open + 1..open + 1 + close]));
     let text = inside.unwrap_or(piece).trim();
     match text.strip_prefix('\\') {
         Some(rest) => format!("\\{}", unquote(rest)),
@@ -145,7 +146,10 @@ mod tests {
             (r#""|cat > /x, y", b"#, vec![Element::Command("cat > /x, y".into()), a("b")]),
             (r#""|echo \"hi\" | x""#, vec![Element::Command("echo \"hi\" | x".into())]),
             ("|/usr/bin/prog", vec![Element::Command("/usr/bin/prog".into())]),
-            ("/var/mail/x, /home/y/Maildir/", vec![Element::File("/var/mail/x".into()), Element::File("/home/y/Maildir/".into())]),
+            (
+                "/var/mail/x, /home/y/Maildir/",
+                vec![Element::File("/var/mail/x".into()), Element::File("/home/y/Maildir/".into())],
+            ),
             (":include:/etc/list", vec![Element::Include("/etc/list".into())]),
             (r#"":include:/etc/list""#, vec![Element::Include("/etc/list".into())]),
             (r"\root, Some One <one@x.test>", vec![a(r"\root"), a("one@x.test")]),

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use yamabiko_address::{ExtensionRules, fold_case, split_domain, split_extension_with};
+use yamabiko_address::domain::fold_case;
+use yamabiko_address::{ExtensionRules, split_domain, split_extension_with};
 use yamabiko_envelope::{Action, Attempt, DeliveryRequest, Outcome};
 use yamabiko_status::EnhancedStatus;
 
@@ -173,14 +174,22 @@ impl LocalAgent {
                 if self.permits(self.settings.commands, &standing) {
                     self.to_command(expansion, &command, &standing).await;
                 } else {
-                    self.end(expansion, None, Verdict::new(EnhancedStatus::permanent(7, 1), "mail to command is restricted"));
+                    self.end(
+                        expansion,
+                        None,
+                        Verdict::new(EnhancedStatus::permanent(7, 1), "mail to command is restricted"),
+                    );
                 }
             }
             Element::File(path) => {
                 if self.permits(self.settings.files, &standing) {
                     self.to_file(expansion, &path, &standing).await;
                 } else {
-                    self.end(expansion, None, Verdict::new(EnhancedStatus::permanent(7, 1), "mail to file is restricted"));
+                    self.end(
+                        expansion,
+                        None,
+                        Verdict::new(EnhancedStatus::permanent(7, 1), "mail to file is restricted"),
+                    );
                 }
             }
             Element::Include(path) => self.include(expansion, path, standing).await,
@@ -229,7 +238,7 @@ impl LocalAgent {
             double_bounce_sender: "double-bounce",
         };
         let (name, extension) = split_extension_with(local, &rules);
-        let (local, name) = (fold_case(local).into_owned(), fold_case(name).into_owned());
+        let (local, name): (String, String) = (fold_case(local).into_owned(), fold_case(name).into_owned());
         let extension = extension.map(str::to_owned);
         if !expansion.seen.insert(format!("user {literal} {:?} {}", standing.from, fold_case(&address))) {
             return;
@@ -286,13 +295,8 @@ impl LocalAgent {
             };
             let user = self.alias_user(hit.table.name())?;
             let owner = self.owner_of(key).await?.map(Arc::from).or_else(|| standing.owner.clone());
-            let inner = Standing {
-                origin: Origin::Alias,
-                from: Some(Arc::from(*key)),
-                user,
-                owner,
-                depth: standing.depth + 1,
-            };
+            let inner =
+                Standing { origin: Origin::Alias, from: Some(Arc::from(*key)), user, owner, depth: standing.depth + 1 };
             let unmatched = extension.filter(|_| *key == name && *key != local && self.settings.propagate.alias);
             self.enlist(expansion, elements(&hit.value), &inner, unmatched);
             return Ok(true);
@@ -366,8 +370,12 @@ impl LocalAgent {
         extension: Option<&str>,
         standing: &Standing,
     ) -> bool {
-        let paths: Vec<String> =
-            self.settings.forward_path.iter().filter_map(|path| self.expand_path(path, address, user, extension)).collect();
+        let paths: Vec<String> = self
+            .settings
+            .forward_path
+            .iter()
+            .filter_map(|path| self.expand_path(path, address, user, extension))
+            .collect();
         if paths.is_empty() {
             return false;
         }
@@ -464,7 +472,10 @@ impl LocalAgent {
         };
         let place = self.command_place(expansion, command, &address, known.as_deref());
         let prepend = self.command_prefix(expansion);
-        let done = self.around.work(self.authority(standing), Job::Deliver { place, prepend }, Some(&expansion.request.content)).await;
+        let done = self
+            .around
+            .work(self.authority(standing), Job::Deliver { place, prepend }, Some(&expansion.request.content))
+            .await;
         let verdict = Verdict::of(done, |_| format!("delivered to command: {command}"));
         self.end(expansion, None, verdict);
     }
@@ -513,7 +524,11 @@ impl LocalAgent {
             let forward = Forward {
                 sender: owner.as_deref().map_or_else(|| expansion.request.sender.to_string(), str::to_owned),
                 recipients,
-                delivered_to: if self.settings.delivered_to.forward { expansion.delivered_to.clone() } else { String::new() },
+                delivered_to: if self.settings.delivered_to.forward {
+                    expansion.delivered_to.clone()
+                } else {
+                    String::new()
+                },
                 recipient: expansion.request.recipients[expansion.position].index,
                 owned: owner.is_some(),
             };

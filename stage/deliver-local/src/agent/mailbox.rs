@@ -35,7 +35,13 @@ impl LocalAgent {
         }
     }
 
-    async fn named(&self, expansion: &mut Expansion<'_>, maps: &Maps, name: &str, address: &str) -> Result<Option<String>, ()> {
+    async fn named(
+        &self,
+        expansion: &mut Expansion<'_>,
+        maps: &Maps,
+        name: &str,
+        address: &str,
+    ) -> Result<Option<String>, ()> {
         match maps.find(name).await {
             Ok(found) => Ok(found),
             Err(error) => {
@@ -48,7 +54,8 @@ impl LocalAgent {
 
     async fn pass(&self, expansion: &mut Expansion<'_>, address: &str, transport: &str) {
         let (transport, nexthop) = split_transport(transport);
-        let nexthop = if nexthop.is_empty() { split_domain(address).1.unwrap_or(&self.settings.myhostname) } else { nexthop };
+        let nexthop =
+            if nexthop.is_empty() { split_domain(address).1.unwrap_or(&self.settings.myhostname) } else { nexthop };
         let mut outcomes = self.around.pass(expansion.request, expansion.position, address, transport, nexthop).await;
         expansion.outcomes.append(&mut outcomes);
     }
@@ -171,7 +178,13 @@ impl LocalAgent {
     }
 
     /// A command line's place, with the environment that local(8) documents.
-    pub(super) fn command_place(&self, expansion: &Expansion<'_>, command: &str, address: &str, user: Option<&User>) -> Place {
+    pub(super) fn command_place(
+        &self,
+        expansion: &Expansion<'_>,
+        command: &str,
+        address: &str,
+        user: Option<&User>,
+    ) -> Place {
         let (local, domain) = split_domain(address);
         let rules = yamabiko_address::ExtensionRules {
             delimiters: &self.settings.recipient_delimiter,

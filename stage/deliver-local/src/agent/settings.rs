@@ -29,7 +29,6 @@ impl Allowed {
 /// local(8)
 pub struct Settings {
     pub(crate) alias_maps: Maps,
-    pub(crate) alias_tables: Vec<String>,
     pub(crate) mailbox_command_maps: Maps,
     pub(crate) mailbox_transport_maps: Maps,
     pub(crate) fallback_transport_maps: Maps,
@@ -59,7 +58,6 @@ pub struct Settings {
     pub(crate) default_privs: String,
     pub(crate) original_recipient: bool,
     pub(crate) myhostname: String,
-    pub(crate) myorigin: String,
     pub(crate) expansion_limit: usize,
     pub(crate) strict_owner: bool,
     pub(crate) transport: String,
@@ -78,7 +76,6 @@ pub(crate) struct Delivered {
 pub(crate) struct Propagate {
     pub alias: bool,
     pub forward: bool,
-    pub include: bool,
 }
 
 /// More destinations than this from one recipient are a mistake (Postfix bounds the nesting at 100; we bound the whole).
@@ -113,13 +110,13 @@ impl Settings {
         let delivered = view.list("prepend_delivered_header");
         let propagate = view.list("propagate_unmatched_extensions");
         let has = |words: &[String], word: &str| words.iter().any(|w| w == word);
-        let environment = view.list("export_environment").iter().filter_map(|entry| match entry.split_once('=') {
+        let exported = view.list("export_environment");
+        let environment = exported.iter().filter_map(|entry| match entry.split_once('=') {
             Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
             None => std::env::var(entry).ok().map(|value| (entry.clone(), value)),
         });
         Self {
             alias_maps: Maps::open_aliases(tables, "alias_maps", &view.text("alias_maps")),
-            alias_tables: view.list("alias_maps"),
             mailbox_command_maps: open("mailbox_command_maps"),
             mailbox_transport_maps: open("mailbox_transport_maps"),
             fallback_transport_maps: open("fallback_transport_maps"),
@@ -129,7 +126,12 @@ impl Settings {
             luser_relay: view.raw("luser_relay"),
             home_mailbox: view.text("home_mailbox"),
             mail_spool_directory: view.text("mail_spool_directory"),
-            forward_path: view.raw("forward_path").split([',', ' ', '\t', '\n']).filter(|p| !p.is_empty()).map(str::to_owned).collect(),
+            forward_path: view
+                .raw("forward_path")
+                .split([',', ' ', '\t', '\n'])
+                .filter(|p| !p.is_empty())
+                .map(str::to_owned)
+                .collect(),
             recipient_delimiter: view.text("recipient_delimiter"),
             owner_request_special: view.bool("owner_request_special"),
             expand_owner_alias: view.bool("expand_owner_alias"),
@@ -140,11 +142,7 @@ impl Settings {
                 file: has(&delivered, "file"),
                 forward: has(&delivered, "forward"),
             },
-            propagate: Propagate {
-                alias: has(&propagate, "alias"),
-                forward: has(&propagate, "forward"),
-                include: has(&propagate, "include"),
-            },
+            propagate: Propagate { alias: has(&propagate, "alias"), forward: has(&propagate, "forward") },
             locking: locking(view, "mailbox_delivery_lock"),
             mailbox_limit: limit(view, "mailbox_size_limit"),
             command_time_limit_s: view.duration("command_time_limit").as_secs(),
@@ -157,7 +155,6 @@ impl Settings {
             default_privs: view.text("default_privs"),
             original_recipient: view.bool("enable_original_recipient"),
             myhostname: view.text("myhostname"),
-            myorigin: view.text("myorigin"),
             expansion_limit: EXPANSIONS,
             strict_owner: view.bool("strict_mailbox_ownership"),
             transport: transport.to_owned(),

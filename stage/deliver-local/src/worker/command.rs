@@ -31,11 +31,11 @@ const OUTPUT: usize = 10 << 10;
 
 /// Characters that mean something to the shell; a command without them is run directly (Postfix: `exec_command`).
 const SHELL_CHARACTERS: &[char] = &[
-    '\'', '"', '|', '&', ';', '<', '>', '(', ')', '$', '`', '\\', '*', '?', '[', ']', '{', '}', '~', '#', '=', '%', '!', '^', '\n',
+    '\'', '"', '|', '&', ';', '<', '>', '(', ')', '$', '`', '\\', '*', '?', '[', ']', '{', '}', '~', '#', '=', '%',
+    '!', '^', '\n',
 ];
 /// Words of the shell itself.
-const SHELL_WORDS: [&str; 11] =
-    ["exit", "set", "export", "exec", "eval", "trap", "cd", "umask", "if", "while", "for"];
+const SHELL_WORDS: [&str; 11] = ["exit", "set", "export", "exec", "eval", "trap", "cd", "umask", "if", "while", "for"];
 
 /// Runs it and says what came of it.
 pub(super) fn run(spec: &Spec<'_>, prepend: &[u8], message: &mut impl Read) -> Done {
@@ -46,7 +46,10 @@ pub(super) fn run(spec: &Spec<'_>, prepend: &[u8], message: &mut impl Read) -> D
             // What cannot be executed is reported as the shell would: status 127 or 126 is a permanent failure for
             // sendmail and so for Postfix, but our own trouble (no more processes) is not.
             let status = if error.kind() == ErrorKind::NotFound { "5.3.5" } else { "4.3.0" };
-            return Done::Failed { status: status.to_owned(), reason: format!("cannot execute {shown}: {}", words(&error)) };
+            return Done::Failed {
+                status: status.to_owned(),
+                reason: format!("cannot execute {shown}: {}", words(&error)),
+            };
         }
     };
     let deadline = Instant::now() + Duration::from_secs(spec.time_limit_s.max(1));
@@ -140,7 +143,8 @@ impl<'a> Feeding<'a> {
     fn talk(&mut self, child: &mut Child, message: &mut impl Read, deadline: Instant) -> io::Result<()> {
         let mut stdin = child.stdin.take();
         let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-        for fd in [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)] {
+        for fd in [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)]
+        {
             if let Some(fd) = fd {
                 fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             }
@@ -170,7 +174,8 @@ impl<'a> Feeding<'a> {
             if fds.is_empty() {
                 break;
             }
-            let timeout = PollTimeout::try_from(left.min(Duration::from_secs(60))).unwrap_or(PollTimeout::from(1000u16));
+            let timeout =
+                PollTimeout::try_from(left.min(Duration::from_secs(60))).unwrap_or(PollTimeout::from(1000u16));
             if let Err(errno) = poll(&mut fds, timeout)
                 && errno != nix::errno::Errno::EINTR
             {
@@ -225,7 +230,19 @@ fn stop(child: &mut Child) {
 /// One line, nothing that a log could not take.
 fn printable(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
-    let clean: String = text.trim_end().chars().map(|c| if c == '\n' || c == '\t' { ' ' } else if c.is_control() { '?' } else { c }).collect();
+    let clean: String = text
+        .trim_end()
+        .chars()
+        .map(|c| {
+            if c == '\n' || c == '\t' {
+                ' '
+            } else if c.is_control() {
+                '?'
+            } else {
+                c
+            }
+        })
+        .collect();
     clean
 }
 
@@ -291,7 +308,15 @@ mod tests {
 
     fn sh(command: &str, message: &[u8], limit: u64) -> Done {
         let environment = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
-        let spec = Spec { command, shell: "", argv: &[], environment: &environment, directory: "", time_limit_s: limit, eol: "\n" };
+        let spec = Spec {
+            command,
+            shell: "",
+            argv: &[],
+            environment: &environment,
+            directory: "",
+            time_limit_s: limit,
+            eol: "\n",
+        };
         run(&spec, b"X: y\n", &mut &*message)
     }
 
@@ -315,8 +340,13 @@ mod tests {
 
     #[test]
     fn a_command_that_hangs_is_killed_and_one_that_does_not_read_is_no_trouble() {
-        assert!(matches!(sh("sleep 60; true", b"x\n", 1), Done::Failed { ref reason, .. } if reason.starts_with("Command time limit exceeded")));
+        assert!(
+            matches!(sh("sleep 60; true", b"x\n", 1), Done::Failed { ref reason, .. } if reason.starts_with("Command time limit exceeded"))
+        );
         assert_eq!(sh("true", &vec![b'x'; 1 << 20], 20), Done::Delivered(String::new()));
-        assert_eq!(sh("cat; true", &vec![b'x'; 1 << 20], 20), Done::Delivered(format!("X: y {}", "x".repeat(OUTPUT - 5))));
+        assert_eq!(
+            sh("cat; true", &vec![b'x'; 1 << 20], 20),
+            Done::Delivered(format!("X: y {}", "x".repeat(OUTPUT - 5)))
+        );
     }
 }

@@ -65,8 +65,8 @@ impl Mailbox<'_> {
         let mut held = self.open(path)?;
         let file = held.file();
         let before = file.seek(SeekFrom::End(0)).map_err(|error| self.trouble("cannot seek in", &error))?;
-        let written = write_message(file, self.from_line, prepend, message, before, self.limit)
-            .and_then(|()| file.sync_all());
+        let written =
+            write_message(file, self.from_line, prepend, message, before, self.limit).and_then(|()| file.sync_all());
         if let Err(error) = written {
             // Half a message is worse than none. A file that cannot be cut either stays damaged: say so.
             let cut = file.set_len(before).and_then(|()| file.sync_all());
@@ -97,9 +97,11 @@ impl Mailbox<'_> {
                 // Where the directory is not ours to write, the other locks must do (as Postfix has it).
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let stale = name.symlink_metadata().and_then(|m| m.modified()).ok().is_some_and(|time| {
-                        age_of(time) > Duration::from_secs(self.locking.stale_s)
-                    });
+                    let stale = name
+                        .symlink_metadata()
+                        .and_then(|m| m.modified())
+                        .ok()
+                        .is_some_and(|time| age_of(time) > Duration::from_secs(self.locking.stale_s));
                     if stale {
                         let _ = std::fs::remove_file(&name);
                     } else if attempt + 1 < self.locking.attempts {

@@ -61,7 +61,8 @@ fn create(base: &Path, host: &str, now: Duration) -> Result<(File, PathBuf), (Pa
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let count = if count == 0 { String::new() } else { format!("_{count}") };
     let name = base.join("tmp").join(format!("{}.P{}{count}.{host}", now.as_secs(), std::process::id()));
-    let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&name);
+    let open =
+        || OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&name);
     let file = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             for part in ["tmp", "new", "cur"] {

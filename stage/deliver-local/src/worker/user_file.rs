@@ -22,7 +22,10 @@ pub(super) fn forward(paths: &[String], limit: u64) -> Done {
             // A home that cannot be searched has no .forward as far as this user is concerned.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => {
-                return Done::Failed { status: "4.3.0".to_owned(), reason: format!("cannot open file {path}: {}", words(&error)) };
+                return Done::Failed {
+                    status: "4.3.0".to_owned(),
+                    reason: format!("cannot open file {path}: {}", words(&error)),
+                };
             }
         }
     }
@@ -36,7 +39,10 @@ pub(super) fn include(path: &str, limit: u64) -> Done {
             Ok(()) => text(&file, path, limit),
             Err(reason) => Done::Failed { status: "5.2.0".to_owned(), reason },
         },
-        Err(error) => Done::Failed { status: "5.3.5".to_owned(), reason: format!("cannot open include file {path}: {}", words(&error)) },
+        Err(error) => Done::Failed {
+            status: "5.3.5".to_owned(),
+            reason: format!("cannot open include file {path}: {}", words(&error)),
+        },
     }
 }
 
@@ -73,7 +79,8 @@ fn trust_include(file: &File, path: &str) -> Result<(), String> {
 
 fn text(file: &File, path: &str, limit: u64) -> Done {
     let mut bytes = Vec::new();
-    let failed = |why: String| Done::Failed { status: "4.3.0".to_owned(), reason: format!("cannot read file {path}: {why}") };
+    let failed =
+        |why: String| Done::Failed { status: "4.3.0".to_owned(), reason: format!("cannot read file {path}: {why}") };
     match file.take(limit + 1).read_to_end(&mut bytes) {
         Err(error) => failed(words(&error)),
         Ok(_) if bytes.len() as u64 > limit => failed(format!("longer than {limit} bytes")),
