@@ -21,6 +21,7 @@ pub mod main_cf;
 pub mod master_cf;
 mod notices;
 pub mod table;
+pub mod used;
 pub mod value;
 mod view;
 
@@ -32,7 +33,7 @@ use std::sync::Arc;
 pub use host::{Host, Interface};
 pub use main_cf::{Entry, Fault, MainCf, Place};
 pub use master_cf::{Listen, MasterCf, Override, Service, ServiceType, Wakeup};
-pub use notices::{Notice, NoticeKind};
+pub use notices::{Notice, NoticeKind, nearest};
 pub use view::View;
 
 /// A configuration in force. Immutable.
@@ -199,15 +200,32 @@ fn names_of(main: &MainCf, host: &Host) -> (String, String) {
     }
 }
 
-/// Every parameter in every view whose value is not one.
+/// Every parameter that acts whose value is not one, in main.cf and in what services see.
 fn faults(shared: &Arc<view::Shared>) -> Vec<Fault> {
+    let acting = || table::parameters().iter().filter(|parameter| parameter.status() == table::Status::Honoured);
     let main = View { shared: Arc::clone(shared), service: None };
-    let mut faults: Vec<Fault> = Vec::new();
-    for parameter in table::parameters() {
-        if parameter.status() == table::Status::Honoured
-            && let Err(fault) = main.check_parameter(parameter)
-        {
+    let mut faults: Vec<Fault> = acting().filter_map(|parameter| main.check_parameter(parameter).err()).collect();
+    for entry in shared.main.entries() {
+        if let Err(fault) = main.check_transport_parameter(&entry.name, &entry.value, Some(&entry.place)) {
             faults.push(fault);
+        }
+    }
+    for (index, service) in shared.services.iter().enumerate() {
+        if service.overrides.is_empty() {
+            continue;
+        }
+        let view = View { shared: Arc::clone(shared), service: Some(index) };
+        // What is wrong in main.cf already is said once.
+        faults.extend(
+            acting()
+                .filter_map(|p| view.check_parameter(p).err())
+                .filter(|fault| !faults.iter().any(|known| known.text == fault.text))
+                .collect::<Vec<_>>(),
+        );
+        for setting in &service.overrides {
+            if let Err(fault) = view.check_transport_parameter(&setting.name, &setting.value, Some(&service.place)) {
+                faults.push(fault);
+            }
         }
     }
     faults

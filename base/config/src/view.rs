@@ -265,6 +265,23 @@ impl View {
         }
     }
 
+    /// Checks a value of the family of parameters named after transports; other names pass.
+    pub(crate) fn check_transport_parameter(
+        &self,
+        name: &str,
+        value: &str,
+        place: Option<&Place>,
+    ) -> Result<(), Fault> {
+        if table::parameter(name).is_some() {
+            return Ok(());
+        }
+        let Some((_, parameter)) = self.transport_of_name(name) else { return Ok(()) };
+        self.try_expand(value)
+            .map_err(|error| format!("{name}: {error}"))
+            .and_then(|text| self.check(name, &text, parameter.default, parameter.kind))
+            .map_err(|text| Fault { place: place.cloned(), text })
+    }
+
     /// Expands and checks the value of a parameter in this view.
     pub(crate) fn check_parameter(&self, parameter: &Parameter) -> Result<(), Fault> {
         let name = parameter.name;
@@ -274,6 +291,13 @@ impl View {
         }
         let Some(value) = self.unexpanded(name) else { return Ok(()) };
         let text = self.try_expand(&value).map_err(|error| blame(format!("{name}: {error}")))?;
+        // Some parameters must be set only where something reads them: virtual_mailbox_base is empty by default.
+        if text.is_empty()
+            && !self.is_set(name)
+            && !matches!(parameter.kind, Kind::Bool | Kind::Int { .. } | Kind::Size { .. } | Kind::Time { .. })
+        {
+            return Ok(());
+        }
         self.check(name, &text, parameter.default, parameter.kind).map_err(blame)
     }
 }

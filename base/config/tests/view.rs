@@ -57,3 +57,92 @@ fn no_level_means_the_old_defaults() {
     assert_eq!(view.text("mynetworks"), "127.0.0.0/8 [::1]/128");
     assert_eq!(view.text("relay_domains"), "mx.lab.test, localhost.lab.test, localhost");
 }
+
+fn notices(main: &str, master: &str) -> Vec<String> {
+    let config = Config::from_texts(main, master, ("main.cf", "master.cf"), &host()).unwrap();
+    config.notices().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_is_worth_telling() {
+    let level = "compatibility_level = 3.6\n";
+    for (main, master, expected) in [
+        ("relayhost = a\nrelayhost = b\n", "", &["main.cf, line 3: overriding earlier entry: relayhost=a"][..]),
+        ("foo_bar = 1\n", "", &["main.cf, line 2: unused parameter: foo_bar=1"]),
+        ("mydestinaton = 1\n", "", &["main.cf, line 2: unused parameter: mydestinaton=1; is \"mydestination\" meant?"]),
+        ("own = 1\nrelayhost = ${x?$own}\n", "", &[]),
+        ("own = 1\n", "smtp inet n - n - - smtpd -o relayhost=$own", &[]),
+        ("", "smtp inet n - n - - smtpd -o zz=1", &["master.cf, line 1: unused parameter: zz=1"]),
+        ("", "d unix - - n - 1 smtp -o smtp_destination_recipient_limit=1", &[]),
+        ("d_time_limit = 5\nd_recipient_limit = 5\n", "d unix - - n - - pipe", &[]),
+        ("nosuch_recipient_limit = 5\n", "", &["main.cf, line 2: unused parameter: nosuch_recipient_limit=5"]),
+        (
+            "bounce_queue_lifetime = 86400\n",
+            "",
+            &[
+                "main.cf, line 2: bounce_queue_lifetime=86400 is beyond every limit in this parameter's default unit (d): \
+               taken as 86400 seconds; write 86400s",
+            ],
+        ),
+        (
+            "smtpd_tls_security_level = may\n",
+            "",
+            &["main.cf, line 2: smtpd_tls_security_level has no effect yet: it needs TLS"],
+        ),
+        ("smtpd_tls_security_level =\n", "", &[]),
+        ("max_use = 5\n", "", &["main.cf, line 2: max_use has no effect: daemon processes need no replacement"]),
+        (
+            "virtual_maps = hash:/x\n",
+            "",
+            &[
+                "main.cf, line 2: support for parameter \"virtual_maps\" will be removed; instead, specify \"virtual_alias_maps\"",
+            ],
+        ),
+        ("virtual_alias_maps = ldap:vv\nvv_server_host = x\n", "", &[]),
+    ] {
+        assert_eq!(notices(&format!("{level}{main}"), master), expected, "{main:?} {master:?}");
+    }
+    assert!(
+        notices("", "").contains(&"using backwards-compatible default setting append_dot_mydomain=yes".to_string()),
+        "{:?}",
+        notices("", "")
+    );
+}
+
+#[test]
+fn faults_are_named_with_their_place() {
+    for (main, master, expected) in [
+        ("queue_run_delay = soon\n", "", "main.cf, line 1: parameter queue_run_delay: bad time value or unit: soon"),
+        ("message_size_limit = 1M\n", "", "main.cf, line 1: bad numerical configuration: message_size_limit = 1M"),
+        ("biff = maybe\n", "", "main.cf, line 1: bad boolean configuration: biff = maybe"),
+        ("bounce_size_limit = 0\n", "", "main.cf, line 1: invalid bounce_size_limit parameter value 0 < 1"),
+        ("default_process_limit = 0\n", "", "main.cf, line 1: invalid default_process_limit parameter value 0 < 1"),
+        (
+            "maximal_queue_lifetime = 101d\n",
+            "",
+            "main.cf, line 1: invalid maximal_queue_lifetime parameter value 8726400 > 8640000",
+        ),
+        (
+            "relayhost = $a\na = $relayhost\n",
+            "",
+            "main.cf, line 1: relayhost: unreasonable macro call nesting: \"a\" needs itself",
+        ),
+        ("relayhost = ${x\n", "", "main.cf, line 1: relayhost: truncated macro reference: \"${x\""),
+        ("mail_name =\n", "", "main.cf, line 1: bad string length 0 < 1: mail_name = "),
+        ("", "smtp inet n - n - - smtpd -o biff=2\n", "master.cf, line 1: bad boolean configuration: biff = 2"),
+        (
+            "x_recipient_limit = y\n",
+            "x unix - - n - - smtp\n",
+            "main.cf, line 1: bad numerical configuration: x_recipient_limit = y",
+        ),
+        ("", "smtp inet n - n -\n", "master.cf, line 1: bad field count"),
+        (
+            "",
+            "smtp foo n - n - - smtpd\n",
+            "master.cf, line 1: invalid type field \"foo\" in \"smtp foo n - n - - smtpd\"",
+        ),
+    ] {
+        let error = Config::from_texts(main, master, ("main.cf", "master.cf"), &host()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}

@@ -34,7 +34,7 @@ mod tlsproxy;
 mod transport;
 mod verify;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 pub use deprecated::replacement;
@@ -291,3 +291,11 @@ pub fn parameters() -> &'static [&'static Parameter] {
 pub fn parameter(name: &str) -> Option<&'static Parameter> {
     BY_NAME.get(name).copied()
 }
+
+/// True when the default of some parameter refers to `name`.
+pub fn parameters_refer_to(name: &str) -> bool {
+    REFERENCED.contains(name)
+}
+
+static REFERENCED: LazyLock<HashSet<String>> =
+    LazyLock::new(|| SORTED.iter().flat_map(|parameter| crate::expand::references(parameter.default)).collect());
