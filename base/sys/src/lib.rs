@@ -1,1 +1,29 @@
-//! The only unsafe code: users, descriptors, locks, durable rename, POSIX regular expressions.
+//! What the operating system gives: the only crate with unsafe code, each concern in a small file.
+//!
+//! * [`users`]: accounts and groups of the system; [`privileges`]: becoming another user, for good.
+//! * [`lock`]: flock, fcntl and dot locks of mailboxes; [`pidfile`]: one daemon per pid file.
+//! * [`durable`]: files that are there after a power failure; [`maildir`]: deliveries into maildirs.
+//! * [`fds`]: open files handed to another process; [`daemon`]: leaving the terminal.
+//! * [`regex`]: POSIX regular expressions of the C library; [`lmdb`]: LMDB files opened for reading.
+//! * [`host`]: name and addresses of this machine.
+//!
+//! Every unsafe block says why it is sound. Nothing here knows about mail beyond these names.
+
+#![allow(unsafe_code)]
+
+pub mod daemon;
+pub mod durable;
+pub mod fds;
+pub mod host;
+pub mod lmdb;
+pub mod lock;
+pub mod maildir;
+pub mod pidfile;
+pub mod privileges;
+pub mod regex;
+pub mod users;
+
+/// A nix error as an I/O error.
+fn io(error: nix::Error) -> std::io::Error {
+    std::io::Error::from_raw_os_error(error as i32)
+}
