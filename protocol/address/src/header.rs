@@ -121,6 +121,33 @@ mod tests {
         }
     }
 
+    /// Every address replaced: what Postfix wrote for the same header.
+    #[test]
+    fn rewritten_as_postfix_does() {
+        let table = [
+            ("From", "\"Display, Name\" <f@x.test> (comment)", "\"Display, Name\" <new@new.test>(comment)"),
+            ("Sender", "(c1) f (c2) @ x.test (c3)", "new@new.test (c1) (c2) (c3)"),
+            (
+                "Reply-To",
+                "Johnny B. Goode <f@x.test>, group name: a@b.test, \"c d\"@e.test;, <>",
+                "Johnny B.Goode <new@new.test>, group name: new@new.test,\n\tnew@new.test;, <>",
+            ),
+            ("Cc", "undisclosed-recipients:; , z@z.test", "undisclosed-recipients: ;, new@new.test"),
+            ("To", "z@z.test (folded\n comment), a@b.test", "new@new.test (folded  comment), new@new.test"),
+            ("To", "\"q\\\\\"uo\\\\te\" <f@x.test>", "new@new.test, new@new.test, new@new.test"),
+            ("To", "a b c <z@z.test>", "a b c <new@new.test>"),
+            ("Cc", "z@z.test (unterminated", "new@new.test (unterminated"),
+            ("Sender", "<f@x.test", "new@new.test"),
+            ("Sender", "=?utf-8?q?abc?= <f@x.test>", "=?utf-8?q?abc?= <new@new.test>"),
+        ];
+        for (name, value, expected) in table {
+            let mut list = AddressList::parse(value.as_bytes());
+            list.replace(|_| Some("new@new.test".into()));
+            let header = String::from_utf8(list.to_header(name).text).unwrap();
+            assert_eq!(header, format!("{name}: {expected}"), "{value}");
+        }
+    }
+
     #[test]
     fn folded_at_seventy() {
         let value = (0..8).map(|n| format!("recipient{n}@example{n}.test")).collect::<Vec<_>>().join(",");

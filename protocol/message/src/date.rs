@@ -1,0 +1,50 @@
+//! Dates as Postfix writes them into headers: `Sat, 21 Nov 2026 16:53:54 +0000 (UTC)` (RFC 5322 section 3.3).
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+pub use jiff::tz::TimeZone as Zone;
+
+/// The date of a second since the epoch in a zone. The day of the month takes two columns, a blank before a single
+/// digit, and the zone's abbreviation follows in parentheses. Seconds beyond the year 9999 are taken for its end.
+pub fn rfc5322(seconds: u64, zone: &TimeZone) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(zone.clone());
+    time.strftime("%a, %e %b %Y %H:%M:%S %z (%Z)").to_string()
+}
+
+/// The date of a second as mbox `From ` lines have it: `Sat Nov 21 16:53:54 2026`.
+pub fn ctime(seconds: u64, zone: &TimeZone) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(zone.clone());
+    time.strftime("%a %b %e %H:%M:%S %Y").to_string()
+}
+
+/// The digits of a Message-Id that we make: `20261121165354`, in the zone of the server.
+pub fn compact(seconds: u64, zone: &TimeZone) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(zone.clone());
+    time.strftime("%Y%m%d%H%M%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        let tokyo = TimeZone::posix("JST-9").unwrap();
+        let newfoundland = TimeZone::posix("NST3:30NDT,M3.2.0,M11.1.0").unwrap();
+        for (seconds, zone, text) in [
+            (1_795_280_034, &TimeZone::UTC, "Sat, 21 Nov 2026 16:53:54 +0000 (UTC)"),
+            (1_795_280_034, &tokyo, "Sun, 22 Nov 2026 01:53:54 +0900 (JST)"),
+            (1_795_280_034, &newfoundland, "Sat, 21 Nov 2026 13:23:54 -0330 (NST)"),
+            (0, &TimeZone::UTC, "Thu,  1 Jan 1970 00:00:00 +0000 (UTC)"),
+        ] {
+            assert_eq!(rfc5322(seconds, zone), text);
+        }
+        assert_eq!(ctime(0, &TimeZone::UTC), "Thu Jan  1 00:00:00 1970");
+        assert_eq!(compact(1_795_280_034, &TimeZone::UTC), "20261121165354");
+        assert!(rfc5322(u64::MAX, &TimeZone::UTC).contains("9999"));
+    }
+}
