@@ -1,0 +1,72 @@
+//! Reading a queue that no engine has open, without changing anything: for commands.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use yamabiko_envelope::{Content, Envelope, QueueId};
+
+use crate::fs::FileSystem;
+use crate::index::{Index, Key};
+use crate::read::{ReadError, read_message};
+use crate::recover::recover;
+use crate::shared::Paths;
+use crate::{Meta, QueueError, Recovered, Stored};
+
+/// A queue directory as it was when it was read. Takes no lock and writes nothing; when an engine works in the
+/// directory meanwhile, messages may turn out to be gone.
+pub struct Inspection {
+    fs: Arc<dyn FileSystem>,
+    paths: Paths,
+    index: Index,
+    recovered: Recovered,
+}
+
+impl Inspection {
+    /// Reads the queue in a directory.
+    pub fn open(fs: Arc<dyn FileSystem>, dir: &Path) -> Result<Self, QueueError> {
+        let paths = Paths::new(dir);
+        let recovery = recover(&*fs, &paths, true)?;
+        Ok(Self { fs, paths, index: recovery.index, recovered: recovery.recovered })
+    }
+
+    /// What was found.
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Every message, oldest first.
+    pub fn list(&self) -> impl Iterator<Item = Meta> + '_ {
+        self.index.messages.iter().map(|(key, entry)| entry.meta(*key))
+    }
+
+    /// What is known of a message.
+    pub fn meta(&self, id: QueueId) -> Option<Meta> {
+        let key = Key::from(id);
+        self.index.messages.get(&key).map(|entry| entry.meta(key))
+    }
+
+    /// Reads a message's envelope, with the states of now.
+    pub fn envelope(&self, id: QueueId) -> Result<(Arc<Envelope>, Meta), QueueError> {
+        let (envelope, _, meta) = self.read(id, false)?;
+        Ok((envelope, meta))
+    }
+
+    /// Reads a message.
+    pub fn load(&self, id: QueueId) -> Result<Stored, QueueError> {
+        let (envelope, content, meta) = self.read(id, true)?;
+        // Read with its content, so it has one.
+        let content = content.unwrap_or_else(|| Vec::new().into());
+        Ok(Stored { envelope, content, meta })
+    }
+
+    fn read(&self, id: QueueId, content: bool) -> Result<(Arc<Envelope>, Option<Content>, Meta), QueueError> {
+        let meta = self.meta(id).ok_or(QueueError::NotFound(id))?;
+        let places = self.index.places(id).ok_or(QueueError::NotFound(id))?;
+        let path = self.paths.content(id);
+        match read_message(&*self.fs, id, &places, content.then_some(&*path)) {
+            Ok((envelope, content)) => Ok((Arc::new(envelope), content, meta)),
+            Err(ReadError::Damaged(what)) => Err(QueueError::Damaged(id, what)),
+            Err(ReadError::Io(e)) => Err(QueueError::Io(format!("reading message {id}: {e}").into())),
+        }
+    }
+}

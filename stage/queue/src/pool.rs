@@ -1,0 +1,407 @@
+//! The helper's thread: makes segments ready before they are needed, and gets back those whose mail is gone.
+//!
+//! Segments are given back strictly oldest first, because a record that says "message M is gone" may only vanish after
+//! the segment in which M is. When the oldest has little that counts, or all of them together hold too much that does
+//! not, what counts in the oldest is written anew at the end of the log. A *reclaim* record then says that all before
+//! an epoch is free; the files are used again only when that record is durable.
+
+use std::io::{self, IoSlice};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use yamabiko_envelope::QueueId;
+
+use crate::codec;
+use crate::fs::{read_exact_at, write_all_at};
+use crate::index::Location;
+use crate::read::{ReadError, read_message};
+use crate::record::{self, HEAD, RecordKind};
+use crate::shared::{Free, Op, OpKind, Shared, State};
+use crate::{Damage, Options};
+
+/// How long to wait before trying again to make a segment for which there was no space, to take a segment that
+/// somebody still reads, or to copy what could not be copied.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A segment made on the spot because none was ready: reserved, not filled with zeros. Slower to sync the first time
+/// it is used.
+pub fn cold_segment(shared: &Shared) -> io::Result<Free> {
+    let number = {
+        let mut state = shared.lock();
+        within_limit(&state, &shared.options)?;
+        take_number(&mut state)
+    };
+    let path = shared.paths.segment(number);
+    let file = shared.fs.create(&path)?;
+    let ready =
+        file.allocate(u64::from(shared.options.segment_size)).and_then(|()| shared.fs.sync_dir(&shared.paths.log));
+    if let Err(e) = ready {
+        // Nothing was written in it; if the name stays it is an empty segment.
+        let _ = shared.fs.unlink(&path);
+        return Err(e);
+    }
+    Ok(Free { number, file })
+}
+
+fn take_number(state: &mut State) -> u32 {
+    let number = state.next_number;
+    state.next_number += 1;
+    number
+}
+
+fn within_limit(state: &State, options: &Options) -> io::Result<()> {
+    let count = state.index.segments.len() + state.ready.len() + state.draining.len() + 1;
+    let bytes = (count as u64).saturating_mul(u64::from(options.segment_size));
+    match options.max_log {
+        Some(most) if bytes > most => Err(io::ErrorKind::StorageFull.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A segment filled with zeros, so that writing it changes nothing in the file system but the bytes.
+fn zeroed_segment(shared: &Shared) -> io::Result<Free> {
+    let number = {
+        let mut state = shared.lock();
+        within_limit(&state, &shared.options)?;
+        take_number(&mut state)
+    };
+    let path = shared.paths.new_segment(number);
+    let file = shared.fs.create(&path)?;
+    let fill = || -> io::Result<()> {
+        let size = shared.options.segment_size;
+        file.allocate(u64::from(size))?;
+        let zeros = vec![0u8; 1 << 20];
+        let mut at = 0;
+        while at < size {
+            // Below the length of the zeros.
+            let part = (size - at).min(1 << 20);
+            write_all_at(&*file, &mut [IoSlice::new(&zeros[..part as usize])], u64::from(at))?;
+            at += part;
+        }
+        file.fdatasync()?;
+        shared.fs.rename(&path, &shared.paths.segment(number))?;
+        shared.fs.sync_dir(&shared.paths.log)
+    };
+    if let Err(e) = fill() {
+        // Whatever name it has now, it is in nobody's use.
+        let _ = shared.fs.unlink(&path);
+        return Err(e);
+    }
+    Ok(Free { number, file })
+}
+
+/// There may be something for the helper to give back.
+pub fn worth_reclaiming(state: &State, options: &Options) -> bool {
+    !state.reclaiming && (dead_below(state).is_some() || copy_pays(state, options))
+}
+
+/// The epoch below which nothing counts, if that sets any segment free.
+fn dead_below(state: &State) -> Option<u32> {
+    // The newest segment is the one being written, or the one before it until the first record comes.
+    let newest = *state.index.segments.keys().next_back()?;
+    let first = *state.index.segments.keys().next()?;
+    let (below, _) = state.index.segments.iter().find(|(epoch, segment)| segment.live > 0 || **epoch == newest)?;
+    (*below > first).then_some(*below)
+}
+
+/// The oldest segment is worth emptying: less than 12 percent of it counts, or of all segments less than a quarter.
+/// The second bounds the disk: a few old deferred messages cannot hold many dead segments behind them. Each message
+/// is copied at most once per turn of the log, whose length is then three times what counts in it.
+fn copy_pays(state: &State, options: &Options) -> bool {
+    let segments = &state.index.segments;
+    let size = u64::from(options.segment_size);
+    let (Some(oldest), true) = (segments.values().next(), segments.len() > 2) else { return false };
+    let live: u64 = segments.values().map(|s| s.live).sum();
+    oldest.live * 100 < size * 12 || segments.len() as u64 * size > 4 * live + 4 * size
+}
+
+/// The helper's thread.
+pub struct Helper {
+    shared: Arc<Shared>,
+    /// Not before this is the oldest segment looked at again.
+    copy_after: Option<Instant>,
+}
+
+enum Work {
+    Unlink(std::path::PathBuf),
+    Fill,
+    Reclaim,
+    Copy(u32),
+}
+
+impl Helper {
+    /// A helper for this queue.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, copy_after: None }
+    }
+
+    /// Takes the free segments that opening found as ready.
+    pub fn take_back(&self) {
+        let mut state = self.shared.lock();
+        self.drain(&mut state);
+    }
+
+    /// Works until the queue is closed.
+    pub fn run(mut self) {
+        while let Some(work) = self.wait() {
+            match work {
+                Work::Unlink(path) => {
+                    // If it fails the next opening finds a file without a message and removes it.
+                    let _ = self.shared.fs.unlink(&path);
+                }
+                Work::Fill => self.fill(),
+                Work::Reclaim => self.reclaim(),
+                Work::Copy(epoch) => {
+                    if !self.copy_forward(epoch) {
+                        self.copy_after = Some(Instant::now() + RETRY);
+                    }
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Option<Work> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        loop {
+            if state.closing {
+                return None;
+            }
+            let now = Instant::now();
+            if state.fatal.is_none() {
+                if let Some(path) = state.unlink.pop() {
+                    return Some(Work::Unlink(path));
+                }
+                self.drain(&mut state);
+                let hindered = state.no_space.is_some_and(|since| now < since + RETRY);
+                if state.ready.len() < state.ready_wanted && !hindered {
+                    return Some(Work::Fill);
+                }
+                if !state.reclaiming && dead_below(&state).is_some() {
+                    return Some(Work::Reclaim);
+                }
+                let pays = !state.reclaiming && copy_pays(&state, &shared.options);
+                if pays && self.copy_after.is_none_or(|at| at <= now) {
+                    self.copy_after = None;
+                    return state.index.segments.keys().next().map(|epoch| Work::Copy(*epoch));
+                }
+            }
+            let again = !state.draining.is_empty() || state.no_space.is_some() || self.copy_after.is_some();
+            state = if again {
+                shared.wake_helper.wait_timeout(state, RETRY).unwrap_or_else(std::sync::PoisonError::into_inner).0
+            } else {
+                shared.wake_helper.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner)
+            };
+        }
+    }
+
+    /// Takes back segments that nobody reads any more: as ready, or unlinked when there are enough.
+    fn drain(&self, state: &mut State) {
+        let most = self.shared.options.segments_ready.1;
+        let draining = std::mem::take(&mut state.draining);
+        for free in draining {
+            if Arc::strong_count(&free.file) > 1 || free.file.is_shared() {
+                state.draining.push(free);
+                continue;
+            }
+            // The last reader's reads happened before its count went down.
+            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+            let fits = free.file.len().is_ok_and(|len| len == u64::from(self.shared.options.segment_size));
+            if fits && state.ready.len() < most {
+                state.ready.push(free);
+                state.no_space = None;
+            } else {
+                state.unlink.push(self.shared.paths.segment(free.number));
+            }
+        }
+    }
+
+    fn fill(&self) {
+        let made = zeroed_segment(&self.shared);
+        let mut state = self.shared.lock();
+        match made {
+            Ok(free) => {
+                state.no_space = None;
+                state.ready.push(free);
+            }
+            // Whatever hinders it, the log's thread tries on its own and tells the real reason when it needs one.
+            Err(_) => state.no_space = Some(Instant::now()),
+        }
+    }
+
+    /// Says in the log that the oldest segments are free, and frees them when that is durable.
+    fn reclaim(&self) {
+        let mut state = self.shared.lock();
+        let Some(below) = dead_below(&state) else { return };
+        state.reclaiming = true;
+        let mut op = Op::new(OpKind::Reclaim, QueueId::new(u64::from(below), 0), Vec::new());
+        let shared = Arc::downgrade(&self.shared);
+        op.done = Some(Box::new(move |result| {
+            let Some(shared) = shared.upgrade() else { return };
+            let mut state = shared.lock();
+            state.reclaiming = false;
+            if result.is_ok() {
+                state.first_live = state.first_live.max(below);
+                let kept = state.index.segments.split_off(&below);
+                for segment in std::mem::replace(&mut state.index.segments, kept).into_values() {
+                    state.draining.push(Free { number: segment.number, file: segment.file });
+                }
+            }
+            shared.wake_helper.notify_one();
+        }));
+        self.shared.push(&mut state, op);
+    }
+
+    /// Writes what counts in a segment anew at the end of the log. False when nothing could be done.
+    fn copy_forward(&self, epoch: u32) -> bool {
+        let Some((file, seal, end, number)) = ({
+            let state = self.shared.lock();
+            state.index.segments.get(&epoch).map(|s| (Arc::clone(&s.file), s.seal, s.end, s.number))
+        }) else {
+            return false;
+        };
+        let mut bytes = vec![0; end as usize];
+        if read_exact_at(&*file, &mut bytes, 0).is_err() {
+            return false;
+        }
+        let bytes = Bytes::from(bytes);
+        let mut found = Vec::new();
+        record::scan(&bytes, seal, end, |record| {
+            if record.head.kind == RecordKind::Message {
+                found.push((record.offset, record.head));
+            }
+        });
+        let mut copied = 0;
+        for (offset, head) in found {
+            copied += usize::from(self.copy_message(Location { epoch, offset }, &head, &bytes));
+        }
+        // Messages that the scan did not find are unreadable: nothing can be copied of them, and while they are
+        // thought to be there the segment cannot be used again.
+        let lost = self.set_aside_unreadable(epoch, number, &bytes);
+        if copied == 0 && lost == 0 {
+            return false;
+        }
+        let (tell, told) = mpsc::channel();
+        {
+            let mut state = self.shared.lock();
+            let done = Box::new(move |result| {
+                // The receiver waits below.
+                let _ = tell.send(result);
+            });
+            self.shared.push(&mut state, Op::new(OpKind::Flush, QueueId::new(0, 0), Vec::new()).sync(done));
+        }
+        matches!(told.recv(), Ok(Ok(())))
+    }
+
+    /// Hands one message to the log's thread if it is still where it was, in the state in which it was read.
+    fn copy_message(&self, at: Location, head: &record::Head, segment: &Bytes) -> bool {
+        let shared = &self.shared;
+        let id = head.id;
+        let unchanged = |state: &State| {
+            let entry = state.index.messages.get(&id.into())?;
+            let same = entry.message == at && !state.waiting.contains_key(&id);
+            same.then(|| (entry.standing(), entry.changes().collect::<Vec<_>>()))
+        };
+        let (before, places) = {
+            let state = shared.lock();
+            let Some(before) = unchanged(&state) else { return false };
+            let Some(places) = state.index.places(id) else { return false };
+            (before, places)
+        };
+        let envelope = match read_message(&*shared.fs, id, &places, None) {
+            Ok((envelope, _)) => envelope,
+            Err(ReadError::Damaged(_) | ReadError::Io(_)) => return false,
+        };
+        let mut state = shared.lock();
+        match unchanged(&state) {
+            Some(now) if now == before => {}
+            _ => return false,
+        }
+        let mut payload = Vec::new();
+        codec::put_message(&mut payload, &before.0, None, &envelope);
+        let begin = at.offset as usize + HEAD + head.payload_len as usize;
+        // The scan has seen the whole record within the segment.
+        let content = segment.slice(begin..begin + head.inline_len() as usize);
+        let mut op = Op::new(OpKind::Copy { large: head.large }, id, payload);
+        op.content = vec![content];
+        op.content_len = head.content_len;
+        op.content_crc = head.content_crc;
+        shared.push(&mut state, op);
+        true
+    }
+
+    /// Messages of a segment that is to be used again, whose records have gone bad since they were written.
+    fn set_aside_unreadable(&self, epoch: u32, number: u32, bytes: &Bytes) -> usize {
+        let shared = &self.shared;
+        let listed: Vec<(QueueId, Location, u32)> = {
+            let state = shared.lock();
+            let here = state.index.messages.iter().filter(|(_, entry)| entry.message.epoch == epoch);
+            here.map(|(key, entry)| ((*key).into(), entry.message, entry.len)).collect()
+        };
+        let mut lost = 0;
+        for (id, at, len) in listed {
+            let places = shared.lock().index.places(id);
+            let Some(places) = places else { continue };
+            let what = match read_message(&*shared.fs, id, &places, Some(&shared.paths.content(id))) {
+                Err(ReadError::Damaged(what)) => what,
+                _ => continue,
+            };
+            let end = (at.offset as usize + len as usize).min(bytes.len());
+            let record = bytes.get(at.offset as usize..end).unwrap_or_default();
+            let saved = save(shared, epoch, at.offset, record);
+            if saved.is_none() {
+                // Kept where it is until it can be saved.
+                continue;
+            }
+            let mut state = shared.lock();
+            if state.index.messages.get(&id.into()).is_none_or(|entry| entry.message != at) {
+                continue;
+            }
+            state.index.remove(id);
+            shared.push(&mut state, Op::new(OpKind::Remove, id, Vec::new()));
+            state.damaged.push(Damage {
+                file: shared.paths.segment(number),
+                offset: u64::from(at.offset),
+                len: u64::from(len),
+                queue_id: Some(id),
+                saved,
+                torn: false,
+                what,
+            });
+            lost += 1;
+        }
+        lost
+    }
+}
+
+/// Saves a damaged stretch in `corrupt/`; none when that fails. A file that is there already is kept.
+pub fn save(shared: &Shared, epoch: u32, offset: u32, bytes: &[u8]) -> Option<std::path::PathBuf> {
+    let path = shared.paths.corrupt.join(damage_name(epoch, offset));
+    save_bytes(&*shared.fs, &shared.paths.corrupt, &path, bytes).ok()?;
+    Some(path)
+}
+
+/// The name of a damaged stretch in `corrupt/`.
+pub fn damage_name(epoch: u32, offset: u32) -> String {
+    format!("{epoch:08}-{offset:08}.record")
+}
+
+/// Writes a file in `corrupt/` durably. False when it was there.
+pub fn save_bytes(
+    fs: &dyn crate::fs::FileSystem,
+    dir: &std::path::Path,
+    path: &std::path::Path,
+    bytes: &[u8],
+) -> io::Result<bool> {
+    let file = match fs.create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        other => other?,
+    };
+    let written = write_all_at(&*file, &mut [IoSlice::new(bytes)], 0).and_then(|()| file.fdatasync());
+    if let Err(e) = written.and_then(|()| fs.sync_dir(dir)) {
+        let _ = fs.unlink(path);
+        return Err(e);
+    }
+    Ok(true)
+}

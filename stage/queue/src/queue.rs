@@ -1,0 +1,694 @@
+//! The queue of a running engine.
+
+use std::any::Any;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use yamabiko_envelope::{Content, Envelope, QueueId, RecipientState, Timestamp};
+
+use crate::codec::{self, Standing};
+use crate::fs::{FileSystem, write_all_at};
+use crate::index::{Entry, Key};
+use crate::log::Log;
+use crate::pool::{Helper, save};
+use crate::read::{self, ReadError, read_message};
+use crate::record::{RECORDS, record_len};
+use crate::recover::recover;
+use crate::shared::{Op, OpKind, Paths, Shared, State, Waiting, io_error, is_full};
+use crate::{Counts, Damage, Done, Flags, Meta, NewMessage, Options, QueueError, Recovered, Stats, Store, Stored};
+
+/// How long the free space that was found is believed.
+const FREE_SPACE_AGE: Duration = Duration::from_secs(1);
+/// Settle records after which all recipients are written in one record, for messages with few recipients and many.
+const SETTLES: (usize, usize) = (8, 64);
+/// A message with more recipients than this has many.
+const FEW_RECIPIENTS: u32 = 1000;
+/// Messages looked at in one turn under the lock.
+const PAGE: usize = 1000;
+
+/// The store of a running engine. See the crate's documentation.
+pub struct Queue {
+    shared: Arc<Shared>,
+    threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    large: std::sync::Mutex<Option<mpsc::Sender<LargeJob>>>,
+    /// Held as long as the queue is open.
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+struct LargeJob {
+    parts: Vec<Content>,
+    op: Op,
+}
+
+/// A change to a message: recipients, and where it stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Change {
+    next_attempt: Option<Timestamp>,
+    deferred: bool,
+    hold: Option<bool>,
+    expire: Option<bool>,
+    warned: Option<bool>,
+}
+
+impl Change {
+    fn to(self, standing: Standing) -> Standing {
+        let flags = standing.flags;
+        Standing {
+            next_attempt: self.next_attempt.unwrap_or(standing.next_attempt),
+            attempts: standing.attempts.saturating_add(u16::from(self.deferred)),
+            flags: flags
+                .with_hold(self.hold.unwrap_or(flags.hold()))
+                .with_expire(self.expire.unwrap_or(flags.expire()))
+                .with_warned(self.warned.unwrap_or(flags.warned())),
+        }
+    }
+}
+
+impl Queue {
+    /// Opens the queue in a directory, which is made when missing, and reads what is in it. Only one process can
+    /// have it open ([`QueueError::Locked`]).
+    pub fn open(fs: Arc<dyn FileSystem>, dir: &Path, options: Options) -> Result<(Arc<Queue>, Recovered), QueueError> {
+        options.check()?;
+        let paths = Paths::new(dir);
+        for path in [&paths.dir, &paths.log, &paths.large, &paths.corrupt] {
+            fs.create_dir(path).map_err(|e| io_error("making the directory", path, &e))?;
+        }
+        let lock = fs.lock(&paths.lock).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => QueueError::Locked(paths.lock.clone()),
+            _ => io_error("locking", &paths.lock, &e),
+        })?;
+        fs.sync_dir(&paths.dir).map_err(|e| io_error("syncing the directory", &paths.dir, &e))?;
+        let recovery = recover(&*fs, &paths, false)?;
+        let ready_wanted = options.segments_ready.0;
+        let state = State {
+            index: recovery.index,
+            pending: Vec::new(),
+            pending_sync: false,
+            pending_since: None,
+            waiting: Default::default(),
+            ready: Vec::new(),
+            ready_wanted,
+            draining: recovery.free,
+            unlink: recovery.unlink,
+            next_number: recovery.next_number,
+            next_epoch: recovery.next_epoch,
+            first_live: recovery.first_live,
+            newest: recovery.newest.unwrap_or(QueueId::new(0, 0)),
+            reclaiming: false,
+            no_space: None,
+            free_checked: None,
+            fatal: None,
+            closing: false,
+            damaged: Vec::new(),
+            stats: Stats::default(),
+        };
+        let shared = Arc::new(Shared::new(fs, paths, options, state));
+        let log = Log::new(Arc::clone(&shared), recovery.previous_end);
+        let helper = Helper::new(Arc::clone(&shared));
+        // Free segments that were found are at hand before the first message comes.
+        helper.take_back();
+        let threads = vec![start("queue-log", || log.run())?, start("queue-pool", || helper.run())?];
+        let queue = Queue { shared, threads: threads.into(), large: None.into(), _lock: lock };
+        Ok((Arc::new(queue), recovery.recovered))
+    }
+
+    /// Stores a message; `done` when content and envelope are durable, or with the reason why they are not.
+    pub fn append(&self, message: NewMessage, done: Done) {
+        self.store(message, None, done);
+    }
+
+    /// Stores a message in place of another: there is no moment, and no crash, at which both or neither are there.
+    /// If `old` is gone already the new one is stored all the same.
+    pub fn replace(&self, old: QueueId, message: NewMessage, done: Done) {
+        self.store(message, Some(old), done);
+    }
+
+    fn store(&self, message: NewMessage, replaces: Option<QueueId>, done: Done) {
+        let (op, parts) = match self.prepare(message, replaces) {
+            Ok(prepared) => prepared,
+            Err(e) => return done(Err(e)),
+        };
+        let op = op.sync(done);
+        if op.large() {
+            return self.store_large(LargeJob { parts, op });
+        }
+        let mut state = self.shared.lock();
+        match state.writable() {
+            Ok(()) => self.shared.push(&mut state, op),
+            Err(e) => {
+                drop(state);
+                refuse(op, e);
+            }
+        }
+    }
+
+    /// Everything that can be done for a message before the log's turn: its bytes, its checksums.
+    fn prepare(&self, message: NewMessage, replaces: Option<QueueId>) -> Result<(Op, Vec<Content>), QueueError> {
+        let NewMessage { envelope, parts, checksum, hold, next_attempt } = message;
+        let id = envelope.queue_id;
+        let options = &self.shared.options;
+        {
+            let mut state = self.shared.lock();
+            state.writable()?;
+            if state.index.messages.contains_key(&id.into()) {
+                return Err(QueueError::Duplicate(id));
+            }
+            self.enough_space(&mut state)?;
+        }
+        let standing = Standing { next_attempt, attempts: 0, flags: Flags::default().with_hold(hold) };
+        let mut payload = Vec::with_capacity(512);
+        codec::put_message(&mut payload, &standing, replaces, &envelope);
+        let content_len = parts.iter().map(Content::len).sum::<u64>();
+        let large = content_len > options.inline_limit();
+        let inline = if large { 0 } else { content_len };
+        record_len(payload.len() as u64, inline)
+            .filter(|len| *len <= options.segment_size - RECORDS)
+            .ok_or(QueueError::TooLarge)?;
+        let recipients = envelope.recipients.len();
+        let kind = OpKind::Append { large, standing, recipients, replaces, envelope: Some(envelope) };
+        let mut op = Op::new(kind, id, payload);
+        op.content_len = content_len;
+        if large {
+            return Ok((op, parts));
+        }
+        for part in &parts {
+            op.content.push(part.to_bytes().map_err(|e| QueueError::Io(format!("reading content: {e}").into()))?);
+        }
+        let sum = || op.content.iter().fold(0, |sum, bytes| crc32c::crc32c_append(sum, bytes));
+        debug_assert!(checksum.is_none_or(|given| given == sum()), "a wrong checksum was handed in");
+        op.content_crc = checksum.unwrap_or_else(sum);
+        Ok((op, Vec::new()))
+    }
+
+    fn enough_space(&self, state: &mut State) -> Result<(), QueueError> {
+        let shared = &self.shared;
+        if shared.options.min_free == 0 {
+            return Ok(());
+        }
+        let enough = match state.free_checked {
+            Some((at, enough)) if at.elapsed() < FREE_SPACE_AGE => enough,
+            _ => {
+                // A system call without disk access; the answer serves for a second.
+                let free = shared.fs.free_space(&shared.paths.dir);
+                let enough = free.map_or(true, |free| free >= shared.options.min_free);
+                state.free_checked = Some((Instant::now(), enough));
+                enough
+            }
+        };
+        if enough { Ok(()) } else { Err(QueueError::NoSpace) }
+    }
+
+    fn store_large(&self, job: LargeJob) {
+        let mut sender = self.large.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if sender.is_none() {
+            let (tx, rx) = mpsc::channel::<LargeJob>();
+            let shared = Arc::clone(&self.shared);
+            match start("queue-large", move || rx.into_iter().for_each(|job| write_large(&shared, job))) {
+                Ok(thread) => {
+                    self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(thread);
+                    *sender = Some(tx);
+                }
+                Err(e) => return refuse(job.op, e),
+            }
+        }
+        let Some(tx) = &*sender else { return refuse(job.op, QueueError::Closed) };
+        if let Err(mpsc::SendError(job)) = tx.send(job) {
+            refuse(job.op, QueueError::Closed);
+        }
+    }
+
+    /// Reads a message: envelope with the states of now, and content. From memory before the first attempt.
+    pub fn load(&self, id: QueueId) -> Result<Stored, QueueError> {
+        let (envelope, content, meta) = self.read(id, true)?;
+        // Read with its content, so it has one.
+        let content = content.unwrap_or_else(|| Bytes::new().into());
+        Ok(Stored { envelope, content, meta })
+    }
+
+    /// Reads a message's envelope, with the states of now.
+    pub fn envelope(&self, id: QueueId) -> Result<(Arc<Envelope>, Meta), QueueError> {
+        let (envelope, _, meta) = self.read(id, false)?;
+        Ok((envelope, meta))
+    }
+
+    fn read(&self, id: QueueId, content: bool) -> Result<(Arc<Envelope>, Option<Content>, Meta), QueueError> {
+        let shared = &self.shared;
+        let mut before = None;
+        loop {
+            let (places, meta, now) = {
+                let state = shared.lock();
+                let entry = state.index.messages.get(&id.into()).ok_or(QueueError::NotFound(id))?;
+                let meta = entry.meta(id.into());
+                if let Some(cached) = state.index.cached(id) {
+                    return Ok((Arc::clone(&cached.envelope), Some(cached.content.clone().into()), meta));
+                }
+                // Every message's segment is known, or it would not be in the index.
+                let mut places = state.index.places(id).ok_or(QueueError::NotFound(id))?;
+                if let Some(waiting) = state.waiting.get(&id) {
+                    places.waiting = waiting.iter().map(|w| w.payload.clone()).collect();
+                }
+                (places, meta, (entry.message, entry.changes().collect::<Vec<_>>()))
+            };
+            let path = shared.paths.content(id);
+            match read_message(&*shared.fs, id, &places, content.then_some(&*path)) {
+                Ok((envelope, content)) => return Ok((Arc::new(envelope), content, meta)),
+                // It was written anew, or removed, while it was being read: what was read is a segment's next use.
+                Err(_) if before.as_ref().is_some_and(|b| *b != now) || before.is_none() => before = Some(now),
+                Err(ReadError::Damaged(what)) => return Err(QueueError::Damaged(id, what)),
+                Err(ReadError::Io(e)) => return Err(QueueError::Io(format!("reading message {id}: {e}").into())),
+            }
+        }
+    }
+
+    /// Records new states of recipients, by their position in the envelope.
+    pub fn settle(&self, id: QueueId, changes: &[(u32, RecipientState)]) -> Result<(), QueueError> {
+        self.change(id, Change::default(), changes)
+    }
+
+    /// The message was tried and is to be tried again: one attempt more, when next, what became of its recipients,
+    /// and whether the sender has been told of the delay (`warned` only ever turns the mark on).
+    pub fn defer(
+        &self,
+        id: QueueId,
+        next_attempt: Timestamp,
+        changes: &[(u32, RecipientState)],
+        warned: bool,
+    ) -> Result<(), QueueError> {
+        let change = Change {
+            next_attempt: Some(next_attempt),
+            deferred: true,
+            warned: warned.then_some(true),
+            ..Change::default()
+        };
+        self.change(id, change, changes)
+    }
+
+    /// Sets when the message is to be tried next, without counting an attempt (`postqueue -f`).
+    pub fn schedule(&self, id: QueueId, next_attempt: Timestamp) -> Result<(), QueueError> {
+        self.change(id, Change { next_attempt: Some(next_attempt), ..Change::default() }, &[])
+    }
+
+    /// The sender has been told of the delay.
+    pub fn set_warned(&self, id: QueueId) -> Result<(), QueueError> {
+        self.change(id, Change { warned: Some(true), ..Change::default() }, &[])
+    }
+
+    /// The message is not to be tried until released.
+    pub fn hold(&self, id: QueueId) -> Result<(), QueueError> {
+        self.change(id, Change { hold: Some(true), ..Change::default() }, &[])
+    }
+
+    /// Ends [`Queue::hold`]; to be tried at `next_attempt`.
+    pub fn release(&self, id: QueueId, next_attempt: Timestamp) -> Result<(), QueueError> {
+        self.change(id, Change { hold: Some(false), next_attempt: Some(next_attempt), ..Change::default() }, &[])
+    }
+
+    /// The message is to be returned at its next attempt as if it were too old; held mail is released for that, as
+    /// `postsuper -e` leaves to its caller.
+    pub fn expire(&self, id: QueueId, next_attempt: Timestamp) -> Result<(), QueueError> {
+        self.change(id, Change { expire: Some(true), next_attempt: Some(next_attempt), ..Change::default() }, &[])
+    }
+
+    /// The message is finished, or deleted by an operator.
+    pub fn remove(&self, id: QueueId) -> Result<(), QueueError> {
+        let mut state = self.shared.lock();
+        state.writable()?;
+        let entry = state.index.remove(id).ok_or(QueueError::NotFound(id))?;
+        let mut op = Op::new(OpKind::Remove, id, Bytes::new());
+        if entry.large() {
+            // The file may go when the record is durable: until then a crash would bring the message back without it.
+            let shared = Arc::downgrade(&self.shared);
+            op.done = Some(Box::new(move |result| {
+                if let (Ok(()), Some(shared)) = (result, shared.upgrade()) {
+                    shared.lock().unlink.push(shared.paths.content(id));
+                    shared.wake_helper.notify_one();
+                }
+            }));
+        }
+        self.shared.push(&mut state, op);
+        Ok(())
+    }
+
+    /// The engine takes a message into work, or is done with it. Not written anywhere.
+    pub fn set_active(&self, id: QueueId, active: bool) -> Result<(), QueueError> {
+        let mut state = self.shared.lock();
+        let entry = state.index.messages.get_mut(&id.into()).ok_or(QueueError::NotFound(id))?;
+        entry.set_active(active);
+        Ok(())
+    }
+
+    /// Saves the record of a message that cannot be read in `corrupt/` and removes the message. For those that
+    /// [`Queue::load`] says [`QueueError::Damaged`] of.
+    pub fn set_aside(&self, id: QueueId, what: &'static str) -> Result<Damage, QueueError> {
+        let shared = &self.shared;
+        let (file, number, at, len) = {
+            let state = shared.lock();
+            let entry = state.index.messages.get(&id.into()).ok_or(QueueError::NotFound(id))?;
+            let segment = state.index.segments.get(&entry.message.epoch).ok_or(QueueError::NotFound(id))?;
+            (Arc::clone(&segment.file), segment.number, entry.message, entry.len)
+        };
+        let path = shared.paths.segment(number);
+        let mut bytes = vec![0; len as usize];
+        let got = crate::fs::read_at_most(&*file, &mut bytes, u64::from(at.offset));
+        bytes.truncate(got.map_err(|e| io_error("reading", &path, &e))?);
+        let saved = save(shared, at.epoch, at.offset, &bytes);
+        if saved.is_none() {
+            return Err(QueueError::Io(
+                format!("cannot save message {id} in {}", shared.paths.corrupt.display()).into(),
+            ));
+        }
+        self.remove(id)?;
+        let (offset, len) = (u64::from(at.offset), u64::from(len));
+        Ok(Damage { file: path, offset, len, queue_id: Some(id), saved, torn: false, what })
+    }
+
+    /// Changes a message in memory and hands the record to the log.
+    fn change(&self, id: QueueId, change: Change, changes: &[(u32, RecipientState)]) -> Result<(), QueueError> {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        state.writable()?;
+        let entry = state.index.messages.get(&id.into()).ok_or(QueueError::NotFound(id))?;
+        let mut kind = OpKind::Settle;
+        let mut merged = None;
+        if covers_all(entry, changes)? {
+            kind = OpKind::State;
+        } else if self.too_many_settles(&state, id, entry) {
+            let seen = (entry.message, entry.changes().collect::<Vec<_>>());
+            let waiting = state.waiting.get(&id).map_or(0, Vec::len);
+            drop(state);
+            let whole = self.read(id, false);
+            state = shared.lock();
+            state.writable()?;
+            let entry = state.index.messages.get(&id.into()).ok_or(QueueError::NotFound(id))?;
+            let same = seen == (entry.message, entry.changes().collect())
+                && waiting == state.waiting.get(&id).map_or(0, Vec::len);
+            // If somebody else changed the message meanwhile, or it cannot be read, this change goes on its own.
+            if let (Ok((envelope, _, _)), true) = (whole, same) {
+                let mut envelope = Arc::unwrap_or_clone(envelope);
+                read::apply_states(&mut envelope, changes);
+                merged = Some(envelope);
+                kind = OpKind::State;
+            }
+        }
+        let entry = state.index.messages.get_mut(&id.into()).ok_or(QueueError::NotFound(id))?;
+        let standing = change.to(entry.standing());
+        entry.set_standing(standing);
+        let mut payload = Vec::new();
+        match &merged {
+            Some(envelope) => {
+                let states = (0..).zip(envelope.recipients.iter().map(|r| &r.state));
+                codec::put_change(&mut payload, &standing, states);
+            }
+            None => codec::put_change(&mut payload, &standing, changes.iter().map(|(n, state)| (*n, state))),
+        }
+        let payload = Bytes::from(payload);
+        if record_len(payload.len() as u64, 0).is_none_or(|len| len > shared.options.segment_size - RECORDS) {
+            return Err(QueueError::TooLarge);
+        }
+        if !changes.is_empty() || change.deferred {
+            state.index.uncache(id);
+        }
+        state.waiting.entry(id).or_default().push(Waiting { payload: payload.clone() });
+        shared.push(&mut state, Op::new(kind, id, payload));
+        Ok(())
+    }
+
+    fn too_many_settles(&self, state: &State, id: QueueId, entry: &Entry) -> bool {
+        let few = entry.recipients().is_some_and(|n| n <= FEW_RECIPIENTS);
+        let most = if few { SETTLES.0 } else { SETTLES.1 };
+        entry.settles() + state.waiting.get(&id).map_or(0, Vec::len) >= most
+    }
+
+    /// Calls back when everything that was told before is durable.
+    pub fn flush(&self, done: Done) {
+        let op = Op::new(OpKind::Flush, QueueId::new(0, 0), Bytes::new()).sync(done);
+        let mut state = self.shared.lock();
+        match state.writable() {
+            Ok(()) => self.shared.push(&mut state, op),
+            Err(e) => {
+                drop(state);
+                refuse(op, e);
+            }
+        }
+    }
+
+    /// Waits until everything that was told before is durable. Not for the threads of an async runtime.
+    pub fn sync(&self) -> Result<(), QueueError> {
+        wait_for(|done| self.flush(done))
+    }
+
+    /// Stores a message and waits. Not for the threads of an async runtime.
+    pub fn append_and_wait(&self, message: NewMessage) -> Result<(), QueueError> {
+        wait_for(|done| self.append(message, done))
+    }
+
+    /// What is known of a message.
+    pub fn meta(&self, id: QueueId) -> Option<Meta> {
+        let key = Key::from(id);
+        self.shared.lock().index.messages.get(&key).map(|entry| entry.meta(key))
+    }
+
+    /// Every message that `wanted` says yes to, oldest first. The lock is taken for a thousand messages at a time, so
+    /// what comes and goes meanwhile may or may not be among them.
+    pub fn list(&self, mut wanted: impl FnMut(&Meta) -> bool) -> Vec<Meta> {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.page(after, PAGE);
+            let Some(last) = page.last() else { return found };
+            after = Some(last.queue_id);
+            found.extend(page.into_iter().filter(|meta| wanted(meta)));
+        }
+    }
+
+    /// The next messages after an ID, oldest first, at most `count`.
+    pub fn page(&self, after: Option<QueueId>, count: usize) -> Vec<Meta> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(Key::from(id)));
+        let state = self.shared.lock();
+        let range = state.index.messages.range((from, Bound::Unbounded));
+        range.take(count).map(|(key, entry)| entry.meta(*key)).collect()
+    }
+
+    /// How many messages are in each state.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.list(|meta| {
+            *match meta.state() {
+                crate::State::Incoming => &mut counts.incoming,
+                crate::State::Active => &mut counts.active,
+                crate::State::Deferred => &mut counts.deferred,
+                crate::State::Hold => &mut counts.hold,
+            } += 1;
+            false
+        });
+        counts
+    }
+
+    /// Messages in the queue.
+    pub fn len(&self) -> usize {
+        self.shared.lock().index.messages.len()
+    }
+
+    /// True when there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Numbers about the store.
+    pub fn stats(&self) -> Stats {
+        let state = self.shared.lock();
+        Stats {
+            messages: state.index.messages.len(),
+            segments: state.index.segments.len(),
+            segments_ready: state.ready.len(),
+            live_bytes: state.index.segments.values().map(|s| s.live).sum(),
+            memory_bytes: state.index.cached_bytes(),
+            read_only: state.fatal.is_some(),
+            ..state.stats
+        }
+    }
+
+    /// Why nothing is accepted any more, if that is so.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.shared.lock().fatal.clone()
+    }
+
+    /// Damage that was found since the queue was opened or this was last asked.
+    pub fn take_damage(&self) -> Vec<Damage> {
+        std::mem::take(&mut self.shared.lock().damaged)
+    }
+
+    /// Makes everything durable and ends the threads. What is called afterwards fails with [`QueueError::Closed`].
+    /// Dropping the queue does the same. Must not be called from a [`Done`].
+    pub fn close(&self) {
+        // The thread for large messages first: it hands records to the log.
+        *self.large.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        self.shared.lock().closing = true;
+        self.shared.wake_log.notify_all();
+        self.shared.wake_helper.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for thread in threads {
+            // A thread that panicked has left nothing that could be waited for.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Store for Queue {
+    fn append(&self, message: NewMessage, done: Done) {
+        Queue::append(self, message, done);
+    }
+    fn settle(&self, id: QueueId, changes: &[(u32, RecipientState)]) -> Result<(), QueueError> {
+        Queue::settle(self, id, changes)
+    }
+    fn adopt(&self, message: NewMessage, done: Done) {
+        let done: Done = Box::new(move |result| {
+            done(match result {
+                Err(QueueError::Duplicate(_)) => Ok(()),
+                other => other,
+            });
+        });
+        Queue::append(self, message, done);
+    }
+    fn remove(&self, id: QueueId) -> Result<(), QueueError> {
+        Queue::remove(self, id)
+    }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, QueueError> {
+    let thread = std::thread::Builder::new().name(name.into()).stack_size(256 << 10).spawn(work);
+    thread.map_err(|e| QueueError::Io(format!("starting thread {name}: {e}").into()))
+}
+
+fn refuse(mut op: Op, error: QueueError) {
+    if let Some(done) = op.done.take() {
+        done(Err(error));
+    }
+}
+
+fn wait_for(call: impl FnOnce(Done)) -> Result<(), QueueError> {
+    let (tell, told) = mpsc::channel();
+    call(Box::new(move |result| {
+        // The receiver waits below.
+        let _ = tell.send(result);
+    }));
+    told.recv().unwrap_or(Err(QueueError::Closed))
+}
+
+/// The changes name every recipient, so that what was known of them before does not matter.
+fn covers_all(entry: &Entry, changes: &[(u32, RecipientState)]) -> Result<bool, QueueError> {
+    let Some(count) = entry.recipients() else { return Ok(false) };
+    if changes.iter().any(|(index, _)| *index >= count) {
+        return Err(QueueError::Option("a change names a recipient that the message does not have"));
+    }
+    if changes.len() < count as usize {
+        return Ok(false);
+    }
+    let mut seen = vec![false; count as usize];
+    // Positions were checked above.
+    changes.iter().for_each(|(index, _)| seen[*index as usize] = true);
+    Ok(seen.into_iter().all(|seen| seen))
+}
+
+/// Writes a large content to a file of its own, durably, and then hands the record that names it to the log.
+fn write_large(shared: &Shared, job: LargeJob) {
+    let LargeJob { parts, mut op } = job;
+    let path = shared.paths.content(op.id);
+    match copy_content(shared, &path, &parts) {
+        Ok(sum) => op.content_crc = sum,
+        Err(e) => {
+            let error = match e {
+                Trouble::Sync(e) => {
+                    let why: Arc<str> = format!("syncing {}: {e}", path.display()).into();
+                    let mut state = shared.lock();
+                    state.stats.read_only = true;
+                    QueueError::ReadOnly(Arc::clone(state.fatal.get_or_insert(why)))
+                }
+                Trouble::Other(e) if is_full(&e) => QueueError::NoSpace,
+                Trouble::Other(e) => io_error("writing", &path, &e),
+            };
+            let _ = shared.fs.unlink(&path);
+            return refuse(op, error);
+        }
+    }
+    let done = op.done.take();
+    let id = op.id;
+    let unlink = {
+        let path = path.clone();
+        let fs = Arc::clone(&shared.fs);
+        move || {
+            // If this fails the next opening finds a file without a message and removes it.
+            let _ = fs.unlink(&path);
+        }
+    };
+    let op = op.sync(Box::new(move |result| {
+        if result.is_err() {
+            unlink();
+        }
+        if let Some(done) = done {
+            done(result);
+        }
+    }));
+    let mut state = shared.lock();
+    let refused = match state.writable() {
+        Ok(()) if state.index.messages.contains_key(&id.into()) => Some((op, QueueError::Duplicate(id))),
+        // A large message that was on its way when the queue was closed is still stored.
+        Ok(()) | Err(QueueError::Closed) => {
+            shared.push(&mut state, op);
+            None
+        }
+        Err(e) => Some((op, e)),
+    };
+    drop(state);
+    if let Some((op, e)) = refused {
+        refuse(op, e);
+    }
+}
+
+enum Trouble {
+    /// Final.
+    Sync(io::Error),
+    Other(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Trouble::Other(error)
+    }
+}
+
+fn copy_content(shared: &Shared, path: &Path, parts: &[Content]) -> Result<u32, Trouble> {
+    let file = shared.fs.create(path)?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut sum = 0;
+    let mut offset = 0;
+    for part in parts {
+        let mut at = 0;
+        loop {
+            let got = part.read_at(&mut buffer, at)?;
+            if got == 0 {
+                break;
+            }
+            // Never more than the buffer.
+            let bytes = &buffer[..got];
+            write_all_at(&*file, &mut [IoSlice::new(bytes)], offset)?;
+            sum = crc32c::crc32c_append(sum, bytes);
+            at += got as u64;
+            offset += got as u64;
+        }
+    }
+    file.fdatasync().map_err(Trouble::Sync)?;
+    shared.fs.sync_dir(&shared.paths.large).map_err(Trouble::Sync)?;
+    Ok(sum)
+}

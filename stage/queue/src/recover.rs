@@ -1,0 +1,340 @@
+//! Reading the log when the queue is opened.
+//!
+//! Segments are read whole, in the order of their epochs, and every record is checked. What is damaged is saved in
+//! `corrupt/` and reported; the records after it are found again.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use yamabiko_envelope::QueueId;
+
+use crate::codec;
+use crate::fs::{FileSystem, read_exact_at};
+use crate::index::{Entry, Index, Location, Segment};
+use crate::pool::{damage_name, save_bytes};
+use crate::record::{Found, Hole, RECORDS, RecordKind, SegmentHeader, scan};
+use crate::shared::{Free, Paths, io_error};
+use crate::{Damage, QueueError, Recovered};
+
+/// The queue as it was found.
+#[derive(Default)]
+pub struct Recovery {
+    /// Messages and segments.
+    pub index: Index,
+    /// Segment files that hold nothing that counts.
+    pub free: Vec<Free>,
+    /// Files that can go.
+    pub unlink: Vec<PathBuf>,
+    /// Below this epoch nothing counts.
+    pub first_live: u32,
+    /// The epoch of the next segment.
+    pub next_epoch: u32,
+    /// The number of the next segment file.
+    pub next_number: u32,
+    /// Where the records of the newest segment end.
+    pub previous_end: u32,
+    /// The newest ID seen; 0 when none.
+    pub newest: Option<QueueId>,
+    /// For the caller.
+    pub recovered: Recovered,
+    /// Lengths of large contents.
+    large: HashMap<QueueId, u64>,
+    /// Only read.
+    read_only: bool,
+}
+
+struct SegmentFile {
+    number: u32,
+    file: std::sync::Arc<dyn crate::fs::StoredFile>,
+    len: u64,
+}
+
+/// Reads everything. With `read_only` nothing is written, saved or made.
+pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool) -> Result<Recovery, QueueError> {
+    let mut recovery = Recovery { read_only, first_live: 1, previous_end: RECORDS, ..Recovery::default() };
+    let mut headers = Vec::new();
+    let listed = fs.list(&paths.log).map_err(|e| io_error("reading the directory", &paths.log, &e))?;
+    for file in listed {
+        let Some((number, kind)) = segment_name(&file.name) else { continue };
+        recovery.next_number = recovery.next_number.max(number.saturating_add(1));
+        if kind == "new" {
+            recovery.unlink.push(paths.new_segment(number));
+            continue;
+        }
+        let path = paths.segment(number);
+        let error = |e| io_error("opening", &path, &e);
+        let handle = fs.open(&path, !read_only).map_err(error)?;
+        let len = handle.len().map_err(error)?;
+        let mut block = vec![0; RECORDS as usize];
+        let got = crate::fs::read_at_most(&*handle, &mut block, 0).map_err(error)?;
+        block.truncate(got);
+        let segment = SegmentFile { number, file: handle, len };
+        match SegmentHeader::from_block(&block) {
+            Some(header) => headers.push((header, segment)),
+            None => recovery.free.push(Free { number, file: segment.file }),
+        }
+    }
+    headers.sort_by_key(|(header, _)| header.seal.epoch);
+    recovery.first_live = headers.iter().map(|(header, _)| header.first_live).max().unwrap_or(1);
+    recovery.next_epoch = headers.last().map_or(1, |(header, _)| header.seal.epoch.saturating_add(1));
+    recovery.newest = headers.iter().map(|(h, _)| h.newest).max().filter(|id| id.micros() > 0);
+    recovery.report_gaps(fs, paths, &headers);
+    let ends: Vec<Option<u32>> = headers
+        .iter()
+        .enumerate()
+        .map(|(n, (header, _))| {
+            let next = headers.get(n + 1).map(|(next, _)| next)?;
+            (next.seal.epoch == header.seal.epoch + 1).then_some(next.previous_end)
+        })
+        .collect();
+    let last = headers.len().saturating_sub(1);
+    for (n, ((header, segment), end)) in headers.into_iter().zip(ends).enumerate() {
+        if header.seal.epoch < recovery.first_live {
+            recovery.free.push(Free { number: segment.number, file: segment.file });
+            continue;
+        }
+        recovery.read_segment(fs, paths, header, segment, end, n == last)?;
+    }
+    recovery.drop_reclaimed();
+    recovery.check_large(fs, paths)?;
+    recovery.recovered.messages = recovery.index.messages.len();
+    recovery.recovered.newest = recovery.newest;
+    Ok(recovery)
+}
+
+fn segment_name(name: &str) -> Option<(u32, &str)> {
+    let (number, kind) = name.split_once('.')?;
+    (matches!(kind, "seg" | "new") && number.len() >= 8).then_some(())?;
+    Some((number.parse().ok()?, kind))
+}
+
+impl Recovery {
+    /// Epochs that count and have no segment: a header that cannot be read. A segment that was begun when the power
+    /// failed leaves no gap, because its epoch is given out again; one that was given up before its first record
+    /// says so in the header of the next.
+    fn report_gaps(&mut self, fs: &dyn FileSystem, paths: &Paths, headers: &[(SegmentHeader, SegmentFile)]) {
+        let mut expected = self.first_live;
+        let mut lost = false;
+        for (header, _) in headers.iter().filter(|(h, _)| h.seal.epoch >= self.first_live) {
+            let missing = header.seal.epoch > expected && header.previous_end > RECORDS
+                || header.seal.epoch > expected.saturating_add(1);
+            if missing {
+                lost = true;
+                self.recovered.damaged.push(Damage {
+                    file: paths.log.clone(),
+                    offset: 0,
+                    len: 0,
+                    queue_id: None,
+                    saved: None,
+                    torn: false,
+                    what: "a segment of the log is missing or its header cannot be read",
+                });
+            }
+            expected = header.seal.epoch.saturating_add(1);
+        }
+        if !lost || self.read_only {
+            return;
+        }
+        // One of the files without a header may be the missing one: none of those that hold anything is used again.
+        for free in std::mem::take(&mut self.free) {
+            let mut start = vec![0; RECORDS as usize];
+            let zero = crate::fs::read_at_most(&*free.file, &mut start, 0).is_ok_and(|_| start.iter().all(|b| *b == 0));
+            if zero {
+                self.free.push(free);
+                continue;
+            }
+            let saved = paths.corrupt.join(format!("{:08}.segment", free.number));
+            let moved = fs.rename(&paths.segment(free.number), &saved);
+            let synced = moved.and_then(|()| fs.sync_dir(&paths.corrupt)).and_then(|()| fs.sync_dir(&paths.log));
+            if synced.is_ok() {
+                self.recovered.damaged.push(Damage {
+                    file: paths.segment(free.number),
+                    offset: 0,
+                    len: 0,
+                    queue_id: None,
+                    saved: Some(saved),
+                    torn: false,
+                    what: "a segment without a readable header",
+                });
+            }
+        }
+    }
+
+    fn read_segment(
+        &mut self,
+        fs: &dyn FileSystem,
+        paths: &Paths,
+        header: SegmentHeader,
+        segment: SegmentFile,
+        end: Option<u32>,
+        newest: bool,
+    ) -> Result<(), QueueError> {
+        let path = paths.segment(segment.number);
+        let len = u32::try_from(segment.len).unwrap_or(u32::MAX);
+        let limit = end.unwrap_or(len).min(len);
+        let mut bytes = vec![0; limit as usize];
+        read_exact_at(&*segment.file, &mut bytes, 0).map_err(|e| io_error("reading", &path, &e))?;
+        let seal = header.seal;
+        let (number, file) = (segment.number, segment.file);
+        self.index.segments.insert(seal.epoch, Segment { file, number, seal, end: limit, live: 0 });
+        let mut found = 0;
+        let mut malformed = Vec::new();
+        let mut scanned = scan(&bytes, seal, limit, |record| {
+            found += 1;
+            if self.apply(seal.epoch, &record).is_err() {
+                let len = record.head.record_len().unwrap_or(0);
+                malformed.push(Hole { offset: record.offset, len, id: Some(record.head.id) });
+            }
+        });
+        self.recovered.records += found;
+        self.recovered.segments += 1;
+        if let (Some(end), true) = (end, scanned.end < limit) {
+            // The next segment's header says that there are records up to here.
+            scanned.holes.push(Hole { offset: scanned.end, len: end - scanned.end, id: None });
+            scanned.synced = end;
+        }
+        let end = if end.is_some() { limit } else { scanned.end };
+        if newest {
+            self.previous_end = end;
+        }
+        if let Some(segment) = self.index.segments.get_mut(&seal.epoch) {
+            segment.end = end;
+        }
+        let sealed = !newest;
+        let torn = |hole: &Hole| !sealed && hole.offset >= scanned.synced;
+        for hole in scanned.holes.iter().chain(&malformed) {
+            let what = match (hole.id, malformed.contains(hole)) {
+                (_, true) => "a record whose envelope cannot be read",
+                (Some(_), _) => "a record with a wrong checksum",
+                (None, _) => "no record where there should be one",
+            };
+            let from = (hole.offset as usize).min(bytes.len());
+            let to = (hole.offset as usize).saturating_add(hole.len as usize).min(bytes.len());
+            self.report(fs, paths, seal.epoch, &path, hole, what, torn(hole), &bytes[from..to]);
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn report(
+        &mut self,
+        fs: &dyn FileSystem,
+        paths: &Paths,
+        epoch: u32,
+        file: &std::path::Path,
+        hole: &Hole,
+        what: &'static str,
+        torn: bool,
+        bytes: &[u8],
+    ) {
+        let mut saved = None;
+        if !self.read_only {
+            let path = paths.corrupt.join(damage_name(epoch, hole.offset));
+            match save_bytes(fs, &paths.corrupt, &path, bytes) {
+                // An earlier opening saved and reported it.
+                Ok(false) => return,
+                Ok(true) => saved = Some(path),
+                Err(_) => {}
+            }
+        }
+        self.recovered.damaged.push(Damage {
+            file: file.to_owned(),
+            offset: u64::from(hole.offset),
+            len: u64::from(hole.len),
+            queue_id: hole.id,
+            saved,
+            torn,
+            what,
+        });
+    }
+
+    /// Makes a record count.
+    fn apply(&mut self, epoch: u32, record: &Found<'_>) -> Result<(), codec::Malformed> {
+        let at = Location { epoch, offset: record.offset };
+        let head = &record.head;
+        match head.kind {
+            RecordKind::Message => {
+                let (standing, replaces, envelope) = codec::message_outline(record.payload)?;
+                let recipients = codec::count_recipients(envelope)?;
+                self.newest = self.newest.max(Some(head.id));
+                if let Some(old) = replaces {
+                    self.forget(old);
+                }
+                let mut entry = Entry::new(at, head.record_len().unwrap_or(0), recipients, standing);
+                entry.set_large(head.large);
+                if head.large {
+                    self.large.insert(head.id, head.content_len);
+                }
+                self.index.insert(head.id, entry);
+            }
+            RecordKind::State | RecordKind::Settle => {
+                let standing = codec::change_standing(record.payload)?;
+                if let Some(entry) = self.index.messages.get_mut(&head.id.into()) {
+                    entry.set_standing(standing);
+                    if head.kind == RecordKind::State { entry.set_state(at) } else { entry.add_settle(at) }
+                }
+            }
+            RecordKind::Remove => {
+                self.newest = self.newest.max(Some(head.id));
+                self.forget(head.id);
+            }
+            RecordKind::Reclaim => {
+                let below = u32::try_from(head.id.micros()).map_err(|_| codec::Malformed::Number)?;
+                self.first_live = self.first_live.max(below);
+            }
+            RecordKind::Mark | RecordKind::Other(_) => {}
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: QueueId) {
+        self.index.remove(id);
+        self.large.remove(&id);
+    }
+
+    /// Frees the segments that a reclaim record has declared free. Nothing in them counts: what did was copied, and
+    /// durable, before that record was written.
+    fn drop_reclaimed(&mut self) {
+        let newest = self.index.segments.keys().next_back().copied().unwrap_or(0);
+        self.first_live = self.first_live.min(newest.max(1));
+        let kept = self.index.segments.split_off(&self.first_live);
+        for segment in std::mem::replace(&mut self.index.segments, kept).into_values() {
+            self.free.push(Free { number: segment.number, file: segment.file });
+        }
+        let floor = self.first_live;
+        let gone = self.index.messages.iter().filter(|(_, entry)| entry.message.epoch < floor);
+        let gone: Vec<QueueId> = gone.map(|(key, _)| (*key).into()).collect();
+        gone.into_iter().for_each(|id| self.forget(id));
+    }
+
+    /// Every large message has its file, and every file its message.
+    fn check_large(&mut self, fs: &dyn FileSystem, paths: &Paths) -> Result<(), QueueError> {
+        let listed = match fs.list(&paths.large) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            other => other.map_err(|e| io_error("reading the directory", &paths.large, &e))?,
+        };
+        let mut missing = self.large.clone();
+        for file in listed {
+            match file.name.parse::<QueueId>() {
+                Ok(id) if self.large.get(&id) == Some(&file.len) => {
+                    missing.remove(&id);
+                }
+                Ok(id) if self.large.contains_key(&id) => {}
+                _ => self.unlink.push(paths.large.join(&file.name)),
+            }
+        }
+        for (id, len) in missing {
+            self.recovered.damaged.push(Damage {
+                file: paths.content(id),
+                offset: 0,
+                len,
+                queue_id: Some(id),
+                saved: None,
+                torn: false,
+                what: "the file of a message's content is missing or has another length",
+            });
+            // Kept in the queue: an admin may bring the file back. Reading it fails until then.
+        }
+        Ok(())
+    }
+}

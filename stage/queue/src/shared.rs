@@ -1,0 +1,265 @@
+//! What the callers, the log's thread and the helper's thread have in common.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use yamabiko_envelope::{Envelope, QueueId};
+
+use crate::codec::Standing;
+use crate::fs::{FileSystem, StoredFile};
+use crate::index::Index;
+use crate::record::{self, RecordKind};
+use crate::{Damage, Done, Options, QueueError, Stats};
+
+/// A queue's directory.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// The whole.
+    pub dir: PathBuf,
+    /// Segments.
+    pub log: PathBuf,
+    /// Contents with files of their own, by queue ID.
+    pub large: PathBuf,
+    /// What was damaged.
+    pub corrupt: PathBuf,
+    /// Taken by whoever has the queue open.
+    pub lock: PathBuf,
+}
+
+impl Paths {
+    /// Below `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            log: dir.join("log"),
+            large: dir.join("large"),
+            corrupt: dir.join("corrupt"),
+            lock: dir.join("lock"),
+        }
+    }
+    /// A segment in use or ready.
+    pub fn segment(&self, number: u32) -> PathBuf {
+        self.log.join(format!("{number:08}.seg"))
+    }
+    /// A segment that is being filled with zeros.
+    pub fn new_segment(&self, number: u32) -> PathBuf {
+        self.log.join(format!("{number:08}.new"))
+    }
+    /// The content of a large message.
+    pub fn content(&self, id: QueueId) -> PathBuf {
+        self.large.join(id.to_string())
+    }
+}
+
+/// A record to be written.
+pub struct Op {
+    /// What it does.
+    pub kind: OpKind,
+    /// Whose it is.
+    pub id: QueueId,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Its content, where that stands in the record.
+    pub content: Vec<Bytes>,
+    /// Length of the content, wherever it is.
+    pub content_len: u64,
+    /// Checksum of the content.
+    pub content_crc: u32,
+    /// Somebody waits for it.
+    pub sync: bool,
+    /// Told when it is durable.
+    pub done: Option<Done>,
+}
+
+/// What a record does.
+pub enum OpKind {
+    /// A new message.
+    Append {
+        /// The content has a file of its own.
+        large: bool,
+        /// Where it stands.
+        standing: Standing,
+        /// How many recipients.
+        recipients: usize,
+        /// The message that is gone once this one is there.
+        replaces: Option<QueueId>,
+        /// Kept in memory with the content.
+        envelope: Option<Arc<Envelope>>,
+    },
+    /// A message written anew.
+    Copy {
+        /// The content has a file of its own.
+        large: bool,
+    },
+    /// All recipients.
+    State,
+    /// Some recipients.
+    Settle,
+    /// A message is gone.
+    Remove,
+    /// Segments below the epoch in `id` are free.
+    Reclaim,
+    /// Nothing.
+    Mark,
+    /// No record: only wait until all before is durable.
+    Flush,
+}
+
+impl Op {
+    /// A record without content.
+    pub fn new(kind: OpKind, id: QueueId, payload: impl Into<Bytes>) -> Self {
+        let payload = payload.into();
+        Self { kind, id, payload, content: Vec::new(), content_len: 0, content_crc: 0, sync: false, done: None }
+    }
+    /// The same, waited for.
+    pub fn sync(mut self, done: Done) -> Self {
+        self.sync = true;
+        self.done = Some(done);
+        self
+    }
+    /// The kind of its record; none when it writes none.
+    pub fn record_kind(&self) -> Option<RecordKind> {
+        Some(match self.kind {
+            OpKind::Append { .. } | OpKind::Copy { .. } => RecordKind::Message,
+            OpKind::State => RecordKind::State,
+            OpKind::Settle => RecordKind::Settle,
+            OpKind::Remove => RecordKind::Remove,
+            OpKind::Reclaim => RecordKind::Reclaim,
+            OpKind::Mark => RecordKind::Mark,
+            OpKind::Flush => return None,
+        })
+    }
+    /// The content has a file of its own.
+    pub fn large(&self) -> bool {
+        matches!(self.kind, OpKind::Append { large: true, .. } | OpKind::Copy { large: true })
+    }
+    /// Length of its record; none when it has none or it is beyond all measure.
+    pub fn record_len(&self) -> Option<u32> {
+        let inline = if self.large() { 0 } else { self.content_len };
+        record::record_len(self.payload.len() as u64, inline)
+    }
+    /// It adds to the queue, so it is refused when space is short; everything else must get through.
+    pub fn is_append(&self) -> bool {
+        matches!(self.kind, OpKind::Append { .. })
+    }
+}
+
+/// A change that is not written yet.
+pub struct Waiting {
+    /// The payload of its record.
+    pub payload: Bytes,
+}
+
+/// A segment that can be used.
+pub struct Free {
+    /// Number in its name.
+    pub number: u32,
+    /// Its file.
+    pub file: Arc<dyn StoredFile>,
+}
+
+/// Under the lock.
+pub struct State {
+    /// Messages and segments.
+    pub index: Index,
+    /// Records for the log's thread, in the order in which they are to stand in the log.
+    pub pending: Vec<Op>,
+    /// One of them is waited for.
+    pub pending_sync: bool,
+    /// Since when the oldest of them waits.
+    pub pending_since: Option<Instant>,
+    /// Changes that `pending`, or the log's thread, still holds, by message, oldest first.
+    pub waiting: HashMap<QueueId, Vec<Waiting>>,
+    /// Segments ready.
+    pub ready: Vec<Free>,
+    /// How many the helper should keep ready.
+    pub ready_wanted: usize,
+    /// Segments that nothing in the log needs, but perhaps somebody reads.
+    pub draining: Vec<Free>,
+    /// Files to unlink, when there is time.
+    pub unlink: Vec<PathBuf>,
+    /// The number of the next new segment file.
+    pub next_number: u32,
+    /// The epoch of the next segment.
+    pub next_epoch: u32,
+    /// Below this epoch nothing counts, durably.
+    pub first_live: u32,
+    /// The newest ID seen.
+    pub newest: QueueId,
+    /// A reclaim record is on its way.
+    pub reclaiming: bool,
+    /// The helper could not make a segment, at that time.
+    pub no_space: Option<Instant>,
+    /// When the free space was last looked at, and whether it was enough.
+    pub free_checked: Option<(Instant, bool)>,
+    /// A write or sync failed.
+    pub fatal: Option<Arc<str>>,
+    /// No more calls; threads finish.
+    pub closing: bool,
+    /// Found while running.
+    pub damaged: Vec<Damage>,
+    /// Counters.
+    pub stats: Stats,
+}
+
+/// The queue's parts in common.
+pub struct Shared {
+    /// The disk.
+    pub fs: Arc<dyn FileSystem>,
+    /// Where.
+    pub paths: Paths,
+    /// Sizes and limits.
+    pub options: Options,
+    state: Mutex<State>,
+    /// The log's thread waits here.
+    pub wake_log: Condvar,
+    /// The helper's thread waits here.
+    pub wake_helper: Condvar,
+}
+
+impl Shared {
+    /// All parts.
+    pub fn new(fs: Arc<dyn FileSystem>, paths: Paths, options: Options, state: State) -> Self {
+        let state = Mutex::new(state);
+        Self { fs, paths, options, state, wake_log: Condvar::new(), wake_helper: Condvar::new() }
+    }
+
+    /// The lock. A thread that panicked while it had it left the state as any of its steps leave it.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a record to the log's thread.
+    pub fn push(&self, state: &mut State, op: Op) {
+        let wake = op.sync && !state.pending_sync || state.pending.is_empty();
+        state.pending_sync |= op.sync;
+        state.pending.push(op);
+        state.pending_since.get_or_insert_with(Instant::now);
+        if wake {
+            self.wake_log.notify_one();
+        }
+    }
+}
+
+impl State {
+    /// An error when nothing may be changed any more.
+    pub fn writable(&self) -> Result<(), QueueError> {
+        if let Some(why) = &self.fatal {
+            return Err(QueueError::ReadOnly(Arc::clone(why)));
+        }
+        if self.closing { Err(QueueError::Closed) } else { Ok(()) }
+    }
+}
+
+/// An error with what was being done.
+pub fn io_error(what: &str, path: &Path, error: &std::io::Error) -> QueueError {
+    QueueError::Io(format!("{what} {}: {error}", path.display()).into())
+}
+
+/// The disk is full, or our share of it.
+pub fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}

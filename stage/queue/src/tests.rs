@@ -1,0 +1,185 @@
+//! Tests of the whole on a real disk.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use yamabiko_envelope::{Envelope, Failure, QueueId, Recipient, RecipientState, Timestamp};
+use yamabiko_status::EnhancedStatus;
+
+use crate::fs::RealFileSystem;
+use crate::{Inspection, NewMessage, Options, Queue, QueueError, Recovered, State};
+
+fn small() -> Options {
+    Options { segment_size: 64 << 10, ..Options::default() }
+}
+
+fn open(dir: &Path) -> (Arc<Queue>, Recovered) {
+    Queue::open(Arc::new(RealFileSystem), dir, small()).unwrap()
+}
+
+fn id(n: u64) -> QueueId {
+    QueueId::new(1_795_280_034_000_000 + n, 1)
+}
+
+fn message(n: u64, recipients: usize, content: &str) -> NewMessage {
+    let mut envelope = Envelope::new(id(n), Timestamp(id(n).micros()), "sender@example.com");
+    for r in 0..recipients {
+        envelope.recipients.push(Recipient { address: format!("r{r}@example.net"), ..Recipient::default() });
+    }
+    NewMessage::new(envelope, content.as_bytes().to_vec())
+}
+
+fn failure(reason: &str) -> Box<Failure> {
+    Box::new(Failure {
+        status: EnhancedStatus::transient(4, 1),
+        reason: reason.into(),
+        diagnostic: String::new(),
+        remote_mta: "mx.example.net".into(),
+        relay: "none".into(),
+    })
+}
+
+fn states(queue: &Queue, n: u64) -> Vec<RecipientState> {
+    queue.load(id(n)).unwrap().envelope.recipients.iter().map(|r| r.state.clone()).collect()
+}
+
+#[test]
+fn what_is_stored_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let (queue, recovered) = open(dir.path());
+        assert_eq!(recovered, Recovered::default());
+        for n in 0..5 {
+            queue.append_and_wait(message(n, 2, &format!("Subject: {n}\n\nbody\n"))).unwrap();
+        }
+        assert!(matches!(queue.append_and_wait(message(0, 1, "")), Err(QueueError::Duplicate(_))));
+        queue.settle(id(1), &[(1, RecipientState::Done)]).unwrap();
+        queue.defer(id(2), Timestamp(99), &[(0, RecipientState::Deferred(failure("busy")))], true).unwrap();
+        queue.remove(id(3)).unwrap();
+        queue.hold(id(4)).unwrap();
+        assert_eq!(states(&queue, 1), [RecipientState::Pending, RecipientState::Done]);
+    }
+    for _ in 0..3 {
+        let (queue, recovered) = open(dir.path());
+        assert_eq!((recovered.messages, recovered.newest), (4, Some(id(4))));
+        assert!(recovered.damaged.is_empty(), "{:?}", recovered.damaged);
+        assert_eq!(queue.load(id(0)).unwrap().content.to_bytes().unwrap(), "Subject: 0\n\nbody\n");
+        assert_eq!(states(&queue, 1), [RecipientState::Pending, RecipientState::Done]);
+        assert_eq!(states(&queue, 2)[0], RecipientState::Deferred(failure("busy")));
+        let meta = queue.meta(id(2)).unwrap();
+        assert_eq!((meta.attempts, meta.next_attempt, meta.state()), (1, Timestamp(99), State::Deferred));
+        assert!(meta.flags.warned());
+        assert_eq!(queue.meta(id(4)).unwrap().state(), State::Hold);
+        assert!(matches!(queue.load(id(3)), Err(QueueError::NotFound(_))));
+        assert!(matches!(Queue::open(Arc::new(RealFileSystem), dir.path(), small()), Err(QueueError::Locked(_))));
+        let inspection = Inspection::open(Arc::new(RealFileSystem), dir.path()).unwrap();
+        assert_eq!(inspection.list().count(), 4);
+        assert_eq!(inspection.load(id(4)).unwrap().content.to_bytes().unwrap(), "Subject: 4\n\nbody\n");
+    }
+}
+
+#[test]
+fn large_messages_have_files_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = "x".repeat(100_000);
+    {
+        let (queue, _) = open(dir.path());
+        queue.append_and_wait(message(1, 1, &body)).unwrap();
+        queue.append_and_wait(message(2, 1, &body)).unwrap();
+        assert_eq!(queue.load(id(1)).unwrap().content.to_bytes().unwrap(), body);
+        queue.remove(id(2)).unwrap();
+    }
+    let (queue, recovered) = open(dir.path());
+    assert_eq!(recovered.messages, 1);
+    assert!(recovered.damaged.is_empty());
+    assert_eq!(queue.load(id(1)).unwrap().content.to_bytes().unwrap(), body);
+    queue.close();
+    let files: Vec<_> = std::fs::read_dir(dir.path().join("large")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(files.contains(&id(1).to_string().into()), "{files:?}");
+}
+
+#[test]
+fn segments_are_used_again_and_old_mail_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = "y".repeat(4000);
+    {
+        let (queue, _) = open(dir.path());
+        // Every hundredth stays.
+        for n in 0..2000 {
+            queue.append_and_wait(message(n, 1, &body)).unwrap();
+            if n % 100 == 5 {
+                queue.defer(id(n), Timestamp(7), &[(0, RecipientState::Deferred(failure("x")))], false).unwrap();
+            } else {
+                queue.remove(id(n)).unwrap();
+            }
+        }
+        queue.sync().unwrap();
+        let stats = queue.stats();
+        assert!(stats.copied > 0 && stats.segments < 60, "{stats:?}");
+    }
+    let files = std::fs::read_dir(dir.path().join("log")).unwrap().count();
+    assert!(files < 80, "{files} files");
+    let (queue, recovered) = open(dir.path());
+    assert_eq!(recovered.messages, 20);
+    assert!(recovered.damaged.is_empty(), "{:?}", recovered.damaged);
+    for n in (5..2000).step_by(100) {
+        assert_eq!(states(&queue, n), [RecipientState::Deferred(failure("x"))]);
+        assert_eq!(queue.load(id(n)).unwrap().content.to_bytes().unwrap(), body);
+        assert_eq!(queue.meta(id(n)).unwrap().attempts, 1);
+    }
+}
+
+#[test]
+fn replacing_is_one_step() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let (queue, _) = open(dir.path());
+        queue.append_and_wait(message(1, 1, "old\n")).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        queue.replace(id(1), message(2, 1, "new\n"), Box::new(move |r| tell.send(r.is_ok()).unwrap()));
+        assert_eq!(told.recv(), Ok(true));
+        assert_eq!(queue.len(), 1);
+    }
+    let (queue, recovered) = open(dir.path());
+    assert_eq!(recovered.messages, 1);
+    assert_eq!(queue.load(id(2)).unwrap().content.to_bytes().unwrap(), "new\n");
+}
+
+#[test]
+fn many_small_settlements_stay_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let (queue, _) = open(dir.path());
+        queue.append_and_wait(message(1, 100, "m\n")).unwrap();
+        for r in 0..90 {
+            queue.settle(id(1), &[(r, RecipientState::Done)]).unwrap();
+            if r % 7 == 0 {
+                queue.sync().unwrap();
+            }
+        }
+        assert!(matches!(queue.settle(id(1), &[(100, RecipientState::Done)]), Err(QueueError::Option(_))));
+    }
+    let (queue, _) = open(dir.path());
+    let states = states(&queue, 1);
+    assert_eq!(states.iter().filter(|s| **s == RecipientState::Done).count(), 90);
+    assert_eq!(states[90], RecipientState::Pending);
+}
+
+#[test]
+fn many_threads_share_a_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = open(dir.path());
+    std::thread::scope(|scope| {
+        for t in 0..8 {
+            let queue = &queue;
+            scope.spawn(move || {
+                for n in 0..100 {
+                    queue.append_and_wait(message(t * 1000 + n, 1, "hello\n")).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(queue.len(), 800);
+    let stats = queue.stats();
+    assert!(stats.syncs < stats.appended, "{stats:?}");
+}
