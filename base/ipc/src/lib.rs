@@ -1,1 +1,17 @@
-//! Typed, versioned messages between our processes and commands.
+//! What our processes and commands say to each other.
+//!
+//! * [`frame`]: the one framing, over any stream socket: length, kind, payload. Bounded before anything is allocated.
+//! * [`control`]: commands (`postqueue`, `postsuper`, `sendmail`, ...) to the engine, over the control socket below the
+//!   queue directory. The engine knows the caller's user ID from the kernel, so no command needs to be setuid.
+//! * [`boss`]: supervisor and engine, over a socket pair that also carries open sockets.
+//!
+//! Messages are JSON inside frames: none of this is on the path of a message over SMTP. Every conversation begins with
+//! the protocol version; another version is refused with a clear message (a command of a newer release that talks to
+//! the engine of an older one).
+
+pub mod boss;
+pub mod control;
+pub mod frame;
+
+/// Version of the conversations below. Raised when a message changes its meaning.
+pub const VERSION: u32 = 1;

@@ -21,9 +21,11 @@ pub mod line;
 mod logger;
 mod quote;
 pub mod read;
+mod setup;
 mod target;
 
 pub use delay::push_delay;
 pub use header::{Header, Host, Prefix};
 pub use logger::{Form, Logger, Options, append};
+pub use setup::Setup;
 pub use target::{DEV_LOG, Destination, Target, facility};

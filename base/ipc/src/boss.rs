@@ -1,0 +1,102 @@
+//! Supervisor and engine, over a socket pair. Open sockets travel beside the messages.
+//!
+//! The supervisor is the only one of the two that may be root. What the engine can ask of it is small and every request
+//! is checked against the supervisor's own reading of the configuration and of the user database: a worker under a
+//! user's ID, never root's. Nothing that came out of a mail is in these messages but a user name.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use serde::{Deserialize, Serialize};
+
+/// From the supervisor to the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Run this configuration. Descriptors come with the message: the log file if `log_file` says so, the control
+    /// socket, then one per entry of `listeners`.
+    Configure {
+        /// Directory of main.cf and master.cf; empty for the embedded default.
+        config_directory: String,
+        /// Where the embedded default lives; empty otherwise.
+        data_directory: String,
+        /// Per listening socket: position of its service in master.cf as written.
+        listeners: Vec<u32>,
+        /// The log is a file, and it comes open: the engine may not be allowed to open it.
+        log_file: bool,
+        /// `-v` of the start command.
+        verbose: u8,
+    },
+    /// End sessions politely and stop within this many seconds.
+    Stop {
+        /// Seconds.
+        within: u32,
+    },
+    /// The log file was renamed: its successor comes open.
+    ReopenLog,
+    /// Answer to [`Wish::Worker`]: a socket to a new worker comes with it, or the reason why not.
+    Worker {
+        /// Number of the wish.
+        number: u64,
+        /// Why there is none.
+        refused: Option<String>,
+    },
+}
+
+/// From the engine to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wish {
+    /// The configuration is in force.
+    Ready,
+    /// The configuration could not be taken: file, line and reason. An earlier one stays in force.
+    Refused(String),
+    /// A worker under somebody's user ID.
+    Worker {
+        /// Number to answer to.
+        number: u64,
+        /// Whose.
+        user: WorkerUser,
+    },
+}
+
+/// Whose ID a worker gets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum WorkerUser {
+    /// A system user by login name.
+    Login {
+        /// The name.
+        name: String,
+        /// Also the group of `mail_spool_directory`, where that group may write there.
+        spool_group: bool,
+    },
+    /// Numbers from `virtual_uid_maps` and `virtual_gid_maps`.
+    Virtual {
+        /// User ID, at least `virtual_minimum_uid`.
+        uid: u32,
+        /// Group ID.
+        gid: u32,
+    },
+}
+
+/// Sends a message with descriptors.
+pub fn send(socket: &UnixStream, message: &impl Serialize, descriptors: &[OwnedFd]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > PACKET {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "message between supervisor and engine is too long"));
+    }
+    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    yamabiko_sys::fds::send(socket, &bytes, &descriptors).map(|_| ())
+}
+
+/// Receives a message and its descriptors; `None` when the other side is gone.
+pub fn receive<M: for<'de> Deserialize<'de>>(socket: &UnixStream) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    let mut buffer = vec![0; PACKET];
+    let (len, descriptors) = yamabiko_sys::fds::receive(socket, &mut buffer)?;
+    if len == 0 {
+        return Ok(None);
+    }
+    Ok(Some((serde_json::from_slice(&buffer[..len])?, descriptors)))
+}
+
+/// Largest message; they are packets (SOCK_SEQPACKET), so none is ever cut or joined.
+const PACKET: usize = 64 << 10;

@@ -1,0 +1,240 @@
+//! Commands to the engine. One connection, one request, one answer (for listings: many frames and an end).
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use yamabiko_envelope::{BodyType, Envelope, Notify, QueueId, Ret, Timestamp, Trace, VerpDelimiters};
+
+use crate::{VERSION, frame};
+
+/// Below the queue directory.
+pub const SOCKET: &str = "public/control";
+
+/// Path of the control socket of an instance.
+pub fn socket_path(queue_directory: &Path) -> PathBuf {
+    queue_directory.join(SOCKET)
+}
+
+/// The part of the queue a message is in, as commands name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueName {
+    /// Written by `postdrop`, not taken up yet.
+    Maildrop,
+    /// Accepted, not looked at by the schedule yet.
+    Incoming,
+    /// The schedule works on it.
+    Active,
+    /// Waits for its next attempt.
+    Deferred,
+    /// Waits for an operator.
+    Hold,
+}
+
+impl QueueName {
+    /// The queues in the order in which listings show them.
+    pub const ALL: [QueueName; 5] =
+        [QueueName::Maildrop, QueueName::Active, QueueName::Incoming, QueueName::Deferred, QueueName::Hold];
+
+    /// As commands write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QueueName::Maildrop => "maildrop",
+            QueueName::Incoming => "incoming",
+            QueueName::Active => "active",
+            QueueName::Deferred => "deferred",
+            QueueName::Hold => "hold",
+        }
+    }
+
+    /// By its name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|q| q.as_str() == name)
+    }
+}
+
+/// What `postsuper` can do to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// `-d`
+    Delete,
+    /// `-h`
+    Hold,
+    /// `-H`
+    Release,
+    /// `-r`: through cleanup again, under a new name.
+    Requeue,
+    /// `-e`: expire at the next attempt; `-f` is this and a flush.
+    Expire,
+    /// `-f`
+    ExpireNow,
+}
+
+/// Which messages an operation is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Selection {
+    /// By name, in these queues only (empty: the operation's usual ones).
+    Messages(Vec<QueueId>, Vec<QueueName>),
+    /// `ALL`, in these queues (empty: the operation's usual ones).
+    All(Vec<QueueName>),
+}
+
+/// Which mail to try now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Flush {
+    /// `postqueue -f`
+    All,
+    /// `postqueue -i`
+    Message(QueueId),
+    /// `postqueue -s`
+    Site(String),
+}
+
+/// A submission's envelope as `sendmail` knows it; the content follows in byte frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmitEnvelope {
+    /// Envelope sender as given with `-f`, or the login name; `""` is the null reverse-path.
+    pub sender: String,
+    /// Full name for a `From:` that has to be made.
+    pub full_name: String,
+    /// Recipients in external form as given.
+    pub recipients: Vec<String>,
+    /// `-t`: take recipients from the header too.
+    pub extract_recipients: bool,
+    /// `-V`
+    pub envid: String,
+    /// `-R`
+    pub ret: Option<Ret>,
+    /// `-N`
+    pub notify: Notify,
+    /// `-B`
+    pub body: BodyType,
+    /// `-O smtputf8` or addresses that need it
+    pub smtputf8: bool,
+    /// `-v`, `-bv`
+    pub trace: Trace,
+    /// `-XV`
+    pub verp: Option<VerpDelimiters>,
+}
+
+/// What a command wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The queue, entry by entry.
+    List,
+    /// One message: envelope, then content.
+    Cat(QueueId),
+    /// Try now.
+    Flush(Flush),
+    /// Change the queue. Root and the mail owner only.
+    Operate(Operation, Selection),
+    /// Accept a message; byte frames follow.
+    Submit(SubmitEnvelope),
+    /// The files in `maildrop/` want to be taken up.
+    Pickup,
+    /// Speak SMTP on this connection from now on, as `smtpd` does on stdin (`sendmail -bs`).
+    Smtp,
+    /// Is the engine there, and since when?
+    Status,
+}
+
+/// The first frame of a conversation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`] of the caller.
+    pub version: u32,
+    /// What it wants.
+    pub request: Request,
+}
+
+/// One message in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where it is.
+    pub queue: QueueName,
+    /// Its envelope, with what is known of each recipient.
+    pub envelope: Envelope,
+    /// `postsuper -e` or `-f` was said.
+    pub forced_expire: bool,
+    /// Time of the next attempt, where it waits for one.
+    pub next_attempt: Option<Timestamp>,
+}
+
+/// What the engine answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// Accepted under this name.
+    Accepted(QueueId),
+    /// An entry of a listing.
+    Entry(Box<Entry>),
+    /// An entry for a file in `maildrop/`: name, time, size, sender, recipients.
+    Dropped {
+        /// File name.
+        name: String,
+        /// Its time.
+        time: Timestamp,
+        /// Its size in bytes.
+        size: u64,
+        /// Envelope sender.
+        sender: String,
+        /// Recipients.
+        recipients: Vec<String>,
+    },
+    /// End of a listing.
+    End,
+    /// The messages that an operation changed.
+    Changed(Vec<QueueId>),
+    /// The engine's process and start time.
+    Running {
+        /// Process ID.
+        pid: u32,
+        /// Start.
+        since: Timestamp,
+    },
+    /// Refused for good: not allowed, no such message, bad content. The text is for people.
+    Refused(String),
+    /// Not now.
+    TryLater(String),
+}
+
+/// A command's end of a conversation.
+#[derive(Debug)]
+pub struct Caller {
+    stream: UnixStream,
+}
+
+impl Caller {
+    /// Connects and asks. An error of kind `NotFound` or `ConnectionRefused` means that the mail system is down.
+    pub fn ask(queue_directory: &Path, request: Request) -> io::Result<Self> {
+        let mut stream = UnixStream::connect(socket_path(queue_directory))?;
+        stream.set_write_timeout(Some(Duration::from_secs(600)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(600)))?;
+        frame::send(&mut stream, &Hello { version: VERSION, request })?;
+        Ok(Self { stream })
+    }
+
+    /// The next answer.
+    pub fn reply(&mut self) -> io::Result<Reply> {
+        frame::receive(&mut self.stream)
+    }
+
+    /// Sends content bytes; call with an empty slice to end.
+    pub fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        frame::write(&mut self.stream, frame::BYTES, bytes)
+    }
+
+    /// The next frame as it is, for content that the engine sends.
+    pub fn frame(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
+        frame::read(&mut self.stream)
+    }
+
+    /// The bare connection, for SMTP.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+}

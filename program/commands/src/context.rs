@@ -1,0 +1,123 @@
+//! What every command begins with: which mail system, its configuration, its log, and how to fail.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use yamabiko_config::{Config, View};
+use yamabiko_envelope::{Event, Kind, Origin, QueueId, Severity, Timestamp};
+use yamabiko_log::Setup;
+use yamabiko_supervisor::Instance;
+
+/// Exit codes of sysexits(3) as Postfix's commands use them.
+pub mod exit {
+    /// Wrong usage.
+    pub const USAGE: u8 = 64;
+    /// A service is not there.
+    pub const UNAVAILABLE: u8 = 69;
+    /// An internal error.
+    pub const SOFTWARE: u8 = 70;
+    /// An operating system error.
+    pub const OSERR: u8 = 71;
+    /// Try again later.
+    pub const TEMPFAIL: u8 = 75;
+    /// Not allowed.
+    pub const NOPERM: u8 = 77;
+    /// Wrong configuration.
+    pub const CONFIG: u8 = 78;
+}
+
+/// The folder that `yamabiko start` makes where there is no configuration.
+pub const DATA_FOLDER: &str = "yamabiko-data";
+/// Where a configuration is looked for when nobody says.
+pub const DEFAULT_DIRECTORY: &str = "/etc/postfix";
+
+/// A command's surroundings.
+pub struct Context {
+    /// Name for messages: `postqueue`.
+    pub program: &'static str,
+    /// Which mail system.
+    pub instance: Instance,
+    /// Its configuration.
+    pub config: Arc<Config>,
+    log: Setup,
+}
+
+/// The mail system that is meant: `-c`, then `MAIL_CONFIG`, then the data folder of the working directory if the
+/// command was called as `yamabiko NAME`, then the default directory.
+pub fn instance(option: Option<&str>, called_as_yamabiko: bool) -> Instance {
+    let named = option.map(PathBuf::from).or_else(|| {
+        std::env::var_os("MAIL_CONFIG").filter(|value: &OsString| !value.is_empty()).map(PathBuf::from)
+    });
+    match named {
+        Some(dir) => Instance::Directory(dir),
+        None if called_as_yamabiko && Path::new(DATA_FOLDER).is_dir() => embedded_here(),
+        None => Instance::Directory(PathBuf::from(DEFAULT_DIRECTORY)),
+    }
+}
+
+/// The embedded default in the working directory.
+pub fn embedded_here() -> Instance {
+    let path = std::path::absolute(DATA_FOLDER).unwrap_or_else(|_| PathBuf::from(DATA_FOLDER));
+    Instance::Embedded(path)
+}
+
+impl Context {
+    /// Loads the configuration, or says why not and gives the exit code.
+    pub fn open(program: &'static str, instance: Instance) -> Result<Self, ExitCode> {
+        match instance.load() {
+            Ok(config) => {
+                let log = Setup::from_view(&config.main());
+                Ok(Self { program, instance, config, log })
+            }
+            Err(error) => {
+                eprintln!("{program}: fatal: {error}");
+                Err(ExitCode::from(1))
+            }
+        }
+    }
+
+    /// main.cf
+    pub fn main(&self) -> View {
+        self.config.main()
+    }
+
+    /// `queue_directory`
+    pub fn queue_directory(&self) -> PathBuf {
+        PathBuf::from(self.main().text("queue_directory"))
+    }
+
+    /// Writes a line into the mail log, if this user may.
+    pub fn log(&mut self, severity: Severity, queue_id: Option<QueueId>, text: &str) {
+        self.log_as(self.program, severity, queue_id, text);
+    }
+
+    /// The same under another program's name.
+    pub fn log_as(&mut self, program: &str, severity: Severity, queue_id: Option<QueueId>, text: &str) {
+        let origin = Origin { syslog_name: Arc::clone(&self.log.syslog_name), program: program.to_owned().into() };
+        let kind = Kind::Text { severity, queue_id, text: text.to_owned() };
+        // Not everybody may write there, and a command does its work all the same.
+        let _ = self.log.append(&[Event { at: Timestamp::now(), origin, kind }]);
+    }
+
+    /// `program: warning: text` on standard error and in the log.
+    pub fn warn(&mut self, text: &str) {
+        eprintln!("{}: warning: {text}", self.program);
+        self.log(Severity::Warning, None, text);
+    }
+
+    /// `program: fatal: text` on standard error and in the log.
+    pub fn fatal(&mut self, code: u8, text: &str) -> ExitCode {
+        eprintln!("{}: fatal: {text}", self.program);
+        self.log(Severity::Fatal, None, text);
+        ExitCode::from(code)
+    }
+}
+
+/// Who runs the command, as Postfix writes it: `labuser1(5001)`.
+pub fn caller() -> String {
+    let uid = nix::unistd::getuid();
+    let name = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| "unknown".to_owned(), |user| user.name);
+    format!("{name}({uid})")
+}

@@ -1,0 +1,300 @@
+//! postfix(1): start, stop, reload, check and look at the mail system. Also `yamabiko start`, `yamabiko stop`, ...
+//!
+//! Texts in the log are postfix-script's, exit codes too.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use yamabiko_envelope::Severity;
+use yamabiko_ipc::control::{Caller, Flush, Reply, Request};
+use yamabiko_supervisor::{Instance, Start, running_pid};
+
+use crate::context::{Context, instance};
+use crate::getopt::{Flag, parse};
+
+const USAGE: &str = "postfix start (or stop, reload, abort, flush, check, status, set-permissions, \
+                     upgrade-configuration, logrotate)";
+/// `postfix stop` waits this long for the last process.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs `postfix [-c dir] [-Dv] command`.
+pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
+    let (flags, words) = match parse("c:Dv", args) {
+        Ok(parsed) => parsed,
+        Err(bad) => {
+            eprintln!("postfix: {bad}");
+            eprintln!("postfix: fatal: usage: postfix [-c config_dir] [-Dv] command");
+            return ExitCode::from(1);
+        }
+    };
+    let directory = flags.iter().rev().find_map(|flag| match flag {
+        Flag::Value('c', dir) => Some(dir.as_str()),
+        _ => None,
+    });
+    let verbose = flags.iter().filter(|flag| **flag == Flag::Plain('v')).count().min(9) as u8;
+    let Some(verb) = words.first() else {
+        eprintln!("postfix: fatal: usage: postfix [-c config_dir] [-Dv] command");
+        return ExitCode::from(1);
+    };
+    let mut which = instance(directory, called_as_yamabiko);
+    let starts = matches!(verb.as_str(), "start" | "start-fg" | "check");
+    if called_as_yamabiko && starts && directory.is_none() && std::env::var_os("MAIL_CONFIG").is_none() {
+        which = crate::context::embedded_here();
+    }
+    if let Err(code) = prepare(&which, starts) {
+        return code;
+    }
+    let mut script = match Context::open("postfix", which) {
+        Ok(context) => Script { context, verbose },
+        Err(code) => return code,
+    };
+    match verb.as_str() {
+        "start" => script.start(),
+        "start-fg" => script.start_in_foreground(),
+        "stop" => script.stop(Signal::SIGTERM, "stopping the Postfix mail system"),
+        "abort" => script.stop(Signal::SIGKILL, "aborting the Postfix mail system"),
+        "reload" => script.reload(),
+        "flush" => script.flush(),
+        "check" => script.check(),
+        "status" => script.status(),
+        "logrotate" => script.rotate(),
+        "set-permissions" | "upgrade-configuration" => script.lay_out_only(),
+        other => script.fatal(&format!("unknown command: '{other}'. Usage: {USAGE}")),
+    }
+}
+
+/// The data folder of the embedded default is made here, before anything is looked up in it.
+fn prepare(which: &Instance, starts: bool) -> Result<(), ExitCode> {
+    let Instance::Embedded(data) = which else { return Ok(()) };
+    if !starts {
+        return Ok(());
+    }
+    for name in ["", "log", "mail"] {
+        let path = data.join(name);
+        if let Err(error) = std::fs::create_dir_all(&path) {
+            eprintln!("yamabiko: fatal: cannot make {}: {error}", path.display());
+            return Err(ExitCode::from(1));
+        }
+    }
+    Ok(())
+}
+
+struct Script {
+    context: Context,
+    verbose: u8,
+}
+
+impl Script {
+    /// Into the log, and to the person who looks on.
+    fn say(&mut self, severity: Severity, text: &str) {
+        self.context.log_as("postfix-script", severity, None, text);
+        if std::io::stderr().is_terminal() {
+            let word = if severity == Severity::Fatal { "fatal: " } else { "" };
+            eprintln!("postfix/postfix-script: {word}{text}");
+        }
+    }
+
+    fn fatal(&mut self, text: &str) -> ExitCode {
+        self.context.log_as("postfix-script", Severity::Fatal, None, text);
+        eprintln!("postfix/postfix-script: fatal: {text}");
+        ExitCode::from(1)
+    }
+
+    fn pid(&self) -> Option<i32> {
+        running_pid(&self.context.queue_directory())
+    }
+
+    fn start(&mut self) -> ExitCode {
+        if self.pid().is_some() {
+            return self.fatal("the Postfix mail system is already running");
+        }
+        self.say(Severity::Info, "starting the Postfix mail system");
+        let spawned = std::env::current_exe().and_then(|program| {
+            let mut command = Command::new(program);
+            command.args(["--role", "supervisor"]);
+            match &self.context.instance {
+                Instance::Directory(dir) => command.arg("--config").arg(absolute(dir)),
+                Instance::Embedded(data) => command.arg("--data").arg(data),
+            };
+            command.args(std::iter::repeat_n("-v", usize::from(self.verbose)));
+            command.stdin(Stdio::null()).stdout(Stdio::piped());
+            // What the daemon has to say after the start goes to the log.
+            command.stderr(Stdio::null()).spawn()
+        });
+        let mut answer = String::new();
+        let child = match spawned {
+            Ok(mut child) => {
+                if let Some(mut pipe) = child.stdout.take()
+                    && let Err(error) = pipe.read_to_string(&mut answer)
+                {
+                    answer = format!("the supervisor could not be heard: {error}");
+                }
+                child
+            }
+            Err(error) => return self.fatal(&format!("cannot start the supervisor: {error}")),
+        };
+        if answer == "ok" {
+            self.welcome();
+            return ExitCode::SUCCESS;
+        }
+        if answer.is_empty() {
+            answer = format!("the supervisor (process {}) ended without a word", child.id());
+        }
+        self.fatal(&answer)
+    }
+
+    /// For the newcomer: what listens where, and three things to try.
+    fn welcome(&self) {
+        let Instance::Embedded(data) = &self.context.instance else { return };
+        let main = self.context.main();
+        let me = std::env::args().next().unwrap_or_else(|| "yamabiko".to_owned());
+        println!("Yamabiko is running, without any configuration of yours.");
+        println!("  SMTP        127.0.0.1:2525   (submission 127.0.0.1:2587)");
+        println!("  everything  {}", data.display());
+        println!("  mail        {}USER/new/", main.text("mail_spool_directory"));
+        println!("  log         {}", main.text("maillog_file"));
+        println!("Try:");
+        println!("  printf 'Subject: hello\\n\\nfirst mail\\n' | {me} sendmail postmaster@localhost");
+        println!("  {me} mailq");
+        println!("  {me} stop");
+    }
+
+    fn start_in_foreground(&mut self) -> ExitCode {
+        if self.pid().is_some() {
+            return self.fatal("the Postfix mail system is already running");
+        }
+        self.say(Severity::Info, "starting the Postfix mail system");
+        self.welcome();
+        let instance = match &self.context.instance {
+            Instance::Directory(dir) => Instance::Directory(absolute(dir)),
+            embedded => embedded.clone(),
+        };
+        yamabiko_supervisor::run(Start { instance, ready: None, foreground: true, verbose: self.verbose })
+    }
+
+    fn stop(&mut self, signal: Signal, text: &str) -> ExitCode {
+        let Some(pid) = self.pid() else {
+            return self.fatal("the Postfix mail system is not running");
+        };
+        self.say(Severity::Info, text);
+        if let Err(error) = kill(Pid::from_raw(pid), signal) {
+            return self.fatal(&format!("cannot signal process {pid}: {error}"));
+        }
+        let end = Instant::now() + STOP_PATIENCE;
+        while self.pid().is_some() {
+            if Instant::now() > end {
+                return self.fatal(&format!("process {pid} did not end within {} s", STOP_PATIENCE.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        ExitCode::SUCCESS
+    }
+
+    /// What is wrong is said here, before the running system is disturbed at all.
+    fn reload(&mut self) -> ExitCode {
+        let Some(pid) = self.pid() else {
+            return self.fatal("the Postfix mail system is not running");
+        };
+        self.say(Severity::Info, "refreshing the Postfix mail system");
+        match kill(Pid::from_raw(pid), Signal::SIGHUP) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => self.fatal(&format!("cannot signal process {pid}: {error}")),
+        }
+    }
+
+    fn rotate(&mut self) -> ExitCode {
+        let file = self.context.main().text("maillog_file");
+        if file.is_empty() || file.starts_with("/dev/") {
+            return self.fatal("maillog_file does not name a file: there is nothing to rotate");
+        }
+        let suffix = self.context.main().text("maillog_file_rotate_suffix");
+        let stamp = jiff::Zoned::now().strftime(&suffix).to_string();
+        if let Err(error) = std::fs::rename(&file, format!("{file}.{stamp}")) {
+            return self.fatal(&format!("cannot rename {file}: {error}"));
+        }
+        match self.pid() {
+            Some(pid) => match kill(Pid::from_raw(pid), Signal::SIGUSR1) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => self.fatal(&format!("cannot signal process {pid}: {error}")),
+            },
+            None => ExitCode::SUCCESS,
+        }
+    }
+
+    fn flush(&mut self) -> ExitCode {
+        let queue = self.context.queue_directory();
+        match Caller::ask(&queue, Request::Flush(Flush::All)).and_then(|mut caller| caller.reply()) {
+            Ok(Reply::Done) => ExitCode::SUCCESS,
+            Ok(Reply::Refused(why) | Reply::TryLater(why)) => self.fatal(&why),
+            Ok(other) => self.fatal(&format!("unexpected answer: {other:?}")),
+            Err(_) => self.fatal("Cannot flush mail queue - mail system is down"),
+        }
+    }
+
+    fn status(&mut self) -> ExitCode {
+        match self.pid() {
+            Some(pid) => {
+                self.say(Severity::Info, &format!("the Postfix mail system is running: PID: {pid}"));
+                ExitCode::SUCCESS
+            }
+            None => {
+                self.say(Severity::Info, "the Postfix mail system is not running");
+                ExitCode::from(1)
+            }
+        }
+    }
+
+    /// Silent when all is well: what is wrong was said when the configuration was loaded, what is odd is said here.
+    fn check(&mut self) -> ExitCode {
+        let notices: Vec<String> = self.context.config.notices().iter().map(ToString::to_string).collect();
+        for notice in notices {
+            eprintln!("postfix: warning: {notice}");
+            self.context.log_as("postfix", Severity::Warning, None, &notice);
+        }
+        self.lay_out_only()
+    }
+
+    fn lay_out_only(&mut self) -> ExitCode {
+        match yamabiko_supervisor::lay_out_instance(&self.context.config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => self.fatal(&error.to_string()),
+        }
+    }
+}
+
+fn absolute(dir: &Path) -> std::path::PathBuf {
+    std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf())
+}
+
+/// The supervisor as `postfix start` starts it: its standard output is told how it went.
+pub fn supervisor_role(args: &[String]) -> ExitCode {
+    let mut words = args.iter();
+    let (mut which, mut verbose) = (None, 0u8);
+    while let Some(word) = words.next() {
+        match (word.as_str(), words.as_slice().first()) {
+            ("-v", _) => verbose = verbose.saturating_add(1),
+            ("--config", Some(dir)) => which = Some(Instance::Directory(dir.into())),
+            ("--data", Some(dir)) => which = Some(Instance::Embedded(dir.into())),
+            _ => continue,
+        }
+        if word != "-v" {
+            words.next();
+        }
+    }
+    let Some(instance) = which else {
+        eprintln!("yamabiko: fatal: --role supervisor is started by `postfix start`");
+        return ExitCode::from(64);
+    };
+    let ready = std::io::stdout().as_fd().try_clone_to_owned().map(File::from).ok();
+    // Nobody after us may hold the pipe open: its end is what `postfix start` waits for.
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdout(null);
+    }
+    yamabiko_supervisor::run(Start { instance, ready, foreground: false, verbose })
+}

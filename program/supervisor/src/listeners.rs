@@ -1,0 +1,155 @@
+//! The sockets of master.cf, bound here and handed to the engine.
+//!
+//! A reload keeps every socket whose address stays: connections that wait in its backlog are not lost.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use yamabiko_config::{Config, Host};
+use yamabiko_ipc::control;
+
+use crate::layout::StartError;
+
+/// Waiting connections per socket; the kernel has its own, usually smaller, limit.
+const BACKLOG: i32 = 4096;
+
+/// The open sockets of an instance.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    control: Option<OwnedFd>,
+    inet: BTreeMap<SocketAddr, OwnedFd>,
+}
+
+/// An address to listen on and the position of its service in master.cf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where.
+    pub address: SocketAddr,
+    /// Whose.
+    pub service: u32,
+}
+
+/// The addresses that master.cf and `inet_interfaces` ask for, of services that exist here.
+pub fn wanted(config: &Config, host: &Host) -> Result<Vec<Wanted>, StartError> {
+    let mut all = Vec::new();
+    let names = std::fs::read_to_string("/etc/services").unwrap_or_default();
+    for (position, service) in config.services().iter().enumerate() {
+        let Some(listen) = service.listen().filter(|_| service.command == "smtpd") else { continue };
+        let trouble = |why: String| StartError(format!("{}: service {}: {why}", service.place, service.name));
+        let port = listen.port_number(&names).ok_or_else(|| trouble(format!("unknown port {}", listen.port)))?;
+        let found = addresses(config, host, listen.host.as_deref(), port).map_err(trouble)?;
+        // The number of services is bounded by the size of a file.
+        all.extend(found.into_iter().map(|address| Wanted { address, service: position as u32 }));
+    }
+    Ok(all)
+}
+
+fn addresses(config: &Config, host: &Host, named: Option<&str>, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let main = config.main();
+    let protocols = main.list("inet_protocols");
+    let everything = protocols.iter().any(|p| p == "all");
+    let v4 = everything || protocols.iter().any(|p| p == "ipv4");
+    let v6 = (everything || protocols.iter().any(|p| p == "ipv6")) && host.interfaces.iter().any(|i| i.address.is_ipv6());
+    let wanted = |ip: &IpAddr| if ip.is_ipv4() { v4 } else { v6 };
+    let mut found = Vec::new();
+    let mut add = |ip: IpAddr| {
+        if wanted(&ip) && !found.contains(&SocketAddr::new(ip, port)) {
+            found.push(SocketAddr::new(ip, port));
+        }
+    };
+    let names = match named {
+        Some(name) => vec![name.to_owned()],
+        None => main.list("inet_interfaces"),
+    };
+    for name in &names {
+        match name.as_str() {
+            "all" => {
+                add(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                add(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+            }
+            "loopback-only" => {
+                add(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                add(IpAddr::V6(Ipv6Addr::LOCALHOST));
+            }
+            name => {
+                let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
+                match bare.parse::<IpAddr>() {
+                    Ok(ip) => add(ip),
+                    Err(_) => {
+                        let looked_up = std::net::ToSocketAddrs::to_socket_addrs(&(bare, port));
+                        for address in looked_up.map_err(|error| format!("cannot look up {bare}: {error}"))? {
+                            add(address.ip());
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+impl Listeners {
+    /// Opens what is wanted and not open yet; says what would not open. Sockets no longer wanted are closed by
+    /// [`Listeners::retain`], once the engine has let go of them.
+    pub fn open(&mut self, queue_directory: &Path, owner: (u32, u32), wanted: &[Wanted]) -> Result<(), StartError> {
+        if self.control.is_none() {
+            self.control = Some(control_socket(queue_directory, owner)?);
+        }
+        for Wanted { address, .. } in wanted {
+            if !self.inet.contains_key(address) {
+                let socket = bind(*address).map_err(|error| {
+                    StartError(format!("bind {} port {}: {error}", address.ip(), address.port()))
+                })?;
+                self.inet.insert(*address, socket);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies of the sockets in the order of [`yamabiko_ipc::boss::Order::Configure`].
+    pub fn copies(&self, wanted: &[Wanted]) -> io::Result<Vec<OwnedFd>> {
+        let inet = wanted.iter().filter_map(|w| self.inet.get(&w.address));
+        self.control.iter().chain(inet).map(|fd| fd.as_fd().try_clone_to_owned()).collect()
+    }
+
+    /// Closes the sockets that nobody wants any more.
+    pub fn retain(&mut self, wanted: &[Wanted]) {
+        self.inet.retain(|address, _| wanted.iter().any(|w| w.address == *address));
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Everybody may connect: who may do what is decided by the caller's user ID, which the kernel tells.
+fn control_socket(queue_directory: &Path, (uid, gid): (u32, u32)) -> Result<OwnedFd, StartError> {
+    let path = control::socket_path(queue_directory);
+    let trouble = |error: io::Error| StartError(format!("cannot listen on {}: {error}", path.display()));
+    // We hold the lock on the pid file, so a socket that is there is a dead one.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(trouble(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(trouble)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).map_err(trouble)?;
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(trouble)?;
+    }
+    listener.set_nonblocking(true).map_err(trouble)?;
+    Ok(listener.into())
+}

@@ -1,0 +1,454 @@
+//! The supervisor's life: start, serve wishes, reload, stop.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::process::{Child, ExitCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, User};
+use yamabiko_config::{Config, Host};
+use yamabiko_envelope::{Event, EventSink, Origin, Severity, Timestamp};
+use yamabiko_ipc::boss::{self, Order, Wish, WorkerUser};
+use yamabiko_log::{Destination, Logger, Setup, Target};
+
+use crate::children::Launcher;
+use crate::identity::Identity;
+use crate::layout::{Instance, PidFile, StartError, lay_out};
+use crate::listeners::{Listeners, Wanted, wanted};
+
+/// How long the engine may take to end its sessions before it is killed.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// A dead engine is started again, not more often than this.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// How long the engine may take to come up (a million messages take some seconds).
+const READY_WITHIN: Duration = Duration::from_secs(600);
+/// How long the last lines may take to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What to start and how.
+#[derive(Debug)]
+pub struct Start {
+    /// Which mail system.
+    pub instance: Instance,
+    /// Told `ok` or the reason why not, then closed: `postfix start` waits for it.
+    pub ready: Option<File>,
+    /// `start-fg`: stay in the session of the caller.
+    pub foreground: bool,
+    /// `-v`
+    pub verbose: u8,
+}
+
+/// Runs until the mail system is stopped.
+pub fn run(start: Start) -> ExitCode {
+    let Start { instance, mut ready, foreground, verbose } = start;
+    if !foreground {
+        // Fails only for a process group leader, which `postfix start` never makes us.
+        let _ = nix::unistd::setsid();
+    }
+    let tell = |ready: &mut Option<File>, text: &str| {
+        if let Some(mut file) = ready.take() {
+            let _ = file.write_all(text.as_bytes());
+        }
+    };
+    let mut supervisor = match Supervisor::new(instance, verbose) {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            tell(&mut ready, &error.0);
+            if foreground {
+                eprintln!("postfix/master: fatal: {error}");
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    match supervisor.bring_up() {
+        Ok(()) => tell(&mut ready, "ok"),
+        Err(error) => {
+            supervisor.say(Severity::Fatal, &error.0);
+            tell(&mut ready, &error.0);
+            if foreground {
+                eprintln!("postfix/master: fatal: {error}");
+            }
+            supervisor.kill_engine();
+            supervisor.logger.flush(LOG_PATIENCE);
+            return ExitCode::FAILURE;
+        }
+    }
+    let code = supervisor.serve();
+    supervisor.logger.flush(LOG_PATIENCE);
+    code
+}
+
+struct Engine {
+    process: Child,
+    socket: UnixStream,
+}
+
+struct Supervisor {
+    instance: Instance,
+    verbose: u8,
+    config: Arc<Config>,
+    identity: Identity,
+    launcher: Launcher,
+    listeners: Listeners,
+    /// In force; and, while a reload is under way, the one that is to be.
+    wanted: Vec<Wanted>,
+    pending: Option<(Arc<Config>, Vec<Wanted>)>,
+    engine: Option<Engine>,
+    workers: HashMap<u32, Child>,
+    signals: SignalFd,
+    logger: Arc<Logger>,
+    _pid: PidFile,
+    /// The time by which everything has to be gone.
+    stopping: Option<Instant>,
+    restart_at: Option<Instant>,
+}
+
+impl Supervisor {
+    fn new(instance: Instance, verbose: u8) -> Result<Self, StartError> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGUSR1] {
+            set.add(signal);
+        }
+        let own = |what: &str, error: &dyn std::fmt::Display| StartError(format!("cannot {what}: {error}"));
+        set.thread_block().map_err(|error| own("block signals", &error))?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&set, flags).map_err(|error| own("watch signals", &error))?;
+        let config = instance.load()?;
+        let identity = Identity::of(&config)?;
+        lay_out(&config, &identity)?;
+        let pid = PidFile::take(&PathBuf::from(config.main().text("queue_directory")))?;
+        let launcher = Launcher::new().map_err(|error| own("find my own program", &error))?;
+        let logger = open_log(&config)?;
+        Ok(Self {
+            instance,
+            verbose,
+            config,
+            identity,
+            launcher,
+            listeners: Listeners::default(),
+            wanted: Vec::new(),
+            pending: None,
+            engine: None,
+            workers: HashMap::new(),
+            signals,
+            logger,
+            _pid: pid,
+            stopping: None,
+            restart_at: None,
+        })
+    }
+
+    fn say(&self, severity: Severity, text: &str) {
+        let name: Arc<str> = self.config.main().text("syslog_name").into();
+        self.logger.emit(Event::text(Timestamp::now(), Origin::new(&name, "master"), severity, text));
+    }
+
+    fn named(&self, what: &str) -> String {
+        let directory = match &self.instance {
+            Instance::Directory(dir) => dir.display().to_string(),
+            Instance::Embedded(data) => format!("(embedded), data in {}", data.display()),
+        };
+        format!("{what} -- version {}, configuration {directory}", self.config.main().text("mail_version"))
+    }
+
+    /// Ports, engine, first configuration.
+    fn bring_up(&mut self) -> Result<(), StartError> {
+        let config = Arc::clone(&self.config);
+        let wanted = wanted(&config, &Host::of_this_machine("master"))?;
+        let queue = PathBuf::from(config.main().text("queue_directory"));
+        self.listeners.open(&queue, (self.identity.owner_uid, self.identity.owner_gid), &wanted)?;
+        self.wanted = wanted;
+        self.say(Severity::Info, &self.named("daemon started"));
+        self.start_engine()?;
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let Some(engine) = &self.engine else {
+                return Err(StartError("the engine ended while it came up; see the mail log".to_owned()));
+            };
+            let mut ready = [PollFd::new(engine.socket.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut ready, PollTimeout::from(500u16));
+            if ready[0].any() == Some(true) {
+                match boss::receive::<Wish>(&engine.socket) {
+                    Ok(Some((Wish::Ready, _))) => return Ok(()),
+                    Ok(Some((Wish::Refused(why), _))) => return Err(StartError(why)),
+                    Ok(Some((Wish::Worker { number, user }, _))) => self.start_worker(number, &user),
+                    Ok(None) | Err(_) => {
+                        self.reap();
+                        return Err(StartError("the engine ended while it came up; see the mail log".to_owned()));
+                    }
+                }
+            }
+            if Instant::now() > deadline {
+                return Err(StartError(format!("the engine did not come up within {} s", READY_WITHIN.as_secs())));
+            }
+        }
+    }
+
+    fn start_engine(&mut self) -> Result<(), StartError> {
+        let (process, socket) = self
+            .launcher
+            .engine(&self.identity)
+            .map_err(|error| StartError(format!("cannot start the engine: {error}")))?;
+        self.engine = Some(Engine { process, socket });
+        self.configure(&self.config, &self.wanted)
+    }
+
+    fn configure(&self, config: &Config, wanted: &[Wanted]) -> Result<(), StartError> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let (config_directory, data_directory) = match &self.instance {
+            Instance::Directory(dir) => (dir.display().to_string(), String::new()),
+            Instance::Embedded(data) => (String::new(), data.display().to_string()),
+        };
+        let listeners = wanted.iter().map(|w| w.service).collect();
+        let log = log_file(config).map_err(|error| StartError(format!("cannot open the mail log: {error}")))?;
+        let log_file = log.is_some();
+        let order = Order::Configure { config_directory, data_directory, listeners, log_file, verbose: self.verbose };
+        self.listeners
+            .copies(wanted)
+            .and_then(|sockets| boss::send(&engine.socket, &order, &log.into_iter().chain(sockets).collect::<Vec<_>>()))
+            .map_err(|error| StartError(format!("cannot hand the sockets to the engine: {error}")))
+    }
+
+    fn serve(&mut self) -> ExitCode {
+        loop {
+            let now = Instant::now();
+            if self.engine.is_none() && self.stopping.is_some() {
+                return ExitCode::SUCCESS;
+            }
+            if let Some(end) = self.stopping
+                && now >= end
+            {
+                self.say(Severity::Warning, "the engine did not stop in time and is killed; nothing accepted is lost");
+                self.kill_engine();
+                return ExitCode::SUCCESS;
+            }
+            if self.restart_at.is_some_and(|at| now >= at) && self.stopping.is_none() {
+                self.restart_at = None;
+                if let Err(error) = self.start_engine() {
+                    self.say(Severity::Error, &error.0);
+                    self.restart_at = Some(now + RESTART_PAUSE);
+                }
+            }
+            let (signalled, wished) = self.wait();
+            if signalled {
+                self.take_signals();
+            }
+            if wished {
+                self.take_wish();
+            }
+        }
+    }
+
+    fn wait(&self) -> (bool, bool) {
+        let next = [self.stopping, self.restart_at].into_iter().flatten().min();
+        let pause = next.map_or(Duration::from_secs(60), |at| at.saturating_duration_since(Instant::now()));
+        let timeout = PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        let signals = PollFd::new(self.signals.as_fd(), PollFlags::POLLIN);
+        match &self.engine {
+            Some(engine) => {
+                let mut fds = [signals, PollFd::new(engine.socket.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut fds, timeout);
+                (fds[0].any() == Some(true), fds[1].any() == Some(true))
+            }
+            None => {
+                let mut fds = [signals];
+                let _ = poll(&mut fds, timeout);
+                (fds[0].any() == Some(true), false)
+            }
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok()) {
+                Some(Signal::SIGHUP) => self.reload(),
+                Some(Signal::SIGUSR1) => {
+                    self.logger.reopen();
+                    match log_file(&self.config) {
+                        Ok(file) => self.order(&Order::ReopenLog, file),
+                        Err(error) => self.say(Severity::Error, &format!("cannot open the mail log: {error}")),
+                    }
+                }
+                Some(signal @ (Signal::SIGTERM | Signal::SIGINT)) => {
+                    if self.stopping.is_none() {
+                        self.say(Severity::Info, &format!("terminating on signal {}", signal as i32));
+                        self.order(&Order::Stop { within: STOP_WITHIN.as_secs() as u32 }, None);
+                        self.stopping = Some(Instant::now() + STOP_WITHIN + Duration::from_secs(1));
+                    }
+                }
+                _ => self.reap(),
+            }
+        }
+    }
+
+    fn order(&self, order: &Order, file: Option<OwnedFd>) {
+        if let Some(engine) = &self.engine
+            && let Err(error) = boss::send(&engine.socket, order, &file.into_iter().collect::<Vec<_>>())
+        {
+            self.say(Severity::Error, &format!("cannot reach the engine: {error}"));
+        }
+    }
+
+    /// A configuration that is wrong changes nothing: the old one stays in force, and the log says why.
+    fn reload(&mut self) {
+        let prepared = self.instance.load().and_then(|config| {
+            let wanted = wanted(&config, &Host::of_this_machine("master"))?;
+            let before = PathBuf::from(self.config.main().text("queue_directory"));
+            if PathBuf::from(config.main().text("queue_directory")) != before {
+                return Err(StartError("queue_directory changed: stop and start, a reload cannot move the queue".to_owned()));
+            }
+            lay_out(&config, &self.identity)?;
+            self.listeners.open(&before, (self.identity.owner_uid, self.identity.owner_gid), &wanted)?;
+            self.configure(&config, &wanted)?;
+            Ok((config, wanted))
+        });
+        match prepared {
+            Ok(pending) => self.pending = Some(pending),
+            Err(error) => {
+                self.say(Severity::Error, &format!("reload refused, the old configuration stays in force: {error}"));
+            }
+        }
+    }
+
+    /// The log as the new configuration wants it.
+    fn relog(&self) {
+        let setup = Setup::from_view(&self.config.main());
+        self.logger.reconfigure(setup.form, setup.style);
+        match Target::open(setup.destination) {
+            Ok(target) => self.logger.replace(vec![target]),
+            Err(error) => self.say(Severity::Error, &format!("cannot open the mail log: {error}")),
+        }
+    }
+
+    fn take_wish(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        match boss::receive::<Wish>(&engine.socket) {
+            Ok(Some((Wish::Ready, _))) => {
+                if let Some((config, wanted)) = self.pending.take() {
+                    self.config = config;
+                    self.relog();
+                    self.listeners.retain(&wanted);
+                    self.wanted = wanted;
+                    self.say(Severity::Info, &self.named("reload"));
+                }
+            }
+            Ok(Some((Wish::Refused(why), _))) => {
+                self.pending = None;
+                self.listeners.retain(&self.wanted);
+                self.say(Severity::Error, &format!("reload refused, the old configuration stays in force: {why}"));
+            }
+            Ok(Some((Wish::Worker { number, user }, _))) => self.start_worker(number, &user),
+            Ok(None) => self.reap(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted || error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                // What the engine says cannot be understood: it is broken or taken over. Either way a fresh one.
+                self.say(Severity::Error, &format!("the engine sent nonsense ({error}); it is started again"));
+                self.kill_engine();
+            }
+        }
+    }
+
+    fn start_worker(&mut self, number: u64, user: &WorkerUser) {
+        let started = self.ids_for(user).and_then(|ids| {
+            self.launcher.worker(ids).map_err(|error| format!("cannot start a worker: {error}"))
+        });
+        let (refused, sockets) = match started {
+            Ok((child, socket)) => {
+                self.workers.insert(child.id(), child);
+                (None, vec![socket])
+            }
+            Err(why) => (Some(why), Vec::new()),
+        };
+        if let Some(engine) = &self.engine
+            && let Err(error) = boss::send(&engine.socket, &Order::Worker { number, refused }, &sockets)
+        {
+            self.say(Severity::Error, &format!("cannot hand a worker to the engine: {error}"));
+        }
+    }
+
+    /// User, group and spool group for a worker; `None` when we cannot change IDs anyway. Never root.
+    fn ids_for(&self, user: &WorkerUser) -> Result<Option<(u32, u32, Option<u32>)>, String> {
+        if !self.identity.privileged {
+            return Ok(None);
+        }
+        let (uid, gid, spool) = match user {
+            WorkerUser::Login { name, spool_group } => {
+                let user = User::from_name(name).map_err(|error| format!("cannot look up user {name}: {error}"))?;
+                let user = user.ok_or_else(|| format!("unknown user: {name}"))?;
+                let spool = if *spool_group { self.spool_group() } else { None };
+                (user.uid.as_raw(), user.gid.as_raw(), spool)
+            }
+            WorkerUser::Virtual { uid, gid } => {
+                let least = self.config.main().int("virtual_minimum_uid").max(1);
+                if i64::from(*uid) < least {
+                    return Err(format!("user ID {uid} is below virtual_minimum_uid {least}"));
+                }
+                (*uid, *gid, None)
+            }
+        };
+        if uid == 0 || gid == 0 {
+            return Err(format!("will not act for user ID {uid} and group ID {gid}: root gets no mail of its own, alias it"));
+        }
+        Ok(Some((uid, gid, spool)))
+    }
+
+    /// The group of the mail spool where its members may make mailboxes and others may not.
+    fn spool_group(&self) -> Option<u32> {
+        let directory = self.config.main().text("mail_spool_directory");
+        let found = std::fs::metadata(directory).ok()?;
+        (found.mode() & 0o020 != 0 && found.mode() & 0o002 == 0 && found.gid() != 0).then(|| found.gid())
+    }
+
+    fn reap(&mut self) {
+        loop {
+            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(status) => {
+                    let Some(pid) = status.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok()) else { continue };
+                    self.workers.remove(&pid);
+                    if self.engine.as_ref().is_some_and(|engine| engine.process.id() == pid) {
+                        self.engine = None;
+                        if self.stopping.is_none() {
+                            self.say(Severity::Fatal, &format!("the engine (process {pid}) ended: {status:?}; it is started again"));
+                            self.restart_at = Some(Instant::now() + RESTART_PAUSE);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn kill_engine(&mut self) {
+        if let Some(engine) = &self.engine
+            && let Ok(pid) = i32::try_from(engine.process.id())
+        {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// The open log file in another hand, where the log is a file.
+fn log_file(config: &Config) -> io::Result<Option<OwnedFd>> {
+    match Setup::from_view(&config.main()).destination {
+        Destination::File(path) => {
+            let file = File::options().append(true).create(true).mode(0o600).open(path)?;
+            Ok(Some(file.into()))
+        }
+        Destination::Stdout | Destination::Syslog { .. } => Ok(None),
+    }
+}
+
+fn open_log(config: &Config) -> Result<Arc<Logger>, StartError> {
+    let setup = Setup::from_view(&config.main());
+    setup.start("master").map_err(|error| StartError(format!("cannot open the mail log: {error}")))
+}
