@@ -100,10 +100,8 @@ pub struct SubmitEnvelope {
     pub sender: String,
     /// Full name for a `From:` that has to be made.
     pub full_name: String,
-    /// Recipients in external form as given.
+    /// Recipients as given on the command line, and with `-t` those of the header.
     pub recipients: Vec<String>,
-    /// `-t`: take recipients from the header too.
-    pub extract_recipients: bool,
     /// `-V`
     pub envid: String,
     /// `-R`

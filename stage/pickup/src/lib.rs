@@ -1,1 +1,111 @@
-//! Local submissions: the maildrop file format, written by postdrop and read back trusting nothing.
+//! Local submissions: what `sendmail` hands in, over the control socket or as a file in `maildrop/`.
+//!
+//! * [`SubmitEnvelope`](yamabiko_ipc::control::SubmitEnvelope) is what a submitter says; [`submission`] makes of it what
+//!   cleanup takes, trusting nothing in it but what the kernel says of the submitter.
+//! * [`maildrop`] is the file form, written by `postdrop` when the engine is down.
+
+pub mod maildrop;
+
+use yamabiko_address::{path, unquote};
+use yamabiko_envelope::{Content, Envelope, QueueId, Recipient, RewriteContext, Source, Submission, Timestamp};
+use yamabiko_ipc::control::SubmitEnvelope;
+
+/// Why a submission cannot be taken: the submitter's mistake, in words for the submitter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit(pub String);
+
+/// More recipients than this in one submission are refused; the message is one line of memory each.
+const RECIPIENTS: usize = 1_000_000;
+
+/// What the engine knows about a submission beside what the submitter said.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// Its new name.
+    pub queue_id: QueueId,
+    /// Now.
+    pub now: Timestamp,
+    /// Who submitted it, from the kernel or the file's owner.
+    pub uid: u32,
+    /// `$myhostname`, for `Received:`
+    pub myhostname: &'a str,
+    /// `$mail_name`, for `Received:`
+    pub mail_name: &'a str,
+    /// The date of now as RFC 5322 writes it.
+    pub date: &'a str,
+}
+
+/// The submission as cleanup takes it.
+pub fn submission(said: SubmitEnvelope, content: Content, facts: &Facts<'_>) -> Result<Submission, Unfit> {
+    if said.recipients.is_empty() {
+        return Err(Unfit("no recipients".to_owned()));
+    }
+    if said.recipients.len() > RECIPIENTS {
+        return Err(Unfit(format!("more than {RECIPIENTS} recipients")));
+    }
+    let sender = if said.sender.is_empty() { String::new() } else { address(&said.sender) };
+    let mut envelope = Envelope::new(facts.queue_id, facts.now, sender);
+    envelope.envid = said.envid;
+    envelope.ret = said.ret;
+    envelope.body = said.body;
+    envelope.smtputf8 = said.smtputf8;
+    envelope.trace = said.trace;
+    envelope.verp = said.verp;
+    envelope.context = RewriteContext::Local;
+    envelope.size = content.len();
+    envelope.recipients = said
+        .recipients
+        .iter()
+        .map(|given| {
+            let given = address(given);
+            Recipient { original: given.clone(), address: given, notify: said.notify, ..Recipient::default() }
+        })
+        .collect();
+    let mut submission = Submission::new(envelope, content, Source::Local { uid: facts.uid });
+    submission.full_name = said.full_name;
+    submission.trace_fields = format!(
+        "Received: by {} ({}, from userid {})\n\tid {}; {}\n",
+        facts.myhostname, facts.mail_name, facts.uid, facts.queue_id, facts.date
+    )
+    .into_bytes();
+    Ok(submission)
+}
+
+/// A recipient or sender as people write them on a command line, to internal form.
+fn address(given: &str) -> String {
+    path::parse_address(given).unwrap_or_else(|_| unquote(given.trim()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_submission_gets_its_received_field() {
+        let facts = Facts {
+            queue_id: QueueId::new(1_795_280_034_000_000, 1),
+            now: Timestamp::from_seconds(1_795_280_034),
+            uid: 1000,
+            myhostname: "mx.example.jp",
+            mail_name: "Yamabiko",
+            date: "Sat, 21 Nov 2026 16:53:54 +0000 (UTC)",
+        };
+        let said = SubmitEnvelope {
+            sender: "me".into(),
+            recipients: vec!["Some One <one@example.jp>".into(), "two".into()],
+            ..SubmitEnvelope::default()
+        };
+        let submission = submission(said, Content::from(b"x\n".to_vec()), &facts).unwrap();
+        assert_eq!(submission.envelope.sender, "me");
+        assert_eq!(submission.envelope.recipients[0].address, "one@example.jp");
+        assert_eq!(submission.envelope.recipients[1].address, "two");
+        let received = String::from_utf8(submission.trace_fields).unwrap();
+        assert_eq!(
+            received,
+            format!(
+                "Received: by mx.example.jp (Yamabiko, from userid 1000)\n\tid {}; Sat, 21 Nov 2026 16:53:54 +0000 (UTC)\n",
+                facts.queue_id
+            )
+        );
+        assert!(super::submission(SubmitEnvelope::default(), Content::from(Vec::new()), &facts).is_err());
+    }
+}
