@@ -131,6 +131,8 @@ pub struct Outcome {
     pub connected: Option<Timestamp>,
     /// When it ended.
     pub ended: Timestamp,
+    /// It failed, and `soft_bounce` made it wait instead.
+    pub soft: bool,
 }
 
 /// The three things that can come of a delivery for a recipient.

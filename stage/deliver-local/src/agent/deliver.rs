@@ -4,6 +4,7 @@ use std::io;
 
 use yamabiko_address::domain::fold_case;
 use yamabiko_envelope::{Action, ContentReader, DeliveryRequest, DiagnosticType, Outcome, Result as Ended, Timestamp};
+use yamabiko_message::date::{self, Zone};
 use yamabiko_status::EnhancedStatus;
 
 use crate::job::Done;
@@ -76,6 +77,7 @@ pub(crate) fn outcome(
         connection_use: 1,
         connected: None,
         ended: now,
+        soft: false,
     }
 }
 
@@ -130,7 +132,5 @@ pub(crate) fn fields(request: &DeliveryRequest, original: Option<&str>, delivere
 /// The `From ` line of an mbox: `From sender  Sat Nov 21 16:53:54 2026`, the time in the local zone.
 pub(crate) fn from_line(sender: &str, at: Timestamp) -> String {
     let sender = if sender.is_empty() { "MAILER-DAEMON".into() } else { yamabiko_address::quote(sender) };
-    let seconds = i64::try_from(at.seconds()).unwrap_or(0);
-    let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    format!("From {sender}  {}", time.to_zoned(jiff::tz::TimeZone::system()).strftime("%a %b %e %H:%M:%S %Y"))
+    format!("From {sender}  {}", date::ctime(at.seconds(), &Zone::system()))
 }
