@@ -133,6 +133,8 @@ pub struct Outcome {
     pub ended: Timestamp,
     /// It failed, and `soft_bounce` made it wait instead.
     pub soft: bool,
+    /// Its line was written already: another agent, to which the recipient was passed, has spoken for itself.
+    pub logged: bool,
 }
 
 /// The three things that can come of a delivery for a recipient.

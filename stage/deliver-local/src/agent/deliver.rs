@@ -78,6 +78,7 @@ pub(crate) fn outcome(
         connected: None,
         ended: now,
         soft: false,
+        logged: false,
     }
 }
 
