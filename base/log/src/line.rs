@@ -80,7 +80,7 @@ pub(crate) fn external(address: &str) -> Cow<'_, str> {
     let local = address.rfind('@').map_or(address, |at| &address[..at]);
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&b);
     let dots = local.starts_with('.') || local.ends_with('.') || local.contains("..");
-    if local.bytes().all(plain) && !dots && !(local.is_empty() && !address.is_empty()) {
+    if local.bytes().all(plain) && !dots && (address.is_empty() || !local.is_empty()) {
         return Cow::Borrowed(address);
     }
     crate::quote::quote(address)

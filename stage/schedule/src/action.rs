@@ -1,0 +1,141 @@
+//! What the schedule and the engine say to each other.
+
+use std::sync::Arc;
+
+use yamabiko_envelope::QueueId;
+use yamabiko_status::EnhancedStatus;
+
+#[cfg(doc)]
+use crate::Schedule;
+
+/// Names one delivery in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId(pub(crate) u64);
+
+/// Where one recipient is to go, as the router said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Position in the envelope's recipients.
+    pub recipient: u32,
+    /// Name of the transport.
+    pub transport: Arc<str>,
+    /// Next hop as the delivery agent wants it.
+    pub nexthop: Arc<str>,
+    /// Name of the destination, for concurrency: see [`destination_name`].
+    pub destination: Arc<str>,
+}
+
+/// The name of a destination: the next hop in lower case; where the transport takes one recipient at a time
+/// ([`Schedule::one_recipient`]) that recipient's local part, without address extension, at the next hop.
+pub fn destination_name(nexthop: &str, local_part: Option<&str>) -> String {
+    match local_part {
+        Some(local) => format!("{local}@{nexthop}").to_lowercase(),
+        None => nexthop.to_lowercase(),
+    }
+}
+
+/// Something for a delivery agent to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// To be given back to [`Schedule::delivery_done`].
+    pub id: DeliveryId,
+    /// The message.
+    pub message: QueueId,
+    /// By which transport.
+    pub transport: Arc<str>,
+    /// Where to.
+    pub nexthop: Arc<str>,
+    /// For whom: positions in the envelope's recipients. Never empty.
+    pub recipients: Vec<u32>,
+    /// More mail waits for the same destination.
+    pub backlog: bool,
+}
+
+/// Recipients that need no attempt to be deferred. Postfix has the error(8) agent log these, with `relay=none`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deferral {
+    /// The message.
+    pub message: QueueId,
+    /// Positions in the envelope's recipients. Never empty.
+    pub recipients: Vec<u32>,
+    /// Enhanced status code, of class 4.
+    pub status: EnhancedStatus,
+    /// `delivery temporarily suspended: ...`, `mail transport unavailable`, `deferred transport`.
+    pub reason: Arc<str>,
+}
+
+/// What the engine is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read the message (the first time), route at most `limit` of its recipients that are still to be delivered and
+    /// were not handed in since it became active, and call [`Schedule::activated`].
+    Activate {
+        /// The message.
+        message: QueueId,
+        /// Recipients wanted, at least 1.
+        limit: usize,
+        /// False when it is active already and this is its next portion.
+        first: bool,
+    },
+    /// Start a delivery; report its end to [`Schedule::delivery_done`].
+    Deliver(Delivery),
+    /// Record that these recipients are deferred. No answer is expected.
+    Defer(Deferral),
+    /// Nothing of this message is in progress any more and the schedule has forgotten it: remove it from the queue,
+    /// return it, or call [`Schedule::message_deferred`].
+    Finished(QueueId),
+}
+
+/// What a delivery has shown about its destination and transport. What became of recipients is the engine's business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// The destination was there; perhaps it refused some or all recipients.
+    Answered,
+    /// The destination could not be reached, or refused to talk.
+    DestinationFailure {
+        /// Enhanced status code for mail that waits behind it.
+        status: EnhancedStatus,
+        /// The agent's reason, without `delivery temporarily suspended: `.
+        reason: String,
+    },
+    /// There is no such transport, or its process broke: 4.3.0 `mail transport unavailable`,
+    /// `unknown mail transport error`.
+    TransportFailure {
+        /// Enhanced status code for mail that waits for it.
+        status: EnhancedStatus,
+        /// Reason, as it is to be shown.
+        reason: String,
+    },
+    /// Nothing about either (the delivery was given up for reasons of our own).
+    Nothing,
+}
+
+/// Where a message is, as `mailq` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// New, not yet tried.
+    Incoming,
+    /// Being tried: `*`.
+    Active,
+    /// Waits for its next attempt.
+    Deferred,
+}
+
+/// How many there are, for metrics and for tests of limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that wait for their first attempt.
+    pub incoming: usize,
+    /// Messages that wait for another attempt.
+    pub deferred: usize,
+    /// Active messages.
+    pub active: usize,
+    /// Recipients of active messages in memory.
+    pub recipients: usize,
+    /// Deliveries in progress.
+    pub deliveries: usize,
+    /// Destinations known, dead ones included.
+    pub destinations: usize,
+    /// Destinations that are left alone for now.
+    pub dead_destinations: usize,
+}

@@ -1,0 +1,215 @@
+//! A destination and its concurrency window: Postfix's `qmgr_queue.c` in values.
+//!
+//! The window is how many deliveries may go there at once. Answers widen it, failures to reach the destination narrow
+//! it, and failures worth as many whole windows as `destination_concurrency_failed_cohort_limit` make it dead.
+
+use std::sync::Arc;
+
+use yamabiko_envelope::Timestamp;
+use yamabiko_status::EnhancedStatus;
+
+use crate::rotation::Rotation;
+use crate::settings::TransportSettings;
+
+/// Why something is left alone, and until when.
+#[derive(Clone, Debug)]
+pub(crate) struct Dead {
+    pub until: Timestamp,
+    pub status: EnhancedStatus,
+    pub reason: Arc<str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub name: Arc<str>,
+    pub transport: usize,
+    /// Deliveries that run.
+    pub busy: u32,
+    /// Slots reserved for peers that waited for one and now wait for the transport.
+    pub offered: u32,
+    /// Peers that wait for a slot.
+    pub waiting: Rotation,
+    /// Peers that exist.
+    pub peers: u32,
+    pub dead: Option<Dead>,
+    /// Pausing for `destination_rate_delay` until then.
+    pub paused: Option<Timestamp>,
+    window: u32,
+    success: f64,
+    failure: f64,
+    failed_cohorts: f64,
+}
+
+impl Destination {
+    pub(crate) fn new(name: Arc<str>, transport: usize, settings: &TransportSettings) -> Self {
+        Self {
+            name,
+            transport,
+            busy: 0,
+            offered: 0,
+            waiting: Rotation::new(),
+            peers: 0,
+            dead: None,
+            paused: None,
+            window: settings.initial_window(),
+            success: 0.0,
+            failure: 0.0,
+            failed_cohorts: 0.0,
+        }
+    }
+
+    /// One more delivery may go there.
+    pub(crate) fn has_room(&self) -> bool {
+        self.dead.is_none() && self.paused.is_none() && self.busy + self.offered < self.window
+    }
+
+    /// Nothing is known of it that is worth keeping.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.peers == 0 && self.busy == 0 && self.paused.is_none()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn window(&self) -> u32 {
+        self.window
+    }
+
+    /// New limits, after a reload.
+    pub(crate) fn reconfigure(&mut self, settings: &TransportSettings) {
+        if let Some(limit) = settings.window_limit() {
+            self.window = self.window.min(limit);
+        }
+    }
+
+    /// A delivery that still counts in `busy` got an answer, whatever the answer was.
+    pub(crate) fn succeeded(&mut self, settings: &TransportSettings) {
+        self.failed_cohorts = 0.0;
+        if self.dead.take().is_some() {
+            self.restart(settings);
+            return;
+        }
+        let limit = settings.window_limit();
+        // The window stays near what is used, or narrowing it would take effect too late.
+        let near = self.busy.saturating_add(settings.initial_window());
+        if limit.is_some_and(|limit| self.window >= limit) || self.window >= near {
+            return;
+        }
+        self.success += settings.positive_feedback.at(self.window);
+        while self.success + EPSILON >= 1.0 {
+            self.window += 1;
+            self.success -= 1.0;
+            self.failure = 0.0;
+        }
+        if let Some(limit) = limit {
+            self.window = self.window.min(limit);
+        }
+    }
+
+    /// A delivery could not reach the destination. True when that made it dead; the caller says for how long.
+    #[must_use]
+    pub(crate) fn failed(&mut self, settings: &TransportSettings) -> bool {
+        if self.dead.is_some() {
+            return false;
+        }
+        self.failed_cohorts += 1.0 / f64::from(self.window.max(1));
+        if settings.failed_cohort_limit > 0 && self.failed_cohorts + EPSILON >= f64::from(settings.failed_cohort_limit)
+        {
+            return true;
+        }
+        // Negative feedback takes effect at the start of its cycle, positive at the end.
+        self.failure -= settings.negative_feedback.at(self.window);
+        while self.failure < -EPSILON {
+            self.window = self.window.saturating_sub(1).max(1);
+            self.success = 0.0;
+            self.failure += 1.0;
+        }
+        false
+    }
+
+    /// Back from the almost grave: the best window is anyone's guess.
+    pub(crate) fn restart(&mut self, settings: &TransportSettings) {
+        self.dead = None;
+        self.window = if self.busy > 0 { self.busy } else { settings.initial_window() };
+        self.success = 0.0;
+        self.failure = 0.0;
+        self.failed_cohorts = 0.0;
+    }
+}
+
+/// Sums of fractions such as 1/3 are to reach 1.
+const EPSILON: f64 = 0.000_5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(negative: &str, positive: &str, cohorts: u32) -> TransportSettings {
+        TransportSettings {
+            negative_feedback: negative.parse().unwrap(),
+            positive_feedback: positive.parse().unwrap(),
+            failed_cohort_limit: cohorts,
+            ..TransportSettings::default()
+        }
+    }
+
+    /// `+` an answer, `-` a failure; all slots of the window busy; the window after each, 0 when dead.
+    fn trace(settings: &TransportSettings, steps: &str) -> Vec<u32> {
+        let mut destination = Destination::new("d".into(), 0, settings);
+        let mut windows = Vec::new();
+        for step in steps.chars() {
+            destination.busy = destination.window;
+            if step == '+' {
+                destination.succeeded(settings);
+            } else if destination.failed(settings) {
+                windows.push(0);
+                continue;
+            }
+            windows.push(destination.window());
+        }
+        windows
+    }
+
+    #[test]
+    fn windows() {
+        // Negative, positive, cohort limit, steps, windows.
+        type Case = (&'static str, &'static str, u32, &'static str, &'static [u32]);
+        const TABLE: &[Case] = &[
+            ("1", "1", 1, "+++", &[6, 7, 8]),
+            ("1", "1", 1, "++++++++++++++++", &[6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 20]),
+            // 1/5 + 1/4 + 1/3 + 1/2 of a cohort.
+            ("1", "1", 1, "----", &[4, 3, 2, 0]),
+            ("1", "1", 10, "-----", &[4, 3, 2, 1, 1]),
+            ("1", "1", 0, "------", &[4, 3, 2, 1, 1, 1]),
+            ("0", "1", 1, "-----", &[5, 5, 5, 5, 0]),
+            ("1/concurrency", "1/concurrency", 10, "-", &[4]),
+            ("1/concurrency", "1/concurrency", 10, "+++++++", &[5, 5, 5, 5, 6, 6, 6]),
+            ("1/8", "1/8", 10, "++++++++", &[5, 5, 5, 5, 5, 5, 5, 6]),
+            ("1/8", "1/8", 10, "--------", &[4, 4, 4, 4, 4, 4, 4, 4]),
+            // An answer forgives all failed cohorts.
+            ("1", "1", 1, "---+---", &[4, 3, 2, 3, 2, 1, 0]),
+        ];
+        for (negative, positive, cohorts, steps, windows) in TABLE {
+            let settings = settings(negative, positive, *cohorts);
+            assert_eq!(trace(&settings, steps), *windows, "{negative} {positive} {cohorts} {steps}");
+        }
+    }
+
+    #[test]
+    fn an_unused_window_does_not_grow() {
+        let settings = TransportSettings::default();
+        let mut destination = Destination::new("d".into(), 0, &settings);
+        destination.busy = 1;
+        (0..10).for_each(|_| destination.succeeded(&settings));
+        assert_eq!(destination.window(), 6);
+    }
+
+    #[test]
+    fn limits() {
+        let one = TransportSettings { destination_concurrency_limit: 2, ..TransportSettings::default() };
+        assert_eq!(Destination::new("d".into(), 0, &one).window(), 2);
+        let rate = std::time::Duration::from_secs(1);
+        let rate = TransportSettings { destination_rate_delay: rate, ..TransportSettings::default() };
+        assert_eq!(trace(&rate, "+++"), [1, 1, 1]);
+        let free = TransportSettings { destination_concurrency_limit: 0, ..TransportSettings::default() };
+        assert_eq!(trace(&free, &"+".repeat(100)).last(), Some(&105));
+    }
+}

@@ -1,0 +1,807 @@
+//! The state machine itself.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use yamabiko_envelope::{QueueId, Timestamp};
+use yamabiko_status::EnhancedStatus;
+
+use crate::action::{Action, Counts, Deferral, Delivery, DeliveryId, Feedback, Place, Route};
+use crate::destination::{Dead, Destination};
+use crate::rotation::Rotation;
+use crate::settings::{Settings, TransportSettings};
+use crate::slab::Slab;
+use crate::waiting::{Line, Taken, Waiting, site_hash};
+
+/// Recipients of one message that are routed at once (Postfix: `extra_recipient_limit`).
+const PORTION: usize = 1000;
+/// With so few left the next portion is asked for (Postfix: `recipient_refill_limit`).
+const REFILL: usize = 100;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A dead destination may be tried again.
+    Revive(u32),
+    /// A destination's rate delay is over.
+    Resume(u32),
+    /// A dead transport may be tried again.
+    RetryTransport(usize),
+    /// A transport's rate delay is over.
+    UnlockTransport(usize),
+}
+
+#[derive(Debug)]
+struct Transport {
+    name: Arc<str>,
+    settings: TransportSettings,
+    destinations: HashMap<Arc<str>, u32>,
+    /// Jobs with a peer that is ready.
+    jobs: Rotation,
+    busy: usize,
+    dead: Option<Dead>,
+    locked: bool,
+    /// It is in [`Schedule::ready`].
+    ready: bool,
+}
+
+impl Transport {
+    fn may_start(&self) -> bool {
+        let free = self.settings.process_limit == 0 || self.busy < self.settings.process_limit;
+        free && !self.locked && self.dead.is_none() && !self.jobs.is_empty()
+    }
+}
+
+/// The transport, or the destination of it, that cannot be tried.
+type ObstacleKey = (usize, Option<u32>);
+
+/// What becomes of an active message when nothing of it is in progress any more.
+#[derive(Debug)]
+enum Then {
+    Finish,
+    Forget,
+    /// It came back while deliveries of its former life were still running.
+    Wait {
+        due: Timestamp,
+        line: Line,
+        sites: Vec<u64>,
+    },
+}
+
+#[derive(Debug)]
+struct Message {
+    sender: u64,
+    flushed: bool,
+    was_deferred: bool,
+    /// The engine is reading or routing it.
+    activating: bool,
+    /// It has recipients that were not handed in yet.
+    more: bool,
+    /// Recipients in peers.
+    held: usize,
+    /// Deliveries in progress.
+    flying: usize,
+    /// By transport.
+    jobs: Vec<(usize, u32)>,
+    then: Then,
+}
+
+#[derive(Debug)]
+struct Job {
+    message: QueueId,
+    sender: u64,
+    /// By destination.
+    peers: HashMap<u32, u32>,
+    /// Peers that may be tried when it is this job's turn.
+    ready: VecDeque<u32>,
+    /// It is in its transport's rotation.
+    queued: bool,
+}
+
+#[derive(Debug)]
+struct Peer {
+    job: u32,
+    destination: u32,
+    nexthop: Arc<str>,
+    recipients: VecDeque<u32>,
+    standing: Standing,
+}
+
+/// Where a peer is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nowhere.
+    Loose,
+    /// In its job's `ready`: it will see whether its destination has room.
+    Ready,
+    /// The same, and a slot of its destination is reserved for it because it waited for one.
+    Offered,
+    /// In its destination's `waiting`: there was no room.
+    Waiting,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    message: QueueId,
+    destination: u32,
+    recipients: usize,
+}
+
+/// Who is tried next, where and when. See the head of the crate.
+#[derive(Debug)]
+pub struct Schedule {
+    settings: Settings,
+    waiting: Waiting,
+    active: HashMap<QueueId, Message>,
+    transports: Vec<Transport>,
+    transport_names: HashMap<Arc<str>, usize>,
+    destinations: Slab<Destination>,
+    jobs: Slab<Job>,
+    peers: Slab<Peer>,
+    in_flight: HashMap<DeliveryId, InFlight>,
+    last_delivery: u64,
+    /// Transports that may start a delivery, in turn.
+    ready: VecDeque<usize>,
+    timers: BTreeSet<(Timestamp, Timer)>,
+    outbox: VecDeque<Action>,
+    activating: usize,
+    active_deferred: usize,
+    recipients: usize,
+    dead_destinations: usize,
+    deferred_turn: bool,
+}
+
+impl Schedule {
+    /// An empty one.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            waiting: Waiting::new(),
+            active: HashMap::new(),
+            transports: Vec::new(),
+            transport_names: HashMap::new(),
+            destinations: Slab::new(),
+            jobs: Slab::new(),
+            peers: Slab::new(),
+            in_flight: HashMap::new(),
+            last_delivery: 0,
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            outbox: VecDeque::new(),
+            activating: 0,
+            active_deferred: 0,
+            recipients: 0,
+            dead_destinations: 0,
+            deferred_turn: false,
+        }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// New settings: they hold from the next decision on. Deliveries that run beyond a lowered limit are left to end.
+    pub fn reconfigure(&mut self, settings: Settings) {
+        self.settings = settings;
+        for transport in &mut self.transports {
+            transport.settings = self.settings.transport(&transport.name).clone();
+        }
+        for d in self.destinations.keys() {
+            let destination = &mut self.destinations[d];
+            destination.reconfigure(&self.transports[destination.transport].settings);
+            self.offer(d);
+        }
+        (0..self.transports.len()).for_each(|t| self.wake(t));
+    }
+
+    /// Whether the transport takes one recipient per delivery, so that each recipient is a destination.
+    pub fn one_recipient(&self, transport: &str) -> bool {
+        self.settings.transport(transport).destination_recipient_limit == 1
+    }
+
+    /// A new message. It is due at once.
+    pub fn message_arrived(&mut self, message: QueueId, now: Timestamp) {
+        self.wait(message, now, Line::Incoming, &[]);
+    }
+
+    /// A message to be tried (again) at `due`: after [`Action::Finished`], when it could not be read after
+    /// [`Action::Activate`], and for what a restart found in the queue. `sites` are the [`site_hash`]es of the domains
+    /// of its recipients, for [`Schedule::flush_site`].
+    pub fn message_deferred(&mut self, message: QueueId, due: Timestamp, sites: &[u64]) {
+        self.wait(message, due, Line::Deferred, sites);
+    }
+
+    fn wait(&mut self, id: QueueId, due: Timestamp, line: Line, sites: &[u64]) {
+        if !self.active.contains_key(&id) {
+            self.waiting.insert(id, due, line, sites);
+            return;
+        }
+        // Deliveries of it may still be running: two lives at once would deliver twice.
+        self.abandon(id, Then::Wait { due, line, sites: sites.to_vec() });
+    }
+
+    /// The message was deleted or held: nothing new is started for it, and it is never [`Action::Finished`]. Deliveries
+    /// in progress end as they will. False when it is not known.
+    pub fn remove(&mut self, message: QueueId) -> bool {
+        if self.active.contains_key(&message) {
+            self.abandon(message, Then::Forget);
+            return true;
+        }
+        self.waiting.remove(message).is_some()
+    }
+
+    fn abandon(&mut self, id: QueueId, then: Then) {
+        let Some(message) = self.active.get_mut(&id) else { return };
+        message.then = then;
+        message.more = false;
+        let taken = std::mem::take(&mut message.held);
+        let activating = std::mem::replace(&mut message.activating, false);
+        let jobs: Vec<u32> = message.jobs.iter().map(|(_, job)| *job).collect();
+        self.recipients -= taken;
+        self.activating -= usize::from(activating);
+        // Peers that stand somewhere are found empty when their turn comes.
+        for job in jobs {
+            let peers: Vec<u32> = self.jobs[job].peers.values().copied().collect();
+            for peer in peers {
+                self.peers[peer].recipients.clear();
+                self.drop_peer_if_done(peer);
+            }
+        }
+        self.outbox.retain(|action| !matches!(action, Action::Activate { message, .. } if *message == id));
+        self.finish_if_done(id);
+    }
+
+    /// `postqueue -f`: everything is due, nothing is dead, `defer_transports` is ignored this once.
+    pub fn flush_all(&mut self, now: Timestamp) {
+        self.revive_all();
+        self.waiting.flush_all(now);
+    }
+
+    /// `postqueue -i`: one message is due. False when it does not wait.
+    pub fn flush_message(&mut self, message: QueueId, now: Timestamp) -> bool {
+        self.revive_all();
+        self.waiting.flush(message, now)
+    }
+
+    /// `postqueue -s`, ETRN: deferred mail with a recipient at `domain` is due. Returns how many messages.
+    pub fn flush_site(&mut self, domain: &str, now: Timestamp) -> usize {
+        self.revive_all();
+        self.waiting.flush_site(site_hash(domain), now)
+    }
+
+    /// Forgets who is dead.
+    fn revive_all(&mut self) {
+        let timers: Vec<_> = self.timers.iter().copied().collect();
+        for (at, timer) in timers {
+            if matches!(timer, Timer::Revive(_) | Timer::RetryTransport(_)) {
+                self.timers.remove(&(at, timer));
+                self.fire(timer);
+            }
+        }
+    }
+
+    /// Where a message is; `None` when the schedule does not know it.
+    pub fn place(&self, message: QueueId) -> Option<Place> {
+        if self.active.contains_key(&message) {
+            return Some(Place::Active);
+        }
+        self.waiting.line_of(message).map(|line| match line {
+            Line::Incoming => Place::Incoming,
+            Line::Deferred => Place::Deferred,
+        })
+    }
+
+    /// How many there are.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            incoming: self.waiting.len(Line::Incoming),
+            deferred: self.waiting.len(Line::Deferred),
+            active: self.active.len(),
+            recipients: self.recipients,
+            deliveries: self.in_flight.len(),
+            destinations: self.destinations.len(),
+            dead_destinations: self.dead_destinations,
+        }
+    }
+
+    /// When to poll again if nothing else happens before. `None`: only when something happens.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let may = |line| if self.may_activate(line) { self.waiting.first_due(line) } else { None };
+        [timer, may(Line::Incoming), may(Line::Deferred)].into_iter().flatten().min()
+    }
+
+    /// The next thing to do; `None` when there is nothing until the next report or [`Schedule::next_deadline`].
+    pub fn poll(&mut self, now: Timestamp) -> Option<Action> {
+        while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, timer));
+            self.fire(timer);
+        }
+        loop {
+            if let Some(action) = self.outbox.pop_front() {
+                return Some(action);
+            }
+            let Some(t) = self.ready.pop_front() else { break };
+            self.transports[t].ready = false;
+            let delivery = self.start_delivery(t, now);
+            self.wake(t);
+            if let Some(delivery) = delivery {
+                return Some(Action::Deliver(delivery));
+            }
+        }
+        self.activate(now)
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Revive(d) => {
+                let destination = &mut self.destinations[d];
+                self.dead_destinations -= usize::from(destination.dead.is_some());
+                destination.restart(&self.transports[destination.transport].settings);
+                self.offer(d);
+                self.drop_destination_if_idle(d);
+            }
+            Timer::Resume(d) => {
+                self.destinations[d].paused = None;
+                self.offer(d);
+                self.drop_destination_if_idle(d);
+            }
+            Timer::RetryTransport(t) => {
+                self.transports[t].dead = None;
+                let destinations: Vec<u32> = self.transports[t].destinations.values().copied().collect();
+                destinations.into_iter().for_each(|d| self.offer(d));
+                self.wake(t);
+            }
+            Timer::UnlockTransport(t) => {
+                self.transports[t].locked = false;
+                self.wake(t);
+            }
+        }
+    }
+
+    // ---- activation
+
+    fn may_activate(&self, line: Line) -> bool {
+        let limit = self.settings.active_limit.max(1);
+        if self.active.len() >= limit || self.activating >= self.settings.activation_limit.max(1) {
+            return false;
+        }
+        // Old mail leaves a fifth of the places to new mail, which has not shown yet that it is trouble.
+        line == Line::Incoming || self.active_deferred < (limit - limit / 5)
+    }
+
+    /// New and deferred messages take turns.
+    fn activate(&mut self, now: Timestamp) -> Option<Action> {
+        let order =
+            if self.deferred_turn { [Line::Deferred, Line::Incoming] } else { [Line::Incoming, Line::Deferred] };
+        let taken = order
+            .into_iter()
+            .find_map(|line| if self.may_activate(line) { self.waiting.pop(line, now) } else { None })?;
+        let Taken { id, line, flushed } = taken;
+        self.deferred_turn = line == Line::Incoming;
+        let was_deferred = line == Line::Deferred;
+        self.active_deferred += usize::from(was_deferred);
+        self.activating += 1;
+        let message = Message {
+            sender: 0,
+            flushed,
+            was_deferred,
+            activating: true,
+            more: false,
+            held: 0,
+            flying: 0,
+            jobs: Vec::new(),
+            then: Then::Finish,
+        };
+        self.active.insert(id, message);
+        Some(Action::Activate { message: id, limit: self.portion(), first: true })
+    }
+
+    fn portion(&self) -> usize {
+        let left = self.settings.recipient_limit.saturating_sub(self.recipients);
+        left.min(PORTION).max(self.settings.recipient_minimum).max(1)
+    }
+
+    /// The answer to [`Action::Activate`]: where the recipients of this portion go, and whether there are `more`. A
+    /// message without any recipient left is finished at once. `sender` is the envelope sender, for fairness. Nothing
+    /// happens when the message was removed meanwhile.
+    pub fn activated(&mut self, message: QueueId, sender: &str, routes: Vec<Route>, more: bool) {
+        let Some(entry) = self.active.get_mut(&message).filter(|entry| entry.activating) else { return };
+        entry.activating = false;
+        entry.sender = site_hash(sender);
+        entry.more = more && !routes.is_empty();
+        let (sender, flushed) = (entry.sender, entry.flushed);
+        self.activating -= 1;
+        let mut deferrals: Vec<Deferral> = Vec::new();
+        let mut known: HashMap<ObstacleKey, usize> = HashMap::new();
+        let mut touched: Vec<u32> = Vec::new();
+        for route in routes {
+            match self.obstacle(&route, flushed) {
+                Some((key, status, reason)) => {
+                    let n = *known.entry(key).or_insert_with(|| {
+                        deferrals.push(Deferral { message, recipients: Vec::new(), status, reason });
+                        deferrals.len() - 1
+                    });
+                    // `n` is a position in `deferrals`, by the line above.
+                    deferrals[n].recipients.push(route.recipient);
+                }
+                None => {
+                    let peer = self.peer_for(message, sender, &route);
+                    self.peers[peer].recipients.push_back(route.recipient);
+                    self.recipients += 1;
+                    if let Some(entry) = self.active.get_mut(&message) {
+                        entry.held += 1;
+                    }
+                    if touched.last() != Some(&peer) {
+                        touched.push(peer);
+                    }
+                }
+            }
+        }
+        self.outbox.extend(deferrals.into_iter().map(Action::Defer));
+        touched.sort_unstable();
+        touched.dedup();
+        for peer in touched {
+            if self.peers[peer].standing == Standing::Loose {
+                self.ready_peer(peer, Standing::Ready);
+            }
+        }
+        self.finish_if_done(message);
+    }
+
+    /// Why a recipient cannot be tried now; the key is equal for recipients with the same reason.
+    fn obstacle(&self, route: &Route, flushed: bool) -> Option<(ObstacleKey, EnhancedStatus, Arc<str>)> {
+        let t = self.transport_names.get(&route.transport).copied();
+        if !flushed && self.settings.defer_transports.contains(&*route.transport) {
+            // A transport that was never used has no number yet; deferring does not give it one.
+            let key = (t.unwrap_or(usize::MAX), None);
+            return Some((key, EnhancedStatus::transient(3, 2), "deferred transport".into()));
+        }
+        let t = t?;
+        if let Some(dead) = &self.transports[t].dead {
+            return Some(((t, None), dead.status, Arc::clone(&dead.reason)));
+        }
+        let d = *self.transports[t].destinations.get(&route.destination)?;
+        let dead = self.destinations[d].dead.as_ref()?;
+        Some(((t, Some(d)), dead.status, Arc::clone(&dead.reason)))
+    }
+
+    fn peer_for(&mut self, message: QueueId, sender: u64, route: &Route) -> u32 {
+        let t = self.transport_for(&route.transport);
+        let d = self.destination_for(t, &route.destination);
+        let known = self.active.get(&message).and_then(|m| m.jobs.iter().find(|(owner, _)| *owner == t));
+        let job = match known {
+            Some((_, job)) => *job,
+            None => {
+                let (peers, ready) = (HashMap::new(), VecDeque::new());
+                let job = self.jobs.insert(Job { message, sender, peers, ready, queued: false });
+                if let Some(entry) = self.active.get_mut(&message) {
+                    entry.jobs.push((t, job));
+                }
+                job
+            }
+        };
+        if let Some(peer) = self.jobs[job].peers.get(&d) {
+            return *peer;
+        }
+        let nexthop = Arc::clone(&route.nexthop);
+        let peer = Peer { job, destination: d, nexthop, recipients: VecDeque::new(), standing: Standing::Loose };
+        let peer = self.peers.insert(peer);
+        self.jobs[job].peers.insert(d, peer);
+        self.destinations[d].peers += 1;
+        peer
+    }
+
+    fn transport_for(&mut self, name: &Arc<str>) -> usize {
+        if let Some(t) = self.transport_names.get(name) {
+            return *t;
+        }
+        self.transports.push(Transport {
+            name: Arc::clone(name),
+            settings: self.settings.transport(name).clone(),
+            destinations: HashMap::new(),
+            jobs: Rotation::new(),
+            busy: 0,
+            dead: None,
+            locked: false,
+            ready: false,
+        });
+        let t = self.transports.len() - 1;
+        self.transport_names.insert(Arc::clone(name), t);
+        t
+    }
+
+    fn destination_for(&mut self, t: usize, name: &Arc<str>) -> u32 {
+        let transport = &mut self.transports[t];
+        if let Some(d) = transport.destinations.get(name) {
+            return *d;
+        }
+        let d = self.destinations.insert(Destination::new(Arc::clone(name), t, &transport.settings));
+        transport.destinations.insert(Arc::clone(name), d);
+        d
+    }
+
+    // ---- turns
+
+    /// A peer with recipients goes to the end of its job's queue, its job into the transport's rotation.
+    fn ready_peer(&mut self, p: u32, standing: Standing) {
+        let peer = &mut self.peers[p];
+        peer.standing = standing;
+        let t = self.destinations[peer.destination].transport;
+        let job = &mut self.jobs[peer.job];
+        job.ready.push_back(p);
+        if !std::mem::replace(&mut job.queued, true) {
+            self.transports[t].jobs.push(job.sender, peer.job);
+        }
+        self.wake(t);
+    }
+
+    /// Reserves free slots of a destination for the peers that wait there, in turn.
+    fn offer(&mut self, d: u32) {
+        // Dropping a peer that has nothing left may drop its destination.
+        while self.destinations.get(d).is_some_and(Destination::has_room) {
+            let destination = &mut self.destinations[d];
+            let Some(p) = destination.waiting.pop() else { break };
+            if self.peers[p].recipients.is_empty() {
+                self.peers[p].standing = Standing::Loose;
+                self.drop_peer_if_done(p);
+            } else {
+                destination.offered += 1;
+                self.ready_peer(p, Standing::Offered);
+            }
+        }
+    }
+
+    fn wake(&mut self, t: usize) {
+        let transport = &mut self.transports[t];
+        if !transport.ready && transport.may_start() {
+            transport.ready = true;
+            self.ready.push_back(t);
+        }
+    }
+
+    /// One delivery of the transport's next job. `None` when none of the peers at hand can be tried.
+    fn start_delivery(&mut self, t: usize, now: Timestamp) -> Option<Delivery> {
+        while self.transports[t].may_start() {
+            let j = self.transports[t].jobs.pop()?;
+            let job = &mut self.jobs[j];
+            job.queued = false;
+            let Some(p) = job.ready.pop_front() else { continue };
+            let (id, sender) = (job.message, job.sender);
+            if !job.ready.is_empty() {
+                job.queued = true;
+                self.transports[t].jobs.push(sender, j);
+            }
+            let peer = &mut self.peers[p];
+            let d = peer.destination;
+            let destination = &mut self.destinations[d];
+            let offered = std::mem::replace(&mut peer.standing, Standing::Loose) == Standing::Offered;
+            destination.offered -= u32::from(offered);
+            if let Some(dead) = destination.dead.clone() {
+                self.defer_peer(p, &dead);
+                continue;
+            }
+            if peer.recipients.is_empty() {
+                self.drop_peer_if_done(p);
+                self.offer(d);
+                continue;
+            }
+            // Who comes later does not push in before those that wait.
+            if !destination.has_room() || (!offered && !destination.waiting.is_empty()) {
+                peer.standing = Standing::Waiting;
+                destination.waiting.push(sender, p);
+                self.offer(d);
+                continue;
+            }
+            let count = peer.recipients.len().min(self.transports[t].settings.slice());
+            let recipients: Vec<u32> = peer.recipients.drain(..count).collect();
+            let nexthop = Arc::clone(&peer.nexthop);
+            destination.busy += 1;
+            if peer.recipients.is_empty() {
+                self.drop_peer_if_done(p);
+            } else {
+                self.ready_peer(p, Standing::Ready);
+            }
+            return Some(self.launch(t, d, id, nexthop, recipients, now));
+        }
+        None
+    }
+
+    fn launch(
+        &mut self,
+        t: usize,
+        d: u32,
+        message: QueueId,
+        nexthop: Arc<str>,
+        recipients: Vec<u32>,
+        now: Timestamp,
+    ) -> Delivery {
+        let transport = &mut self.transports[t];
+        transport.busy += 1;
+        if !transport.settings.transport_rate_delay.is_zero() {
+            transport.locked = true;
+            self.timers.insert((now + transport.settings.transport_rate_delay, Timer::UnlockTransport(t)));
+        }
+        self.last_delivery += 1;
+        let id = DeliveryId(self.last_delivery);
+        self.in_flight.insert(id, InFlight { message, destination: d, recipients: recipients.len() });
+        if let Some(entry) = self.active.get_mut(&message) {
+            entry.held -= recipients.len();
+            entry.flying += 1;
+        }
+        self.refill(message);
+        let destination = &self.destinations[d];
+        // Its own peer and one in flight count for nothing here.
+        let backlog = destination.peers > 0;
+        Delivery { id, message, transport: Arc::clone(&self.transports[t].name), nexthop, recipients, backlog }
+    }
+
+    /// Asks for the next portion of a message's recipients when few are left.
+    fn refill(&mut self, id: QueueId) {
+        let limit = self.portion();
+        let Some(message) = self.active.get_mut(&id) else { return };
+        if message.more && !message.activating && message.held <= REFILL.min(limit / 2) {
+            message.activating = true;
+            message.more = false;
+            self.activating += 1;
+            self.outbox.push_back(Action::Activate { message: id, limit, first: false });
+        }
+    }
+
+    // ---- reports
+
+    /// A delivery has ended; the engine has recorded what became of each of its recipients. Unknown ones are ignored.
+    pub fn delivery_done(&mut self, delivery: DeliveryId, feedback: Feedback, now: Timestamp) {
+        let Some(InFlight { message, destination: d, recipients }) = self.in_flight.remove(&delivery) else { return };
+        let t = self.destinations[d].transport;
+        self.recipients -= recipients;
+        match feedback {
+            Feedback::Answered => {
+                if let Some(dead) = &self.destinations[d].dead {
+                    self.timers.remove(&(dead.until, Timer::Revive(d)));
+                    self.dead_destinations -= 1;
+                }
+                self.destinations[d].succeeded(&self.transports[t].settings);
+            }
+            Feedback::DestinationFailure { status, reason } => self.destination_failed(d, status, &reason, now),
+            Feedback::TransportFailure { status, reason } => self.transport_failed(t, status, &reason, now),
+            Feedback::Nothing => {}
+        }
+        self.destinations[d].busy -= 1;
+        self.transports[t].busy -= 1;
+        let pause = self.transports[t].settings.destination_rate_delay;
+        if !pause.is_zero() {
+            let until = now + pause;
+            if let Some(old) = self.destinations[d].paused.replace(until) {
+                self.timers.remove(&(old, Timer::Resume(d)));
+            }
+            self.timers.insert((until, Timer::Resume(d)));
+        }
+        if let Some(entry) = self.active.get_mut(&message) {
+            entry.flying -= 1;
+        }
+        self.offer(d);
+        self.wake(t);
+        self.finish_if_done(message);
+        self.drop_destination_if_idle(d);
+    }
+
+    fn destination_failed(&mut self, d: u32, status: EnhancedStatus, reason: &str, now: Timestamp) {
+        let destination = &mut self.destinations[d];
+        if !destination.failed(&self.transports[destination.transport].settings) {
+            return;
+        }
+        let reason = format!("delivery temporarily suspended: {reason}");
+        let dead = Dead { until: now + self.settings.minimal_backoff_time, status, reason: reason.into() };
+        destination.dead = Some(dead.clone());
+        self.dead_destinations += 1;
+        self.timers.insert((dead.until, Timer::Revive(d)));
+        // Peers that are ready are deferred when their turn comes.
+        self.defer_waiting(d, &dead);
+    }
+
+    /// All peers that wait for a slot of a destination are deferred.
+    fn defer_waiting(&mut self, d: u32, dead: &Dead) {
+        // Dropping the last peer may drop the destination.
+        while let Some(p) = self.destinations.get_mut(d).and_then(|destination| destination.waiting.pop()) {
+            self.peers[p].standing = Standing::Loose;
+            self.defer_peer(p, dead);
+        }
+    }
+
+    fn transport_failed(&mut self, t: usize, status: EnhancedStatus, reason: &str, now: Timestamp) {
+        if self.transports[t].dead.is_some() {
+            return;
+        }
+        let dead = Dead { until: now + self.settings.transport_retry_time, status, reason: reason.into() };
+        self.transports[t].dead = Some(dead.clone());
+        self.timers.insert((dead.until, Timer::RetryTransport(t)));
+        while let Some(j) = self.transports[t].jobs.pop() {
+            self.jobs[j].queued = false;
+            for p in std::mem::take(&mut self.jobs[j].ready) {
+                let peer = &mut self.peers[p];
+                let offered = std::mem::replace(&mut peer.standing, Standing::Loose) == Standing::Offered;
+                self.destinations[peer.destination].offered -= u32::from(offered);
+                self.defer_peer(p, &dead);
+            }
+        }
+        let destinations: Vec<u32> = self.transports[t].destinations.values().copied().collect();
+        for d in destinations {
+            self.defer_waiting(d, &dead);
+        }
+    }
+
+    /// All that a peer has left is deferred.
+    fn defer_peer(&mut self, p: u32, dead: &Dead) {
+        let recipients: Vec<u32> = std::mem::take(&mut self.peers[p].recipients).into();
+        let id = self.jobs[self.peers[p].job].message;
+        let count = recipients.len();
+        if count > 0 {
+            self.recipients -= count;
+            if let Some(entry) = self.active.get_mut(&id) {
+                entry.held -= count;
+            }
+            let Dead { status, reason, .. } = dead.clone();
+            self.outbox.push_back(Action::Defer(Deferral { message: id, recipients, status, reason }));
+        }
+        self.drop_peer_if_done(p);
+        if count > 0 {
+            self.refill(id);
+            self.finish_if_done(id);
+        }
+    }
+
+    // ---- ends
+
+    fn drop_peer_if_done(&mut self, p: u32) {
+        let Peer { job: j, destination: d, standing, ref recipients, .. } = self.peers[p];
+        if standing != Standing::Loose || !recipients.is_empty() {
+            return;
+        }
+        self.peers.remove(p);
+        let job = &mut self.jobs[j];
+        job.peers.remove(&d);
+        if job.peers.is_empty() {
+            let id = job.message;
+            self.jobs.remove(j);
+            if let Some(message) = self.active.get_mut(&id) {
+                message.jobs.retain(|(_, job)| *job != j);
+            }
+        }
+        self.destinations[d].peers -= 1;
+        self.drop_destination_if_idle(d);
+    }
+
+    fn drop_destination_if_idle(&mut self, d: u32) {
+        let Some(destination) = self.destinations.get(d).filter(|destination| destination.is_idle()) else { return };
+        if let Some(dead) = &destination.dead {
+            // A dead one is remembered, but not so many that memory suffers.
+            if self.dead_destinations <= self.settings.recipient_limit.saturating_mul(2) {
+                return;
+            }
+            self.timers.remove(&(dead.until, Timer::Revive(d)));
+            self.dead_destinations -= 1;
+        }
+        self.transports[destination.transport].destinations.remove(&destination.name);
+        self.destinations.remove(d);
+    }
+
+    fn finish_if_done(&mut self, id: QueueId) {
+        self.refill(id);
+        let Some(message) = self.active.get(&id) else { return };
+        if message.activating || message.held > 0 || message.flying > 0 {
+            return;
+        }
+        let Some(message) = self.active.remove(&id) else { return };
+        self.active_deferred -= usize::from(message.was_deferred);
+        match message.then {
+            Then::Finish => self.outbox.push_back(Action::Finished(id)),
+            Then::Forget => {}
+            Then::Wait { due, line, sites } => self.waiting.insert(id, due, line, &sites),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

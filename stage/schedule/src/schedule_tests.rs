@@ -1,0 +1,608 @@
+//! The schedule with a small engine around it and a clock that is a number.
+
+use super::*;
+use crate::destination_name;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+const REFUSED: EnhancedStatus = EnhancedStatus::transient(4, 1);
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn id(n: u64) -> QueueId {
+    QueueId::new(n, 1)
+}
+
+/// A message of the tests: its sender and where its recipients go (`transport:nexthop`), and which are settled.
+#[derive(Default)]
+struct Mail {
+    sender: String,
+    routes: Vec<String>,
+    settled: HashSet<u32>,
+    /// Recipients handed in since it became active.
+    handed: usize,
+    /// Of these, those that have come back.
+    resolved: HashSet<u32>,
+}
+
+struct World {
+    schedule: Schedule,
+    now: Timestamp,
+    mail: BTreeMap<QueueId, Mail>,
+    running: Vec<Delivery>,
+    deferrals: Vec<Deferral>,
+    finished: Vec<QueueId>,
+    /// Answer [`Action::Activate`] at once.
+    activates: bool,
+}
+
+impl World {
+    fn new(settings: Settings) -> Self {
+        Self {
+            schedule: Schedule::new(settings),
+            now: Timestamp::from_seconds(1_000_000),
+            mail: BTreeMap::new(),
+            running: vec![],
+            deferrals: vec![],
+            finished: vec![],
+            activates: true,
+        }
+    }
+
+    fn with(transport: TransportSettings) -> Self {
+        Self::new(Settings { default_transport: transport, ..Settings::default() })
+    }
+
+    fn arrive(&mut self, n: u64, sender: &str, routes: impl IntoIterator<Item = impl Into<String>>) {
+        let routes = routes.into_iter().map(Into::into).collect();
+        self.mail.insert(id(n), Mail { sender: sender.into(), routes, ..Mail::default() });
+        self.schedule.message_arrived(id(n), self.now);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+    }
+
+    /// Polls until nothing is left to do now. Returns the deliveries started.
+    fn run(&mut self) -> Vec<Delivery> {
+        let mut started = vec![];
+        while let Some(action) = self.schedule.poll(self.now) {
+            match action {
+                Action::Activate { message, limit, first } if self.activates => self.answer(message, limit, first),
+                Action::Activate { .. } => {}
+                Action::Deliver(delivery) => {
+                    self.running.push(delivery.clone());
+                    started.push(delivery);
+                }
+                Action::Defer(deferral) => {
+                    self.resolve(deferral.message, &deferral.recipients);
+                    self.deferrals.push(deferral);
+                }
+                Action::Finished(message) => self.finished.push(message),
+            }
+        }
+        started
+    }
+
+    fn answer(&mut self, message: QueueId, limit: usize, first: bool) {
+        assert!(limit > 0);
+        let mail = self.mail.get_mut(&message).unwrap();
+        if first {
+            mail.handed = 0;
+            mail.resolved.clear();
+        }
+        let open: Vec<u32> = (0..mail.routes.len() as u32).filter(|r| !mail.settled.contains(r)).collect();
+        let open: &[u32] = if first { &open } else { &open[mail.handed.min(open.len())..] };
+        let part = &open[..limit.min(open.len())];
+        let routes = part.iter().map(|r| route(*r, &mail.routes[*r as usize])).collect();
+        mail.handed += part.len();
+        let sender = mail.sender.clone();
+        self.schedule.activated(message, &sender, routes, part.len() < open.len());
+    }
+
+    fn resolve(&mut self, message: QueueId, recipients: &[u32]) {
+        let mail = self.mail.get_mut(&message).unwrap();
+        for r in recipients {
+            assert!(mail.resolved.insert(*r), "recipient {r} of {message} came back twice");
+        }
+    }
+
+    fn done(&mut self, delivery: &Delivery, feedback: Feedback) {
+        self.running.retain(|d| d.id != delivery.id);
+        self.resolve(delivery.message, &delivery.recipients);
+        self.schedule.delivery_done(delivery.id, feedback, self.now);
+    }
+
+    fn fail(&mut self, delivery: &Delivery) {
+        self.done(delivery, Feedback::DestinationFailure { status: REFUSED, reason: "connect to x: refused".into() });
+    }
+}
+
+fn route(recipient: u32, text: &str) -> Route {
+    let (transport, nexthop) = text.split_once(':').unwrap();
+    Route {
+        recipient,
+        transport: transport.into(),
+        nexthop: nexthop.into(),
+        destination: destination_name(nexthop, None).into(),
+    }
+}
+
+fn sizes(deliveries: &[Delivery]) -> Vec<usize> {
+    deliveries.iter().map(|d| d.recipients.len()).collect()
+}
+
+#[test]
+fn five_days_of_retrying() {
+    let settings = Settings { delay_warning_time: seconds(4 * 3600), ..Settings::default() };
+    let mut world = World::new(settings);
+    let arrival = world.now;
+    world.arrive(1, "a@b", ["smtp:remote.example"]);
+    let (mut attempts, mut warned) = (vec![], None);
+    loop {
+        for delivery in world.run() {
+            attempts.push(world.now.since(arrival).as_secs());
+            world.done(&delivery, Feedback::Answered);
+        }
+        world.run();
+        assert_eq!(world.finished.pop(), Some(id(1)));
+        let settings = world.schedule.settings();
+        if warned.is_none() && settings.warn_due(arrival, world.now) {
+            warned = Some(world.now.since(arrival).as_secs());
+        }
+        if settings.expired(arrival, world.now, false) {
+            break;
+        }
+        let due = settings.retry_at(arrival, world.now);
+        world.schedule.message_deferred(id(1), due, &[]);
+        assert_eq!(world.run().len(), 0);
+        assert_eq!(world.schedule.next_deadline(), Some(due));
+        world.now = due;
+    }
+    assert_eq!(attempts[..8], [0, 300, 600, 1200, 2400, 4800, 8800, 12_800]);
+    assert_eq!((attempts.len(), attempts.last()), (113, Some(&432_800)));
+    assert_eq!(warned, Some(16_800));
+    assert_eq!(world.schedule.counts(), Counts::default());
+}
+
+#[test]
+fn a_message_is_cut_into_slices_within_the_window() {
+    let mut world = World::with(TransportSettings { destination_recipient_limit: 3, ..TransportSettings::default() });
+    world.arrive(1, "a@b", vec!["smtp:x.example"; 20]);
+    let started = world.run();
+    assert_eq!(sizes(&started), [3; 5]);
+    assert!(started[0].backlog);
+    for delivery in started {
+        world.done(&delivery, Feedback::Answered);
+    }
+    let rest = world.run();
+    assert_eq!(sizes(&rest), [3, 2]);
+    assert!(!rest[1].backlog);
+    for delivery in rest {
+        world.done(&delivery, Feedback::Answered);
+    }
+    world.run();
+    assert_eq!(world.finished, [id(1)]);
+    assert_eq!(world.schedule.counts(), Counts::default());
+}
+
+#[test]
+fn a_dead_destination_defers_its_mail_and_comes_back() {
+    let mut world = World::with(TransportSettings::default());
+    (1..=10).for_each(|n| world.arrive(n, "a@b", ["smtp:x.example"]));
+    let started = world.run();
+    assert_eq!(started.len(), 5);
+    // Four failures are 1/5 + 1/4 + 1/3 + 1/2 of a cohort.
+    started[..4].iter().for_each(|d| world.fail(d));
+    assert!(world.run().is_empty());
+    assert_eq!(world.deferrals.len(), 5);
+    assert_eq!(&*world.deferrals[0].reason, "delivery temporarily suspended: connect to x: refused");
+    assert_eq!(world.deferrals[0].status, REFUSED);
+    assert_eq!(world.finished.len(), 9);
+    assert_eq!(world.schedule.counts().dead_destinations, 1);
+    // New mail does not try it, other mail is not disturbed.
+    world.arrive(11, "a@b", ["smtp:x.example", "smtp:y.example"]);
+    let started_now = world.run();
+    assert_eq!(started_now.len(), 1);
+    assert_eq!(&*started_now[0].nexthop, "y.example");
+    assert_eq!(world.deferrals.len(), 6);
+    world.fail(&started[4]);
+    world.done(&started_now[0], Feedback::Answered);
+    world.run();
+    // It costs nothing until its time has come.
+    assert_eq!(world.schedule.next_deadline(), Some(world.now + seconds(300)));
+    world.pass(seconds(300));
+    world.run();
+    assert_eq!(world.schedule.counts(), Counts::default());
+    world.arrive(12, "a@b", ["smtp:x.example"]);
+    assert_eq!(world.run().len(), 1);
+}
+
+#[test]
+fn a_late_answer_revives() {
+    let mut world = World::with(TransportSettings::default());
+    (1..=5).for_each(|n| world.arrive(n, "a@b", ["smtp:x.example"]));
+    let started = world.run();
+    started[..4].iter().for_each(|d| world.fail(d));
+    assert_eq!(world.schedule.counts().dead_destinations, 1);
+    world.done(&started[4], Feedback::Answered);
+    assert_eq!(world.schedule.counts().dead_destinations, 0);
+    world.run();
+    assert_eq!(world.schedule.next_deadline(), None);
+}
+
+#[test]
+fn flushing() {
+    let mut settings = Settings::default();
+    settings.defer_transports.insert("slow".into());
+    let mut world = World::new(settings);
+    world.arrive(1, "a@b", ["slow:x.example"]);
+    world.run();
+    assert_eq!(world.finished, [id(1)]);
+    assert_eq!(&*world.deferrals[0].reason, "deferred transport");
+    assert_eq!(world.deferrals[0].status, EnhancedStatus::transient(3, 2));
+    world.schedule.message_deferred(id(1), world.now + seconds(300), &[site_hash("X.example")]);
+    assert!(world.run().is_empty());
+    assert_eq!(world.schedule.flush_site("other.example", world.now), 0);
+    assert!(!world.schedule.flush_message(id(2), world.now));
+    assert_eq!(world.schedule.flush_site("x.EXAMPLE", world.now), 1);
+    let started = world.run();
+    assert_eq!(started.len(), 1);
+    world.done(&started[0], Feedback::Answered);
+    world.run();
+    for all in [true, false] {
+        world.schedule.message_deferred(id(1), world.now + seconds(300), &[]);
+        if all {
+            world.schedule.flush_all(world.now);
+        } else {
+            assert!(world.schedule.flush_message(id(1), world.now));
+        }
+        let started = world.run();
+        assert_eq!(started.len(), 1);
+        world.done(&started[0], Feedback::Answered);
+        world.run();
+    }
+}
+
+#[test]
+fn flushing_forgets_who_is_dead() {
+    let mut world = World::with(TransportSettings::default());
+    (1..=4).for_each(|n| world.arrive(n, "a@b", ["smtp:x.example"]));
+    world.run().iter().for_each(|d| world.fail(d));
+    world.run();
+    assert_eq!(world.schedule.counts().dead_destinations, 1);
+    world.schedule.flush_all(world.now);
+    world.arrive(9, "a@b", ["smtp:x.example"]);
+    assert_eq!(world.run().len(), 1);
+    assert_eq!(world.schedule.counts().dead_destinations, 0);
+}
+
+#[test]
+fn a_dead_transport() {
+    let mut world = World::with(TransportSettings { process_limit: 2, ..TransportSettings::default() });
+    (1..=30).for_each(|n| world.arrive(n, "a@b", [format!("smtp:{}.example", n % 3)]));
+    world.arrive(31, "a@b", ["other:x.example"]);
+    let started = world.run();
+    assert_eq!(started.len(), 3);
+    let smtp: Vec<_> = started.iter().filter(|d| &*d.transport == "smtp").collect();
+    let status = EnhancedStatus::transient(3, 0);
+    world.done(smtp[0], Feedback::TransportFailure { status, reason: "mail transport unavailable".into() });
+    world.run();
+    assert_eq!(world.deferrals.len(), 28);
+    assert!(world.deferrals.iter().all(|d| &*d.reason == "mail transport unavailable" && d.status == status));
+    world.arrive(32, "a@b", ["smtp:new.example"]);
+    world.run();
+    assert_eq!(world.deferrals.len(), 29);
+    world.done(smtp[1], Feedback::Answered);
+    world.run();
+    world.pass(seconds(59));
+    world.arrive(33, "a@b", ["smtp:new.example"]);
+    assert!(world.run().is_empty());
+    world.pass(seconds(1));
+    world.arrive(34, "a@b", ["smtp:new.example"]);
+    assert_eq!(world.run().len(), 1);
+}
+
+#[test]
+fn rate_delays() {
+    let per_destination = TransportSettings { destination_rate_delay: seconds(2), ..TransportSettings::default() };
+    let mut world = World::with(per_destination);
+    for n in 1..=3 {
+        world.arrive(n, "a@b", ["smtp:x.example"]);
+        world.arrive(n + 10, "a@b", ["smtp:y.example"]);
+    }
+    for round in 0..3 {
+        let started = world.run();
+        assert_eq!(started.len(), 2, "one per destination in round {round}");
+        world.pass(seconds(1));
+        started.iter().for_each(|d| world.done(d, Feedback::Answered));
+        assert!(world.run().is_empty());
+        // From the end of a delivery to the start of the next.
+        assert_eq!(world.schedule.next_deadline(), Some(world.now + seconds(2)));
+        world.pass(seconds(2));
+    }
+    world.run();
+    assert_eq!(world.schedule.counts(), Counts::default());
+
+    let per_transport = TransportSettings { transport_rate_delay: seconds(2), ..TransportSettings::default() };
+    let mut world = World::with(per_transport);
+    (1..=4).for_each(|n| world.arrive(n, "a@b", [format!("smtp:{n}.example")]));
+    for _ in 0..4 {
+        assert_eq!(world.run().len(), 1);
+        assert!(world.run().is_empty());
+        world.pass(seconds(2));
+    }
+    assert_eq!(world.running.len(), 4, "from start to start: none has ended");
+}
+
+#[test]
+fn a_big_message_lets_small_ones_pass() {
+    // Many destinations on few processes, and one destination.
+    for spread in [true, false] {
+        let mut world = World::with(TransportSettings {
+            process_limit: 4,
+            destination_recipient_limit: 2,
+            ..TransportSettings::default()
+        });
+        let big = (0..50_000).map(|n| if spread { format!("smtp:{n}.example") } else { "smtp:x.example".into() });
+        world.arrive(1, "list@b", big);
+        let mut running = world.run();
+        world.arrive(2, "list@b", ["smtp:x.example"]);
+        world.arrive(3, "person@b", ["smtp:x.example"]);
+        running.extend(world.run());
+        let mut started_after = BTreeMap::new();
+        for n in 0..40 {
+            let delivery = running.remove(0);
+            world.done(&delivery, Feedback::Answered);
+            running.extend(world.run());
+            for delivery in &running {
+                started_after.entry(delivery.message).or_insert(n);
+            }
+        }
+        assert!(started_after[&id(3)] <= 3, "{started_after:?}");
+        assert!(started_after[&id(2)] <= 6, "{started_after:?}");
+    }
+}
+
+#[test]
+fn senders_take_turns() {
+    let mut world = World::with(TransportSettings { process_limit: 1, ..TransportSettings::default() });
+    (1..=100).for_each(|n| world.arrive(n, "loud@b", [format!("smtp:{}.example", n % 7)]));
+    let mut running = world.run();
+    world.arrive(200, "quiet@b", ["smtp:1.example"]);
+    running.extend(world.run());
+    let mut order = vec![];
+    for _ in 0..4 {
+        let delivery = running.remove(0);
+        order.push(delivery.message);
+        world.done(&delivery, Feedback::Answered);
+        running.extend(world.run());
+    }
+    let turn = order.iter().position(|message| *message == id(200));
+    assert!(turn.is_some_and(|turn| turn <= 2), "{order:?}");
+}
+
+#[test]
+fn limits_of_what_is_active() {
+    let settings = Settings { active_limit: 10, activation_limit: 4, ..Settings::default() };
+    let mut world = World::new(settings);
+    world.activates = false;
+    for n in 1..=30 {
+        world.arrive(n, "a@b", ["smtp:x.example"]);
+        world.schedule.message_deferred(id(100 + n), world.now, &[]);
+    }
+    world.run();
+    assert_eq!(world.schedule.counts().active, 4, "being read");
+    let active = |world: &World, from: u64| {
+        (from..from + 30).filter(|n| world.schedule.place(id(*n)) == Some(Place::Active)).count()
+    };
+    assert_eq!((active(&world, 1), active(&world, 101)), (2, 2), "new and old in turn");
+    assert_eq!(world.schedule.next_deadline(), None);
+
+    let settings = Settings { active_limit: 10, ..Settings::default() };
+    let mut world = World::new(settings);
+    (1..=30).for_each(|n| world.schedule.message_deferred(id(100 + n), world.now, &[]));
+    world.activates = false;
+    world.run();
+    assert_eq!(active(&world, 101), 8, "old mail leaves places for new");
+    (1..=30).for_each(|n| world.arrive(n, "a@b", ["smtp:x.example"]));
+    world.run();
+    assert_eq!(active(&world, 1), 2);
+}
+
+#[test]
+fn recipients_come_in_portions() {
+    let mut world = World::with(TransportSettings { process_limit: 0, ..TransportSettings::default() });
+    world.arrive(1, "a@b", (0..5000).map(|n| format!("smtp:{n}.example")));
+    let mut total = 0;
+    let mut running = world.run();
+    while let Some(delivery) = running.pop() {
+        assert!(world.schedule.counts().recipients <= 5000);
+        total += delivery.recipients.len();
+        world.done(&delivery, Feedback::Answered);
+        running.extend(world.run());
+    }
+    assert_eq!((total, world.finished.len()), (5000, 1));
+}
+
+#[test]
+fn removed_while_active() {
+    let mut world = World::with(TransportSettings { destination_recipient_limit: 1, ..TransportSettings::default() });
+    world.arrive(1, "a@b", vec!["smtp:x.example"; 8]);
+    let started = world.run();
+    assert_eq!(started.len(), 5);
+    assert!(world.schedule.remove(id(1)));
+    // It comes back (postsuper -H) while five deliveries still run: they end first.
+    world.schedule.message_arrived(id(1), world.now);
+    assert!(world.run().is_empty());
+    assert_eq!(world.schedule.place(id(1)), Some(Place::Active));
+    for delivery in &started {
+        world.done(delivery, Feedback::Answered);
+        world.mail.get_mut(&id(1)).unwrap().settled.extend(&delivery.recipients);
+    }
+    let again = world.run();
+    assert_eq!(again.iter().map(|d| d.recipients[0]).collect::<Vec<_>>(), [5, 6, 7]);
+    assert!(world.schedule.remove(id(1)));
+    again.iter().for_each(|d| world.done(d, Feedback::Answered));
+    world.run();
+    assert_eq!(world.finished, []);
+    assert_eq!(world.schedule.counts(), Counts::default());
+    assert!(!world.schedule.remove(id(1)));
+    // Unreadable after Activate.
+    world.activates = false;
+    world.schedule.message_arrived(id(2), world.now);
+    world.run();
+    world.schedule.message_deferred(id(2), world.now + seconds(60), &[]);
+    assert_eq!(world.schedule.place(id(2)), Some(Place::Deferred));
+    assert_eq!(world.schedule.next_deadline(), Some(world.now + seconds(60)));
+}
+
+#[test]
+fn names_of_destinations() {
+    assert_eq!(destination_name("Example.JP", None), "example.jp");
+    assert_eq!(destination_name("mx.example.jp", Some("Bob")), "bob@mx.example.jp");
+    let mut settings = Settings::default();
+    let one = TransportSettings { destination_recipient_limit: 1, ..TransportSettings::default() };
+    settings.transports.insert("local".into(), one);
+    let schedule = Schedule::new(settings);
+    assert!(schedule.one_recipient("local") && !schedule.one_recipient("smtp"));
+}
+
+/// Random mail, outcomes, operators and reloads: no recipient lost, none twice, no limit exceeded, everything ends.
+#[test]
+fn a_random_world_keeps_its_promises() {
+    for seed in 1..=40 {
+        random_world(seed);
+    }
+}
+
+fn random_settings(random: &mut impl FnMut(u64) -> u64) -> Settings {
+    let mut settings = Settings {
+        active_limit: 1 + random(30) as usize,
+        activation_limit: 1 + random(5) as usize,
+        recipient_limit: 20 + random(200) as usize,
+        minimal_backoff_time: seconds(3),
+        transport_retry_time: seconds(2),
+        ..Settings::default()
+    };
+    for transport in ["smtp", "relay", "local"] {
+        let delay = |on: bool| if on { seconds(1) } else { Duration::ZERO };
+        settings.transports.insert(
+            transport.into(),
+            TransportSettings {
+                process_limit: random(6) as usize,
+                destination_concurrency_limit: random(4) as u32,
+                destination_recipient_limit: random(4) as usize,
+                initial_destination_concurrency: 1 + random(3) as u32,
+                failed_cohort_limit: random(3) as u32,
+                destination_rate_delay: delay(random(5) == 0),
+                transport_rate_delay: delay(random(7) == 0),
+                ..TransportSettings::default()
+            },
+        );
+    }
+    settings
+}
+
+fn check_limits(world: &World, settings: &Settings) {
+    let counts = world.schedule.counts();
+    assert!(counts.active <= settings.active_limit);
+    assert_eq!(counts.deliveries, world.running.len());
+    for (name, limits) in &settings.transports {
+        let mine: Vec<_> = world.running.iter().filter(|d| &*d.transport == name).collect();
+        assert!(limits.process_limit == 0 || mine.len() <= limits.process_limit, "{name}");
+        let mut busy: BTreeMap<&str, u32> = BTreeMap::new();
+        mine.iter().for_each(|d| *busy.entry(&d.nexthop).or_default() += 1);
+        let window = limits.window_limit().unwrap_or(u32::MAX);
+        assert!(busy.values().all(|n| *n <= window), "{name}");
+        assert!(mine.iter().all(|d| !d.recipients.is_empty() && d.recipients.len() <= limits.slice()), "{name}");
+    }
+}
+
+fn random_world(seed: u64) {
+    let mut state = seed;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let settings = random_settings(&mut random);
+    let mut world = World::new(settings.clone());
+    let (mut next, mut removed) = (1, HashSet::new());
+    for step in 0..1500 {
+        world.pass(Duration::from_millis(random(400)));
+        let arriving = step < 1000;
+        match random(12) {
+            0..=2 if arriving => {
+                let most = if random(10) == 0 { 150 } else { 5 };
+                let count = 1 + random(most);
+                let routes: Vec<String> = (0..count)
+                    .map(|_| format!("{}:{}.example", ["smtp", "relay", "local"][random(3) as usize], random(6)))
+                    .collect();
+                world.arrive(next, ["a@b", "b@b", ""][random(3) as usize], routes);
+                next += 1;
+            }
+            3 if arriving && random(8) == 0 => {
+                let victim = id(1 + random(next));
+                if world.schedule.remove(victim) {
+                    removed.insert(victim);
+                }
+            }
+            4 if random(40) == 0 => world.schedule.flush_all(world.now),
+            5 if random(20) == 0 => world.schedule.reconfigure(settings.clone()),
+            _ if !world.running.is_empty() => {
+                let delivery = world.running[random(world.running.len() as u64) as usize].clone();
+                let feedback = match random(if arriving { 10 } else { 100 }) {
+                    0 | 1 => Feedback::DestinationFailure { status: REFUSED, reason: "x".into() },
+                    2 if random(4) == 0 => Feedback::TransportFailure { status: REFUSED, reason: "y".into() },
+                    3 => Feedback::Nothing,
+                    _ => Feedback::Answered,
+                };
+                world.done(&delivery, feedback.clone());
+                if matches!(feedback, Feedback::Answered) {
+                    let mail = world.mail.get_mut(&delivery.message).unwrap();
+                    mail.settled.extend(delivery.recipients.iter().filter(|_| random(4) > 0));
+                }
+            }
+            _ => {}
+        }
+        step_world(&mut world, &settings, &removed);
+    }
+    // Time goes on, everything gets an answer: all of it has to end.
+    for _ in 0..20_000 {
+        while let Some(delivery) = world.running.first().cloned() {
+            world.done(&delivery, Feedback::Answered);
+            world.mail.get_mut(&delivery.message).unwrap().settled.extend(&delivery.recipients);
+        }
+        step_world(&mut world, &settings, &removed);
+        if world.running.is_empty() {
+            match world.schedule.next_deadline() {
+                Some(at) => world.now = world.now.max(at),
+                None => break,
+            }
+        }
+    }
+    assert_eq!(world.schedule.counts(), Counts::default(), "seed {seed}");
+    for (message, mail) in world.mail {
+        let all = mail.settled.len() == mail.routes.len();
+        assert!(all || removed.contains(&message), "seed {seed}: {message} is not settled");
+    }
+    assert!(world.schedule.timers.is_empty() && world.schedule.peers.len() == 0 && world.schedule.jobs.len() == 0);
+}
+
+fn step_world(world: &mut World, settings: &Settings, removed: &HashSet<QueueId>) {
+    world.run();
+    check_limits(world, settings);
+    for message in std::mem::take(&mut world.finished) {
+        assert!(!removed.contains(&message));
+        let mail = &world.mail[&message];
+        assert_eq!(mail.resolved.len(), mail.handed, "{message} finished with recipients in progress");
+        if mail.settled.len() < mail.routes.len() {
+            let due = world.now + Duration::from_millis(500);
+            world.schedule.message_deferred(message, due, &[]);
+        }
+    }
+    // What was deferred at once may be due at once as well.
+    world.run();
+}
