@@ -13,8 +13,11 @@
 //! [`Table::is_remote`] is true answer from a socket with blocking calls: who runs an event loop asks them from a
 //! thread that may block.
 
+pub mod berkeley;
 mod braces;
 mod cdb;
+#[cfg(test)]
+mod file_tests;
 mod lines;
 mod maps;
 #[cfg(test)]
@@ -23,6 +26,8 @@ pub mod matchlist;
 mod net;
 mod set;
 pub mod text;
+#[cfg(test)]
+mod text_tests;
 mod types;
 
 pub use braces::{Braced, braced, split_list};

@@ -28,13 +28,6 @@ pub(crate) fn is_blank(byte: u8) -> bool {
 }
 
 /// Without blanks at both ends.
-pub(crate) fn trim(text: &[u8]) -> &[u8] {
-    let start = text.iter().position(|&byte| !is_blank(byte)).unwrap_or(text.len());
-    let end = text.iter().rposition(|&byte| !is_blank(byte)).map_or(start, |at| at + 1);
-    text.get(start..end).unwrap_or_default()
-}
-
-/// [`trim`] for text.
 pub(crate) fn trim_str(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_ascii() && is_blank(c as u8))
 }

@@ -42,17 +42,18 @@ impl Network {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (&*inner, None),
         };
-        let (address, prefix) = match (address_text.parse::<IpAddr>(), prefix_text) {
-            (Ok(address), None) => (address, bits(address).1),
-            (Ok(address), Some(digits)) => {
-                let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-                match digits.parse::<u8>() {
-                    Ok(prefix) if plain && prefix <= bits(address).1 => (address, prefix),
-                    _ => return Err(format!("bad net/mask pattern: \"{inner}\"")),
-                }
-            }
-            (Err(_), Some(_)) => return Err(format!("bad net/mask pattern: \"{inner}\"")),
-            (Err(_), None) => return Err(format!("bad address pattern: \"{inner}\"")),
+        let Some(mask_text) = prefix_text else {
+            let address: IpAddr = address_text.parse().map_err(|_| format!("bad address pattern: \"{inner}\""))?;
+            return Ok(Self { address, prefix: bits(address).1 });
+        };
+        if mask_text.is_empty() || !mask_text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(format!("bad mask value in \"{inner}\""));
+        }
+        let Ok(address) = address_text.parse::<IpAddr>() else {
+            return Err(format!("bad network value in \"{inner}\""));
+        };
+        let Some(prefix) = mask_text.parse::<u8>().ok().filter(|&prefix| prefix <= bits(address).1) else {
+            return Err(format!("bad mask length in \"{inner}\""));
         };
         let (value, _) = bits(address);
         if value & !mask(prefix) != 0 {
@@ -68,6 +69,11 @@ impl Network {
             ));
         }
         Ok(Self { address, prefix })
+    }
+
+    /// The address is of the same family, and not in the network.
+    pub fn excludes(&self, address: IpAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4() && !self.contains(address)
     }
 
     /// The address is in the network.
@@ -108,8 +114,8 @@ mod tests {
                 "192.0.2.128/24",
                 "non-null host address bits in \"192.0.2.128/24\", perhaps you should use \"192.0.2.0/24\" instead",
             ),
-            ("192.0.2.0/33", "bad net/mask pattern: \"192.0.2.0/33\""),
-            ("192.0.2.0/+3", "bad net/mask pattern: \"192.0.2.0/+3\""),
+            ("192.0.2.0/33", "bad mask length in \"192.0.2.0/33\""),
+            ("192.0.2.0/+3", "bad mask value in \"192.0.2.0/+3\""),
             ("192.0.2", "bad address pattern: \"192.0.2\""),
             ("[::1", "missing ']' character after \"[::1\""),
         ] {

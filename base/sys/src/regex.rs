@@ -70,8 +70,13 @@ impl Regex {
         }
         // SAFETY: regcomp succeeded, so it is initialised; the cast keeps the allocation.
         let compiled = unsafe { Box::from_raw(Box::into_raw(compiled).cast::<libc::regex_t>()) };
-        let groups = if flags.groups { group_count(pattern.as_bytes(), flags.extended) } else { 0 };
+        let groups = if flags.groups { group_count(&compiled) } else { 0 };
         Ok(Self { compiled, groups })
+    }
+
+    /// Number of parenthesised groups; 0 when compiled without groups.
+    pub fn group_count(&self) -> usize {
+        self.groups
     }
 
     /// Whether it matches anywhere in `subject` (up to a null byte). An error means the C library ran out of memory.
@@ -126,10 +131,24 @@ fn nesting(pattern: &[u8]) -> usize {
     deepest
 }
 
-/// Upper bound for the number of groups: parentheses in the pattern.
-fn group_count(pattern: &[u8], extended: bool) -> usize {
-    let _ = extended;
-    pattern.iter().filter(|&&byte| byte == b'(').count().min(255)
+/// glibc's `regex_t` up to `re_nsub`, which the libc crate keeps private.
+#[repr(C)]
+struct Layout {
+    buffer: *mut libc::c_void,
+    allocated: libc::size_t,
+    used: libc::size_t,
+    syntax: libc::c_ulong,
+    fastmap: *mut libc::c_char,
+    translate: *mut libc::c_char,
+    nsub: libc::size_t,
+}
+
+const _: () = assert!(size_of::<Layout>() <= size_of::<libc::regex_t>() && cfg!(target_env = "gnu"));
+
+/// The number of parenthesised groups, as the C library counted them.
+fn group_count(compiled: &libc::regex_t) -> usize {
+    // SAFETY: glibc's regex_t begins with these members (its ABI is fixed), and is at least as large, as asserted.
+    unsafe { (*std::ptr::from_ref(compiled).cast::<Layout>()).nsub }
 }
 
 #[cfg(test)]
@@ -142,7 +161,7 @@ mod tests {
     fn matches_and_groups() {
         let regex = Regex::new("^user([0-9]+)(x)?@(.*)$", PLAIN).unwrap();
         let groups = regex.groups("USER12@dom.test").unwrap().unwrap();
-        assert_eq!(groups[..4], [Some((0, 15)), Some((4, 6)), None, Some((7, 15))]);
+        assert_eq!(groups, [Some((0, 15)), Some((4, 6)), None, Some((7, 15))]);
         assert_eq!(regex.groups("x").unwrap(), None);
         assert!(regex.is_match("user1@").unwrap());
         assert!(!Regex::new("a", Flags { ignore_case: false, ..PLAIN }).unwrap().is_match("A").unwrap());

@@ -1,4 +1,4 @@
-//! `hash:`, `btree:`, `cdb:` and `texthash:`: pairs in a text file, with or without an index made by `postmap`.
+//! `hash:`, `btree:`, `cdb:`, `lmdb:` and `texthash:`: pairs in a text file, with or without an index made by `postmap`.
 //!
 //! `hash:x` and `btree:x` mean "the indexed form of the text file x": our index is `x.cdb`. An index that is not older
 //! than its text answers; a text that is newer is read into memory instead (and said so), so a change is never missed;
@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use super::Opening;
 use super::file::{Content, FileTable, Keys, Loaded, Stamp, read_text, words};
+use super::lmdb::LmdbContent;
+use crate::berkeley;
 use crate::cdb::CdbReader;
 use crate::set::{Format, OpenError, Options};
 use crate::text::{self, Entry};
@@ -22,6 +24,8 @@ pub(crate) enum Index {
     Db,
     /// cdb.
     Cdb,
+    /// lmdb.
+    Lmdb,
     /// texthash: none.
     None,
 }
@@ -47,22 +51,30 @@ fn load(options: &Options, kind: &str, path: &Path, format: Format, index: Index
             .map_err(|error| OpenError(format!("open database {}: {}", path.display(), words(&error))))?;
         return Ok(Loaded { content, files: vec![text] });
     }
-    let cdb_path = with_suffix(path, ".cdb");
-    let cdb = (cdb_path.clone(), Stamp::of(&cdb_path));
-    let open_cdb = || {
-        let open = (options.open_file)(&cdb_path).and_then(CdbReader::new);
-        open.map_err(|error| OpenError(format!("open database {}: {}", cdb_path.display(), words(&error))))
+    let index_path = with_suffix(path, if index == Index::Lmdb { ".lmdb" } else { ".cdb" });
+    let made = (index_path.clone(), Stamp::of(&index_path));
+    // Postfix's own index: asked for only where there is nothing better.
+    let db_path = with_suffix(path, ".db");
+    let db_stamp = if index == Index::Db && text.1.is_none() && made.1.is_none() { Stamp::of(&db_path) } else { None };
+    let db = (db_path, db_stamp);
+    let open_index = || -> Result<Box<dyn Content>, OpenError> {
+        let failed = |why: String| OpenError(format!("open database {}: {why}", index_path.display()));
+        if index == Index::Lmdb {
+            return Ok(Box::new(LmdbContent::open(&index_path).map_err(failed)?));
+        }
+        let open = (options.open_file)(&index_path).and_then(CdbReader::new);
+        Ok(Box::new(CdbContent(open.map_err(|error| failed(words(&error)))?)))
     };
-    let content: Box<dyn Content> = match (&text.1, &cdb.1) {
-        (Some(text), Some(cdb)) if cdb.at_least_as_new_as(text) => Box::new(CdbContent(open_cdb()?)),
-        (None, Some(_)) => Box::new(CdbContent(open_cdb()?)),
+    let content: Box<dyn Content> = match (&text.1, &made.1) {
+        (Some(text), Some(made)) if made.at_least_as_new_as(text) => open_index()?,
+        (None, Some(_)) => open_index()?,
         (Some(_), stale) => match read_keyed_text(options, path, format, index) {
             Ok(content) => {
                 let why = if stale.is_some() { "is newer than its index" } else { "has no index" };
                 options.info(format!(
                     "{kind}:{0} {why} {1}: indexed anew in memory; \"{2} {kind}:{0}\" writes the index",
                     path.display(),
-                    cdb_path.display(),
+                    index_path.display(),
                     if format == Format::Alias { "postalias" } else { "postmap" },
                 ));
                 content
@@ -70,20 +82,47 @@ fn load(options: &Options, kind: &str, path: &Path, format: Format, index: Index
             Err(error) if stale.is_some() => {
                 options.warn(format!(
                     "database {} is older than source file {}, which cannot be read: {}",
-                    cdb_path.display(),
+                    index_path.display(),
                     path.display(),
                     words(&error)
                 ));
-                Box::new(CdbContent(open_cdb()?))
+                open_index()?
             }
             Err(error) => return Err(OpenError(format!("open {}: {}", path.display(), words(&error)))),
         },
+        (None, None) if db.1.is_some() => Box::new(read_berkeley(options, kind, path, &db.0)?),
         (None, None) => {
-            let shown = with_suffix(path, if index == Index::Cdb { ".cdb" } else { ".db" });
+            let shown = with_suffix(
+                path,
+                match index {
+                    Index::Cdb => ".cdb",
+                    Index::Lmdb => ".lmdb",
+                    Index::Db | Index::None => ".db",
+                },
+            );
             return Err(OpenError(format!("open database {}: No such file or directory", shown.display())));
         }
     };
-    Ok(Loaded { content, files: vec![text, cdb] })
+    let mut files = vec![text, made];
+    if db.1.is_some() {
+        files.push(db);
+    }
+    Ok(Loaded { content, files })
+}
+
+/// A Berkeley DB file in memory, when neither the text it was made from nor our index is there.
+fn read_berkeley(options: &Options, kind: &str, path: &Path, db: &Path) -> Result<TextContent, OpenError> {
+    let failed = |why: String| OpenError(format!("open database {}: {why}", db.display()));
+    let bytes = read_text(options, db).map_err(|error| failed(words(&error)))?;
+    let pairs = berkeley::read(&bytes).map_err(failed)?;
+    options.warn(format!(
+        "{kind}:{0} is read from the Berkeley DB file {1} because its source {0} is gone; \"postmap {kind}:{0}\" cannot \
+         rebuild it without",
+        path.display(),
+        db.display()
+    ));
+    let pairs = pairs.into_iter().map(|(key, value)| (to_text(key).into(), (to_text(value).into(), 0))).collect();
+    Ok(TextContent { path: db.to_owned(), pairs })
 }
 
 /// A cdb file as table content.
@@ -113,7 +152,7 @@ pub(crate) fn to_text(mut bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// A text table in memory.
+/// A text table (or a Berkeley DB file, with lines 0) in memory.
 struct TextContent {
     path: PathBuf,
     pairs: HashMap<Box<str>, (Box<str>, u32)>,
@@ -148,7 +187,8 @@ impl Content for TextContent {
     }
 
     fn line_of(&self, key: &str) -> Option<(PathBuf, u32)> {
-        self.pairs.get(key).map(|(_, line)| (self.path.clone(), *line))
+        // Line 0: it does not come from a text.
+        self.pairs.get(key).filter(|(_, line)| *line > 0).map(|(_, line)| (self.path.clone(), *line))
     }
 
     fn entries(&self) -> Option<Result<Vec<(String, String)>, String>> {

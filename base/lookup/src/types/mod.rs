@@ -1,9 +1,14 @@
 //! The types of tables, a file per type.
 
+mod cidr;
+mod expression;
 pub(crate) mod file;
 mod fixed;
 mod inline;
 mod keyed;
+mod lmdb;
+mod replace;
+mod rules;
 
 use std::sync::Arc;
 
@@ -42,7 +47,11 @@ pub(crate) fn open(opening: &Opening<'_>) -> Result<Arc<dyn Table>, OpenError> {
         "proxy" => opening.open(name),
         "hash" | "btree" => keyed::open(opening, kind, name, keyed::Index::Db),
         "cdb" => keyed::open(opening, kind, name, keyed::Index::Cdb),
+        "lmdb" => keyed::open(opening, kind, name, keyed::Index::Lmdb),
         "texthash" => keyed::open(opening, kind, name, keyed::Index::None),
+        "regexp" => rules::open::<expression::Posix>(opening, name),
+        "pcre" => rules::open::<expression::Perl>(opening, name),
+        "cidr" => rules::open::<cidr::Cidr>(opening, name),
         "inline" => inline::open(opening, spec, name),
         "static" => fixed::constant(spec, name),
         "environ" => Ok(fixed::environ(spec)),
