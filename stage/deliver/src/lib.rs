@@ -1,1 +1,63 @@
-//! The SMTP and LMTP client, discard and error.
+//! The SMTP and LMTP client, and the agents that deliver nothing.
+//!
+//! * [`SmtpAgent`] carries out a delivery of a transport whose program is `smtp` or `lmtp`: [`SmtpAgent::deliver`]
+//!   takes a request and gives an attempt with an outcome for every recipient. One agent per transport; it keeps the
+//!   connections of that transport that wait for more mail.
+//! * [`Settings`] is what the service is configured to do, [`Generic`] and [`Policy`] are its tables.
+//! * [`Conversation`](conversation::Conversation) is the dialogue itself, without I/O; [`nexthop`] and [`hosts`] say
+//!   where to go.
+//! * [`Simple`] is discard(8), error(8) and retry.
+//!
+//! Texts of reasons and log lines are Postfix's. Every outcome keeps the stage of the conversation it came from and the
+//! server's reply. Trouble of our own always defers.
+//!
+//! Not built yet, and refused with a reason rather than passed over: mandatory TLS, SASL authentication,
+//! `best_mx_transport`. Not built and without effect: opportunistic TLS (mail goes in plaintext, as `may` allows),
+//! `smtp_header_checks` and its kin, `smtp_reply_filter`, `smtp_delivery_status_filter`, `smtp_dns_reply_filter`, the
+//! workarounds for PIX firewalls ([`unsupported`] names those that are set).
+
+mod agent;
+pub mod command;
+mod connection;
+mod content;
+pub mod conversation;
+mod generic;
+pub mod hosts;
+pub mod nexthop;
+mod policy;
+mod pool;
+pub mod settings;
+mod simple;
+
+pub use agent::{RandomSource, SmtpAgent};
+pub use generic::Generic;
+pub use policy::Policy;
+pub use settings::{Protocol, Settings};
+pub use simple::Simple;
+
+use yamabiko_config::View;
+
+/// Names of parameters that are set in this view and have no effect yet, each to be told to the administrator.
+pub fn unsupported(view: &View, protocol: Protocol) -> Vec<String> {
+    let prefix = match protocol {
+        Protocol::Smtp => "smtp_",
+        Protocol::Lmtp => "lmtp_",
+    };
+    const SUFFIXES: &[&str] = &[
+        "header_checks",
+        "mime_header_checks",
+        "nested_header_checks",
+        "body_checks",
+        "reply_filter",
+        "delivery_status_filter",
+        "dns_reply_filter",
+        "pix_workaround_maps",
+        "tls_per_site",
+    ];
+    let discard = if protocol == Protocol::Smtp { "discard_ehlo" } else { "discard_lhlo" };
+    let names = SUFFIXES.iter().map(|suffix| format!("{prefix}{suffix}"));
+    names
+        .chain([format!("{prefix}{discard}_keyword_address_maps")])
+        .filter(|name| view.is_set(name) && !view.text(name).is_empty())
+        .collect()
+}

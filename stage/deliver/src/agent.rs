@@ -1,0 +1,774 @@
+//! The delivery agent: one delivery from its next-hop destination to an outcome for every recipient.
+//!
+//! Follows Postfix's `smtp_connect`: for each destination of the list and then of the fallback relays, find addresses,
+//! use kept connections or make new ones, talk. A soft refusal is kept back as long as there is another host to try; what
+//! is left at the end gets the last reason. An [`Attempt`] always has an outcome for every recipient.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use yamabiko_dns::{Hosts, Native, Resolver};
+use yamabiko_envelope::{
+    Action, Attempt, DeliveryRequest, DiagnosticType, Event, Events, Kind, Origin, Outcome, QueueId, Result as Fated,
+    Severity, SmtpStage, Timestamp, Trace,
+};
+use yamabiko_lookup::LookupError;
+use yamabiko_status::{Class, EnhancedStatus};
+
+use crate::command::{Addressee, Job, needs_downgrade};
+use crate::connection::{ConnectError, Connection, connect_tcp, connect_unix, error_text};
+use crate::content::{PIECE, Text, Wire, beginning};
+use crate::conversation::{Broken, Conversation, Fate, Peer, Report, Session, Step, Verdict};
+use crate::generic::Generic;
+use crate::hosts::{Candidate, Lookup, Wanted};
+use crate::nexthop::{Destination, split_list};
+use crate::policy::Policy;
+use crate::pool::{Pool, endpoint};
+use crate::settings::{Protocol, Settings};
+
+/// Gives evenly distributed numbers.
+pub type RandomSource = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// smtp(8) or lmtp(8) for one transport. Shared by all deliveries of the transport; cheap to call.
+pub struct SmtpAgent {
+    settings: Settings,
+    resolver: Arc<dyn Resolver>,
+    native: Native,
+    events: Events,
+    origin: Origin,
+    random: RandomSource,
+    generic: Option<Generic>,
+    policy: Policy,
+    pool: Arc<Pool>,
+}
+
+/// Numbers that nobody outside can guess, from the hasher keys of the standard library.
+fn system_random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0u8)
+}
+
+impl SmtpAgent {
+    /// An agent. `origin` names it in the log (`postfix/smtp`, `postfix/relay/smtp`, `postfix/lmtp`).
+    pub fn new(
+        settings: Settings,
+        resolver: Arc<dyn Resolver>,
+        hosts: Arc<Hosts>,
+        events: Events,
+        origin: Origin,
+    ) -> Self {
+        let pool = Pool::new(settings.cache.idle_limit);
+        let native = Native::new(hosts, Arc::clone(&resolver));
+        let random = Arc::new(system_random);
+        let (generic, policy) = (None, Policy::default());
+        Self { settings, resolver, native, events, origin, random, generic, policy, pool }
+    }
+
+    /// With another source of randomness (tests: one that is not random).
+    pub fn with_random(mut self, random: RandomSource) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// With `smtp_generic_maps`.
+    pub fn with_generic(mut self, generic: Generic) -> Self {
+        self.generic = Some(generic);
+        self
+    }
+
+    /// With tables that demand TLS or authentication for some destinations.
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Delivers a message to the recipients of the request.
+    pub async fn deliver(&self, request: &DeliveryRequest) -> Attempt {
+        let mut delivery = Delivery {
+            agent: self,
+            request,
+            outcomes: Vec::with_capacity(request.recipients.len()),
+            left: (0..request.recipients.len()).collect(),
+            why: None,
+            complete: false,
+            destination_failure: None,
+            final_server: false,
+            keep: false,
+            take: false,
+            bind_destination: false,
+            tried: Vec::new(),
+        };
+        delivery.run().await;
+        delivery.outcomes.sort_by_key(|outcome| {
+            request.recipients.iter().position(|recipient| recipient.index == outcome.recipient)
+        });
+        Attempt { outcomes: delivery.outcomes, destination_failure: delivery.destination_failure }
+    }
+
+    fn log(&self, severity: Severity, queue_id: Option<QueueId>, text: String) {
+        let kind = Kind::Text { severity, queue_id, text };
+        self.events.emit(Event { at: Timestamp::now(), origin: self.origin.clone(), kind });
+    }
+}
+
+/// Why the recipients that are left have not been delivered.
+#[derive(Clone, Debug)]
+struct Why {
+    verdict: Verdict,
+    /// Host of the server that said so.
+    host: Option<String>,
+}
+
+/// A message with its addresses as they are sent.
+struct Prepared<'a> {
+    job: Job<'a>,
+    text: Text<'a>,
+}
+
+struct Delivery<'a> {
+    agent: &'a SmtpAgent,
+    request: &'a DeliveryRequest,
+    outcomes: Vec<Outcome>,
+    /// Recipients of the request that are not settled.
+    left: Vec<usize>,
+    why: Option<Why>,
+    /// Some server of the destination could be talked to.
+    complete: bool,
+    destination_failure: Option<(EnhancedStatus, String)>,
+    /// No other server will be tried after this one.
+    final_server: bool,
+    /// Connections are kept for later, and taken from those that were.
+    keep: bool,
+    take: bool,
+    /// The first good connection is remembered for the destination.
+    bind_destination: bool,
+    /// Endpoints whose kept connections were used in this delivery.
+    tried: Vec<String>,
+}
+
+impl<'a> Delivery<'a> {
+    async fn run(&mut self) {
+        let settings = &self.agent.settings;
+        let nexthop: &str = &self.request.nexthop;
+        if let Some(refusal) = &settings.refusal {
+            self.own_trouble(EnhancedStatus::transient(7, 5), refusal.clone());
+        } else if let Err(error) = self.agent.policy.check(settings, nexthop, &self.request.sender).await {
+            self.own_trouble(error.0, error.1);
+        } else {
+            match self.prepare().await {
+                Err((status, reason)) => self.own_trouble(status, reason),
+                Ok(mut prepared) => match (settings.protocol, nexthop.strip_prefix("unix:")) {
+                    (Protocol::Lmtp, Some(path)) => self.unix(path, &mut prepared).await,
+                    (Protocol::Lmtp, None) => {
+                        self.inet(nexthop.strip_prefix("inet:").unwrap_or(nexthop), &mut prepared).await;
+                    }
+                    (Protocol::Smtp, _) => self.inet(nexthop, &mut prepared).await,
+                },
+            }
+        }
+        self.settle_rest();
+    }
+
+    /// A reason of ours for everyone who is left.
+    fn own_trouble(&mut self, status: EnhancedStatus, reason: String) {
+        let (stage, at) = (SmtpStage::Lookup, Timestamp::now());
+        self.blame(Verdict { status, reason, reply: None, code: None, remote: false, stage, at });
+    }
+
+    fn blame(&mut self, verdict: Verdict) {
+        self.why = Some(Why { verdict, host: None });
+    }
+
+    /// Envelope and headers as they are sent.
+    async fn prepare(&self) -> Result<Prepared<'a>, (EnhancedStatus, String)> {
+        let request = self.request;
+        let envelope = &*request.envelope;
+        let trouble = |error: LookupError| {
+            (EnhancedStatus::transient(3, 0), format!("generic mapping: table lookup problem: {error}"))
+        };
+        let generic = self.agent.generic.as_ref();
+        let map = async |address: &str| match generic {
+            Some(generic) => generic.address(address).await.map_err(trouble),
+            None => Ok(address.to_owned()),
+        };
+        let sender = map(&request.sender).await?;
+        let mut recipients = Vec::with_capacity(request.recipients.len());
+        for recipient in &request.recipients {
+            let full = envelope.recipients.get(recipient.index as usize);
+            let original =
+                full.map_or("", |full| if full.original.is_empty() { &full.address } else { &full.original });
+            recipients.push(Addressee {
+                address: map(&recipient.address).await?,
+                original,
+                orcpt: full.map_or("", |full| &full.orcpt),
+                notify: full.map(|full| full.notify).unwrap_or_default(),
+            });
+        }
+        let unreadable = |_| (EnhancedStatus::transient(3, 0), "unreadable mail queue entry".to_owned());
+        let mut text = Text::plain(&request.content);
+        let mut ascii_header = true;
+        if generic.is_some() || envelope.smtputf8 {
+            let start = beginning(&request.content).map_err(unreadable)?;
+            let fields = yamabiko_message::Fields::of(&start);
+            ascii_header = fields.bytes().is_ascii();
+            if let Some(generic) = generic
+                && let Some(head) = generic.header(fields.bytes()).await.map_err(trouble)?
+            {
+                text = Text::with_head(&request.content, head, fields.bytes().len() as u64);
+            }
+        }
+        let ascii = ascii_header && sender.is_ascii() && recipients.iter().all(|one| one.address.is_ascii());
+        let job = Job {
+            queue_id: envelope.queue_id,
+            nexthop: &request.nexthop,
+            sender,
+            recipients,
+            size: text.wire_size(),
+            body: envelope.body,
+            smtputf8: envelope.smtputf8,
+            needs_smtputf8: envelope.smtputf8 && !ascii,
+            envid: &envelope.envid,
+            ret: envelope.ret,
+            client: &envelope.client,
+            context: envelope.context,
+            probe: matches!(envelope.trace, Trace::Probe | Trace::ProbeReport),
+        };
+        Ok(Prepared { job, text })
+    }
+
+    /// Whether connections are kept and taken for this destination.
+    fn cache_policy(&mut self, name: &str, text: &str) {
+        let cache = &self.agent.settings.cache;
+        let listed = cache.destinations.iter().any(|one| one.eq_ignore_ascii_case(name) || one == text);
+        let wanted = listed || (cache.on_demand && self.request.backlog);
+        self.keep = wanted && !cache.idle_limit.is_zero();
+        self.take = self.keep;
+        self.bind_destination = self.keep;
+    }
+
+    /// LMTP over a UNIX-domain socket.
+    async fn unix(&mut self, path: &str, prepared: &mut Prepared<'a>) {
+        let settings = &self.agent.settings;
+        let peer = Peer { host: settings.myhostname.clone(), address: path.to_owned(), port: 0 };
+        self.cache_policy(path, path);
+        self.final_server = true;
+        let name = endpoint(&peer);
+        if self.take
+            && let Some(connection) = self.agent.pool.take(&name)
+            && self.converse(connection, prepared).await != Used::Stale
+        {
+            return;
+        }
+        let full = settings.queue_directory.join(path);
+        // The limit of sockaddr_un.
+        if full.as_os_str().len() > 107 {
+            self.agent.log(Severity::Warning, None, format!("unix-domain name too long: {path}"));
+            return self.own_trouble(EnhancedStatus::transient(3, 0), "Server configuration error".to_owned());
+        }
+        let named = peer.named();
+        match connect_unix(&full, settings, Session::new(peer, false, false)).await {
+            Ok(connection) => {
+                self.converse(connection, prepared).await;
+            }
+            Err(error) => self.connect_failed(format!("connect to {named}: {}", error_text(&error))),
+        }
+    }
+
+    fn connect_failed(&mut self, reason: String) {
+        self.agent.log(Severity::Info, None, reason.clone());
+        let (status, stage, at) = (EnhancedStatus::transient(4, 1), SmtpStage::Connect, Timestamp::now());
+        self.blame(Verdict { status, reason, reply: None, code: None, remote: false, stage, at });
+    }
+
+    /// The destinations of the list, then the fallback relays.
+    async fn inet(&mut self, nexthop: &str, prepared: &mut Prepared<'a>) {
+        let settings = &self.agent.settings;
+        if !settings.ipv4 && !settings.ipv6 {
+            let reason = "all network protocols are disabled".to_owned();
+            return self.own_trouble(EnhancedStatus::transient(4, 4), reason);
+        }
+        let mut sites: Vec<&str> = split_list(nexthop).collect();
+        let own_sites = sites.len();
+        sites.extend(settings.fallback_relay.iter().map(String::as_str));
+        if own_sites == 0 {
+            let reason = format!("null destination: \"{nexthop}\"");
+            return self.own_trouble(EnhancedStatus::transient(3, 5), reason);
+        }
+        let mut at_fallback = false;
+        for (at, site) in sites.iter().enumerate() {
+            if self.left.is_empty() {
+                return;
+            }
+            at_fallback = at >= own_sites;
+            let last = at + 1 == sites.len();
+            if self.site(site, at == 0, last, prepared).await {
+                break;
+            }
+        }
+        if !self.left.is_empty() {
+            self.soften(at_fallback);
+        }
+    }
+
+    /// One destination. True when no other may be tried.
+    async fn site(&mut self, site: &str, first: bool, last: bool, prepared: &mut Prepared<'a>) -> bool {
+        let agent = self.agent;
+        let settings = &agent.settings;
+        let smtp = settings.protocol == Protocol::Smtp;
+        let site = if smtp { site } else { site.strip_prefix("inet:").unwrap_or(site) };
+        let destination = match Destination::parse(site, &settings.tcp_port) {
+            Ok(destination) => destination,
+            Err(error) => {
+                agent.log(Severity::Warning, None, format!("bad next-hop destination: {error}"));
+                self.own_trouble(EnhancedStatus::transient(3, 5), format!("mail system configuration error: {error}"));
+                return last;
+            }
+        };
+        let detect_loops = smtp && destination.port == 25;
+        let wanted = Wanted {
+            name: &destination.host,
+            mail_exchangers: smtp && !settings.dns_disabled && !destination.bracketed,
+            detect_loops,
+        };
+        let lookup = Lookup { resolver: &*agent.resolver, native: &agent.native, settings };
+        let mut random = || (agent.random)();
+        self.why = None;
+        let mut addresses = match lookup.find(wanted, &mut random).await {
+            Ok(addresses) => addresses,
+            Err(trouble) => {
+                for warning in &trouble.warnings {
+                    agent.log(Severity::Warning, None, warning.clone());
+                }
+                let loops = trouble.is_loop();
+                if let Some((status, reason)) = trouble.why {
+                    self.own_trouble(status, reason);
+                }
+                return last || loops;
+            }
+        };
+        if first {
+            self.cache_policy(&destination.host, &destination.text);
+        }
+        let best = addresses.first().map_or(0, |one| one.preference);
+        let mut sessions = 0;
+        if self.take {
+            sessions = self.reuse(&destination, first, last, best, &mut addresses, prepared).await;
+        }
+        self.connect_all(&destination, last, best, sessions, addresses, prepared).await;
+        last
+    }
+
+    /// Uses kept connections: that of the destination, then those to its best mail exchangers. Returns how many were
+    /// used; what was used is taken off the list.
+    async fn reuse(
+        &mut self,
+        destination: &Destination,
+        first: bool,
+        last: bool,
+        best: u16,
+        addresses: &mut Vec<Candidate>,
+        prepared: &mut Prepared<'a>,
+    ) -> usize {
+        let agent = self.agent;
+        let limit = agent.settings.mx_session_limit;
+        let tried = &self.tried;
+        addresses.retain(|one| !tried.contains(&endpoint_of(one, destination.port)));
+        let mut used = 0;
+        let mut bound = first.then(|| agent.pool.take_for(&destination.text)).flatten();
+        loop {
+            if self.left.is_empty() || (limit > 0 && used >= limit) {
+                break;
+            }
+            let kept = bound.take().or_else(|| {
+                let best = addresses.iter().take_while(|one| one.preference == best);
+                best.map(|one| endpoint_of(one, destination.port)).find_map(|name| agent.pool.take(&name))
+            });
+            let Some(connection) = kept else { break };
+            let name = endpoint(&connection.session.peer);
+            let rest = addresses.iter().filter(|one| endpoint_of(one, destination.port) != name).count();
+            self.final_server = last && (rest == 0 || (limit > 0 && used + 1 >= limit));
+            if self.converse(connection, prepared).await == Used::Stale {
+                continue;
+            }
+            used += 1;
+            addresses.retain(|one| endpoint_of(one, destination.port) != name);
+            self.tried.push(name);
+        }
+        if limit > 0 && used >= limit {
+            addresses.clear();
+        }
+        used
+    }
+
+    /// Connects to one address after another until everyone is settled.
+    async fn connect_all(
+        &mut self,
+        destination: &Destination,
+        last: bool,
+        best: u16,
+        mut sessions: usize,
+        mut addresses: Vec<Candidate>,
+        prepared: &mut Prepared<'a>,
+    ) {
+        let agent = self.agent;
+        let settings = &agent.settings;
+        if settings.mx_address_limit > 0 {
+            addresses.truncate(settings.mx_address_limit.saturating_sub(sessions).max(1));
+        }
+        let count = addresses.len();
+        for (at, candidate) in addresses.into_iter().enumerate() {
+            if self.left.is_empty() {
+                return;
+            }
+            let peer = Peer { host: candidate.host, address: candidate.address.to_string(), port: destination.port };
+            let limited = settings.mx_session_limit > 0 && sessions + 1 >= settings.mx_session_limit;
+            let final_server = last && (at + 1 == count || limited);
+            // The best ones were looked for among the kept connections already.
+            let kept = self.take && candidate.preference != best;
+            if kept && let Some(connection) = agent.pool.take(&endpoint(&peer)) {
+                self.final_server = final_server;
+                if self.converse(connection, prepared).await != Used::Stale {
+                    sessions += 1;
+                    if limited {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            let named = format!("{}:{}", peer.named(), peer.port);
+            let detect_loops = settings.protocol == Protocol::Smtp && destination.port == 25;
+            let session = Session::new(peer, candidate.preference == best, detect_loops);
+            let to = SocketAddr::new(candidate.address, destination.port);
+            let warn = |text: String| agent.log(Severity::Warning, None, text);
+            match connect_tcp(to, settings, session, warn).await {
+                Ok(connection) => {
+                    self.final_server = final_server;
+                    self.converse(connection, prepared).await;
+                    sessions += 1;
+                    if limited {
+                        return;
+                    }
+                }
+                Err(ConnectError::System(error)) => {
+                    self.connect_failed(format!("connect to {named}: {}", error_text(&error)));
+                }
+                Err(ConnectError::Source) => {
+                    self.own_trouble(EnhancedStatus::transient(4, 0), "server configuration error".to_owned());
+                }
+            }
+        }
+    }
+
+    /// Carries the recipients that are left over a connection.
+    async fn converse(&mut self, mut connection: Connection, prepared: &mut Prepared<'a>) -> Used {
+        let agent = self.agent;
+        let settings = &agent.settings;
+        let cache = &settings.cache;
+        let fresh = connection.opened + cache.time_limit > Instant::now()
+            && (cache.count_limit == 0 || connection.session.uses < cache.count_limit);
+        let report = talk(settings, &mut connection, &prepared.job, &prepared.text, self.keep && fresh).await;
+        let queue_id = self.request.envelope.queue_id;
+        for note in &report.notes {
+            agent.log(Severity::Info, None, note.clone());
+        }
+        for warning in &report.warnings {
+            agent.log(Severity::Warning, None, warning.clone());
+        }
+        if report.stale {
+            return Used::Stale;
+        }
+        self.apply(&report, &connection.session, prepared, queue_id);
+        if report.keep {
+            let throttled = report.bulk.as_ref().is_some_and(|bulk| bulk.throttle);
+            let bind = self.bind_destination && !throttled;
+            let text = split_list(&self.request.nexthop).next().filter(|_| bind);
+            agent.pool.put(connection, text);
+            self.bind_destination = self.bind_destination && throttled;
+        } else {
+            connection.close().await;
+        }
+        Used::Yes
+    }
+
+    /// Makes outcomes of a report; keeps back those for whom another server may be tried.
+    fn apply(&mut self, report: &Report, session: &Session, prepared: &mut Prepared<'a>, queue_id: QueueId) {
+        let agent = self.agent;
+        let relay = session.peer.relay();
+        let host = &session.peer.host;
+        let mut kept = Vec::new();
+        let mut keep_recipients = Vec::new();
+        let left = std::mem::take(&mut self.left);
+        let addressees = std::mem::take(&mut prepared.job.recipients);
+        let soft = |verdict: &Verdict| {
+            verdict.status.class == Class::Transient
+                || (verdict.status.class == Class::Permanent && agent.settings.soft_bounce)
+        };
+        let mut refused = None;
+        let mut bulk_noted = false;
+        let mut failed_in_bulk = false;
+        for ((fate, recipient), addressee) in report.fates.iter().zip(left).zip(addressees) {
+            let unexplained;
+            let verdict = match (fate, &report.bulk) {
+                (Fate::Sent { reply, code, status, at }, _) => {
+                    let mut outcome = self.outcome(recipient, self.sent_result(session), *status, reply.clone(), *at);
+                    outcome.diagnostic = Some((DiagnosticType::Smtp, reply.clone()));
+                    outcome.remote_mta = Some(host.clone());
+                    outcome.relay = relay.clone();
+                    outcome.stage = Some(if prepared.job.probe { SmtpStage::Rcpt } else { SmtpStage::EndOfData });
+                    outcome.reply = Some(*code);
+                    outcome.connection_use = session.uses;
+                    outcome.connected = report.began;
+                    self.outcomes.push(outcome);
+                    continue;
+                }
+                (Fate::Refused(verdict), _) => {
+                    refused = Some(verdict);
+                    if soft(verdict) && !self.final_server {
+                        agent.log(Severity::Info, Some(queue_id), verdict.reason.clone());
+                    }
+                    verdict
+                }
+                (Fate::Open | Fate::Accepted, Some(bulk)) => {
+                    if soft(&bulk.verdict) && !self.final_server && !bulk_noted {
+                        bulk_noted = true;
+                        agent.log(Severity::Info, Some(queue_id), bulk.verdict.reason.clone());
+                    }
+                    failed_in_bulk = true;
+                    &bulk.verdict
+                }
+                (Fate::Open | Fate::Accepted, None) => {
+                    unexplained = unavailable();
+                    &unexplained
+                }
+            };
+            if soft(verdict) && !self.final_server {
+                kept.push(recipient);
+                keep_recipients.push(addressee);
+                continue;
+            }
+            let outcome = self.failure(recipient, verdict, Some(host), &relay, session.uses, report.began);
+            self.outcomes.push(outcome);
+        }
+        self.complete |= report.complete;
+        let last = report.bulk.as_ref().map(|bulk| &bulk.verdict).or(refused);
+        if let Some(verdict) = last {
+            self.why = Some(Why { verdict: verdict.clone(), host: Some(host.clone()) });
+        }
+        if let Some(bulk) = report.bulk.as_ref().filter(|bulk| bulk.throttle && failed_in_bulk) {
+            let verdict = &bulk.verdict;
+            self.throttle(soft(verdict) && self.final_server, verdict.status, &verdict.reason);
+        }
+        self.left = kept;
+        prepared.job.recipients = keep_recipients;
+    }
+
+    fn throttle(&mut self, deferred: bool, status: EnhancedStatus, reason: &str) {
+        if deferred && !self.complete && self.destination_failure.is_none() {
+            self.destination_failure = Some((status, reason.to_owned()));
+        }
+    }
+
+    fn sent_result(&self, session: &Session) -> Fated {
+        let settings = &self.agent.settings;
+        Fated::Sent(if session.capabilities.dsn {
+            Action::HandedOn
+        } else if settings.assume_final {
+            Action::Delivered
+        } else {
+            Action::Relayed
+        })
+    }
+
+    fn outcome(
+        &self,
+        recipient: usize,
+        result: Fated,
+        status: EnhancedStatus,
+        reason: String,
+        ended: Timestamp,
+    ) -> Outcome {
+        Outcome {
+            recipient: self.request.recipients.get(recipient).map_or(0, |one| one.index),
+            expanded: None,
+            result,
+            status,
+            reason,
+            diagnostic: None,
+            remote_mta: None,
+            relay: "none".to_owned(),
+            stage: None,
+            reply: None,
+            connection_use: 0,
+            connected: None,
+            ended,
+        }
+    }
+
+    fn failure(
+        &self,
+        recipient: usize,
+        verdict: &Verdict,
+        host: Option<&String>,
+        relay: &str,
+        uses: u32,
+        began: Option<Timestamp>,
+    ) -> Outcome {
+        let result = if verdict.status.class == Class::Transient { Fated::Deferred } else { Fated::Failed };
+        let mut outcome = self.outcome(recipient, result, verdict.status, verdict.reason.clone(), verdict.at);
+        outcome.diagnostic = verdict.reply.clone().map(|reply| (DiagnosticType::Smtp, reply));
+        outcome.remote_mta = host.filter(|_| verdict.remote).cloned();
+        outcome.relay = relay.to_owned();
+        outcome.stage = Some(verdict.stage);
+        outcome.reply = verdict.code;
+        outcome.connection_use = uses;
+        outcome.connected = began.or(Some(verdict.at));
+        outcome
+    }
+
+    /// What could be a mistake in the configuration does not bounce mail.
+    fn soften(&mut self, at_fallback: bool) {
+        let settings = &self.agent.settings;
+        let agent = self.agent;
+        let is_relayhost = settings.protocol == Protocol::Smtp
+            && !settings.relayhost.is_empty()
+            && *self.request.nexthop == settings.relayhost;
+        let Some(why) = &mut self.why else { return };
+        let status = &mut why.verdict.status;
+        if status.class != Class::Permanent {
+            return;
+        }
+        let warning = if at_fallback {
+            "smtp_fallback_relay configuration problem".to_owned()
+        } else if is_relayhost {
+            "relayhost configuration problem".to_owned()
+        } else if status.subject == 4 && status.detail == 6 && !settings.best_mx_transport.is_empty() {
+            // Handing mail over to another transport is not built yet.
+            format!(
+                "best_mx_transport = {} is not supported yet: mail that loops is deferred",
+                settings.best_mx_transport
+            )
+        } else {
+            return;
+        };
+        status.class = Class::Transient;
+        agent.log(Severity::Warning, None, warning);
+    }
+
+    /// Everyone who is left gets the last reason.
+    fn settle_rest(&mut self) {
+        let left = std::mem::take(&mut self.left);
+        if left.is_empty() {
+            return;
+        }
+        let mut why = self.why.take().unwrap_or_else(|| Why { verdict: unavailable(), host: None });
+        why.verdict.at = Timestamp::now();
+        let soft = why.verdict.status.class == Class::Transient || self.agent.settings.soft_bounce;
+        for recipient in left {
+            let outcome = self.failure(recipient, &why.verdict, why.host.as_ref(), "none", 0, None);
+            self.outcomes.push(outcome);
+        }
+        self.throttle(soft, why.verdict.status, &why.verdict.reason);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Used {
+    Yes,
+    /// The connection was dead: nothing has happened.
+    Stale,
+}
+
+fn unavailable() -> Verdict {
+    Verdict {
+        status: EnhancedStatus::transient(3, 0),
+        reason: "server unavailable or unable to receive mail".to_owned(),
+        reply: None,
+        code: None,
+        remote: false,
+        stage: SmtpStage::Lookup,
+        at: Timestamp::now(),
+    }
+}
+
+fn endpoint_of(candidate: &Candidate, port: u16) -> String {
+    endpoint(&Peer { host: candidate.host.clone(), address: candidate.address.to_string(), port })
+}
+
+/// Drives a conversation over a connection.
+async fn talk(settings: &Settings, connection: &mut Connection, job: &Job<'_>, text: &Text<'_>, keep: bool) -> Report {
+    let buffer = std::mem::take(&mut connection.output);
+    // The conversation works on a copy of the session, so that the connection stays free for reading and writing.
+    let mut session = connection.session.clone();
+    let mut conversation = Conversation::new(settings, &mut session, job, keep, buffer, Timestamp::now());
+    loop {
+        let step = conversation.next();
+        if step != Step::Send && !conversation.output.is_empty() {
+            let output = std::mem::take(&mut conversation.output);
+            let written = connection.write(&output, limit_of(step, settings)).await;
+            conversation.output = output;
+            conversation.output.clear();
+            if let Err(how) = written
+                && step != Step::Done
+            {
+                // The reason may still be there to be read; if not, reading says what is wrong.
+                if how == Broken::TimedOut {
+                    conversation.broken(how, false, Timestamp::now());
+                    continue;
+                }
+            }
+        }
+        match step {
+            Step::Done => break,
+            Step::Send => send(settings, connection, &mut conversation, job, text).await,
+            Step::Read(limit) => match connection.reply(limit).await {
+                Ok(Ok(reply)) => conversation.take(&reply, Timestamp::now()),
+                Ok(Err(garbage)) => conversation.take_garbage(&garbage.0, Timestamp::now()),
+                Err(how) => conversation.broken(how, false, Timestamp::now()),
+            },
+        }
+    }
+    let (report, buffer) = conversation.finish_report();
+    connection.output = buffer;
+    connection.session = session;
+    report
+}
+
+fn limit_of(step: Step, settings: &Settings) -> std::time::Duration {
+    match step {
+        Step::Read(limit) => limit,
+        // A last word that nobody waits for.
+        _ => settings.timeouts.quit.min(std::time::Duration::from_secs(5)),
+    }
+}
+
+/// Sends the message: in one write together with what follows it when it is small, in pieces when it is not.
+async fn send(
+    settings: &Settings,
+    connection: &mut Connection,
+    conversation: &mut Conversation<'_>,
+    job: &Job<'_>,
+    text: &Text<'_>,
+) {
+    let downgrade = needs_downgrade(job, &conversation.session().capabilities, settings);
+    let mut wire = Wire::new(text, settings.line_length_limit, downgrade);
+    loop {
+        match wire.fill(&mut conversation.output) {
+            Err(_) => {
+                // Cut off in the middle: only a connection that breaks keeps the server from taking half a message.
+                return conversation.broken(Broken::LocalData, true, Timestamp::now());
+            }
+            Ok(true) if conversation.output.len() >= PIECE => {
+                let output = std::mem::take(&mut conversation.output);
+                let written = connection.write(&output, settings.timeouts.data_transfer).await;
+                conversation.output = output;
+                conversation.output.clear();
+                if let Err(how) = written {
+                    return conversation.broken(how, true, Timestamp::now());
+                }
+            }
+            Ok(true) => {}
+            Ok(false) => return conversation.sent(Timestamp::now()),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Sockets: making a connection, reading replies, writing commands and messages, each within its time.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::time::{Instant, timeout};
+use yamabiko_smtp::reply::{NotAReply, Reply, ReplyParser};
+
+use crate::conversation::{Broken, Session};
+use crate::settings::Settings;
+
+/// Bytes of one reply that are read before the server is given up on: an endless reply is no reply.
+const REPLY_LIMIT: usize = 1024 * 1024;
+/// Bytes read at once.
+const INPUT: usize = 4096;
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// An open connection with what is known of it.
+pub(crate) struct Connection {
+    stream: Stream,
+    parser: ReplyParser,
+    input: Box<[u8; INPUT]>,
+    /// What was read and not yet looked at.
+    unread: std::ops::Range<usize>,
+    /// Empty; kept for its capacity.
+    pub output: Vec<u8>,
+    /// The session.
+    pub session: Session,
+    /// When it was made.
+    pub opened: Instant,
+}
+
+/// Text of a system error as `strerror` has it, without the number that Rust adds.
+pub(crate) fn error_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// The address to connect from, if any, and whether it must work.
+fn source_address(to: IpAddr, settings: &Settings) -> Option<(IpAddr, bool)> {
+    let configured = if to.is_ipv4() { settings.bind_address } else { settings.bind_address6 };
+    if let Some(address) = configured.filter(|address| address.is_ipv4() == to.is_ipv4()) {
+        return Some((address, settings.bind_address_enforce));
+    }
+    // A virtual host: mail comes from the address it is known by.
+    let mut own = settings.interfaces.iter().copied().filter(|address| address.is_ipv4() == to.is_ipv4());
+    match (own.next(), own.next()) {
+        (Some(only), None) if !only.is_loopback() => Some((only, false)),
+        _ => None,
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// The system said so.
+    System(io::Error),
+    /// `smtp_bind_address_enforce` is on and the address cannot be used.
+    Source,
+}
+
+/// Makes a TCP connection. `warn` gets what goes wrong with the source address.
+pub(crate) async fn connect_tcp(
+    to: SocketAddr,
+    settings: &Settings,
+    session: Session,
+    mut warn: impl FnMut(String),
+) -> Result<Connection, ConnectError> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(ConnectError::System)?;
+    if let Some((from, enforced)) = source_address(to.ip(), settings)
+        && let Err(error) = socket.bind(SocketAddr::new(from, 0))
+    {
+        warn(format!("smtp_connect_addr: bind {from}: {}", error_text(&error)));
+        if enforced {
+            return Err(ConnectError::Source);
+        }
+    }
+    let stream = within(settings.timeouts.connect, socket.connect(to)).await.map_err(ConnectError::System)?;
+    // One write per turn: there is nothing to gain from waiting for more.
+    let _ = stream.set_nodelay(true);
+    Ok(Connection::new(Stream::Tcp(stream), session))
+}
+
+/// Connects to a UNIX-domain socket.
+pub(crate) async fn connect_unix(path: &Path, settings: &Settings, session: Session) -> io::Result<Connection> {
+    let stream = within(settings.timeouts.connect, UnixStream::connect(path)).await?;
+    Ok(Connection::new(Stream::Unix(stream), session))
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    if limit.is_zero() {
+        return work.await;
+    }
+    match timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "Connection timed out")),
+    }
+}
+
+impl Connection {
+    fn new(stream: Stream, session: Session) -> Self {
+        Self {
+            stream,
+            parser: ReplyParser::new(),
+            input: Box::new([0; INPUT]),
+            unread: 0..0,
+            output: Vec::new(),
+            session,
+            opened: Instant::now(),
+        }
+    }
+
+    /// Writes everything within the time.
+    pub async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), Broken> {
+        let work = async {
+            match &mut self.stream {
+                Stream::Tcp(stream) => stream.write_all(bytes).await,
+                Stream::Unix(stream) => stream.write_all(bytes).await,
+            }
+        };
+        within(limit, work).await.map_err(|error| broken(&error))
+    }
+
+    /// Reads one reply. Each piece of it must come within the time, and all of it within ten times that.
+    pub async fn reply(&mut self, limit: Duration) -> Result<Result<Reply, NotAReply>, Broken> {
+        let mut read = 0;
+        let mut deadline: Option<Instant> = None;
+        loop {
+            let mut unread = self.input.get(self.unread.clone()).unwrap_or_default();
+            let before = unread.len();
+            let parsed = self.parser.parse(&mut unread);
+            self.unread.start += before - unread.len();
+            if let Some(reply) = parsed {
+                return Ok(reply);
+            }
+            if read > REPLY_LIMIT {
+                return Err(Broken::TimedOut);
+            }
+            if !limit.is_zero() && deadline.is_none() {
+                deadline = Some(Instant::now() + limit * 10);
+            }
+            let left = deadline.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+            if deadline.is_some() && left.is_zero() {
+                return Err(Broken::TimedOut);
+            }
+            let Self { stream, input, .. } = self;
+            let work = async {
+                match stream {
+                    Stream::Tcp(stream) => stream.read(&mut input[..]).await,
+                    Stream::Unix(stream) => stream.read(&mut input[..]).await,
+                }
+            };
+            let limit = if left.is_zero() { limit } else { limit.min(left) };
+            match within(limit, work).await {
+                Ok(0) => return Err(Broken::Lost),
+                Ok(n) => {
+                    read += n;
+                    self.unread = 0..n;
+                }
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+    }
+
+    /// Lets the peer know that nothing more comes.
+    pub async fn close(mut self) {
+        let _ = match &mut self.stream {
+            Stream::Tcp(stream) => stream.shutdown().await,
+            Stream::Unix(stream) => stream.shutdown().await,
+        };
+    }
+}
+
+fn broken(error: &io::Error) -> Broken {
+    if error.kind() == io::ErrorKind::TimedOut { Broken::TimedOut } else { Broken::Lost }
+}

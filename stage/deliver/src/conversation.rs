@@ -1,0 +1,924 @@
+//! The client's side of an SMTP or LMTP conversation, without I/O: replies in, commands out.
+//!
+//! * [`Session`] is what is known of a connection and stays true from message to message: who the peer is, what it can
+//!   do, how often it was used.
+//! * [`Job`] is one message for some recipients, ready to be sent.
+//! * [`Conversation`] carries one job over one session. Ask [`next`](Conversation::next) what to do: wait for a reply and
+//!   hand it to [`take`](Conversation::take), or send the message and say so with [`sent`](Conversation::sent). Commands
+//!   to be written are in [`output`](Conversation::output).
+//! * [`Report`] is what came of it.
+//!
+//! There is one state per reply that is expected ([`Expect`]), and one per thing to be said next ([`Say`]). With
+//! PIPELINING several commands go out together, so several replies are expected at once, in order; there is never a
+//! command after DATA before its reply has come. Where replies make further commands senseless (sender refused, no
+//! recipient left, DATA refused) the course is corrected with RSET when all replies to what was said are in.
+//!
+//! Whatever the peer says, nothing panics; the number of replies read is bounded by the number of commands.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use yamabiko_envelope::{SmtpStage, Timestamp};
+use yamabiko_smtp::capability::Capabilities;
+use yamabiko_smtp::reply::Reply;
+use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
+
+use crate::command;
+use crate::settings::{Protocol, Settings};
+
+pub use crate::command::{Addressee, Job};
+
+/// Commands that may be under way before their replies are read: with both sides writing and neither reading, more than
+/// the buffers of the network hold would stop them both.
+const GROUP_LIMIT: usize = 16 * 1024;
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Host name; `myhostname` for a UNIX-domain socket.
+    pub host: String,
+    /// Address, or path of a UNIX-domain socket.
+    pub address: String,
+    /// TCP port; 0 for a UNIX-domain socket.
+    pub port: u16,
+}
+
+impl Peer {
+    /// `host[address]`, as in reasons.
+    pub fn named(&self) -> String {
+        format!("{}[{}]", self.host, self.address)
+    }
+    /// `host[address]:port`, as in the relay field of the log.
+    pub fn relay(&self) -> String {
+        match self.port {
+            0 => self.named(),
+            port => format!("{}[{}]:{port}", self.host, self.address),
+        }
+    }
+}
+
+/// What stays true of a connection from message to message.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The other end.
+    pub peer: Peer,
+    /// What it can do; empty before its EHLO reply.
+    pub capabilities: Capabilities,
+    /// Greeting and EHLO are done.
+    pub greeted: bool,
+    /// Messages it was used for, the present one included.
+    pub uses: u32,
+    /// It may be kept for another message. Cleared for good by the first sign that it should not.
+    pub reusable: bool,
+    /// It is among the best mail exchangers of the destination.
+    pub best_mx: bool,
+    /// The port is one on which mail could loop: a server with our own name is ourselves.
+    pub detect_loops: bool,
+}
+
+impl Session {
+    /// A connection on which nothing has been said yet.
+    pub fn new(peer: Peer, best_mx: bool, detect_loops: bool) -> Self {
+        Self {
+            peer,
+            capabilities: Capabilities::default(),
+            greeted: false,
+            uses: 0,
+            reusable: true,
+            best_mx,
+            detect_loops,
+        }
+    }
+}
+
+/// The reply that is expected next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The greeting.
+    Greeting,
+    /// To EHLO.
+    Ehlo,
+    /// To HELO.
+    Helo,
+    /// To LHLO.
+    Lhlo,
+    /// To RSET before the first command on a connection that was idle.
+    Probe,
+    /// To XFORWARD with name and address.
+    XforwardName,
+    /// To XFORWARD with protocol and HELO name.
+    XforwardProtocol,
+    /// To MAIL.
+    Mail,
+    /// To RCPT for this recipient of the job.
+    Rcpt(usize),
+    /// To DATA.
+    Data,
+    /// To the message.
+    EndOfData,
+    /// To the message, for this recipient of the job (LMTP).
+    EndOfDataFor(usize),
+    /// To RSET that gives up a transaction.
+    Reset,
+    /// To QUIT.
+    Quit,
+}
+
+impl Expect {
+    /// What was done while the reply did not come, as the log says it.
+    pub fn activity(self) -> &'static str {
+        match self {
+            Expect::Greeting => "receiving the initial server greeting",
+            Expect::Ehlo => "performing the EHLO handshake",
+            Expect::Helo => "performing the HELO handshake",
+            Expect::Lhlo => "performing the LHLO handshake",
+            Expect::Probe => "sending RSET probe",
+            Expect::XforwardName => "sending XFORWARD name/address",
+            Expect::XforwardProtocol => "sending XFORWARD protocol/helo_name",
+            Expect::Mail => "sending MAIL FROM",
+            Expect::Rcpt(_) => "sending RCPT TO",
+            Expect::Data => "sending DATA command",
+            Expect::EndOfData | Expect::EndOfDataFor(_) => "sending end of data -- message may be sent more than once",
+            Expect::Reset => "sending final RSET",
+            Expect::Quit => "sending QUIT",
+        }
+    }
+    /// The words after `in reply to`.
+    pub fn command(self) -> &'static str {
+        match self {
+            Expect::Greeting => "connection",
+            Expect::Ehlo => "EHLO command",
+            Expect::Helo => "HELO command",
+            Expect::Lhlo => "LHLO command",
+            Expect::Probe => "RSET probe",
+            Expect::XforwardName => "XFORWARD name/address command",
+            Expect::XforwardProtocol => "XFORWARD helo/protocol command",
+            Expect::Mail => "MAIL FROM command",
+            Expect::Rcpt(_) => "RCPT TO command",
+            Expect::Data => "DATA command",
+            Expect::EndOfData | Expect::EndOfDataFor(_) => "end of DATA command",
+            Expect::Reset => "final RSET command",
+            Expect::Quit => "QUIT command",
+        }
+    }
+    /// The stage that stays with an outcome.
+    pub fn stage(self) -> SmtpStage {
+        match self {
+            Expect::Greeting => SmtpStage::Greeting,
+            Expect::Ehlo | Expect::Lhlo => SmtpStage::Ehlo,
+            Expect::Helo => SmtpStage::Helo,
+            Expect::Probe | Expect::Reset => SmtpStage::Rset,
+            Expect::XforwardName | Expect::XforwardProtocol => SmtpStage::Xforward,
+            Expect::Mail => SmtpStage::Mail,
+            Expect::Rcpt(_) => SmtpStage::Rcpt,
+            Expect::Data => SmtpStage::Data,
+            Expect::EndOfData | Expect::EndOfDataFor(_) => SmtpStage::EndOfData,
+            Expect::Quit => SmtpStage::Quit,
+        }
+    }
+    fn timeout(self, settings: &Settings) -> Duration {
+        let t = &settings.timeouts;
+        match self {
+            Expect::Greeting | Expect::Ehlo | Expect::Helo | Expect::Lhlo => t.helo,
+            Expect::XforwardName | Expect::XforwardProtocol => t.xforward,
+            Expect::Mail => t.mail,
+            Expect::Rcpt(_) => t.rcpt,
+            Expect::Data => t.data_init,
+            Expect::EndOfData | Expect::EndOfDataFor(_) => t.data_done,
+            Expect::Probe | Expect::Reset => t.rset,
+            Expect::Quit => t.quit,
+        }
+    }
+}
+
+/// What is to be said next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Say {
+    /// Nothing before the handshake is over.
+    Handshake,
+    Probe,
+    XforwardName,
+    XforwardProtocol,
+    Mail,
+    Rcpt(usize),
+    Data,
+    Content,
+    Reset,
+    Quit,
+    Nothing,
+}
+
+/// What the driver does next. In every case it writes out [`Conversation::output`] first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read a reply within this time (zero: no limit) and hand it to [`Conversation::take`].
+    Read(Duration),
+    /// Send the message with its final dot, then call [`Conversation::sent`].
+    Send,
+    /// It is over: take the [`Report`].
+    Done,
+}
+
+/// How a connection ended that was still needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Closed, reset or cut.
+    Lost,
+    /// No answer in time.
+    TimedOut,
+    /// Trouble of our own with the message.
+    LocalData,
+}
+
+/// Why something was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Status; class 4 means "another time or another host".
+    pub status: EnhancedStatus,
+    /// The reason, as the log has it.
+    pub reason: String,
+    /// The reply, on one line, where the peer gave one.
+    pub reply: Option<String>,
+    /// Its code.
+    pub code: Option<ReplyCode>,
+    /// The reason is the peer's, not ours: it is named as `Remote-MTA`.
+    pub remote: bool,
+    /// Where in the conversation.
+    pub stage: SmtpStage,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What came of one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing of its own: [`Report::bulk`] says why.
+    Open,
+    /// The server has taken it, but the message is not through.
+    Accepted,
+    /// The message is through.
+    Sent {
+        /// The reply, on one line.
+        reply: String,
+        /// Its code.
+        code: ReplyCode,
+        /// Its enhanced status code.
+        status: EnhancedStatus,
+        /// When.
+        at: Timestamp,
+    },
+    /// Refused, by itself.
+    Refused(Verdict),
+}
+
+/// A reason that is everybody's who has none of his own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bulk {
+    /// The reason.
+    pub verdict: Verdict,
+    /// It is the destination's, not the message's: other mail for it need not try.
+    pub throttle: bool,
+}
+
+/// What came of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// One per recipient of the job.
+    pub fates: Vec<Fate>,
+    /// For those that are [`Fate::Open`] or [`Fate::Accepted`].
+    pub bulk: Option<Bulk>,
+    /// The destination can be talked to: it went through all the commands, or refused a single recipient.
+    pub complete: bool,
+    /// The connection was found dead before anything came of it: nothing has happened, use another.
+    pub stale: bool,
+    /// The connection may be kept.
+    pub keep: bool,
+    /// When MAIL was sent.
+    pub began: Option<Timestamp>,
+    /// Things worth a warning in the log.
+    pub warnings: Vec<String>,
+    /// Lines for the log.
+    pub notes: Vec<String>,
+}
+
+/// One job over one session.
+pub struct Conversation<'a> {
+    settings: &'a Settings,
+    session: &'a mut Session,
+    job: &'a Job<'a>,
+    /// Keep the connection afterwards instead of sending QUIT.
+    keep: bool,
+    /// Commands that wait to be written.
+    pub output: Vec<u8>,
+    expected: VecDeque<Expect>,
+    say: Say,
+    /// Bytes said since every reply was in.
+    under_way: usize,
+    sender_refused: bool,
+    data_refused: bool,
+    accepted: usize,
+    garbage: usize,
+    finished: bool,
+    lost_in_body: Option<Broken>,
+    report: Report,
+}
+
+/// Lines that are no replies, from a server that does not pipeline, before we give up on it.
+const GARBAGE_LIMIT: usize = 100;
+
+impl<'a> Conversation<'a> {
+    /// Begins: on a new session with the greeting, on one that was kept with a probe. `keep` is the wish to keep the
+    /// connection, `buffer` an empty vector to be used for the output.
+    pub fn new(
+        settings: &'a Settings,
+        session: &'a mut Session,
+        job: &'a Job<'a>,
+        keep: bool,
+        buffer: Vec<u8>,
+        now: Timestamp,
+    ) -> Self {
+        session.uses = session.uses.saturating_add(1);
+        let greeted = session.greeted;
+        let mut conversation = Self {
+            settings,
+            session,
+            job,
+            keep,
+            output: buffer,
+            expected: VecDeque::new(),
+            say: Say::Handshake,
+            under_way: 0,
+            sender_refused: false,
+            data_refused: false,
+            accepted: 0,
+            garbage: 0,
+            finished: false,
+            lost_in_body: None,
+            report: Report {
+                fates: vec![Fate::Open; job.recipients.len()],
+                bulk: None,
+                complete: false,
+                stale: false,
+                keep: false,
+                began: None,
+                warnings: Vec::new(),
+                notes: Vec::new(),
+            },
+        };
+        if greeted {
+            conversation.begin_transaction(Some(Say::Probe), now);
+        } else {
+            conversation.expected.push_back(Expect::Greeting);
+        }
+        conversation
+    }
+
+    /// What to do next.
+    pub fn next(&self) -> Step {
+        if self.finished {
+            return Step::Done;
+        }
+        match self.expected.front() {
+            Some(expect) if self.lost_in_body.is_none() => Step::Read(expect.timeout(self.settings)),
+            Some(_) => Step::Read(Duration::from_secs(10)),
+            None if self.say == Say::Content => Step::Send,
+            None => Step::Done,
+        }
+    }
+
+    /// The session, for what the driver must know of it.
+    pub fn session(&self) -> &Session {
+        self.session
+    }
+
+    /// The reply that is waited for, if any.
+    pub fn expects(&self) -> Option<Expect> {
+        self.expected.front().copied()
+    }
+
+    /// Takes a reply.
+    pub fn take(&mut self, reply: &Reply, now: Timestamp) {
+        let Some(expect) = self.expected.pop_front() else { return };
+        match expect {
+            Expect::Greeting => self.take_greeting(reply, now),
+            Expect::Ehlo | Expect::Lhlo => self.take_ehlo(expect, reply, now),
+            Expect::Helo => self.take_helo(reply, now),
+            Expect::Probe => {
+                if !reply.code.is_success() {
+                    self.stale();
+                }
+            }
+            Expect::XforwardName | Expect::XforwardProtocol => {
+                if !reply.code.is_success() {
+                    let warning = format!(
+                        "host {} said: {} (in reply to {})",
+                        self.session.peer.relay(),
+                        reply.one_line(),
+                        expect.command()
+                    );
+                    self.report.warnings.push(warning);
+                }
+            }
+            Expect::Mail => {
+                if !reply.code.is_success() {
+                    let verdict = self.said(expect, reply, now);
+                    self.fail_all(verdict, false);
+                    self.sender_refused = true;
+                }
+            }
+            Expect::Rcpt(recipient) => self.take_rcpt(recipient, reply, now),
+            Expect::Data => {
+                if !reply.code.is_intermediate() {
+                    if self.accepted > 0 {
+                        let verdict = self.said(expect, reply, now);
+                        self.fail_all(verdict, false);
+                    }
+                    self.data_refused = true;
+                } else if self.job.probe {
+                    for fate in self.report.fates.iter_mut().filter(|fate| **fate == Fate::Accepted) {
+                        let status = EnhancedStatus::success(0, 0);
+                        *fate = Fate::Sent { reply: reply.one_line(), code: reply.code, status, at: now };
+                    }
+                }
+            }
+            Expect::EndOfData => self.take_end_of_data(reply, now),
+            Expect::EndOfDataFor(recipient) => self.take_end_of_data_for(recipient, reply, now),
+            Expect::Reset => {
+                if !reply.code.is_success() {
+                    self.session.reusable = false;
+                }
+            }
+            Expect::Quit => {}
+        }
+        self.advance(now);
+    }
+
+    /// Takes a line that is no reply. Between pipelined commands nobody could say what comes next, so that is the end;
+    /// otherwise such lines are passed over.
+    pub fn take_garbage(&mut self, line: &str, now: Timestamp) {
+        self.garbage += 1;
+        self.session.reusable = false;
+        let line: String = line.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let warning = format!("{}: non-ESMTP response from {}: {line}", self.job.queue_id, self.session.peer.relay());
+        if self.garbage == 1 {
+            self.report.warnings.push(warning);
+        }
+        if !self.session.capabilities.pipelining && self.garbage < GARBAGE_LIMIT {
+            return;
+        }
+        let expect = self.expected.front().copied().unwrap_or(Expect::Quit);
+        let verdict = Verdict {
+            status: EnhancedStatus::transient(5, 0),
+            reason: format!(
+                "Protocol error: host {} said: {line} (in reply to {})",
+                self.session.peer.named(),
+                expect.command()
+            ),
+            reply: None,
+            code: None,
+            remote: false,
+            stage: expect.stage(),
+            at: now,
+        };
+        self.fail_all(verdict, true);
+        self.finish();
+    }
+
+    /// The message is out, its final dot too.
+    pub fn sent(&mut self, now: Timestamp) {
+        if self.settings.protocol == Protocol::Lmtp && self.accepted > 0 {
+            let taken = self.report.fates.iter().enumerate();
+            let taken = taken.filter(|(_, fate)| **fate == Fate::Accepted).map(|(at, _)| Expect::EndOfDataFor(at));
+            self.expected.extend(taken);
+        } else {
+            self.expected.push_back(Expect::EndOfData);
+        }
+        self.say = if self.keeps() { Say::Nothing } else { Say::Quit };
+        self.advance(now);
+    }
+
+    /// The connection is gone, or an answer did not come in time. `in_body`: while the message was being sent; the
+    /// server may have said why, so one reply is still waited for.
+    pub fn broken(&mut self, how: Broken, in_body: bool, now: Timestamp) {
+        self.session.reusable = false;
+        self.keep = false;
+        if in_body && how == Broken::Lost && self.lost_in_body.is_none() {
+            self.lost_in_body = Some(how);
+            self.say = Say::Nothing;
+            self.expected.clear();
+            self.expected.push_back(Expect::EndOfData);
+            return;
+        }
+        let expect = self.expected.front().copied();
+        if expect == Some(Expect::Probe) {
+            return self.stale();
+        }
+        // Nothing hangs on these two any more.
+        if matches!(expect, Some(Expect::Reset | Expect::Quit)) {
+            return self.finish();
+        }
+        let (activity, stage) = match expect {
+            _ if in_body || self.lost_in_body.is_some() => ("sending message body", SmtpStage::Body),
+            Some(expect) => (expect.activity(), expect.stage()),
+            None => ("sending message body", SmtpStage::Body),
+        };
+        let named = self.session.peer.named();
+        let (status, reason) = match how {
+            Broken::Lost => (EnhancedStatus::transient(4, 2), format!("lost connection with {named} while {activity}")),
+            Broken::TimedOut => {
+                (EnhancedStatus::transient(4, 2), format!("conversation with {named} timed out while {activity}"))
+            }
+            Broken::LocalData => {
+                (EnhancedStatus::transient(3, 0), format!("local data error while talking to {named}"))
+            }
+        };
+        self.fail_all(Verdict { status, reason, reply: None, code: None, remote: false, stage, at: now }, true);
+        self.finish();
+    }
+
+    /// Gives up the message for a reason of our own, without a further word on the connection (the message is
+    /// unreadable, or cannot be converted).
+    pub fn abandon(&mut self, status: EnhancedStatus, reason: String, now: Timestamp) {
+        self.session.reusable = false;
+        let verdict =
+            Verdict { status, reason, reply: None, code: None, remote: false, stage: SmtpStage::Body, at: now };
+        self.fail_all(verdict, false);
+        self.finish();
+    }
+
+    /// What came of it, and the output buffer for further use.
+    pub fn finish_report(mut self) -> (Report, Vec<u8>) {
+        self.report.keep = self.report.keep && self.session.reusable;
+        self.output.clear();
+        (self.report, self.output)
+    }
+
+    // Handshake.
+
+    fn take_greeting(&mut self, reply: &Reply, now: Timestamp) {
+        if !reply.code.is_success() {
+            let mut verdict = self.refused_to_talk(Expect::Greeting, reply, now);
+            if reply.code.is_permanent() && self.settings.skip_5xx_greeting {
+                verdict.status.class = Class::Transient;
+            }
+            self.fail_all(verdict, true);
+            return self.say_quit();
+        }
+        let text = reply.text.get(4..).unwrap_or_default();
+        let mut words = text.split([' ', '\t', '\n']).filter(|word| !word.is_empty());
+        let name = words.next().unwrap_or_default();
+        let mut esmtp = name.eq_ignore_ascii_case("ESMTP");
+        if self.session.detect_loops && name.eq_ignore_ascii_case(&self.settings.myhostname) {
+            let warning = format!(
+                "host {} greeted me with my own hostname {}",
+                self.session.peer.relay(),
+                self.settings.myhostname
+            );
+            self.report.warnings.push(warning);
+        }
+        esmtp |= words.any(|word| word.eq_ignore_ascii_case("ESMTP"));
+        if self.settings.protocol == Protocol::Lmtp {
+            return self.command(Expect::Lhlo, &format!("LHLO {}", self.settings.helo_name));
+        }
+        esmtp |= self.settings.always_send_ehlo;
+        esmtp &= !self.settings.never_send_ehlo;
+        if esmtp {
+            self.command(Expect::Ehlo, &format!("EHLO {}", self.settings.helo_name));
+        } else {
+            self.command(Expect::Helo, &format!("HELO {}", self.settings.helo_name));
+        }
+    }
+
+    fn take_ehlo(&mut self, expect: Expect, reply: &Reply, now: Timestamp) {
+        if !reply.code.is_success() {
+            if expect == Expect::Ehlo && reply.code != ReplyCode(421) {
+                return self.command(Expect::Helo, &format!("HELO {}", self.settings.helo_name));
+            }
+            let verdict = self.refused_to_talk(expect, reply, now);
+            self.fail_all(verdict, true);
+            return self.say_quit();
+        }
+        let all = Capabilities::parse(reply, &[]);
+        let mut found = Capabilities::parse(reply, &self.settings.discard_ehlo_keywords);
+        if found != all && !self.settings.discard_silently {
+            let words = self.settings.discard_ehlo_keywords.join(" ").to_ascii_uppercase();
+            self.report.notes.push(format!("discarding EHLO keywords: {words}"));
+        }
+        if self.session.detect_loops && found.name.eq_ignore_ascii_case(&self.settings.myhostname) {
+            return self.talking_to_ourselves(expect, now);
+        }
+        if found.smtputf8 && !found.eight_bit_mime {
+            let note = format!("host {} offers SMTPUTF8 support, but not 8BITMIME", self.session.peer.named());
+            self.report.notes.push(note);
+            found.eight_bit_mime = true;
+        }
+        self.session.capabilities = found;
+        self.greeted(now);
+    }
+
+    fn take_helo(&mut self, reply: &Reply, now: Timestamp) {
+        if reply.code.is_success() {
+            return self.greeted(now);
+        }
+        let verdict = self.refused_to_talk(Expect::Helo, reply, now);
+        self.fail_all(verdict, true);
+        self.say_quit();
+    }
+
+    fn talking_to_ourselves(&mut self, expect: Expect, now: Timestamp) {
+        let warning = format!(
+            "host {} replied to HELO/EHLO with my own hostname {}",
+            self.session.peer.relay(),
+            self.settings.myhostname
+        );
+        self.report.warnings.push(warning);
+        let (status, reason) = if self.session.best_mx {
+            (EnhancedStatus::permanent(4, 6), format!("mail for {} loops back to myself", self.job.nexthop))
+        } else {
+            (EnhancedStatus::transient(4, 4), format!("unable to find primary relay for {}", self.job.nexthop))
+        };
+        let stage = expect.stage();
+        self.fail_all(Verdict { status, reason, reply: None, code: None, remote: false, stage, at: now }, true);
+        self.say_quit();
+    }
+
+    fn greeted(&mut self, now: Timestamp) {
+        self.session.greeted = true;
+        self.begin_transaction(None, now);
+    }
+
+    // The transaction.
+
+    fn begin_transaction(&mut self, probe: Option<Say>, now: Timestamp) {
+        if self.job.needs_smtputf8 && !self.session.capabilities.smtputf8 {
+            let reason = format!("SMTPUTF8 is required, but was not offered by host {}", self.session.peer.named());
+            let (status, stage) = (EnhancedStatus::permanent(6, 7), SmtpStage::Ehlo);
+            self.fail_all(Verdict { status, reason, reply: None, code: None, remote: false, stage, at: now }, false);
+            return self.say_quit();
+        }
+        let limit = self.session.capabilities.size_limit;
+        if limit > 0 && limit < self.job.size {
+            let reason = format!(
+                "message size {} exceeds size limit {limit} of server {}",
+                self.job.size,
+                self.session.peer.named()
+            );
+            let (status, stage) = (EnhancedStatus::permanent(3, 4), SmtpStage::Mail);
+            self.fail_all(Verdict { status, reason, reply: None, code: None, remote: false, stage, at: now }, false);
+            self.report.complete = true;
+            return self.say_quit();
+        }
+        self.say = probe.unwrap_or_else(|| self.first_command());
+        self.advance(now);
+    }
+
+    fn first_command(&self) -> Say {
+        let offered = self.session.capabilities.xforward;
+        let wanted = self.settings.send_xforward;
+        if wanted && command::has_xforward_name(self.job, offered) {
+            Say::XforwardName
+        } else if wanted && command::has_xforward_protocol(self.job, offered) {
+            Say::XforwardProtocol
+        } else {
+            Say::Mail
+        }
+    }
+
+    fn keeps(&self) -> bool {
+        self.keep && self.session.reusable
+    }
+
+    /// Says what can be said now.
+    fn advance(&mut self, now: Timestamp) {
+        while !self.finished {
+            if self.expected.is_empty() {
+                self.under_way = 0;
+                self.correct_course();
+                if self.finished || !self.expected.is_empty() {
+                    continue;
+                }
+            } else if !self.session.capabilities.pipelining
+                || self.under_way > GROUP_LIMIT
+                || matches!(self.say, Say::Content)
+            {
+                return;
+            }
+            let before = self.output.len();
+            match self.say {
+                Say::Handshake => return,
+                Say::Content => return,
+                Say::Nothing if self.expected.is_empty() => return self.complete(),
+                Say::Nothing => return,
+                Say::Quit => {
+                    self.say = Say::Nothing;
+                    self.session.reusable = false;
+                    self.output.extend_from_slice(b"QUIT\r\n");
+                    if !self.settings.skip_quit_response {
+                        self.expected.push_back(Expect::Quit);
+                    }
+                }
+                Say::Reset => {
+                    self.say = if self.keeps() { Say::Nothing } else { Say::Quit };
+                    self.output.extend_from_slice(b"RSET\r\n");
+                    self.expected.push_back(Expect::Reset);
+                }
+                say => self.say_command(say, now),
+            }
+            self.under_way += self.output.len() - before;
+        }
+    }
+
+    fn say_command(&mut self, say: Say, now: Timestamp) {
+        let (capabilities, job, out) = (&self.session.capabilities, self.job, &mut self.output);
+        let (expect, next) = match say {
+            Say::Probe => {
+                out.extend_from_slice(b"RSET\r\n");
+                (Expect::Probe, self.first_command())
+            }
+            Say::XforwardName => {
+                command::xforward_name(job, capabilities.xforward, out);
+                let more = command::has_xforward_protocol(job, capabilities.xforward);
+                (Expect::XforwardName, if more { Say::XforwardProtocol } else { Say::Mail })
+            }
+            Say::XforwardProtocol => {
+                command::xforward_protocol(job, capabilities.xforward, out);
+                (Expect::XforwardProtocol, Say::Mail)
+            }
+            Say::Mail => {
+                self.report.began = Some(now);
+                command::mail(job, capabilities, self.settings, out);
+                (Expect::Mail, Say::Rcpt(0))
+            }
+            Say::Rcpt(at) => {
+                if let Some(addressee) = job.recipients.get(at) {
+                    command::rcpt(job, addressee, capabilities, self.settings, out);
+                }
+                let last = at + 1 >= job.recipients.len();
+                let after = if job.probe && !self.settings.probe_data { Say::Reset } else { Say::Data };
+                (Expect::Rcpt(at), if last { after } else { Say::Rcpt(at + 1) })
+            }
+            Say::Data => {
+                out.extend_from_slice(b"DATA\r\n");
+                (Expect::Data, Say::Content)
+            }
+            Say::Handshake | Say::Content | Say::Reset | Say::Quit | Say::Nothing => return,
+        };
+        self.expected.push_back(expect);
+        self.say = next;
+    }
+
+    /// All replies are in: is what would be said next still worth saying?
+    fn correct_course(&mut self) {
+        match self.say {
+            Say::Rcpt(_) if self.sender_refused => self.say = Say::Reset,
+            Say::Data if self.accepted == 0 => self.say = Say::Reset,
+            Say::Content if self.data_refused => self.say = Say::Reset,
+            // A probe that went as far as DATA can only hang up: RSET would be the message's first line.
+            Say::Content if self.job.probe => {
+                self.session.reusable = false;
+                self.report.complete = true;
+                self.finished = true;
+            }
+            // DATA was accepted though no recipient was: an empty message ends it (RFC 2920 section 3.1).
+            Say::Content if self.accepted == 0 => {
+                self.output.extend_from_slice(b".\r\n");
+                self.expected.push_back(Expect::EndOfData);
+                self.say = if self.keeps() { Say::Nothing } else { Say::Quit };
+            }
+            _ => {}
+        }
+    }
+
+    fn take_rcpt(&mut self, recipient: usize, reply: &Reply, now: Timestamp) {
+        if self.sender_refused {
+            return;
+        }
+        let fate = if !reply.code.is_success() {
+            self.report.complete = true;
+            Fate::Refused(self.said(Expect::Rcpt(recipient), reply, now))
+        } else if self.job.probe && !self.settings.probe_data {
+            self.accepted += 1;
+            sent(reply, now)
+        } else {
+            self.accepted += 1;
+            Fate::Accepted
+        };
+        if let Some(slot) = self.report.fates.get_mut(recipient) {
+            *slot = fate;
+        }
+    }
+
+    fn take_end_of_data(&mut self, reply: &Reply, now: Timestamp) {
+        if let Some(how) = self.lost_in_body {
+            // A refusal explains why the connection broke; anything else before the end of the message is no answer.
+            if !reply.code.is_transient() && !reply.code.is_permanent() {
+                self.expected.clear();
+                return self.broken(how, true, now);
+            }
+        }
+        if self.accepted == 0 {
+            return;
+        }
+        if reply.code.is_success() {
+            for fate in &mut self.report.fates {
+                if *fate == Fate::Accepted {
+                    *fate = sent(reply, now);
+                }
+            }
+        } else {
+            let verdict = self.said(Expect::EndOfData, reply, now);
+            self.fail_all(verdict, false);
+        }
+        if self.lost_in_body.is_some() {
+            self.finish();
+        }
+    }
+
+    fn take_end_of_data_for(&mut self, recipient: usize, reply: &Reply, now: Timestamp) {
+        let fate = if reply.code.is_success() {
+            sent(reply, now)
+        } else {
+            self.report.complete = true;
+            Fate::Refused(self.said(Expect::EndOfDataFor(recipient), reply, now))
+        };
+        if let Some(slot) = self.report.fates.get_mut(recipient) {
+            *slot = fate;
+        }
+    }
+
+    // Endings.
+
+    fn command(&mut self, expect: Expect, line: &str) {
+        self.output.extend_from_slice(line.as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+        self.expected.push_back(expect);
+    }
+
+    /// Says good-bye on a connection that is of no more use.
+    fn say_quit(&mut self) {
+        self.session.reusable = false;
+        self.output.extend_from_slice(b"QUIT\r\n");
+        self.say = Say::Nothing;
+        self.expected.clear();
+        self.finished = true;
+    }
+
+    fn complete(&mut self) {
+        self.report.complete = true;
+        self.report.keep = self.keeps();
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.expected.clear();
+        self.finished = true;
+    }
+
+    fn stale(&mut self) {
+        self.session.reusable = false;
+        self.report.stale = true;
+        self.output.clear();
+        self.finish();
+    }
+
+    /// A reason for everyone who has none of his own. The first one stays.
+    fn fail_all(&mut self, verdict: Verdict, throttle: bool) {
+        if self.report.bulk.is_none() {
+            self.report.bulk = Some(Bulk { verdict, throttle });
+        }
+    }
+
+    fn refused_to_talk(&mut self, expect: Expect, reply: &Reply, now: Timestamp) -> Verdict {
+        let text = format!("host {} refused to talk to me: {}", self.session.peer.named(), reply.one_line());
+        self.verdict(expect, text, reply, now)
+    }
+
+    fn said(&mut self, expect: Expect, reply: &Reply, now: Timestamp) -> Verdict {
+        let named = self.session.peer.named();
+        let text = format!("host {named} said: {} (in reply to {})", reply.one_line(), expect.command());
+        self.verdict(expect, text, reply, now)
+    }
+
+    fn verdict(&mut self, expect: Expect, text: String, reply: &Reply, now: Timestamp) -> Verdict {
+        // Replies that speak of our syntax say that we and the server do not understand each other.
+        if !(400..600).contains(&reply.code.0) || reply.code.0 == 555 || (500..510).contains(&reply.code.0) {
+            self.session.reusable = false;
+        }
+        let refusal = reply.code.is_transient() || reply.code.is_permanent();
+        let (status, reason) = match refusal {
+            true => (reply.status(), text),
+            false => (EnhancedStatus::permanent(5, 0), format!("Protocol error: {text}")),
+        };
+        let reply_text = Some(reply.one_line());
+        let (code, stage) = (Some(reply.code), expect.stage());
+        Verdict { status, reason, reply: reply_text, code, remote: refusal, stage, at: now }
+    }
+}
+
+fn sent(reply: &Reply, now: Timestamp) -> Fate {
+    Fate::Sent { reply: reply.one_line(), code: reply.code, status: reply.status(), at: now }
+}
+
+#[cfg(test)]
+#[path = "conversation_tests.rs"]
+mod tests;

@@ -1,0 +1,109 @@
+//! Connections that wait for the next message.
+//!
+//! A connection is kept under its endpoint (host, address, port). Besides, a destination remembers the endpoint that
+//! last took its mail, so that the next message need not go by the hosts that did not answer. What has been idle for
+//! too long is closed, as Postfix does, without a word.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::connection::Connection;
+use crate::conversation::Peer;
+
+#[derive(Default)]
+struct Idle {
+    by_endpoint: HashMap<String, Vec<(Instant, Connection)>>,
+    by_destination: HashMap<String, (Instant, String)>,
+    sweeping: bool,
+}
+
+/// The idle connections of one transport.
+pub(crate) struct Pool {
+    idle: Mutex<Idle>,
+    limit: Duration,
+}
+
+/// The name of an endpoint.
+pub(crate) fn endpoint(peer: &Peer) -> String {
+    format!("{}[{}]:{}", peer.host, peer.address, peer.port)
+}
+
+impl Pool {
+    /// Keeps connections for so long.
+    pub fn new(limit: Duration) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), limit })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a connection to this endpoint.
+    pub fn take(&self, endpoint: &str) -> Option<Connection> {
+        let now = Instant::now();
+        let mut idle = self.lock();
+        let list = idle.by_endpoint.get_mut(endpoint)?;
+        // The youngest is the likeliest to be alive.
+        let found = list.pop().filter(|(end, _)| *end > now).map(|(_, connection)| connection);
+        if list.is_empty() || found.is_none() {
+            idle.by_endpoint.remove(endpoint);
+        }
+        found
+    }
+
+    /// Takes a connection to the endpoint that last took mail for this destination.
+    pub fn take_for(&self, destination: &str) -> Option<Connection> {
+        let endpoint = {
+            let idle = self.lock();
+            let (end, endpoint) = idle.by_destination.get(destination)?;
+            if *end <= Instant::now() {
+                return None;
+            }
+            endpoint.clone()
+        };
+        self.take(&endpoint)
+    }
+
+    /// Keeps a connection; for this destination, when it is the first good one of a delivery.
+    pub fn put(self: &Arc<Self>, connection: Connection, destination: Option<&str>) {
+        let end = Instant::now() + self.limit;
+        let name = endpoint(&connection.session.peer);
+        let mut idle = self.lock();
+        if let Some(destination) = destination {
+            idle.by_destination.insert(destination.to_owned(), (end, name.clone()));
+        }
+        idle.by_endpoint.entry(name).or_default().push((end, connection));
+        if !idle.sweeping {
+            idle.sweeping = true;
+            tokio::spawn(sweep(Arc::downgrade(self), self.limit));
+        }
+    }
+
+    /// Removes what is too old. False when nothing is left.
+    fn prune(&self) -> bool {
+        let now = Instant::now();
+        let mut idle = self.lock();
+        idle.by_destination.retain(|_, (end, _)| *end > now);
+        idle.by_endpoint.retain(|_, list| {
+            list.retain(|(end, _)| *end > now);
+            !list.is_empty()
+        });
+        let left = !idle.by_endpoint.is_empty() || !idle.by_destination.is_empty();
+        idle.sweeping = left;
+        left
+    }
+}
+
+async fn sweep(pool: Weak<Pool>, limit: Duration) {
+    let pause = (limit / 2).clamp(Duration::from_millis(100), Duration::from_secs(10));
+    loop {
+        sleep(pause).await;
+        match pool.upgrade() {
+            Some(pool) if pool.prune() => {}
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What an SMTP or LMTP client service is configured to do: one value, read once from the configuration.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use yamabiko_config::View;
+
+/// Which protocol is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// smtp(8)
+    Smtp,
+    /// lmtp(8): LHLO, and one reply per recipient after the message.
+    Lmtp,
+}
+
+/// Which address family is tried first where there are both (`smtp_address_preference`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preference {
+    /// `any`
+    Any,
+    /// `ipv4`
+    Ipv4,
+    /// `ipv6`
+    Ipv6,
+}
+
+/// How long to wait for what; zero waits as long as the system does.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// `smtp_connect_timeout`
+    pub connect: Duration,
+    /// `smtp_helo_timeout`, `lmtp_lhlo_timeout`: greeting and EHLO
+    pub helo: Duration,
+    /// `smtp_xforward_timeout`
+    pub xforward: Duration,
+    /// `smtp_mail_timeout`
+    pub mail: Duration,
+    /// `smtp_rcpt_timeout`
+    pub rcpt: Duration,
+    /// `smtp_data_init_timeout`
+    pub data_init: Duration,
+    /// `smtp_data_xfer_timeout`
+    pub data_transfer: Duration,
+    /// `smtp_data_done_timeout`
+    pub data_done: Duration,
+    /// `smtp_rset_timeout`
+    pub rset: Duration,
+    /// `smtp_quit_timeout`
+    pub quit: Duration,
+}
+
+/// When connections are kept for the next message.
+#[derive(Clone, Debug)]
+pub struct CacheSettings {
+    /// `smtp_connection_cache_on_demand`: while mail for the destination waits.
+    pub on_demand: bool,
+    /// `smtp_connection_cache_destinations`: always, for these (domains or `[host]` destinations, as written).
+    pub destinations: Vec<String>,
+    /// `smtp_connection_cache_time_limit`: how long one may be idle.
+    pub idle_limit: Duration,
+    /// `smtp_connection_reuse_time_limit`: how long one may live.
+    pub time_limit: Duration,
+    /// `smtp_connection_reuse_count_limit`: how often one may be used; 0 for no limit.
+    pub count_limit: u32,
+}
+
+/// What a client service is configured to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// `myhostname`: a server of this name is ourselves.
+    pub myhostname: String,
+    /// `smtp_helo_name`, `lmtp_lhlo_name`
+    pub helo_name: String,
+    /// `smtp_always_send_ehlo`
+    pub always_send_ehlo: bool,
+    /// `smtp_never_send_ehlo`
+    pub never_send_ehlo: bool,
+    /// `smtp_discard_ehlo_keywords`, without `silent-discard`
+    pub discard_ehlo_keywords: Vec<String>,
+    /// `silent-discard` was among them.
+    pub discard_silently: bool,
+    /// `smtp_send_xforward_command`
+    pub send_xforward: bool,
+    /// `smtp_quote_rfc821_envelope`
+    pub quote_envelope: bool,
+    /// `smtp_skip_5xx_greeting`
+    pub skip_5xx_greeting: bool,
+    /// `smtp_skip_quit_response`
+    pub skip_quit_response: bool,
+    /// `lmtp_assume_final`
+    pub assume_final: bool,
+    /// `smtp_line_length_limit`; 0 for none.
+    pub line_length_limit: usize,
+    /// `disable_mime_output_conversion`: eight-bit text is sent as it is to servers that did not offer 8BITMIME.
+    pub disable_mime_output_conversion: bool,
+    /// `smtp_tcp_port`
+    pub tcp_port: String,
+    /// `relayhost`: when this is the destination, its permanent troubles are taken as configuration problems.
+    pub relayhost: String,
+    /// `smtp_fallback_relay`
+    pub fallback_relay: Vec<String>,
+    /// `best_mx_transport` is set: looping mail would go there.
+    pub best_mx_transport: String,
+    /// `soft_bounce`: permanent refusals are temporary, so the next host is tried.
+    pub soft_bounce: bool,
+    /// `smtp_dns_support_level = disabled` or `disable_dns_lookups`: no MX lookups.
+    pub dns_disabled: bool,
+    /// `smtp_host_lookup` has `dns`.
+    pub lookup_dns: bool,
+    /// `smtp_host_lookup` has `native`.
+    pub lookup_native: bool,
+    /// `ignore_mx_lookup_error`
+    pub ignore_mx_lookup_error: bool,
+    /// `smtp_defer_if_no_mx_address_found`
+    pub defer_if_no_mx_address_found: bool,
+    /// `inet_protocols` has IPv4.
+    pub ipv4: bool,
+    /// `inet_protocols` has IPv6.
+    pub ipv6: bool,
+    /// `smtp_address_preference`
+    pub address_preference: Preference,
+    /// `smtp_balance_inet_protocols`
+    pub balance_inet_protocols: bool,
+    /// `smtp_randomize_addresses`
+    pub randomize_addresses: bool,
+    /// `smtp_mx_address_limit`; 0 for none.
+    pub mx_address_limit: usize,
+    /// `smtp_mx_session_limit`; 0 for none.
+    pub mx_session_limit: usize,
+    /// `smtp_bind_address`
+    pub bind_address: Option<IpAddr>,
+    /// `smtp_bind_address6`
+    pub bind_address6: Option<IpAddr>,
+    /// `smtp_bind_address_enforce`
+    pub bind_address_enforce: bool,
+    /// Addresses of `inet_interfaces`: where there is just one of a family, connections come from it.
+    pub interfaces: Vec<IpAddr>,
+    /// `queue_directory`: relative paths of UNIX-domain sockets begin here.
+    pub queue_directory: PathBuf,
+    /// Addresses that this mail system listens on, proxies included: mail must not be sent there on port 25.
+    pub own_addresses: Vec<IpAddr>,
+    /// Probes (`sendmail -bv`) end after DATA instead of RCPT (`smtp_address_verify_target`).
+    pub probe_data: bool,
+    /// Timeouts.
+    pub timeouts: Timeouts,
+    /// Connection reuse.
+    pub cache: CacheSettings,
+    /// Why nothing may be sent at all, in words for the log: settings that are not built yet and must not be passed over
+    /// (mandatory TLS).
+    pub refusal: Option<String>,
+}
+
+impl Default for Settings {
+    /// Postfix's defaults for smtp(8).
+    fn default() -> Self {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        Self {
+            protocol: Protocol::Smtp,
+            myhostname: "localhost".to_owned(),
+            helo_name: "localhost".to_owned(),
+            always_send_ehlo: true,
+            never_send_ehlo: false,
+            discard_ehlo_keywords: Vec::new(),
+            discard_silently: false,
+            send_xforward: false,
+            quote_envelope: true,
+            skip_5xx_greeting: true,
+            skip_quit_response: true,
+            assume_final: false,
+            line_length_limit: 998,
+            disable_mime_output_conversion: false,
+            tcp_port: "smtp".to_owned(),
+            relayhost: String::new(),
+            fallback_relay: Vec::new(),
+            best_mx_transport: String::new(),
+            soft_bounce: false,
+            dns_disabled: false,
+            lookup_dns: true,
+            lookup_native: false,
+            ignore_mx_lookup_error: false,
+            defer_if_no_mx_address_found: false,
+            ipv4: true,
+            ipv6: true,
+            address_preference: Preference::Any,
+            balance_inet_protocols: true,
+            randomize_addresses: true,
+            mx_address_limit: 5,
+            mx_session_limit: 2,
+            bind_address: None,
+            bind_address6: None,
+            bind_address_enforce: false,
+            interfaces: Vec::new(),
+            queue_directory: PathBuf::from("/var/spool/postfix"),
+            own_addresses: Vec::new(),
+            probe_data: false,
+            timeouts: Timeouts {
+                connect: Duration::from_secs(30),
+                helo: minutes(5),
+                xforward: minutes(5),
+                mail: minutes(5),
+                rcpt: minutes(5),
+                data_init: minutes(2),
+                data_transfer: minutes(3),
+                data_done: minutes(10),
+                rset: Duration::from_secs(20),
+                quit: minutes(5),
+            },
+            cache: CacheSettings {
+                on_demand: true,
+                destinations: Vec::new(),
+                idle_limit: Duration::from_secs(2),
+                time_limit: minutes(5),
+                count_limit: 0,
+            },
+            refusal: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the settings of a service whose program is `smtp` or `lmtp`.
+    pub fn from_view(view: &View, protocol: Protocol) -> Self {
+        let prefix = match protocol {
+            Protocol::Smtp => "smtp_",
+            Protocol::Lmtp => "lmtp_",
+        };
+        let name = |suffix: &str| format!("{prefix}{suffix}");
+        let flag = |suffix: &str| view.bool(&name(suffix));
+        let text = |suffix: &str| view.text(&name(suffix));
+        let list = |suffix: &str| view.list(&name(suffix));
+        let time = |suffix: &str| view.duration(&name(suffix));
+        let count = |suffix: &str| usize::try_from(view.int(&name(suffix))).unwrap_or(0);
+        let smtp = protocol == Protocol::Smtp;
+
+        let discard = if smtp { list("discard_ehlo_keywords") } else { list("discard_lhlo_keywords") };
+        let (silent, keywords): (Vec<_>, Vec<_>) =
+            discard.into_iter().partition(|word| word.eq_ignore_ascii_case("silent-discard"));
+        let protocols = view.list("inet_protocols");
+        let has = |word: &str| protocols.iter().any(|p| p == "all" || p == word);
+        let host_lookup = list("host_lookup");
+        let preference = match text("address_preference").as_str() {
+            "ipv4" => Preference::Ipv4,
+            "ipv6" => Preference::Ipv6,
+            _ => Preference::Any,
+        };
+        let dns_disabled = view.bool("disable_dns_lookups") || text("dns_support_level") == "disabled";
+        let interfaces: Vec<IpAddr> = view.own_addresses().collect();
+        let mut own_addresses = interfaces.clone();
+        own_addresses.extend(view.list("proxy_interfaces").iter().filter_map(|word| word.parse::<IpAddr>().ok()));
+
+        Self {
+            protocol,
+            myhostname: view.text("myhostname"),
+            helo_name: if smtp { text("helo_name") } else { text("lhlo_name") },
+            always_send_ehlo: smtp && view.bool("smtp_always_send_ehlo"),
+            never_send_ehlo: smtp && view.bool("smtp_never_send_ehlo"),
+            discard_ehlo_keywords: keywords,
+            discard_silently: !silent.is_empty(),
+            send_xforward: flag("send_xforward_command"),
+            quote_envelope: flag("quote_rfc821_envelope"),
+            skip_5xx_greeting: flag("skip_5xx_greeting"),
+            skip_quit_response: flag("skip_quit_response"),
+            assume_final: !smtp && view.bool("lmtp_assume_final"),
+            line_length_limit: count("line_length_limit"),
+            disable_mime_output_conversion: view.bool("disable_mime_output_conversion"),
+            tcp_port: text("tcp_port"),
+            relayhost: if smtp { view.text("relayhost") } else { String::new() },
+            fallback_relay: list("fallback_relay"),
+            best_mx_transport: if smtp { view.text("best_mx_transport") } else { String::new() },
+            soft_bounce: view.bool("soft_bounce"),
+            dns_disabled,
+            lookup_dns: !dns_disabled && host_lookup.iter().any(|word| word == "dns"),
+            lookup_native: dns_disabled || host_lookup.iter().any(|word| word == "native"),
+            ignore_mx_lookup_error: smtp && view.bool("ignore_mx_lookup_error"),
+            defer_if_no_mx_address_found: flag("defer_if_no_mx_address_found"),
+            ipv4: has("ipv4"),
+            ipv6: has("ipv6"),
+            address_preference: preference,
+            balance_inet_protocols: flag("balance_inet_protocols"),
+            randomize_addresses: flag("randomize_addresses"),
+            mx_address_limit: count("mx_address_limit"),
+            mx_session_limit: count("mx_session_limit"),
+            bind_address: text("bind_address").parse().ok(),
+            bind_address6: text("bind_address6").trim_matches(['[', ']']).parse().ok(),
+            bind_address_enforce: flag("bind_address_enforce"),
+            interfaces,
+            queue_directory: PathBuf::from(view.text("queue_directory")),
+            own_addresses,
+            probe_data: text("address_verify_target").eq_ignore_ascii_case("data"),
+            timeouts: Timeouts {
+                connect: time("connect_timeout"),
+                helo: if smtp { time("helo_timeout") } else { time("lhlo_timeout") },
+                xforward: time("xforward_timeout"),
+                mail: time("mail_timeout"),
+                rcpt: time("rcpt_timeout"),
+                data_init: time("data_init_timeout"),
+                data_transfer: time("data_xfer_timeout"),
+                data_done: time("data_done_timeout"),
+                rset: time("rset_timeout"),
+                quit: time("quit_timeout"),
+            },
+            cache: CacheSettings {
+                on_demand: flag("connection_cache_on_demand"),
+                destinations: list("connection_cache_destinations"),
+                idle_limit: time("connection_cache_time_limit"),
+                time_limit: time("connection_reuse_time_limit"),
+                count_limit: u32::try_from(view.int(&name("connection_reuse_count_limit"))).unwrap_or(0),
+            },
+            refusal: mandatory_tls(view, prefix),
+        }
+    }
+}
+
+/// TLS is not built yet: what may go without it does, what must not does not go at all.
+fn mandatory_tls(view: &View, prefix: &str) -> Option<String> {
+    let refuse = |setting: String| Some(format!("TLS is required, but our TLS engine is unavailable ({setting})"));
+    let level_name = format!("{prefix}tls_security_level");
+    let level = view.text(&level_name);
+    if view.bool(&format!("{prefix}tls_wrappermode")) {
+        return refuse(format!("{prefix}tls_wrappermode = yes"));
+    }
+    if !is_optional_tls_level(&level) {
+        return refuse(format!("{level_name} = {level}"));
+    }
+    if level.is_empty() && view.bool(&format!("{prefix}enforce_tls")) {
+        return refuse(format!("{prefix}enforce_tls = yes"));
+    }
+    None
+}
+
+/// A TLS security level at which plaintext is allowed.
+pub(crate) fn is_optional_tls_level(level: &str) -> bool {
+    matches!(level, "" | "none" | "may")
+}
