@@ -591,6 +591,8 @@ impl<'a> Delivery<'a> {
         Outcome {
             recipient: self.request.recipients.get(recipient).map_or(0, |one| one.index),
             expanded: None,
+            logged: false,
+            soft: false,
             result,
             status,
             reason,

@@ -44,6 +44,8 @@ fn attempt(request: &DeliveryRequest, result: Fated, status: EnhancedStatus, tex
     let outcome = |recipient: u32| Outcome {
         recipient,
         expanded: None,
+        logged: false,
+        soft: false,
         result,
         status,
         reason: text.to_owned(),
