@@ -1,1 +1,201 @@
-//! Complete, rewrite and check a message.
+//! Complete, rewrite and check a message: from a [`Submission`] to what is stored (Postfix: cleanup).
+//!
+//! * [`Cleanup`] holds the settings and tables of one configuration; [`Cleanup::process`] takes one message through:
+//!   sender, recipients (canonical, masquerade, automatic BCC, virtual aliases, duplicates), headers (rewriting, removal,
+//!   completion), limits.
+//! * [`Verdict`] is what came of it. An accepted message is its envelope, a new head and the untouched rest.
+//!
+//! What can be relied on: bytes of the body are never changed and never copied (but by `message_strip_characters`); a
+//! header field that needs no change keeps its bytes; trouble with a table is a refusal with a 4xx code. There is no
+//! clock and no I/O here: the time is an argument, tables answer.
+//!
+//! A message whose headers need no change costs one pass over them: the head is then the trace fields alone, and the
+//! body the whole content.
+
+mod address;
+mod alias;
+mod characters;
+mod header;
+mod recipients;
+mod section;
+mod settings;
+
+use bytes::Bytes;
+use yamabiko_config::View;
+use yamabiko_envelope::{
+    BodyType, Content, Envelope, Event, Events, Kind, Origin, QueueId, Recipient, RewriteContext, Severity, Source,
+    Submission, Timestamp,
+};
+use yamabiko_lookup::TableSet;
+use yamabiko_message::date::Zone;
+use yamabiko_route::Mapper;
+use yamabiko_status::{EnhancedStatus, ReplyCode};
+
+use settings::Settings;
+
+/// A message that is to be queued.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The envelope, with final recipients, size and Message-ID.
+    pub envelope: Envelope,
+    /// The first part of the message: trace fields, and all header fields when any of them had to change.
+    pub head: Bytes,
+    /// The rest of the message, as it came.
+    pub body: Content,
+    /// It goes into the hold queue.
+    pub hold: bool,
+    /// Recipients with `NOTIFY=SUCCESS` that became several: they are owed a report that says `expanded`, now
+    /// (RFC 3461 section 5.2.7.3). Their state is of no meaning.
+    pub expanded: Vec<Recipient>,
+}
+
+/// A message that is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// SMTP reply code.
+    pub code: ReplyCode,
+    /// Enhanced status code.
+    pub status: EnhancedStatus,
+    /// Why, as a log line or notice says it.
+    pub reason: String,
+    /// The reason was chosen for this message; one of ours has `Error: ` before it in the SMTP reply.
+    pub specific: bool,
+}
+
+impl Refusal {
+    fn ours(code: u16, status: EnhancedStatus, reason: &str) -> Self {
+        Self { code: ReplyCode(code), status, reason: reason.into(), specific: false }
+    }
+    /// A table did not answer, as Postfix's cleanup tells it.
+    fn trouble() -> Self {
+        Self::ours(451, EnhancedStatus::transient(3, 0), "queue file write error")
+    }
+    /// The SMTP reply without its code: `5.4.0 Error: too many hops`.
+    pub fn reply_text(&self) -> String {
+        let prefix = if self.specific { "" } else { "Error: " };
+        format!("{} {prefix}{}", self.status, self.reason)
+    }
+    /// Trying again later may help.
+    pub fn is_transient(&self) -> bool {
+        self.code.is_transient()
+    }
+}
+
+/// What came of a message.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// Queue it.
+    Accept(Box<Accepted>),
+    /// Claim success, keep nothing.
+    Discard,
+    /// Refuse it; a local submission that is refused for good is returned to its sender.
+    Refuse(Refusal),
+}
+
+/// Takes messages through by one configuration.
+#[derive(Clone)]
+pub struct Cleanup {
+    settings: std::sync::Arc<Settings>,
+    mapper: Mapper,
+    origin: Origin,
+    events: Events,
+}
+
+/// What holds for the message at hand.
+#[derive(Clone, Copy)]
+struct Job<'s> {
+    id: QueueId,
+    now: Timestamp,
+    source: Source,
+    /// Canonical, masquerade and alias maps.
+    maps: bool,
+    /// Automatic BCC.
+    bcc: bool,
+    /// Checks of the content.
+    checks: bool,
+    /// Context in which headers are rewritten; `None`: their addresses are left alone and nothing is added.
+    headers: Option<RewriteContext>,
+    full_name: &'s str,
+}
+
+impl Cleanup {
+    /// Reads the settings of the cleanup service. Tables that cannot be opened make messages that need them wait.
+    pub fn new(view: &View, tables: &TableSet, mapper: Mapper, events: Events) -> Self {
+        let origin = Origin::new(&view.text("syslog_name").into(), "cleanup");
+        Self { settings: std::sync::Arc::new(Settings::new(view, tables)), mapper, origin, events }
+    }
+
+    /// A table answers from a socket, waited for with blocking calls: an event loop must call [`Cleanup::process`] on a
+    /// thread that may block.
+    pub fn is_remote(&self) -> bool {
+        self.settings.is_remote()
+    }
+
+    /// Takes one message through. `now` is for events; dates in headers are the envelope's time of arrival, in `zone`.
+    pub async fn process(&self, submission: Submission, now: Timestamp, zone: &Zone) -> Verdict {
+        if submission.discard {
+            return Verdict::Discard;
+        }
+        match self.accept(submission, now, zone).await {
+            Ok(accepted) => Verdict::Accept(Box::new(accepted)),
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
+    }
+
+    async fn accept(&self, submission: Submission, now: Timestamp, zone: &Zone) -> Result<Accepted, Refusal> {
+        let Submission { mut envelope, trace_fields, content, source, hold, redirect, bcc, full_name, .. } = submission;
+        // Notices, forwarded and requeued mail had their checks and copies, or never get any.
+        let from_outside = matches!(source, Source::Smtp | Source::Local { .. });
+        let job = Job {
+            id: envelope.queue_id,
+            now,
+            source,
+            maps: !submission.no_address_mappings,
+            bcc: from_outside && !submission.no_address_mappings,
+            checks: from_outside && !submission.no_header_body_checks,
+            headers: match envelope.context {
+                RewriteContext::Remote if !self.mapper.rewriter().rewrites_remote() => None,
+                context => Some(context),
+            },
+            full_name: &full_name,
+        };
+        let limit = self.settings.message_size_limit;
+        if from_outside && limit > 0 && content.len() > limit {
+            return Err(Refusal::ours(552, EnhancedStatus::permanent(3, 4), "message file too big"));
+        }
+
+        let given = std::mem::take(&mut envelope.recipients);
+        let mut recipients = self.recipients(&job, &mut envelope.sender, given, &bcc).await?;
+        if let Some(redirect) = redirect {
+            recipients.redirect(&self.mapper.rewriter().rewrite(RewriteContext::Local, &redirect));
+        }
+
+        let head = self.head(&job, &envelope, trace_fields, &content, zone).await?;
+        let (bytes, body) = if job.checks && self.settings.characters.any() {
+            self.filter_characters(&job, &envelope, &recipients.list, head.bytes, head.body)?
+        } else {
+            (head.bytes, head.body)
+        };
+        envelope.size = bytes.len() as u64 + body.len();
+        envelope.message_id = head.message_id;
+        if head.eight_bit && envelope.body == BodyType::Unspecified {
+            envelope.body = BodyType::EightBitMime;
+        }
+        if matches!(source, Source::Local { .. }) && self.settings.smtputf8_for_sendmail {
+            let plain = head.ascii
+                && envelope.sender.is_ascii()
+                && recipients.list.iter().all(|recipient| recipient.address.is_ascii());
+            envelope.smtputf8 |= !plain;
+        }
+        envelope.recipients = recipients.list;
+        Ok(Accepted { envelope, head: bytes, body, hold, expanded: recipients.expanded })
+    }
+
+    fn emit(&self, job: &Job<'_>, kind: Kind) {
+        self.events.emit(Event { at: job.now, origin: self.origin.clone(), kind });
+    }
+
+    fn warn(&self, job: &Job<'_>, text: String) {
+        self.emit(job, Kind::Text { severity: Severity::Warning, queue_id: Some(job.id), text });
+    }
+}

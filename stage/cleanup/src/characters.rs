@@ -1,0 +1,125 @@
+//! `message_reject_characters` and `message_strip_characters`: bytes that must not be in a message.
+
+use bytes::Bytes;
+use yamabiko_envelope::{Client, Content, ContentAction, Envelope, Kind, Recipient, Source};
+use yamabiko_status::{EnhancedStatus, ReplyCode};
+
+use crate::{Cleanup, Job, Refusal};
+
+/// Two sets of bytes. A line end is never in them.
+pub(crate) struct Characters {
+    reject: [bool; 256],
+    strip: [bool; 256],
+    rejects: bool,
+    strips: bool,
+}
+
+impl Characters {
+    pub(crate) fn new(reject: &str, strip: &str) -> Self {
+        Self { reject: set(reject), strip: set(strip), rejects: !reject.is_empty(), strips: !strip.is_empty() }
+    }
+    pub(crate) fn any(&self) -> bool {
+        self.rejects || self.strips
+    }
+    /// The first line that holds a byte to reject.
+    fn find<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
+        if !self.rejects {
+            return None;
+        }
+        let at = text.iter().position(|byte| self.reject[usize::from(*byte)])?;
+        let start = memchr::memrchr(b'\n', &text[..at]).map_or(0, |n| n + 1);
+        let end = memchr::memchr(b'\n', &text[at..]).map_or(text.len(), |n| at + n);
+        Some(&text[start..end])
+    }
+    fn strip(&self, text: Bytes) -> Bytes {
+        if !self.strips || !text.iter().any(|byte| self.strip[usize::from(*byte)]) {
+            return text;
+        }
+        text.iter().copied().filter(|byte| !self.strip[usize::from(*byte)]).collect()
+    }
+}
+
+/// The bytes of a parameter, with C's escapes: `\a \b \f \n \r \t \v \ddd \\`.
+fn set(text: &str) -> [bool; 256] {
+    let mut out = [false; 256];
+    let mut bytes = text.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        let byte = match (byte, bytes.peek()) {
+            (b'\\', Some(b'0'..=b'7')) => {
+                let mut value = 0u32;
+                for _ in 0..3 {
+                    match bytes.next_if(|b| matches!(b, b'0'..=b'7')) {
+                        Some(digit) => value = value * 8 + u32::from(digit - b'0'),
+                        None => break,
+                    }
+                }
+                // As C does: what is too large wraps.
+                (value & 0xff) as u8
+            }
+            (b'\\', Some(_)) => match bytes.next() {
+                Some(b'a') => 7,
+                Some(b'b') => 8,
+                Some(b'f') => 12,
+                Some(b'n') => b'\n',
+                Some(b'r') => b'\r',
+                Some(b't') => b'\t',
+                Some(b'v') => 11,
+                Some(other) => other,
+                None => b'\\',
+            },
+            _ => byte,
+        };
+        out[usize::from(byte)] = true;
+    }
+    out[usize::from(b'\n')] = false;
+    out
+}
+
+impl Cleanup {
+    /// Refuses or strips. Only a message that is affected is copied.
+    pub(crate) fn filter_characters(
+        &self,
+        job: &Job<'_>,
+        envelope: &Envelope,
+        recipients: &[Recipient],
+        head: Bytes,
+        body: Content,
+    ) -> Result<(Bytes, Content), Refusal> {
+        let characters = &self.settings.characters;
+        let text = body.to_bytes().map_err(|_| Refusal::trouble())?;
+        if let Some(line) = characters.find(&head).or_else(|| characters.find(&text)) {
+            self.emit(job, Kind::ContentChecked(Box::new(rejected(job, envelope, recipients, line))));
+            return Err(Refusal {
+                code: ReplyCode(550),
+                status: EnhancedStatus::permanent(7, 1),
+                reason: "disallowed character".into(),
+                specific: true,
+            });
+        }
+        let stripped = characters.strip(text.clone());
+        // The same bytes in a file stay there.
+        let body = if stripped.len() == text.len() { body } else { stripped.into() };
+        Ok((characters.strip(head), body))
+    }
+}
+
+fn rejected(job: &Job<'_>, envelope: &Envelope, recipients: &[Recipient], line: &[u8]) -> ContentAction {
+    let client = &envelope.client;
+    let line = &line[..memchr::memchr(0, line).unwrap_or(line.len()).min(200)];
+    ContentAction {
+        queue_id: job.id,
+        word: "reject",
+        class: "content",
+        content: String::from_utf8_lossy(line).into_owned(),
+        client: (job.source == Source::Smtp).then(|| Client {
+            name: client.name.as_str().into(),
+            address: client.address,
+            port: None,
+        }),
+        sender: envelope.sender.clone(),
+        recipient: recipients.last().map(|recipient| recipient.address.clone()),
+        protocol: client.protocol.clone(),
+        helo: client.helo.clone(),
+        text: "5.7.1 disallowed character".into(),
+    }
+}
