@@ -478,6 +478,26 @@ impl MimeState {
     }
 }
 
+/// `type/subtype` of a `Content-Type:` value, in lower case; `None` when it is not one.
+pub fn media_type(value: &[u8]) -> Option<String> {
+    let tokens = Parameters { rest: value }.next()?;
+    let [Item::Word(main), Item::Special(b'/'), Item::Word(sub), ..] = tokens.as_slice() else { return None };
+    let text = [main.as_slice(), b"/", sub.as_slice()].concat().to_ascii_lowercase();
+    String::from_utf8(text).ok()
+}
+
+/// A parameter of a structured value (`boundary` of `Content-Type:`), unquoted; the name in any case of letters.
+pub fn parameter(value: &[u8], name: &str) -> Option<Vec<u8>> {
+    Parameters { rest: value }.skip(1).find_map(|tokens| match tokens.as_slice() {
+        [Item::Word(found), Item::Special(b'='), Item::Word(text) | Item::Quoted(text), ..]
+            if found.eq_ignore_ascii_case(name.as_bytes()) =>
+        {
+            Some(text.clone())
+        }
+        _ => None,
+    })
+}
+
 /// A token of a structured MIME header (RFC 2045 section 5.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Item {
@@ -657,6 +677,17 @@ mod tests {
         let nested = "Content-Type: multipart/mixed; boundary=a; boundary=b\nContent-Transfer-Encoding: base64\n\nx\n";
         assert!(trace(wide, nested).contains("! TooDeep"));
         assert!(trace(wide, nested).contains("! BadEncoding"));
+    }
+
+    #[test]
+    fn types_and_parameters() {
+        let value = b" Multipart/Report (c); report-type=delivery-status;\n\tBoundary=\"a;b/c\"; x";
+        assert_eq!(media_type(value).as_deref(), Some("multipart/report"));
+        assert_eq!(parameter(value, "boundary").as_deref(), Some(&b"a;b/c"[..]));
+        assert_eq!(parameter(value, "report-type").as_deref(), Some(&b"delivery-status"[..]));
+        assert_eq!(parameter(value, "x"), None);
+        assert_eq!(media_type(b"text"), None);
+        assert_eq!(media_type(b""), None);
     }
 
     #[test]

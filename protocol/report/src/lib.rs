@@ -1,1 +1,17 @@
-//! Delivery status notifications composed and parsed.
+//! Delivery status notifications composed and parsed (RFC 3464; Postfix's layout to the byte).
+//!
+//! * [`Template`] is what varies from kind to kind: From, Subject, charset and the text for people. [`Templates`] reads
+//!   `bounce_template_file` and holds the built-in ones.
+//! * [`Notice`] with its [`RecipientReport`]s is everything that stands in one notice; [`Notice::compose`] writes it.
+//! * [`parse`] reads such a notice back: whatever is composed here can be read here, and a test proves it.
+//!
+//! Pure: dates, identifiers and the original message are arguments.
+
+mod compose;
+pub mod parse;
+mod template;
+mod wrap;
+
+pub use compose::{BodyEncoding, Kind, Notice, Original, RecipientReport};
+pub use template::{Template, TemplateError, TemplateKind, Templates};
+pub use wrap::wrap;
