@@ -166,6 +166,7 @@ pub struct Index {
     pub messages: BTreeMap<Key, Entry>,
     /// Segments in use by epoch.
     pub segments: BTreeMap<u32, Segment>,
+    live: u64,
     cached: HashMap<QueueId, Cached>,
     cached_bytes: usize,
 }
@@ -196,12 +197,19 @@ impl Index {
     fn add_live(&mut self, epoch: u32, len: u32) {
         if let Some(segment) = self.segments.get_mut(&epoch) {
             segment.live += u64::from(len);
+            self.live += u64::from(len);
         }
     }
     fn sub_live(&mut self, epoch: u32, len: u32) {
         if let Some(segment) = self.segments.get_mut(&epoch) {
             segment.live = segment.live.saturating_sub(u64::from(len));
+            self.live = self.live.saturating_sub(u64::from(len));
         }
+    }
+
+    /// Bytes of message records that count, in all segments.
+    pub fn live(&self) -> u64 {
+        self.live
     }
 
     /// Keeps a message in memory if `budget` bytes allow it.

@@ -35,6 +35,7 @@ mod read;
 pub mod record;
 mod recover;
 mod shared;
+pub mod sim;
 
 pub use inspect::Inspection;
 pub use queue::Queue;

@@ -146,9 +146,7 @@ impl Log {
             match self.next_segment(len, op.is_append()) {
                 Ok(()) => left.push_front(op),
                 Err(Failure::Full) if op.is_append() => {
-                    if let Some(done) = op.done {
-                        done(Err(QueueError::NoSpace));
-                    }
+                    self.shared.refuse(vec![op], &QueueError::NoSpace);
                 }
                 Err(failure) => {
                     left.push_front(op);
@@ -168,9 +166,9 @@ impl Log {
 
     fn refuse(&mut self, ops: impl IntoIterator<Item = Op>, why: &Arc<str>) {
         self.unsynced_since = None;
-        for done in ops.into_iter().filter_map(|op| op.done).chain(self.after_sync.drain(..)) {
-            done(Err(QueueError::ReadOnly(Arc::clone(why))));
-        }
+        let error = QueueError::ReadOnly(Arc::clone(why));
+        self.shared.refuse(ops.into_iter().collect(), &error);
+        self.after_sync.drain(..).for_each(|done| done(Err(error.clone())));
     }
 
     /// What is left of a commit that failed: refused, or kept for later.
@@ -207,9 +205,7 @@ impl Log {
                 state.pending = kept;
             }
         }
-        for done in refused.into_iter().filter_map(|op| op.done) {
-            done(Err(QueueError::NoSpace));
-        }
+        self.shared.refuse(refused, &QueueError::NoSpace);
     }
 
     /// Stops everything for good.
@@ -317,7 +313,10 @@ impl Log {
                     let mut entry = Entry::new(at, len, recipients, standing);
                     entry.set_large(large);
                     state.index.insert(op.id, entry);
-                    if let Some(old) = replaces.and_then(|old| state.index.remove(old)) {
+                    if let Some(old) = replaces.and_then(|old| {
+                        state.leaving.remove(&old);
+                        state.index.remove(old)
+                    }) {
                         if old.large() {
                             state.unlink.extend(replaces.map(|old| shared.paths.content(old)));
                             shared.wake_helper.notify_one();
@@ -376,7 +375,7 @@ impl Log {
     }
 
     /// Goes on in a new segment, in which a record of `len` bytes has room. What adds to the queue does not get the
-    /// last one when no more can be made.
+    /// last one that is ready.
     fn next_segment(&mut self, len: u32, append: bool) -> Result<(), Failure> {
         let shared = Arc::clone(&self.shared);
         if len > shared.options.segment_size - RECORDS {
@@ -385,10 +384,9 @@ impl Log {
         }
         let free = {
             let mut state = shared.lock();
-            if append && state.no_space.is_some() && state.ready.len() <= 1 {
-                return Err(Failure::Full);
-            }
-            let free = state.ready.pop();
+            // The last one is for changes, and for the copies that set other segments free.
+            let spare = state.ready.len() > usize::from(append);
+            let free = spare.then(|| state.ready.pop()).flatten();
             if free.is_none() {
                 state.ready_wanted = (state.ready_wanted * 2).min(shared.options.segments_ready.1);
             }

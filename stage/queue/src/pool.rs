@@ -6,14 +6,15 @@
 //! an epoch is free; the files are used again only when that record is durable.
 
 use std::io::{self, IoSlice};
-use std::sync::{Arc, mpsc};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use yamabiko_envelope::QueueId;
 
 use crate::codec;
-use crate::fs::{read_exact_at, write_all_at};
+use crate::fs::{FileSystem, StoredFile, read_exact_at, write_all_at};
 use crate::index::Location;
 use crate::read::{ReadError, read_message};
 use crate::record::{self, HEAD, RecordKind};
@@ -93,7 +94,7 @@ fn zeroed_segment(shared: &Shared) -> io::Result<Free> {
 
 /// There may be something for the helper to give back.
 pub fn worth_reclaiming(state: &State, options: &Options) -> bool {
-    !state.reclaiming && (dead_below(state).is_some() || copy_pays(state, options))
+    !state.reclaiming && !state.copying && (dead_below(state).is_some() || copy_pays(state, options))
 }
 
 /// The epoch below which nothing counts, if that sets any segment free.
@@ -112,7 +113,7 @@ fn copy_pays(state: &State, options: &Options) -> bool {
     let segments = &state.index.segments;
     let size = u64::from(options.segment_size);
     let (Some(oldest), true) = (segments.values().next(), segments.len() > 2) else { return false };
-    let live: u64 = segments.values().map(|s| s.live).sum();
+    let live = state.index.live();
     oldest.live * 100 < size * 12 || segments.len() as u64 * size > 4 * live + 4 * size
 }
 
@@ -124,7 +125,7 @@ pub struct Helper {
 }
 
 enum Work {
-    Unlink(std::path::PathBuf),
+    Unlink(PathBuf),
     Fill,
     Reclaim,
     Copy(u32),
@@ -181,7 +182,7 @@ impl Helper {
                 if !state.reclaiming && dead_below(&state).is_some() {
                     return Some(Work::Reclaim);
                 }
-                let pays = !state.reclaiming && copy_pays(&state, &shared.options);
+                let pays = !state.reclaiming && !state.copying && copy_pays(&state, &shared.options);
                 if pays && self.copy_after.is_none_or(|at| at <= now) {
                     self.copy_after = None;
                     return state.index.segments.keys().next().map(|epoch| Work::Copy(*epoch));
@@ -278,20 +279,23 @@ impl Helper {
         }
         // Messages that the scan did not find are unreadable: nothing can be copied of them, and while they are
         // thought to be there the segment cannot be used again.
-        let lost = self.set_aside_unreadable(epoch, number, &bytes);
-        if copied == 0 && lost == 0 {
+        if copied == 0 && self.set_aside_unreadable(epoch, number, &bytes) == 0 {
             return false;
         }
-        let (tell, told) = mpsc::channel();
-        {
-            let mut state = self.shared.lock();
-            let done = Box::new(move |result| {
-                // The receiver waits below.
-                let _ = tell.send(result);
-            });
-            self.shared.push(&mut state, Op::new(OpKind::Flush, QueueId::new(0, 0), Vec::new()).sync(done));
+        let mut state = self.shared.lock();
+        if state.writable().is_err() {
+            return false;
         }
-        matches!(told.recv(), Ok(Ok(())))
+        state.copying = true;
+        let shared = Arc::downgrade(&self.shared);
+        let done = Box::new(move |_| {
+            if let Some(shared) = shared.upgrade() {
+                shared.lock().copying = false;
+                shared.wake_helper.notify_one();
+            }
+        });
+        self.shared.push(&mut state, Op::new(OpKind::Flush, QueueId::new(0, 0), Vec::new()).sync(done));
+        true
     }
 
     /// Hands one message to the log's thread if it is still where it was, in the state in which it was read.
@@ -300,7 +304,7 @@ impl Helper {
         let id = head.id;
         let unchanged = |state: &State| {
             let entry = state.index.messages.get(&id.into())?;
-            let same = entry.message == at && !state.waiting.contains_key(&id);
+            let same = entry.message == at && !state.waiting.contains_key(&id) && !state.leaving.contains(&id);
             same.then(|| (entry.standing(), entry.changes().collect::<Vec<_>>()))
         };
         let (before, places) = {
@@ -315,7 +319,7 @@ impl Helper {
         };
         let mut state = shared.lock();
         match unchanged(&state) {
-            Some(now) if now == before => {}
+            Some(now) if now == before && state.writable().is_ok() => {}
             _ => return false,
         }
         let mut payload = Vec::new();
@@ -376,7 +380,7 @@ impl Helper {
 }
 
 /// Saves a damaged stretch in `corrupt/`; none when that fails. A file that is there already is kept.
-pub fn save(shared: &Shared, epoch: u32, offset: u32, bytes: &[u8]) -> Option<std::path::PathBuf> {
+pub fn save(shared: &Shared, epoch: u32, offset: u32, bytes: &[u8]) -> Option<PathBuf> {
     let path = shared.paths.corrupt.join(damage_name(epoch, offset));
     save_bytes(&*shared.fs, &shared.paths.corrupt, &path, bytes).ok()?;
     Some(path)
@@ -387,19 +391,22 @@ pub fn damage_name(epoch: u32, offset: u32) -> String {
     format!("{epoch:08}-{offset:08}.record")
 }
 
-/// Writes a file in `corrupt/` durably. False when it was there.
-pub fn save_bytes(
-    fs: &dyn crate::fs::FileSystem,
-    dir: &std::path::Path,
-    path: &std::path::Path,
-    bytes: &[u8],
-) -> io::Result<bool> {
+/// Writes a file in `corrupt/` durably. False when it was there; one that was begun and not finished is written anew.
+pub fn save_bytes(fs: &dyn FileSystem, dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    let sync = |file: &dyn StoredFile| file.fdatasync().and_then(|()| fs.sync_dir(dir));
     let file = match fs.create(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let file = fs.open(path, true)?;
+            if file.len()? == bytes.len() as u64 {
+                return sync(&*file).map(|()| false);
+            }
+            fs.unlink(path)?;
+            fs.create(path)?
+        }
         other => other?,
     };
-    let written = write_all_at(&*file, &mut [IoSlice::new(bytes)], 0).and_then(|()| file.fdatasync());
-    if let Err(e) = written.and_then(|()| fs.sync_dir(dir)) {
+    let written = write_all_at(&*file, &mut [IoSlice::new(bytes)], 0).and_then(|()| sync(&*file));
+    if let Err(e) = written {
         let _ = fs.unlink(path);
         return Err(e);
     }

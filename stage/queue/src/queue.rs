@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io::{self, IoSlice};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,8 @@ const PAGE: usize = 1000;
 pub struct Queue {
     shared: Arc<Shared>,
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
-    large: std::sync::Mutex<Option<mpsc::Sender<LargeJob>>>,
+    /// The thread that writes large contents, once there is one.
+    large: std::sync::Mutex<Option<(mpsc::Sender<LargeJob>, JoinHandle<()>)>>,
     /// Held as long as the queue is open.
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -90,6 +91,7 @@ impl Queue {
             pending_sync: false,
             pending_since: None,
             waiting: Default::default(),
+            leaving: Default::default(),
             ready: Vec::new(),
             ready_wanted,
             draining: recovery.free,
@@ -99,6 +101,7 @@ impl Queue {
             first_live: recovery.first_live,
             newest: recovery.newest.unwrap_or(QueueId::new(0, 0)),
             reclaiming: false,
+            copying: false,
             no_space: None,
             free_checked: None,
             fatal: None,
@@ -203,19 +206,19 @@ impl Queue {
     }
 
     fn store_large(&self, job: LargeJob) {
-        let mut sender = self.large.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if sender.is_none() {
+        let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        if large.is_none() {
+            if let Err(e) = self.shared.lock().writable() {
+                return refuse(job.op, e);
+            }
             let (tx, rx) = mpsc::channel::<LargeJob>();
             let shared = Arc::clone(&self.shared);
             match start("queue-large", move || rx.into_iter().for_each(|job| write_large(&shared, job))) {
-                Ok(thread) => {
-                    self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(thread);
-                    *sender = Some(tx);
-                }
+                Ok(thread) => *large = Some((tx, thread)),
                 Err(e) => return refuse(job.op, e),
             }
         }
-        let Some(tx) = &*sender else { return refuse(job.op, QueueError::Closed) };
+        let Some((tx, _)) = &*large else { return };
         if let Err(mpsc::SendError(job)) = tx.send(job) {
             refuse(job.op, QueueError::Closed);
         }
@@ -506,7 +509,7 @@ impl Queue {
             messages: state.index.messages.len(),
             segments: state.index.segments.len(),
             segments_ready: state.ready.len(),
-            live_bytes: state.index.segments.values().map(|s| s.live).sum(),
+            live_bytes: state.index.live(),
             memory_bytes: state.index.cached_bytes(),
             read_only: state.fatal.is_some(),
             ..state.stats
@@ -526,14 +529,19 @@ impl Queue {
     /// Makes everything durable and ends the threads. What is called afterwards fails with [`QueueError::Closed`].
     /// Dropping the queue does the same. Must not be called from a [`Done`].
     pub fn close(&self) {
-        // The thread for large messages first: it hands records to the log.
-        *self.large.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        // The thread for large messages first: it hands records to the log. While its place is locked no other starts.
+        let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((jobs, thread)) = large.take() {
+            drop(jobs);
+            // A thread that panicked has left nothing that could be waited for.
+            let _ = thread.join();
+        }
         self.shared.lock().closing = true;
+        drop(large);
         self.shared.wake_log.notify_all();
         self.shared.wake_helper.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            // A thread that panicked has left nothing that could be waited for.
             let _ = thread.join();
         }
     }
@@ -643,8 +651,7 @@ fn write_large(shared: &Shared, job: LargeJob) {
     let mut state = shared.lock();
     let refused = match state.writable() {
         Ok(()) if state.index.messages.contains_key(&id.into()) => Some((op, QueueError::Duplicate(id))),
-        // A large message that was on its way when the queue was closed is still stored.
-        Ok(()) | Err(QueueError::Closed) => {
+        Ok(()) => {
             shared.push(&mut state, op);
             None
         }

@@ -79,9 +79,10 @@ impl SegmentHeader {
         block
     }
 
-    /// Reads either copy; none when neither is whole.
+    /// Reads either copy; none when neither is whole. When a power loss has left one of an earlier use, the newer.
     pub fn from_block(block: &[u8]) -> Option<Self> {
-        Self::from_bytes(block).or_else(|| Self::from_bytes(block.get(HEADER_COPY..)?))
+        let copies = [Self::from_bytes(block), block.get(HEADER_COPY..).and_then(Self::from_bytes)];
+        copies.into_iter().flatten().max_by_key(|header| header.seal.epoch)
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use yamabiko_envelope::QueueId;
 
 use crate::codec;
-use crate::fs::{FileSystem, read_exact_at};
+use crate::fs::{FileSystem, read_at_most, read_exact_at};
 use crate::index::{Entry, Index, Location, Segment};
 use crate::pool::{damage_name, save_bytes};
 use crate::record::{Found, Hole, RECORDS, RecordKind, SegmentHeader, scan};
@@ -37,6 +37,8 @@ pub struct Recovery {
     pub newest: Option<QueueId>,
     /// For the caller.
     pub recovered: Recovered,
+    /// Damage found so far, by epoch.
+    holes: Vec<(u32, Damage)>,
     /// Lengths of large contents.
     large: HashMap<QueueId, u64>,
     /// Only read.
@@ -53,6 +55,10 @@ struct SegmentFile {
 pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool) -> Result<Recovery, QueueError> {
     let mut recovery = Recovery { read_only, first_live: 1, previous_end: RECORDS, ..Recovery::default() };
     let mut headers = Vec::new();
+    if !read_only {
+        // For the same reason as the sync in `read_segment`.
+        fs.sync_dir(&paths.log).map_err(|e| io_error("syncing the directory", &paths.log, &e))?;
+    }
     let listed = fs.list(&paths.log).map_err(|e| io_error("reading the directory", &paths.log, &e))?;
     for file in listed {
         let Some((number, kind)) = segment_name(&file.name) else { continue };
@@ -66,7 +72,7 @@ pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool) -> Result<Re
         let handle = fs.open(&path, !read_only).map_err(error)?;
         let len = handle.len().map_err(error)?;
         let mut block = vec![0; RECORDS as usize];
-        let got = crate::fs::read_at_most(&*handle, &mut block, 0).map_err(error)?;
+        let got = read_at_most(&*handle, &mut block, 0).map_err(error)?;
         block.truncate(got);
         let segment = SegmentFile { number, file: handle, len };
         match SegmentHeader::from_block(&block) {
@@ -78,7 +84,7 @@ pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool) -> Result<Re
     recovery.first_live = headers.iter().map(|(header, _)| header.first_live).max().unwrap_or(1);
     recovery.next_epoch = headers.last().map_or(1, |(header, _)| header.seal.epoch.saturating_add(1));
     recovery.newest = headers.iter().map(|(h, _)| h.newest).max().filter(|id| id.micros() > 0);
-    recovery.report_gaps(fs, paths, &headers);
+    let uses: Vec<(u32, u32)> = headers.iter().map(|(h, _)| (h.seal.epoch, h.previous_end)).collect();
     let ends: Vec<Option<u32>> = headers
         .iter()
         .enumerate()
@@ -93,8 +99,11 @@ pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool) -> Result<Re
             recovery.free.push(Free { number: segment.number, file: segment.file });
             continue;
         }
-        recovery.read_segment(fs, paths, header, segment, end, n == last)?;
+        recovery.read_segment(paths, header, segment, end, n == last)?;
     }
+    // Damage is reported when it is known which segments count: what the others hold may be half overwritten.
+    recovery.report_gaps(fs, paths, &uses);
+    recovery.report_holes(fs, paths);
     recovery.drop_reclaimed();
     recovery.check_large(fs, paths)?;
     recovery.recovered.messages = recovery.index.messages.len();
@@ -112,13 +121,11 @@ impl Recovery {
     /// Epochs that count and have no segment: a header that cannot be read. A segment that was begun when the power
     /// failed leaves no gap, because its epoch is given out again; one that was given up before its first record
     /// says so in the header of the next.
-    fn report_gaps(&mut self, fs: &dyn FileSystem, paths: &Paths, headers: &[(SegmentHeader, SegmentFile)]) {
+    fn report_gaps(&mut self, fs: &dyn FileSystem, paths: &Paths, uses: &[(u32, u32)]) {
         let mut expected = self.first_live;
         let mut lost = false;
-        for (header, _) in headers.iter().filter(|(h, _)| h.seal.epoch >= self.first_live) {
-            let missing = header.seal.epoch > expected && header.previous_end > RECORDS
-                || header.seal.epoch > expected.saturating_add(1);
-            if missing {
+        for &(epoch, previous_end) in uses.iter().filter(|(epoch, _)| *epoch >= self.first_live) {
+            if epoch > expected && previous_end > RECORDS || epoch > expected.saturating_add(1) {
                 lost = true;
                 self.recovered.damaged.push(Damage {
                     file: paths.log.clone(),
@@ -130,7 +137,7 @@ impl Recovery {
                     what: "a segment of the log is missing or its header cannot be read",
                 });
             }
-            expected = header.seal.epoch.saturating_add(1);
+            expected = epoch.saturating_add(1);
         }
         if !lost || self.read_only {
             return;
@@ -138,7 +145,7 @@ impl Recovery {
         // One of the files without a header may be the missing one: none of those that hold anything is used again.
         for free in std::mem::take(&mut self.free) {
             let mut start = vec![0; RECORDS as usize];
-            let zero = crate::fs::read_at_most(&*free.file, &mut start, 0).is_ok_and(|_| start.iter().all(|b| *b == 0));
+            let zero = read_at_most(&*free.file, &mut start, 0).is_ok_and(|_| start.iter().all(|b| *b == 0));
             if zero {
                 self.free.push(free);
                 continue;
@@ -162,7 +169,6 @@ impl Recovery {
 
     fn read_segment(
         &mut self,
-        fs: &dyn FileSystem,
         paths: &Paths,
         header: SegmentHeader,
         segment: SegmentFile,
@@ -196,56 +202,61 @@ impl Recovery {
         let end = if end.is_some() { limit } else { scanned.end };
         if newest {
             self.previous_end = end;
+            // After a kill these bytes may be in the kernel's memory only. From here on they count: what is read of
+            // them is acted upon, and the next segment's header will say that they are durable.
+            if let (Some(segment), false) = (self.index.segments.get(&seal.epoch), self.read_only) {
+                segment.file.fdatasync().map_err(|e| io_error("syncing", &path, &e))?;
+            }
         }
         if let Some(segment) = self.index.segments.get_mut(&seal.epoch) {
             segment.end = end;
         }
         let sealed = !newest;
         let torn = |hole: &Hole| !sealed && hole.offset >= scanned.synced;
-        for hole in scanned.holes.iter().chain(&malformed) {
-            let what = match (hole.id, malformed.contains(hole)) {
+        for hole in scanned.holes.into_iter().chain(malformed.iter().copied()) {
+            let what = match (hole.id, malformed.contains(&hole)) {
                 (_, true) => "a record whose envelope cannot be read",
                 (Some(_), _) => "a record with a wrong checksum",
                 (None, _) => "no record where there should be one",
             };
-            let from = (hole.offset as usize).min(bytes.len());
-            let to = (hole.offset as usize).saturating_add(hole.len as usize).min(bytes.len());
-            self.report(fs, paths, seal.epoch, &path, hole, what, torn(hole), &bytes[from..to]);
+            self.holes.push((
+                seal.epoch,
+                Damage {
+                    file: path.clone(),
+                    offset: u64::from(hole.offset),
+                    len: u64::from(hole.len),
+                    queue_id: hole.id,
+                    saved: None,
+                    torn: torn(&hole),
+                    what,
+                },
+            ));
         }
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn report(
-        &mut self,
-        fs: &dyn FileSystem,
-        paths: &Paths,
-        epoch: u32,
-        file: &std::path::Path,
-        hole: &Hole,
-        what: &'static str,
-        torn: bool,
-        bytes: &[u8],
-    ) {
-        let mut saved = None;
-        if !self.read_only {
-            let path = paths.corrupt.join(damage_name(epoch, hole.offset));
-            match save_bytes(fs, &paths.corrupt, &path, bytes) {
-                // An earlier opening saved and reported it.
-                Ok(false) => return,
-                Ok(true) => saved = Some(path),
-                Err(_) => {}
+    /// Saves and reports what is damaged in segments that count.
+    fn report_holes(&mut self, fs: &dyn FileSystem, paths: &Paths) {
+        for (epoch, mut damage) in std::mem::take(&mut self.holes) {
+            let Some(segment) = self.index.segments.get(&epoch).filter(|_| epoch >= self.first_live) else { continue };
+            if !self.read_only {
+                // Offset and length are those of a stretch of a segment, which is below 4 GB.
+                let name = damage_name(epoch, damage.offset as u32);
+                let path = paths.corrupt.join(name);
+                let mut bytes = vec![0; damage.len as usize];
+                let saved = read_at_most(&*segment.file, &mut bytes, damage.offset).and_then(|got| {
+                    bytes.truncate(got);
+                    save_bytes(fs, &paths.corrupt, &path, &bytes)
+                });
+                match saved {
+                    // An earlier opening saved and reported it.
+                    Ok(false) => continue,
+                    Ok(true) => damage.saved = Some(path),
+                    Err(_) => {}
+                }
             }
+            self.recovered.damaged.push(damage);
         }
-        self.recovered.damaged.push(Damage {
-            file: file.to_owned(),
-            offset: u64::from(hole.offset),
-            len: u64::from(hole.len),
-            queue_id: hole.id,
-            saved,
-            torn,
-            what,
-        });
     }
 
     /// Makes a record count.

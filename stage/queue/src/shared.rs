@@ -1,6 +1,6 @@
 //! What the callers, the log's thread and the helper's thread have in common.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -173,6 +173,9 @@ pub struct State {
     pub pending_since: Option<Instant>,
     /// Changes that `pending`, or the log's thread, still holds, by message, oldest first.
     pub waiting: HashMap<QueueId, Vec<Waiting>>,
+    /// Messages that a record in `pending`, or in the hands of the log's thread, replaces: they must not be copied
+    /// behind it.
+    pub leaving: HashSet<QueueId>,
     /// Segments ready.
     pub ready: Vec<Free>,
     /// How many the helper should keep ready.
@@ -191,6 +194,8 @@ pub struct State {
     pub newest: QueueId,
     /// A reclaim record is on its way.
     pub reclaiming: bool,
+    /// Messages of the oldest segment are on their way to the end of the log.
+    pub copying: bool,
     /// The helper could not make a segment, at that time.
     pub no_space: Option<Instant>,
     /// When the free space was last looked at, and whether it was enough.
@@ -235,12 +240,29 @@ impl Shared {
     /// Hands a record to the log's thread.
     pub fn push(&self, state: &mut State, op: Op) {
         let wake = op.sync && !state.pending_sync || state.pending.is_empty();
+        if let OpKind::Append { replaces: Some(old), .. } = op.kind {
+            state.leaving.insert(old);
+        }
         state.pending_sync |= op.sync;
         state.pending.push(op);
         state.pending_since.get_or_insert_with(Instant::now);
         if wake {
             self.wake_log.notify_one();
         }
+    }
+}
+
+impl Shared {
+    /// Tells that records will not be written.
+    pub fn refuse(&self, ops: Vec<Op>, error: &QueueError) {
+        let mut state = self.lock();
+        for op in &ops {
+            if let OpKind::Append { replaces: Some(old), .. } = op.kind {
+                state.leaving.remove(&old);
+            }
+        }
+        drop(state);
+        ops.into_iter().filter_map(|op| op.done).for_each(|done| done(Err(error.clone())));
     }
 }
 
