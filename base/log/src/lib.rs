@@ -19,7 +19,6 @@ mod header;
 pub mod json;
 pub mod line;
 mod logger;
-mod quote;
 pub mod read;
 mod setup;
 mod target;

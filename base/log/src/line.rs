@@ -83,7 +83,7 @@ pub(crate) fn external(address: &str) -> Cow<'_, str> {
     if local.bytes().all(plain) && !dots && (address.is_empty() || !local.is_empty()) {
         return Cow::Borrowed(address);
     }
-    crate::quote::quote(address)
+    yamabiko_address::quote(address)
 }
 
 struct Address<'a>(&'a str);

@@ -7,3 +7,4 @@ pub mod context;
 pub mod getopt;
 pub mod postconf;
 pub mod postfix;
+pub mod queue_view;
