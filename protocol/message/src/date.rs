@@ -26,6 +26,13 @@ pub fn message_id_digits(seconds: u64) -> String {
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).strftime("%Y%m%d%H%M%S").to_string()
 }
 
+/// The same digits in a zone.
+pub fn compact(seconds: u64, zone: &TimeZone) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(zone.clone());
+    time.strftime("%Y%m%d%H%M%S").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
