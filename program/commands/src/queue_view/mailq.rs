@@ -86,7 +86,7 @@ mod tests {
 
 4Z0abcd3z1!#    1100 Sat Nov 21 16:53:54  s@b
                                                                       (\"odd\"?)
-                                         "e?"@z
+                                         \"e?\"@z
 
 -- 2 Kbytes in 3 Requests.
 ";
