@@ -1,1 +1,306 @@
-//! Unprivileged wiring of all stages.
+//! The engine: all stages wired together in one unprivileged process.
+//!
+//! ```text
+//! receive ---+
+//! control ---+--> Acceptance (cleanup, queue) --> Manager (schedule) --> Agents --> outcomes --> report
+//! pickup  ---+                                        ^                                |
+//!            +----------------------------------------+--------- notices, forwards <---+
+//! ```
+//!
+//! * [`generation::Generation`] is everything made from one configuration; a reload makes another and swaps them.
+//! * [`accept::Acceptance`] is the only way into the queue.
+//! * [`manager::Task`] owns the schedule and what is known of active messages.
+//! * [`report`] ends an attempt: notices, next attempt, removal.
+//!
+//! It runs under `mail_owner`, cannot change its ID, has been handed every socket and the log by the supervisor, and
+//! asks it for one thing only: workers under users' IDs. What it can reach if taken over: the queue, the network, and
+//! through workers the mailboxes of all users but root.
+
+pub mod accept;
+mod agents;
+mod around;
+mod boss;
+mod control;
+mod flush;
+pub mod generation;
+pub mod manager;
+mod pickup;
+mod report;
+mod schedule_settings;
+mod service;
+mod workers;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::{Notify, mpsc, watch};
+use yamabiko_config::{Config, Host};
+use yamabiko_envelope::{Event, EventSink, Events, Origin, QueueIdSource, Severity, Timestamp};
+use yamabiko_ipc::boss::{Order, Wish};
+use yamabiko_log::{Destination, Logger, Setup, Target};
+use yamabiko_lookup::TableSet;
+use yamabiko_queue::{Queue, fs::RealFs};
+
+use crate::accept::Acceptance;
+use crate::agents::{AgentParts, Agents};
+use crate::around::Around;
+use crate::boss::{Boss, Received};
+use crate::control::Control;
+use crate::generation::{Current, Generation, Parts};
+use crate::manager::Manager;
+use crate::service::Services;
+use crate::workers::Workers;
+
+/// Threads of the runtime; more do not make mail faster on the machines that mail servers run on.
+const THREADS: usize = 4;
+/// How long the last log lines may take.
+const LOG_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs the engine: the supervisor started it with a socket to itself as standard input.
+pub fn run() -> ExitCode {
+    let socket = match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(fd) => UnixStream::from(fd),
+        Err(error) => {
+            eprintln!("yamabiko-engine: fatal: standard input is not the supervisor's socket: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("yamabiko-engine: fatal: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        match Boss::listen(socket) {
+            Ok((boss, orders)) => live(boss, orders).await,
+            Err(_) => ExitCode::FAILURE,
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    code
+}
+
+/// The configuration that an order names.
+fn load(config_directory: &str, data_directory: &str) -> Result<Arc<Config>, String> {
+    let instance = if config_directory.is_empty() {
+        yamabiko_supervisor::Instance::Embedded(PathBuf::from(data_directory))
+    } else {
+        yamabiko_supervisor::Instance::Directory(PathBuf::from(config_directory))
+    };
+    instance.load().map_err(|error| error.to_string())
+}
+
+/// The sockets that come with a configuration.
+struct Sockets {
+    log: Option<OwnedFd>,
+    control: Option<OwnedFd>,
+    inet: Vec<(u32, OwnedFd)>,
+}
+
+impl Sockets {
+    fn sort(listeners: &[u32], log_file: bool, descriptors: Vec<OwnedFd>) -> Self {
+        let mut descriptors = descriptors.into_iter();
+        let log = if log_file { descriptors.next() } else { None };
+        let control = descriptors.next();
+        Self { log, control, inet: listeners.iter().copied().zip(descriptors).collect() }
+    }
+}
+
+async fn live(boss: Boss, mut orders: mpsc::UnboundedReceiver<Received>) -> ExitCode {
+    let Some((Order::Configure { config_directory, data_directory, listeners, log_file, verbose: _ }, descriptors)) =
+        orders.recv().await
+    else {
+        return ExitCode::FAILURE;
+    };
+    let sockets = Sockets::sort(&listeners, log_file, descriptors);
+    let engine = load(&config_directory, &data_directory).and_then(|config| Engine::start(&boss, config, sockets));
+    let mut engine = match engine {
+        Ok(engine) => engine,
+        Err(why) => {
+            let _ = boss.tell(&Wish::Refused(why));
+            return ExitCode::FAILURE;
+        }
+    };
+    if boss.tell(&Wish::Ready).is_err() {
+        return ExitCode::FAILURE;
+    }
+    while let Some((order, descriptors)) = orders.recv().await {
+        match order {
+            Order::Configure { config_directory, data_directory, listeners, log_file, .. } => {
+                let sockets = Sockets::sort(&listeners, log_file, descriptors);
+                let changed =
+                    load(&config_directory, &data_directory).and_then(|config| engine.reconfigure(config, sockets));
+                let _ = boss.tell(&match changed {
+                    Ok(()) => Wish::Ready,
+                    Err(why) => Wish::Refused(why),
+                });
+            }
+            Order::ReopenLog => engine.reopen_log(descriptors.into_iter().next()),
+            Order::Stop { within } => {
+                engine.stop(Duration::from_secs(u64::from(within))).await;
+                return ExitCode::SUCCESS;
+            }
+            // Answered where they are heard.
+            Order::Worker { .. } => {}
+        }
+    }
+    // The supervisor is gone: nobody could ever stop or reconfigure us again.
+    engine.stop(Duration::from_secs(5)).await;
+    ExitCode::FAILURE
+}
+
+struct Engine {
+    acceptance: Acceptance,
+    parts: AgentParts,
+    services: Services,
+    logger: Arc<Logger>,
+    setup: Setup,
+}
+
+impl Engine {
+    fn start(boss: &Boss, config: Arc<Config>, sockets: Sockets) -> Result<Self, String> {
+        let main = config.main();
+        let setup = Setup::from_view(&main);
+        let logger = open_log(&setup, sockets.log)?;
+        let events: Events = Arc::clone(&logger) as Events;
+        let queue_directory = PathBuf::from(main.text("queue_directory"));
+        let options = yamabiko_queue::Options {
+            min_free: u64::try_from(main.int("queue_minfree")).unwrap_or(0),
+            ..yamabiko_queue::Options::default()
+        };
+        let (queue, recovered) = Queue::open(Arc::new(RealFs), &queue_directory.join("queue"), options)
+            .map_err(|error| format!("cannot open the queue in {}: {error}", queue_directory.join("queue").display()))?;
+        for damage in &recovered.damaged {
+            say(&events, &setup, Severity::Error, &format!("damaged queue record set aside: {damage:?}"));
+        }
+        let workers = Workers::new(boss.clone());
+        let around = Around::new(workers);
+        let parts = AgentParts {
+            surroundings: Arc::clone(&around) as Arc<dyn yamabiko_deliver_local::agent::Surroundings>,
+            resolver: Arc::new(yamabiko_dns::HickoryResolver::system()),
+            events: Arc::clone(&events),
+        };
+        let generation = build(&config, &parts, &events, &setup);
+        let current = Current::new(generation, Arc::clone(&events));
+        let line = Manager::line();
+        // Node 1: a cluster numbers its nodes.
+        let ids = QueueIdSource::new(1, recovered.newest);
+        let spool = queue_directory.join("spool");
+        let acceptance = Acceptance::new(ids, Arc::clone(&queue), current.clone(), line.0.clone(), spool.clone());
+        around.complete(acceptance.clone());
+        let task = manager::Task::new(schedule_settings::from_config(&config), queue, current.clone(), line);
+        tokio::spawn(task.run());
+        let services = Services::start(&acceptance, &parts, &config, sockets.inet, spool)?;
+        let wake = Arc::new(Notify::new());
+        let control = Control::new(acceptance.clone(), &queue_directory, Arc::clone(&wake), services.stdin_smtp());
+        let listener = sockets.control.ok_or("the supervisor sent no control socket")?;
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).map(|listener| {
+            tokio::spawn(control.clone().serve(listener));
+        })
+        .map_err(|error| format!("control socket: {error}"))?;
+        tokio::spawn(pickup::run(queue_directory.join("maildrop"), control, current, wake));
+        notices(&config, &events, &setup);
+        Ok(Self { acceptance, parts, services, logger, setup })
+    }
+
+    /// Everything new is made first; only when all of it is there is anything replaced.
+    fn reconfigure(&mut self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
+        let setup = Setup::from_view(&config.main());
+        let events: Events = Arc::clone(&self.logger) as Events;
+        let target = open_target(&setup, sockets.log)?;
+        let generation = build(&config, &self.parts, &events, &setup);
+        self.services.reconfigure(&self.acceptance, &self.parts, &config, sockets.inet)?;
+        self.acceptance.current().swap(generation);
+        let schedule = Box::new(schedule_settings::from_config(&config));
+        self.acceptance.manager().send(manager::Order::Reconfigure(schedule));
+        self.logger.reconfigure(setup.form, setup.style);
+        self.logger.replace(vec![target]);
+        self.setup = setup;
+        notices(&config, &events, &self.setup);
+        Ok(())
+    }
+
+    fn reopen_log(&self, file: Option<OwnedFd>) {
+        match open_target(&self.setup, file) {
+            Ok(target) => self.logger.replace(vec![target]),
+            Err(_) => self.logger.reopen(),
+        }
+    }
+
+    /// Sessions end politely, deliveries that run may end, then the queue is closed. What is not finished is found
+    /// again at the next start.
+    async fn stop(self, within: Duration) {
+        self.services.stop(within.saturating_sub(Duration::from_secs(2))).await;
+        let queue = Arc::clone(self.acceptance.queue());
+        let _ = tokio::task::spawn_blocking(move || queue.close()).await;
+        let logger = Arc::clone(&self.logger);
+        let _ = tokio::task::spawn_blocking(move || logger.flush(LOG_PATIENCE)).await;
+    }
+}
+
+fn open_target(setup: &Setup, file: Option<OwnedFd>) -> Result<Target, String> {
+    let opened = match (&setup.destination, file) {
+        (Destination::File(path), Some(file)) => Target::from_file(file.into(), path.clone()),
+        (destination, _) => Target::open(destination.clone()),
+    };
+    opened.map_err(|error| format!("cannot open the mail log: {error}"))
+}
+
+fn open_log(setup: &Setup, file: Option<OwnedFd>) -> Result<Arc<Logger>, String> {
+    let target = open_target(setup, file)?;
+    setup.start_with("qmgr", target).map_err(|error| format!("cannot start the log: {error}"))
+}
+
+fn say(events: &Events, setup: &Setup, severity: Severity, text: &str) {
+    events.emit(Event::text(Timestamp::now(), Origin::new(&setup.syslog_name, "master"), severity, text));
+}
+
+/// What is set and does not act yet, what is misspelt: once, at start and reload.
+fn notices(config: &Config, events: &Events, setup: &Setup) {
+    for notice in config.notices() {
+        say(events, setup, Severity::Warning, &notice.to_string());
+    }
+}
+
+fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setup) -> Generation {
+    let tables = tables(events, setup);
+    let (agents, one_recipient, remarks) = Agents::new(config, &tables, parts);
+    for remark in remarks {
+        say(events, setup, Severity::Warning, &remark);
+    }
+    Generation::new(Parts { config: Arc::clone(config), tables, agents, one_recipient })
+}
+
+/// Tables that speak into the log.
+fn tables(events: &Events, setup: &Setup) -> TableSet {
+    let (events, name) = (Arc::clone(events), Arc::clone(&setup.syslog_name));
+    let options = yamabiko_lookup::Options {
+        notify: Arc::new(move |notice: yamabiko_lookup::Notice| {
+            let severity = match notice.kind {
+                yamabiko_lookup::NoticeKind::Warning => Severity::Warning,
+                yamabiko_lookup::NoticeKind::Info => Severity::Info,
+            };
+            events.emit(Event::text(Timestamp::now(), Origin::new(&name, "proxymap"), severity, notice.text));
+        }),
+        ..yamabiko_lookup::Options::default()
+    };
+    TableSet::new(options)
+}
+
+/// Tells sessions and listeners that it is time to go.
+pub(crate) type Stop = watch::Receiver<bool>;
+
+/// The configuration's view of this machine.
+pub(crate) fn host() -> Host {
+    Host::of_this_machine("smtpd")
+}

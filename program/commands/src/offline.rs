@@ -1,0 +1,86 @@
+//! The queue when no engine runs: read it, or open it and change it.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use yamabiko_envelope::{QueueId, Timestamp};
+use yamabiko_ipc::control::{Entry, Operation, QueueName, Selection};
+use yamabiko_queue::{Inspection, Meta, Options, Queue, State, fs::RealFs};
+
+use crate::context::Context;
+
+/// The error of a control socket that nobody listens on.
+pub fn is_down(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// Postfix's queue for a state.
+pub fn name_of(state: State) -> QueueName {
+    match state {
+        State::Incoming => QueueName::Incoming,
+        State::Active => QueueName::Active,
+        State::Deferred => QueueName::Deferred,
+        State::Hold => QueueName::Hold,
+    }
+}
+
+/// An entry for a listing.
+pub fn entry(envelope: &yamabiko_envelope::Envelope, meta: &Meta) -> Entry {
+    Entry {
+        queue: name_of(meta.state()),
+        envelope: envelope.clone(),
+        forced_expire: meta.flags.expire(),
+        next_attempt: (meta.state() == State::Deferred).then_some(meta.next_attempt),
+    }
+}
+
+/// Reads the queue as it lies on disk.
+pub fn inspect(context: &Context) -> Result<Inspection, String> {
+    let dir = context.queue_directory().join("queue");
+    Inspection::open(Arc::new(RealFs), &dir).map_err(|error| format!("cannot read {}: {error}", dir.display()))
+}
+
+/// Does an operation on a queue that no engine has open.
+pub fn operate(context: &mut Context, operation: Operation, selection: &Selection) -> Result<Vec<QueueId>, ExitCode> {
+    let dir = context.queue_directory().join("queue");
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    if operation == Operation::Requeue {
+        return Err(context.fatal(1, "requeueing needs a running mail system: messages go through cleanup again"));
+    }
+    let opened = Queue::open(Arc::new(RealFs), &dir, Options::default());
+    let (queue, _) = opened.map_err(|error| context.fatal(1, &format!("cannot open {}: {error}", dir.display())))?;
+    let usual: &[QueueName] = match operation {
+        Operation::Hold => &[QueueName::Incoming, QueueName::Active, QueueName::Deferred],
+        Operation::Release => &[QueueName::Hold],
+        _ => &[QueueName::Hold, QueueName::Incoming, QueueName::Active, QueueName::Deferred],
+    };
+    let (ids, queues) = match selection {
+        Selection::Messages(ids, queues) => (Some(ids), queues),
+        Selection::All(queues) => (None, queues),
+    };
+    let wanted = if queues.is_empty() { usual } else { queues };
+    let metas = queue.list(|meta| {
+        wanted.contains(&name_of(meta.state())) && ids.is_none_or(|ids| ids.contains(&meta.queue_id))
+    });
+    let mut changed = Vec::new();
+    for meta in metas {
+        let (id, now) = (meta.queue_id, Timestamp::now());
+        let done = match operation {
+            Operation::Delete => queue.remove(id),
+            Operation::Hold => queue.hold(id),
+            Operation::Release => queue.release(id, now),
+            Operation::Expire => queue.expire(id, meta.next_attempt),
+            Operation::ExpireNow => queue.expire(id, now),
+            Operation::Requeue => continue,
+        };
+        if done.is_ok() {
+            changed.push(id);
+        }
+    }
+    queue.sync().map_err(|error| context.fatal(1, &format!("cannot write the queue: {error}")))?;
+    queue.close();
+    Ok(changed)
+}

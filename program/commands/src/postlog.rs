@@ -1,0 +1,69 @@
+//! postlog(1): lines for the mail log, from the command line or standard input.
+
+use std::io::{BufRead, IsTerminal};
+use std::process::ExitCode;
+
+use yamabiko_envelope::Severity;
+
+use crate::context::{Context, instance};
+use crate::getopt::{Flag, parse};
+
+/// Runs `postlog [-iv] [-c dir] [-p priority] [-t tag] [text...]`.
+pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
+    let usage = "postlog: fatal: usage: postlog [-c config_dir] [-i] [-p priority] [-t tag] [text...]";
+    let (flags, words) = match parse("c:ip:t:v", args) {
+        Ok(parsed) => parsed,
+        Err(bad) => {
+            eprintln!("postlog: {bad}\n{usage}");
+            return ExitCode::from(1);
+        }
+    };
+    let (mut directory, mut severity, mut tag) = (None, Severity::Info, None);
+    for flag in &flags {
+        match flag {
+            Flag::Value('c', dir) => directory = Some(dir.as_str()),
+            Flag::Value('t', name) => tag = Some(name.clone()),
+            Flag::Value('p', name) => {
+                severity = match name.as_str() {
+                    "info" => Severity::Info,
+                    "warn" | "warning" => Severity::Warning,
+                    "error" => Severity::Error,
+                    "fatal" => Severity::Fatal,
+                    "panic" => Severity::Panic,
+                    other => {
+                        eprintln!("postlog: fatal: unknown logging priority: {other}");
+                        return ExitCode::from(1);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut context = match Context::open("postlog", instance(directory, called_as_yamabiko)) {
+        Ok(context) => context,
+        Err(code) => return code,
+    };
+    let tag = tag.unwrap_or_else(|| "postlog".to_owned());
+    let name = tag.rsplit('/').next().unwrap_or("postlog").to_owned();
+    let mut line = |text: &str| {
+        context.log_as(&name, severity, None, text);
+        if std::io::stderr().is_terminal() {
+            let word = match severity {
+                Severity::Info => "",
+                Severity::Warning => "warning: ",
+                Severity::Error => "error: ",
+                Severity::Fatal => "fatal: ",
+                Severity::Panic => "panic: ",
+            };
+            eprintln!("{tag}: {word}{text}");
+        }
+    };
+    if words.is_empty() {
+        for text in std::io::stdin().lock().lines().map_while(Result::ok) {
+            line(&text);
+        }
+    } else {
+        line(&words.join(" "));
+    }
+    ExitCode::SUCCESS
+}

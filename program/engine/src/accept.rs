@@ -1,0 +1,183 @@
+//! From a submission to a message in the queue: cleanup, then the log, then the manager.
+//!
+//! This is the only way into the queue. [`Acceptance::accept`] returns when the message is on stable storage, which is
+//! the moment of `250`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+use yamabiko_cleanup::Verdict;
+use yamabiko_envelope::{Kind, QueueId, QueueIdSource, Severity, Submission, Timestamp};
+use yamabiko_message::date::Zone;
+use yamabiko_queue::{NewMessage, Queue, QueueError};
+use yamabiko_receive::{Accepted, Admission, Etrn, Later, Refusal};
+use yamabiko_status::{EnhancedStatus, ReplyCode};
+
+use crate::generation::Current;
+use crate::manager::{Manager, Order};
+
+/// Takes messages.
+#[derive(Clone)]
+pub struct Acceptance {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ids: QueueIdSource,
+    queue: Arc<Queue>,
+    current: Current,
+    manager: Manager,
+    zone: Zone,
+    spool: std::path::PathBuf,
+}
+
+/// A message that was taken, or was made to vanish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in the queue.
+    Queued(QueueId),
+    /// DISCARD
+    Discarded(QueueId),
+}
+
+impl Acceptance {
+    /// `ids` goes on from the newest ID of the queue.
+    pub fn new(ids: QueueIdSource, queue: Arc<Queue>, current: Current, manager: Manager, spool: std::path::PathBuf) -> Self {
+        Self { inner: Arc::new(Inner { ids, queue, current, manager, zone: Zone::system(), spool }) }
+    }
+
+    /// A new name.
+    pub fn next_id(&self) -> QueueId {
+        self.inner.ids.next(Timestamp::now())
+    }
+
+    /// The date of a moment, for fields that we write.
+    pub fn date(&self, at: Timestamp) -> String {
+        yamabiko_message::date::rfc5322(at.seconds(), &self.inner.zone)
+    }
+
+    /// The local time zone.
+    pub fn zone(&self) -> &Zone {
+        &self.inner.zone
+    }
+
+    /// Takes a message. In place of `old`, where that is given: there is no moment at which both or neither are there.
+    pub async fn accept(&self, submission: Submission, old: Option<QueueId>) -> Result<Taken, Refusal> {
+        let inner = &self.inner;
+        let now = Timestamp::now();
+        let id = submission.envelope.queue_id;
+        let generation = inner.current.get();
+        let verdict = generation.cleanup.process(submission, now, &inner.zone, inner.current.events()).await;
+        let (envelope, head, body, hold) = match verdict {
+            Verdict::Accept { envelope, head, body, hold } => (envelope, head, body, hold),
+            Verdict::Discard => return Ok(Taken::Discarded(id)),
+            Verdict::Refuse { code, status, text } => return Err(Refusal { code, status, text }),
+        };
+        drop(generation);
+        let message = NewMessage {
+            next_attempt: envelope.arrival,
+            envelope: Arc::new(envelope),
+            parts: vec![head.into(), body],
+            checksum: None,
+            hold,
+        };
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |result| {
+            let _ = sender.send(result);
+        });
+        match old {
+            Some(old) => inner.queue.replace(old, message, done),
+            None => inner.queue.append(message, done),
+        }
+        match receiver.await.unwrap_or(Err(QueueError::Closed)) {
+            Ok(()) => {
+                if !hold {
+                    inner.manager.send(Order::Arrived(id));
+                }
+                Ok(Taken::Queued(id))
+            }
+            Err(error) => Err(self.refusal(id, &error)),
+        }
+    }
+
+    /// Our own trouble is always "try again later".
+    fn refusal(&self, id: QueueId, error: &QueueError) -> Refusal {
+        self.inner.current.say(Severity::Error, Some(id), &format!("cannot store the message: {error}"));
+        let (code, text) = match error {
+            QueueError::NoSpace => (452, "Error: insufficient system storage"),
+            _ => (451, "Error: queue file write error"),
+        };
+        let status = if code == 452 { EnhancedStatus::transient(3, 1) } else { EnhancedStatus::transient(3, 0) };
+        Refusal { code: ReplyCode(code), status, text: text.to_owned() }
+    }
+
+    /// The queue, for those who have to look.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.inner.queue
+    }
+
+    /// The configuration in force and the log.
+    pub fn current(&self) -> &Current {
+        &self.inner.current
+    }
+
+    /// The manager's line.
+    pub fn manager(&self) -> &Manager {
+        &self.inner.manager
+    }
+
+    /// Says that a message was dropped before it was whole.
+    pub fn abandoned(&self, id: QueueId, why: &'static str) {
+        self.inner.current.emit("cleanup", Timestamp::now(), Kind::Abandoned { queue_id: id, why });
+    }
+}
+
+impl Admission for Acceptance {
+    fn next_queue_id(&self) -> QueueId {
+        self.next_id()
+    }
+
+    fn submit(&self, submission: Submission) -> Later<'_, Result<Accepted, Refusal>> {
+        let acceptance = self.clone();
+        Box::pin(async move {
+            // A panic is a bug of ours: the client hears 451 and tries again, and the session goes on.
+            let accepted = std::panic::AssertUnwindSafe(acceptance.accept(submission, None)).catch_unwind().await;
+            match accepted {
+                Ok(Ok(Taken::Queued(_) | Taken::Discarded(_))) => Ok(Accepted::default()),
+                Ok(Err(refusal)) => Err(refusal),
+                Err(_) => {
+                    acceptance.inner.current.say(Severity::Panic, None, "cleanup failed; the client was told to try again");
+                    Err(Refusal {
+                        code: ReplyCode(451),
+                        status: EnhancedStatus::transient(3, 0),
+                        text: "Error: internal error".to_owned(),
+                    })
+                }
+            }
+        })
+    }
+
+    fn etrn<'a>(&'a self, domain: &'a str) -> Later<'a, Etrn> {
+        Box::pin(async move {
+            let listed = crate::flush::is_listed(&self.inner.current.get(), domain).await;
+            match listed {
+                Ok(true) => {
+                    self.inner.manager.send(Order::FlushSite(domain.to_owned()));
+                    Etrn::Started
+                }
+                Ok(false) => Etrn::Denied,
+                Err(_) => Etrn::Failed,
+            }
+        })
+    }
+
+    fn free_space(&self) -> Option<u64> {
+        let stat = nix::sys::statvfs::statvfs(&self.inner.spool).ok()?;
+        Some(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+    }
+}
+
+/// How long a whole message may take from here; a session that waits longer has a client that has gone.
+pub const PATIENCE: Duration = Duration::from_secs(600);

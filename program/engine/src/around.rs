@@ -1,0 +1,162 @@
+//! What local delivery needs of the engine: workers, routing, new messages, other transports, users.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use yamabiko_deliver_local::agent::{As, Boxed, Destination, Forward, Surroundings, User};
+use yamabiko_deliver_local::job::{Done, Job};
+use yamabiko_envelope::{
+    Content, DeliveryRecipient, DeliveryRequest, Envelope, Notify, Outcome, QueueId, Recipient, RewriteContext,
+    Severity, Source, Submission, Timestamp,
+};
+
+use crate::accept::{Acceptance, Taken};
+use crate::workers::Workers;
+
+/// The engine as local delivery sees it. Made before the rest of the engine is, so the rest is put in later.
+pub struct Around {
+    workers: Arc<Workers>,
+    acceptance: OnceLock<Acceptance>,
+}
+
+impl Around {
+    /// Without the rest of the engine as yet.
+    pub fn new(workers: Arc<Workers>) -> Arc<Self> {
+        Arc::new(Self { workers, acceptance: OnceLock::new() })
+    }
+
+    /// The rest of the engine.
+    pub fn complete(&self, acceptance: Acceptance) {
+        let _ = self.acceptance.set(acceptance);
+    }
+
+    /// Deliveries begin only when the engine is complete.
+    fn engine(&self) -> Result<&Acceptance, String> {
+        self.acceptance.get().ok_or_else(|| "the engine is not complete yet".to_owned())
+    }
+
+    async fn forward_message(&self, request: &DeliveryRequest, forward: Forward) -> Result<QueueId, String> {
+        let engine = self.engine()?;
+        let old = &request.envelope;
+        let known = old.recipients.get(forward.recipient as usize).cloned().unwrap_or_default();
+        let (id, now) = (engine.next_id(), Timestamp::now());
+        let mut envelope = Envelope::new(id, now, forward.sender);
+        // What was asked for the old message is asked for the new one, unless the alias has an owner of its own.
+        let (orcpt, notify) = if forward.owned {
+            (String::new(), Notify { never: known.notify.never, ..Notify::default() })
+        } else {
+            envelope.envid.clone_from(&old.envid);
+            envelope.ret = old.ret;
+            (known.orcpt.clone(), known.notify)
+        };
+        envelope.body = old.body;
+        envelope.smtputf8 = old.smtputf8;
+        envelope.context = RewriteContext::Local;
+        envelope.client = old.client.clone();
+        envelope.sasl = old.sasl.clone();
+        envelope.message_id.clone_from(&old.message_id);
+        let original = if known.original.is_empty() { known.address } else { known.original };
+        envelope.recipients = forward
+            .recipients
+            .into_iter()
+            .map(|address| Recipient { address, original: original.clone(), orcpt: orcpt.clone(), notify, ..Recipient::default() })
+            .collect();
+        envelope.size = request.content.len();
+        let mut submission = Submission::new(envelope, request.content.clone(), Source::Forwarded);
+        let generation = engine.current().get();
+        let mut fields =
+            format!("Received: by {} ({})\n\tid {id}; {}\n", generation.myhostname, generation.mail_name, engine.date(now));
+        if !forward.delivered_to.is_empty() {
+            fields.push_str(&format!("Delivered-To: {}\n", yamabiko_address::quote(&forward.delivered_to)));
+        }
+        drop(generation);
+        submission.trace_fields = fields.into_bytes();
+        match engine.accept(submission, None).await {
+            Ok(Taken::Queued(id) | Taken::Discarded(id)) => Ok(id),
+            Err(refusal) => Err(format!("unable to forward: {}", refusal.text)),
+        }
+    }
+
+    async fn pass_on(&self, request: &DeliveryRequest, recipient: usize, address: &str, transport: &str, nexthop: &str) -> Vec<Outcome> {
+        let Some(known) = request.recipients.get(recipient) else { return Vec::new() };
+        let passed = Arc::new(DeliveryRequest {
+            transport: transport.into(),
+            nexthop: nexthop.into(),
+            recipients: vec![DeliveryRecipient { index: known.index, address: address.to_owned() }],
+            ..request.clone()
+        });
+        match self.engine() {
+            Ok(engine) => {
+                let (attempt, _) = engine.current().deliver(&passed).await;
+                // The line is the other agent's, under its name.
+                for outcome in &attempt.outcomes {
+                    engine.current().emit_outcome(&passed, outcome);
+                }
+                let logged = |outcome| Outcome { logged: true, ..outcome };
+                attempt.outcomes.into_iter().map(logged).collect()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+impl Surroundings for Around {
+    fn work<'a>(&'a self, user: As, job: Job, content: Option<&'a Content>) -> Boxed<'a, io::Result<Done>> {
+        Box::pin(async move { self.workers.run(user, &job, content).await })
+    }
+
+    fn route<'a>(&'a self, address: &'a str) -> Boxed<'a, Result<Destination, String>> {
+        Box::pin(async move {
+            let generation = self.engine()?.current().get();
+            let address = generation.router.rewriter().rewrite(RewriteContext::Local, address).into_owned();
+            let resolved = generation.router.resolve("", &address).await.map_err(|error| {
+                self.warn(error.to_string());
+                "address resolver failure".to_owned()
+            })?;
+            Ok(Destination { transport: resolved.transport, nexthop: resolved.nexthop, address: resolved.recipient })
+        })
+    }
+
+    fn forward<'a>(&'a self, request: &'a DeliveryRequest, forward: Forward) -> Boxed<'a, Result<QueueId, String>> {
+        Box::pin(self.forward_message(request, forward))
+    }
+
+    fn pass<'a>(
+        &'a self,
+        request: &'a DeliveryRequest,
+        recipient: usize,
+        address: &'a str,
+        transport: &'a str,
+        nexthop: &'a str,
+    ) -> Boxed<'a, Vec<Outcome>> {
+        Box::pin(self.pass_on(request, recipient, address, transport, nexthop))
+    }
+
+    fn warn(&self, text: String) {
+        if let Some(engine) = self.acceptance.get() {
+            let kind = yamabiko_envelope::Kind::Text { severity: Severity::Warning, queue_id: None, text };
+            engine.current().emit("local", Timestamp::now(), kind);
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn user(&self, name: &str) -> Result<Option<Arc<User>>, String> {
+        let found = nix::unistd::User::from_name(name).map_err(|error| error.to_string())?;
+        Ok(found.map(|user| {
+            Arc::new(User {
+                name: user.name,
+                uid: user.uid.as_raw(),
+                home: user.dir.to_string_lossy().into_owned(),
+                shell: user.shell.to_string_lossy().into_owned(),
+            })
+        }))
+    }
+
+    fn user_name(&self, uid: u32) -> Result<Option<String>, String> {
+        let found = nix::unistd::User::from_uid(uid.into()).map_err(|error| error.to_string())?;
+        Ok(found.map(|user| user.name))
+    }
+}

@@ -1,0 +1,471 @@
+//! The control socket: what `postqueue`, `postsuper`, `sendmail` and their kin ask of the running engine.
+//!
+//! Anybody may connect; the kernel says who it is, and each request has its rule: looking at and flushing the queue by
+//! `authorized_mailq_users` and `authorized_flush_users`, submitting by `authorized_submit_users`, changing the queue for
+//! root and the mail owner only. What a caller sends is bounded, and a caller that stalls is dropped.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use yamabiko_envelope::{Content, Kind, QueueId, RecipientState, Severity, Source, Submission, Timestamp};
+use yamabiko_ipc::control::{Entry, Flush, Hello, Operation, QueueName, Reply, Request, Selection, SubmitEnvelope};
+use yamabiko_ipc::{VERSION, frame};
+use yamabiko_lookup::matchlist::StringList;
+use yamabiko_queue::{Meta, QueueError, State};
+
+use crate::accept::{Acceptance, Taken};
+use crate::manager::Order;
+
+/// A caller that says nothing for so long is dropped.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Submissions above this many bytes wait in a file.
+const IN_MEMORY: usize = 1 << 20;
+
+/// Answers callers.
+#[derive(Clone)]
+pub struct Control {
+    engine: Acceptance,
+    since: Timestamp,
+    spool: PathBuf,
+    maildrop: PathBuf,
+    pickup: Arc<tokio::sync::Notify>,
+    smtp: Arc<dyn Fn(UnixStream, u32) + Send + Sync>,
+}
+
+impl Control {
+    /// `pickup` is told when there is something in `maildrop/`; `smtp` takes a connection over for `sendmail -bs`.
+    pub fn new(
+        engine: Acceptance,
+        queue_directory: &std::path::Path,
+        pickup: Arc<tokio::sync::Notify>,
+        smtp: Arc<dyn Fn(UnixStream, u32) + Send + Sync>,
+    ) -> Self {
+        let (spool, maildrop) = (queue_directory.join("spool"), queue_directory.join("maildrop"));
+        Self { engine, since: Timestamp::now(), spool, maildrop, pickup, smtp }
+    }
+
+    /// Accepts callers for as long as the engine lives.
+    pub async fn serve(self, listener: UnixListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let control = self.clone();
+                    tokio::spawn(async move {
+                        // A caller that went away is not our trouble.
+                        let _ = control.converse(stream).await;
+                    });
+                }
+                Err(error) => {
+                    self.engine.current().say(Severity::Warning, None, &format!("control socket: {error}"));
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn converse(&self, mut stream: UnixStream) -> io::Result<()> {
+        let uid = stream.peer_cred()?.uid();
+        let Some((kind, payload)) = receive(&mut stream).await? else { return Ok(()) };
+        let hello: Hello = match frame::decode(kind, &payload) {
+            Ok(hello) => hello,
+            Err(error) => return reply(&mut stream, &Reply::Refused(format!("not understood: {error}"))).await,
+        };
+        if hello.version != VERSION {
+            let why = format!("this engine speaks version {VERSION} of the control protocol, the command version {}", hello.version);
+            return reply(&mut stream, &Reply::Refused(why)).await;
+        }
+        match hello.request {
+            Request::List => match self.may(uid, "authorized_mailq_users").await {
+                Ok(()) => self.list(&mut stream).await,
+                Err(()) => {
+                    let why = format!("User {} is not allowed to view the mail queue", named(uid));
+                    reply(&mut stream, &Reply::Refused(why)).await
+                }
+            },
+            Request::Cat(id) => {
+                if !self.is_master(uid) {
+                    return reply(&mut stream, &Reply::Refused("use of this command is reserved for the superuser".to_owned())).await;
+                }
+                self.cat(&mut stream, id).await
+            }
+            Request::Flush(what) => {
+                let answer = match self.may(uid, "authorized_flush_users").await {
+                    Ok(()) => self.flush(what).await,
+                    Err(()) => Reply::Refused(format!("User {} is not allowed to flush the mail queue", named(uid))),
+                };
+                reply(&mut stream, &answer).await
+            }
+            Request::Operate(operation, selection) => {
+                let answer = if self.is_master(uid) {
+                    Reply::Changed(self.operate(operation, selection).await)
+                } else {
+                    Reply::Refused("use of this command is reserved for the superuser".to_owned())
+                };
+                reply(&mut stream, &answer).await
+            }
+            Request::Submit(envelope) => {
+                let answer = match self.may(uid, "authorized_submit_users").await {
+                    Ok(()) => self.submit(&mut stream, envelope, uid).await?,
+                    Err(()) => Reply::Refused(format!("User {} is not allowed to submit mail", named(uid))),
+                };
+                reply(&mut stream, &answer).await
+            }
+            Request::Pickup => {
+                self.pickup.notify_one();
+                reply(&mut stream, &Reply::Done).await
+            }
+            Request::Smtp => {
+                reply(&mut stream, &Reply::Done).await?;
+                (self.smtp)(stream, uid);
+                Ok(())
+            }
+            Request::Status => reply(&mut stream, &Reply::Running { pid: std::process::id(), since: self.since }).await,
+        }
+    }
+
+    /// Root, or whoever we run as ourselves.
+    fn is_master(&self, uid: u32) -> bool {
+        uid == 0 || uid == nix::unistd::geteuid().as_raw()
+    }
+
+    async fn may(&self, uid: u32, parameter: &str) -> Result<(), ()> {
+        if self.is_master(uid) {
+            return Ok(());
+        }
+        let generation = self.engine.current().get();
+        let list = StringList::new(&generation.tables, parameter, &generation.config.main().text(parameter), false);
+        let name = nix::unistd::User::from_uid(uid.into()).ok().flatten().map_or_else(|| "unknown".to_owned(), |user| user.name);
+        match list.contains(&name).await {
+            Ok(true) => Ok(()),
+            // A table that cannot be read is no permission.
+            Ok(false) | Err(_) => Err(()),
+        }
+    }
+
+    // ---- looking
+
+    async fn list(&self, stream: &mut UnixStream) -> io::Result<()> {
+        let mut out = Vec::new();
+        let maildrop = self.maildrop.clone();
+        let dropped = tokio::task::spawn_blocking(move || crate::pickup::listing(&maildrop)).await.unwrap_or_default();
+        for entry in dropped {
+            out.extend_from_slice(&frame::encode(&entry)?);
+        }
+        // Active and incoming first, as showq goes through its directories.
+        for wanted in [State::Active, State::Incoming, State::Deferred, State::Hold] {
+            let mut after = None;
+            loop {
+                let page = self.engine.queue().page(after, 500);
+                let Some(last) = page.last() else { break };
+                after = Some(last.queue_id);
+                let queue = Arc::clone(self.engine.queue());
+                let mut batch = tokio::task::spawn_blocking(move || {
+                    let mut batch = Vec::new();
+                    for meta in page.into_iter().filter(|meta| meta.state() == wanted) {
+                        if let Ok((envelope, meta)) = queue.envelope(meta.queue_id) {
+                            batch.extend(frame::encode(&entry(&envelope, &meta)).unwrap_or_default());
+                        }
+                    }
+                    batch
+                })
+                .await
+                .unwrap_or_default();
+                out.append(&mut batch);
+                if out.len() > 1 << 16 {
+                    write(stream, &out).await?;
+                    out.clear();
+                }
+            }
+        }
+        out.extend_from_slice(&frame::encode(&Reply::End)?);
+        write(stream, &out).await
+    }
+
+    async fn cat(&self, stream: &mut UnixStream, id: QueueId) -> io::Result<()> {
+        let queue = Arc::clone(self.engine.queue());
+        let stored = tokio::task::spawn_blocking(move || queue.load(id)).await.unwrap_or(Err(QueueError::Closed));
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => return reply(stream, &Reply::Refused(error.to_string())).await,
+        };
+        reply(stream, &Reply::Entry(Box::new(entry(&stored.envelope, &stored.meta)))).await?;
+        let (len, mut at) = (stored.content.len(), 0);
+        let mut buffer = vec![0; 1 << 16];
+        while at < len {
+            let n = stored.content.read_at(&mut buffer, at)?;
+            at += n as u64;
+            let mut piece = frame::header(frame::BYTES, n)?.to_vec();
+            piece.extend_from_slice(&buffer[..n]);
+            write(stream, &piece).await?;
+        }
+        write(stream, &frame::header(frame::BYTES, 0)?).await
+    }
+
+    // ---- flushing
+
+    async fn flush(&self, what: Flush) -> Reply {
+        let manager = self.engine.manager();
+        match what {
+            Flush::All => manager.send(Order::FlushAll),
+            Flush::Message(id) => {
+                let (answer, _) = oneshot::channel();
+                manager.send(Order::FlushMessage(id, answer));
+            }
+            Flush::Site(site) => {
+                let listed = crate::flush::is_listed(&self.engine.current().get(), &site).await;
+                match listed {
+                    Ok(true) => manager.send(Order::FlushSite(site)),
+                    Ok(false) => return Reply::Refused(format!("Flush service is not configured for destination \"{site}\"")),
+                    Err(error) => return Reply::TryLater(error.to_string()),
+                }
+            }
+        }
+        self.pickup.notify_one();
+        Reply::Done
+    }
+
+    // ---- changing
+
+    async fn operate(&self, operation: Operation, selection: Selection) -> Vec<QueueId> {
+        let (ids, queues) = match selection {
+            Selection::Messages(ids, queues) => (Some(ids), queues),
+            Selection::All(queues) => (None, queues),
+        };
+        let usual: &[QueueName] = match operation {
+            Operation::Hold => &[QueueName::Incoming, QueueName::Active, QueueName::Deferred],
+            Operation::Release => &[QueueName::Hold],
+            _ => &[QueueName::Hold, QueueName::Incoming, QueueName::Active, QueueName::Deferred],
+        };
+        let wanted = if queues.is_empty() { usual } else { &queues };
+        let fits = |meta: &Meta| wanted.contains(&name_of(meta.state()));
+        let queue = self.engine.queue();
+        let metas: Vec<Meta> = match ids {
+            Some(ids) => ids.into_iter().filter_map(|id| queue.meta(id)).filter(fits).collect(),
+            None => queue.list(fits),
+        };
+        let mut changed = Vec::with_capacity(metas.len());
+        for meta in metas {
+            let id = meta.queue_id;
+            let now = Timestamp::now();
+            let manager = self.engine.manager();
+            let done = match operation {
+                Operation::Delete => {
+                    manager.send(Order::Withdraw(id));
+                    queue.remove(id).is_ok()
+                }
+                Operation::Hold => {
+                    manager.send(Order::Withdraw(id));
+                    queue.hold(id).is_ok()
+                }
+                Operation::Release => {
+                    let released = queue.release(id, now).is_ok();
+                    manager.send(Order::Offer(id, now));
+                    released
+                }
+                Operation::Requeue => self.requeue(id).await,
+                Operation::Expire | Operation::ExpireNow => {
+                    // `-e` lets the message wait for its next attempt, `-f` does not.
+                    let due = if operation == Operation::ExpireNow { now } else { meta.next_attempt };
+                    let marked = queue.expire(id, due).is_ok();
+                    if operation == Operation::ExpireNow || meta.flags.hold() {
+                        manager.send(Order::Offer(id, due));
+                    }
+                    marked
+                }
+            };
+            if done {
+                changed.push(id);
+            }
+        }
+        changed
+    }
+
+    /// Through cleanup again, under a new name, with the recipients that are left.
+    async fn requeue(&self, id: QueueId) -> bool {
+        self.engine.manager().send(Order::Withdraw(id));
+        let Ok(stored) = self.engine.queue().load(id) else { return false };
+        let mut envelope = (*stored.envelope).clone();
+        envelope.queue_id = self.engine.next_id();
+        envelope.recipients.retain(|recipient| recipient.state != RecipientState::Done);
+        for recipient in &mut envelope.recipients {
+            recipient.state = RecipientState::Pending;
+            // Aliases are looked up anew for what was given.
+            if !recipient.original.is_empty() {
+                recipient.address.clone_from(&recipient.original);
+            }
+        }
+        envelope.recipients.dedup_by(|a, b| a.address == b.address);
+        let mut submission = Submission::new(envelope, stored.content, Source::Requeued);
+        let generation = self.engine.current().get();
+        let (new, now) = (submission.envelope.queue_id, Timestamp::now());
+        submission.trace_fields = format!(
+            "Received: by {} ({}, from userid {})\n\tid {new}; {}\n",
+            generation.myhostname,
+            generation.mail_name,
+            nix::unistd::geteuid(),
+            self.engine.date(now)
+        )
+        .into_bytes();
+        drop(generation);
+        let sender = submission.envelope.sender.clone();
+        let picked = Kind::PickedUp { queue_id: new, uid: nix::unistd::geteuid().as_raw(), sender };
+        self.engine.current().emit("pickup", now, picked);
+        match self.engine.accept(submission, Some(id)).await {
+            Ok(_) => true,
+            Err(refusal) => {
+                self.engine.current().say(Severity::Warning, Some(id), &format!("not requeued: {}", refusal.text));
+                self.engine.manager().send(Order::Offer(id, now));
+                false
+            }
+        }
+    }
+
+    // ---- submitting
+
+    async fn submit(&self, stream: &mut UnixStream, envelope: SubmitEnvelope, uid: u32) -> io::Result<Reply> {
+        let limit = self.engine.current().get().config.main().int("message_size_limit");
+        let limit = u64::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(u64::MAX);
+        let mut collected = Collected::new(&self.spool);
+        let mut too_large = false;
+        loop {
+            let Some((kind, payload)) = receive(stream).await? else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+            if kind != frame::BYTES {
+                return Ok(Reply::Refused("content expected".to_owned()));
+            }
+            if payload.is_empty() {
+                break;
+            }
+            too_large |= collected.len + payload.len() as u64 > limit;
+            if !too_large {
+                collected.push(&payload)?;
+            }
+        }
+        if too_large {
+            return Ok(Reply::Refused("Message file too big".to_owned()));
+        }
+        Ok(self.take(envelope, collected.finish()?, uid).await)
+    }
+
+    /// Makes a submission of what somebody handed in and accepts it.
+    pub async fn take(&self, envelope: SubmitEnvelope, content: Content, uid: u32) -> Reply {
+        let engine = &self.engine;
+        let (id, now) = (engine.next_id(), Timestamp::now());
+        let generation = engine.current().get();
+        let date = engine.date(now);
+        let facts = yamabiko_pickup::Facts {
+            queue_id: id,
+            now,
+            uid,
+            myhostname: &generation.myhostname,
+            mail_name: &generation.mail_name,
+            date: &date,
+        };
+        let submission = match yamabiko_pickup::submission(envelope, content, &facts) {
+            Ok(submission) => submission,
+            Err(unfit) => return Reply::Refused(unfit.0),
+        };
+        drop(generation);
+        let sender = submission.envelope.sender.clone();
+        engine.current().emit("pickup", now, Kind::PickedUp { queue_id: id, uid, sender });
+        match engine.accept(submission, None).await {
+            Ok(Taken::Queued(id) | Taken::Discarded(id)) => Reply::Accepted(id),
+            Err(refusal) if refusal.code.is_transient() => Reply::TryLater(refusal.text),
+            Err(refusal) => Reply::Refused(refusal.text),
+        }
+    }
+}
+
+/// A submission's content while it comes in: in memory, or in a nameless file when it is large.
+struct Collected {
+    spool: PathBuf,
+    memory: Vec<u8>,
+    file: Option<std::fs::File>,
+    len: u64,
+}
+
+impl Collected {
+    fn new(spool: &std::path::Path) -> Self {
+        Self { spool: spool.to_path_buf(), memory: Vec::new(), file: None, len: 0 }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        use std::io::Write;
+        self.len += bytes.len() as u64;
+        if self.file.is_none() && self.memory.len() + bytes.len() <= IN_MEMORY {
+            self.memory.extend_from_slice(bytes);
+            return Ok(());
+        }
+        if self.file.is_none() {
+            let mut file = tempfile::tempfile_in(&self.spool)?;
+            file.write_all(&self.memory)?;
+            self.memory = Vec::new();
+            self.file = Some(file);
+        }
+        match &mut self.file {
+            Some(file) => file.write_all(bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(self) -> io::Result<Content> {
+        Ok(match self.file {
+            Some(file) => Content::File { file: Arc::new(file), offset: 0, len: self.len },
+            None => Content::from(self.memory),
+        })
+    }
+}
+
+fn name_of(state: State) -> QueueName {
+    match state {
+        State::Incoming => QueueName::Incoming,
+        State::Active => QueueName::Active,
+        State::Deferred => QueueName::Deferred,
+        State::Hold => QueueName::Hold,
+    }
+}
+
+fn entry(envelope: &yamabiko_envelope::Envelope, meta: &Meta) -> Entry {
+    Entry {
+        queue: name_of(meta.state()),
+        envelope: envelope.clone(),
+        forced_expire: meta.flags.expire(),
+        next_attempt: (meta.state() == State::Deferred).then_some(meta.next_attempt),
+    }
+}
+
+/// `labuser1(5001)`
+fn named(uid: u32) -> String {
+    let name = nix::unistd::User::from_uid(uid.into()).ok().flatten().map_or_else(|| "unknown".to_owned(), |user| user.name);
+    format!("{name}({uid})")
+}
+
+async fn receive(stream: &mut UnixStream) -> io::Result<Option<(u8, Vec<u8>)>> {
+    let read = async {
+        let mut head = [0; 5];
+        match stream.read_exact(&mut head).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let (kind, len) = frame::parse_header(head)?;
+        let mut payload = Vec::with_capacity(len.min(1 << 16));
+        if stream.take(len as u64).read_to_end(&mut payload).await? < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Some((kind, payload)))
+    };
+    tokio::time::timeout(PATIENCE, read).await?
+}
+
+async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+    tokio::time::timeout(PATIENCE, stream.write_all(bytes)).await?
+}
+
+async fn reply(stream: &mut UnixStream, answer: &Reply) -> io::Result<()> {
+    write(stream, &frame::encode(answer)?).await
+}

@@ -1,0 +1,291 @@
+//! Everything that is made from one configuration, and the handle to the one in force.
+//!
+//! A reload makes a new [`Generation`] whole, beside the old one, and swaps them. Sessions and deliveries that run keep
+//! the one they began with; nothing is changed under anybody's feet.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use yamabiko_config::{Config, Service, ServiceType, View};
+use yamabiko_deliver_local::agent::{LocalAgent, VirtualAgent};
+use yamabiko_envelope::{
+    Attempt, Delays, Delivery, DeliveryRequest, DeliveryStatus, Envelope, Event, EventSink, Events, Kind, Origin,
+    Outcome, QueueId, Recipient, Result as Ended, Severity, Timestamp, Trace,
+};
+use yamabiko_lookup::TableSet;
+use yamabiko_route::Router;
+use yamabiko_schedule::{Feedback, Route, Settings as ScheduleSettings, destination_name};
+use yamabiko_status::{Class, EnhancedStatus};
+
+use crate::agents::{Agent, Agents};
+use crate::manager::feedback_of;
+
+/// One configuration, built out.
+pub struct Generation {
+    /// As loaded.
+    pub config: Arc<Config>,
+    /// Its tables.
+    pub tables: TableSet,
+    /// Where recipients go.
+    pub router: Router,
+    /// What makes messages complete.
+    pub cleanup: yamabiko_cleanup::Cleanup,
+    /// What writes notices.
+    pub bounce: yamabiko_bounce::Settings,
+    /// Delivery agents by transport.
+    pub agents: Agents,
+    /// `syslog_name` of main.cf.
+    pub syslog_name: Arc<str>,
+    /// `recipient_delimiter`, for names of destinations.
+    delimiters: String,
+    /// `double_bounce_sender`
+    double_bounce: String,
+    /// `soft_bounce`
+    soft_bounce: bool,
+    /// Transports that take one recipient at a time.
+    one_recipient: Vec<String>,
+    /// `myhostname`
+    pub myhostname: String,
+    /// `mail_name`
+    pub mail_name: String,
+}
+
+/// The generation in force, and the log: what nearly everybody needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Current {
+    generation: Arc<RwLock<Arc<Generation>>>,
+    events: Events,
+}
+
+impl Current {
+    /// With a first generation.
+    pub fn new(generation: Generation, events: Events) -> Self {
+        Self { generation: Arc::new(RwLock::new(Arc::new(generation))), events }
+    }
+
+    /// The one in force now.
+    pub fn get(&self) -> Arc<Generation> {
+        Arc::clone(&self.generation.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another one in force.
+    pub fn swap(&self, generation: Generation) {
+        *self.generation.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(generation);
+    }
+
+    /// Where events go.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// An event of one of our programs.
+    pub fn emit(&self, program: &'static str, at: Timestamp, kind: Kind) {
+        let origin = Origin::new(&self.get().syslog_name, program);
+        self.events.emit(Event { at, origin, kind });
+    }
+
+    /// A line for the log.
+    pub fn say(&self, severity: Severity, queue_id: Option<QueueId>, text: &str) {
+        let kind = Kind::Text { severity, queue_id, text: text.to_owned() };
+        self.emit("qmgr", Timestamp::now(), kind);
+    }
+
+    /// Trouble of our own that mail has to wait for.
+    pub fn complain(&self, queue_id: Option<QueueId>, error: &dyn std::fmt::Display) {
+        self.say(Severity::Error, queue_id, &error.to_string());
+    }
+
+    /// Has an agent deliver. A transport that does not exist defers, as an agent that breaks does.
+    pub async fn deliver(&self, request: &Arc<DeliveryRequest>) -> (Attempt, Feedback) {
+        let generation = self.get();
+        let Some(agent) = generation.agents.get(&request.transport) else {
+            let reason = "mail transport unavailable";
+            let attempt = deferred(request, EnhancedStatus::transient(3, 0), reason);
+            let feedback =
+                Feedback::TransportFailure { status: EnhancedStatus::transient(3, 0), reason: reason.to_owned() };
+            return (attempt, feedback);
+        };
+        // A panic in an agent is a bug of ours, and bugs of ours defer mail.
+        let (agent, work) = (Arc::clone(agent), Arc::clone(request));
+        let mut attempt = match tokio::spawn(async move { agent.deliver(&work).await }).await {
+            Ok(attempt) => attempt,
+            Err(error) => {
+                self.say(Severity::Panic, Some(request.envelope.queue_id), &format!("delivery agent: {error}"));
+                let reason = "unknown mail transport error";
+                let attempt = deferred(request, EnhancedStatus::transient(3, 0), reason);
+                let feedback =
+                    Feedback::TransportFailure { status: EnhancedStatus::transient(3, 0), reason: reason.to_owned() };
+                return (attempt, feedback);
+            }
+        };
+        if generation.soft_bounce {
+            attempt.outcomes.iter_mut().for_each(soften);
+        }
+        let feedback = feedback_of(&attempt);
+        (attempt, feedback)
+    }
+
+    /// The log line (and whatever else reads events) of one outcome.
+    pub fn emit_outcome(&self, request: &DeliveryRequest, outcome: &Outcome) {
+        let generation = self.get();
+        let envelope = &request.envelope;
+        let Some(known) = envelope.recipients.get(outcome.recipient as usize) else { return };
+        let resolved = request.recipients.iter().find(|r| r.index == outcome.recipient);
+        let address = match (&outcome.expanded, resolved) {
+            (Some(leaf), _) => leaf.as_str(),
+            (None, Some(resolved)) => resolved.address.as_str(),
+            (None, None) => known.address.as_str(),
+        };
+        let agent = generation.agents.get(&request.transport);
+        let (program, syslog_name) = match agent {
+            Some(agent) => (agent.program, Arc::clone(&agent.syslog_name)),
+            None => ("qmgr", Arc::clone(&generation.syslog_name)),
+        };
+        let soft = generation.soft_bounce && outcome.soft;
+        let delivery = delivery_event(envelope, known, address, outcome, Delays::of(request, outcome), soft);
+        self.events.emit(Event { at: outcome.ended, origin: Origin { syslog_name, program: program.into() }, kind: delivery });
+    }
+
+    /// The log line of a recipient that was deferred without an attempt: Postfix has error(8) write it.
+    pub fn emit_suspended(&self, envelope: &Envelope, known: &Recipient, address: &str, activated: Timestamp, outcome: &Outcome) {
+        let delays = Delays {
+            before_queue: activated.since(envelope.arrival),
+            in_queue: outcome.ended.since(activated),
+            ..Delays::default()
+        };
+        let kind = delivery_event(envelope, known, address, outcome, delays, false);
+        self.emit("error", outcome.ended, kind);
+    }
+}
+
+fn delivery_event(envelope: &Envelope, known: &Recipient, address: &str, outcome: &Outcome, delays: Delays, soft: bool) -> Kind {
+    let probe = matches!(envelope.trace, Trace::Probe | Trace::ProbeReport);
+    let status = match outcome.result {
+        Ended::Sent(_) if probe => DeliveryStatus::Deliverable,
+        _ if probe => DeliveryStatus::Undeliverable,
+        Ended::Sent(_) => DeliveryStatus::Sent,
+        Ended::Deferred if soft => DeliveryStatus::SoftBounce,
+        Ended::Deferred => DeliveryStatus::Deferred,
+        Ended::Failed => DeliveryStatus::Bounced,
+    };
+    let original = if known.original.is_empty() || known.original == address { String::new() } else { known.original.clone() };
+    Kind::Delivered(Box::new(Delivery {
+        queue_id: envelope.queue_id,
+        recipient: address.to_owned(),
+        original,
+        sender: envelope.sender.clone(),
+        relay: outcome.relay.clone(),
+        connection_use: outcome.connection_use,
+        delays,
+        dsn: outcome.status,
+        status,
+        reason: outcome.reason.clone(),
+        stage: outcome.stage,
+        reply: outcome.reply,
+        remote_mta: outcome.remote_mta.clone(),
+    }))
+}
+
+/// `soft_bounce`: what failed is tried again.
+fn soften(outcome: &mut Outcome) {
+    if outcome.result == Ended::Failed {
+        outcome.result = Ended::Deferred;
+        outcome.status = EnhancedStatus { class: Class::Transient, ..outcome.status };
+        outcome.soft = true;
+    }
+}
+
+/// All recipients of a request deferred for one reason.
+pub fn deferred(request: &DeliveryRequest, status: EnhancedStatus, reason: &str) -> Attempt {
+    let now = Timestamp::now();
+    let outcome = |recipient: u32| Outcome {
+        recipient,
+        expanded: None,
+        result: Outcome::result_of(status, yamabiko_envelope::Action::Delivered),
+        status,
+        reason: reason.to_owned(),
+        diagnostic: None,
+        remote_mta: None,
+        relay: "none".to_owned(),
+        stage: None,
+        reply: None,
+        connection_use: 1,
+        connected: None,
+        ended: now,
+        soft: false,
+        logged: false,
+    };
+    Attempt { outcomes: request.recipients.iter().map(|r| outcome(r.index)).collect(), destination_failure: None }
+}
+
+impl Generation {
+    /// Where a recipient of a message goes, and its address as resolved. An error is temporary; its text is for the log.
+    pub async fn route(&self, envelope: &Envelope, recipient: &Recipient) -> Result<(Route, String), String> {
+        let (local, domain) = yamabiko_address::split_domain(&recipient.address);
+        if local.eq_ignore_ascii_case(&self.double_bounce)
+            && self.router.local().contains(domain.unwrap_or_default()).await.map_err(|error| error.to_string())?
+        {
+            // A notice that nobody wants must not make another one.
+            let nexthop: Arc<str> = "undeliverable postmaster notification discarded".into();
+            let route = Route { recipient: 0, transport: Agents::DISCARD_NOTICE.into(), destination: Arc::clone(&nexthop), nexthop };
+            return Ok((route, recipient.address.clone()));
+        }
+        if !envelope.filter.is_empty() && envelope.trace == Trace::No {
+            let (transport, nexthop) = envelope.filter.split_once(':').unwrap_or((&envelope.filter, ""));
+            let nexthop = if nexthop.is_empty() { domain.unwrap_or(&self.myhostname) } else { nexthop };
+            return Ok((self.to(transport, nexthop, &recipient.address), recipient.address.clone()));
+        }
+        let resolved = self.router.resolve(&envelope.sender, &recipient.address).await.map_err(|error| error.to_string())?;
+        let route = self.to(&resolved.transport, &resolved.nexthop, &resolved.recipient);
+        Ok((route, resolved.recipient))
+    }
+
+    fn to(&self, transport: &str, nexthop: &str, address: &str) -> Route {
+        let local = self.one_recipient.iter().any(|name| name == transport).then(|| {
+            let local = yamabiko_address::split_domain(address).0;
+            yamabiko_address::split_extension(local, &self.delimiters).0
+        });
+        let destination = destination_name(nexthop, local);
+        Route { recipient: 0, transport: transport.into(), nexthop: nexthop.into(), destination: destination.into() }
+    }
+}
+
+/// What the schedule is configured with.
+pub fn schedule_settings(config: &Config) -> ScheduleSettings {
+    crate::schedule_settings::from_config(config)
+}
+
+/// The parts of a generation, put together by [`crate::build`].
+pub struct Parts {
+    /// As loaded.
+    pub config: Arc<Config>,
+    /// Its tables.
+    pub tables: TableSet,
+    /// Delivery agents.
+    pub agents: Agents,
+    /// Transports that take one recipient at a time.
+    pub one_recipient: Vec<String>,
+}
+
+impl Generation {
+    /// From a configuration and the agents made from it.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, tables, agents, one_recipient } = parts;
+        let main = config.main();
+        Self {
+            router: Router::new(&main, &tables),
+            cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables),
+            bounce: yamabiko_bounce::Settings::from_view(&main),
+            syslog_name: main.text("syslog_name").into(),
+            delimiters: main.text("recipient_delimiter"),
+            double_bounce: main.text("double_bounce_sender"),
+            soft_bounce: main.bool("soft_bounce"),
+            myhostname: main.text("myhostname"),
+            mail_name: main.text("mail_name"),
+            config,
+            tables,
+            agents,
+            one_recipient,
+        }
+    }
+}

@@ -1,0 +1,559 @@
+//! The queue manager: the one task that owns the schedule, and what it remembers of active messages.
+//!
+//! Everybody else sends it [`Order`]s. It asks the schedule what to do and starts it: reading and routing a message,
+//! a delivery, the end of a message. Results come back as orders. So the schedule needs no lock, and what is decided
+//! about a message is decided in one place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::{mpsc, oneshot};
+use yamabiko_envelope::{
+    Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Failure, Kind, Outcome, QueueId, RecipientState,
+    Result as Ended, Severity, Timestamp,
+};
+use yamabiko_queue::{Queue, QueueError};
+use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Route, Schedule, Settings, site_hash};
+use yamabiko_status::{Class, EnhancedStatus};
+
+use crate::generation::Current;
+use crate::report;
+
+/// What others want of the manager.
+pub enum Order {
+    /// A message became durable and is to be tried at once.
+    Arrived(QueueId),
+    /// A delivery ended.
+    Attempted(Box<Delivery>, Arc<DeliveryRequest>, Attempt, Feedback),
+    /// A message that is not in memory any more was read and routed.
+    Routed(QueueId, Box<Routing>),
+    /// The end of a message was dealt with: try again then, or it is gone.
+    Ended(QueueId, Option<(Timestamp, Vec<u64>)>),
+    /// `postqueue -f`
+    FlushAll,
+    /// `postqueue -i`; the answer says whether the message was there.
+    FlushMessage(QueueId, oneshot::Sender<bool>),
+    /// `postqueue -s`, ETRN
+    FlushSite(String),
+    /// The message was held or deleted by an operator: it is not worked on any more.
+    Withdraw(QueueId),
+    /// The message was released, expired or put back by an operator.
+    Offer(QueueId, Timestamp),
+    /// A new configuration.
+    Reconfigure(Box<Settings>),
+}
+
+/// A message that was read, and where its recipients go.
+pub struct Routing {
+    /// What was read; `None` where it could not be.
+    found: Option<(Arc<Envelope>, Content, bool)>,
+    /// Where they go.
+    routes: Vec<Route>,
+    /// Addresses as resolved, where they differ from the envelope's.
+    addresses: Vec<(u32, String)>,
+    /// Recipients that could not be routed for now.
+    troubled: Vec<u32>,
+    more: bool,
+    limit: usize,
+    first: bool,
+}
+
+/// What is remembered of a message while it is active.
+struct Active {
+    envelope: Arc<Envelope>,
+    content: Content,
+    activated: Timestamp,
+    /// New states of recipients, as far as anything has become of them; by position.
+    changed: HashMap<u32, RecipientState>,
+    /// Successes to report to the sender, and leaves of expansions that failed.
+    outcomes: Vec<Outcome>,
+    /// Addresses as resolved.
+    addresses: HashMap<u32, String>,
+    /// Recipients that were handed to the schedule so far.
+    routed: usize,
+    /// `postsuper -e`
+    expire: bool,
+    /// Nothing but what `changed` says of them is recorded on disk yet.
+    unsettled: Vec<u32>,
+}
+
+/// The handle that others hold.
+#[derive(Clone)]
+pub struct Manager {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Manager {
+    /// Sends an order. A manager that is gone means that we are stopping: the queue keeps what it has.
+    pub fn send(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+
+    /// A handle and the line it speaks into.
+    pub fn line() -> (Self, mpsc::UnboundedReceiver<Order>) {
+        let (orders, receiver) = mpsc::unbounded_channel();
+        (Self { orders }, receiver)
+    }
+}
+
+/// The task.
+pub struct Task {
+    schedule: Schedule,
+    active: HashMap<QueueId, Active>,
+    queue: Arc<Queue>,
+    current: Current,
+    manager: Manager,
+    orders: mpsc::UnboundedReceiver<Order>,
+}
+
+impl Task {
+    /// Everything that the queue holds waits for its time.
+    pub fn new(
+        settings: Settings,
+        queue: Arc<Queue>,
+        current: Current,
+        (manager, orders): (Manager, mpsc::UnboundedReceiver<Order>),
+    ) -> Self {
+        let mut schedule = Schedule::new(settings);
+        for meta in queue.list(|meta| !meta.flags.hold()) {
+            if meta.attempts == 0 {
+                schedule.message_arrived(meta.queue_id, meta.next_attempt);
+            } else {
+                // Sites are learnt when the message is next deferred: reading every envelope now would make the start slow.
+                schedule.message_deferred(meta.queue_id, meta.next_attempt, &[]);
+            }
+        }
+        Self { schedule, active: HashMap::new(), queue, current, manager, orders }
+    }
+
+    /// Works until nobody is left to send orders.
+    pub async fn run(mut self) {
+        loop {
+            let pause = self.work();
+            let order = tokio::select! {
+                order = self.orders.recv() => order,
+                () = tokio::time::sleep(pause) => continue,
+            };
+            let Some(order) = order else { return };
+            self.take(order);
+            // Take what has piled up before looking at the schedule again, but not for ever.
+            for _ in 0..1000 {
+                match self.orders.try_recv() {
+                    Ok(order) => self.take(order),
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Does all that is to be done now; the time until there is more.
+    fn work(&mut self) -> Duration {
+        let mut now = Timestamp::now();
+        let mut count = 0u32;
+        while let Some(action) = self.schedule.poll(now) {
+            match action {
+                Action::Activate { message, limit, first } => self.activate(message, limit, first, now),
+                Action::Deliver(delivery) => self.deliver(delivery, now),
+                Action::Defer(deferral) => self.defer(&deferral, now),
+                Action::Finished(message) => self.finish(message, now),
+            }
+            count += 1;
+            if count.is_multiple_of(64) {
+                now = Timestamp::now();
+            }
+        }
+        match self.schedule.next_deadline() {
+            Some(at) => at.since(Timestamp::now()).min(Duration::from_secs(3600)) + Duration::from_millis(1),
+            None => Duration::from_secs(3600),
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        let now = Timestamp::now();
+        match order {
+            Order::Arrived(id) => self.schedule.message_arrived(id, now),
+            Order::Attempted(delivery, request, attempt, feedback) => {
+                self.attempted(&delivery, &request, attempt, feedback, now);
+            }
+            Order::Routed(id, routing) => self.routed(id, *routing, now),
+            Order::Ended(id, Some((due, sites))) => self.schedule.message_deferred(id, due, &sites),
+            Order::Ended(_, None) => {}
+            Order::FlushAll => self.schedule.flush_all(now),
+            Order::FlushMessage(id, answer) => {
+                let _ = answer.send(self.schedule.flush_message(id, now));
+            }
+            Order::FlushSite(site) => self.flush_site(&site, now),
+            Order::Withdraw(id) => {
+                self.schedule.remove(id);
+                self.active.remove(&id);
+                let _ = self.queue.set_active(id, false);
+            }
+            Order::Offer(id, due) => {
+                let sites = self.sites_of(id);
+                self.schedule.message_deferred(id, due, &sites);
+            }
+            Order::Reconfigure(settings) => self.schedule.reconfigure(*settings),
+        }
+    }
+
+    /// Mail that was not looked at since the start has no sites in the schedule: read those envelopes now.
+    fn flush_site(&mut self, site: &str, now: Timestamp) {
+        self.schedule.flush_site(site, now);
+        let wanted = site_hash(site);
+        for meta in self.queue.list(|meta| !meta.flags.hold() && !meta.flags.active() && meta.attempts > 0) {
+            if self.sites_of(meta.queue_id).contains(&wanted) {
+                self.schedule.flush_message(meta.queue_id, now);
+            }
+        }
+    }
+
+    fn sites_of(&self, id: QueueId) -> Vec<u64> {
+        self.queue.envelope(id).map_or_else(|_| Vec::new(), |(envelope, _)| sites(&envelope))
+    }
+
+    // ---- a message becomes active
+
+    fn activate(&mut self, message: QueueId, limit: usize, first: bool, now: Timestamp) {
+        let known = match (first, self.active.get(&message)) {
+            (false, Some(active)) => Some((Arc::clone(&active.envelope), active.content.clone(), active.expire)),
+            _ => None,
+        };
+        let skip = if first { 0 } else { self.active.get(&message).map_or(0, |active| active.routed) };
+        let queue = Arc::clone(&self.queue);
+        let current = self.current.clone();
+        let fresh = self.queue.meta(message).is_some_and(|meta| meta.attempts == 0);
+        let routing = route(queue, current, message, known, skip, limit, first);
+        if fresh || !first {
+            // What has just come in lies in memory, and file tables answer at once: no task for that.
+            let mut routing = Box::pin(routing);
+            match routing.as_mut().now_or_never() {
+                Some(routing) => self.routed(message, routing, now),
+                None => self.route_aside(message, routing),
+            }
+        } else {
+            self.route_aside(message, Box::pin(routing));
+        }
+    }
+
+    fn route_aside(&self, message: QueueId, routing: std::pin::Pin<Box<impl Future<Output = Routing> + Send + 'static>>) {
+        let manager = self.manager.clone();
+        tokio::spawn(async move { manager.send(Order::Routed(message, Box::new(routing.await))) });
+    }
+
+    fn routed(&mut self, message: QueueId, routing: Routing, now: Timestamp) {
+        let Routing { found, routes, addresses, troubled, more, limit, first } = routing;
+        if first {
+            let Some((envelope, content, expire)) = found else {
+                // It was removed meanwhile, or cannot be read: said where that was found out. Later, perhaps.
+                self.schedule.remove(message);
+                if self.queue.meta(message).is_some() {
+                    self.schedule.message_deferred(message, now + Duration::from_secs(300), &[]);
+                }
+                return;
+            };
+            if self.queue.set_active(message, true).is_err() {
+                self.schedule.remove(message);
+                return;
+            }
+            let open = envelope.recipients.iter().filter(|r| is_open(&r.state)).count();
+            let kind = Kind::Activated { queue_id: message, sender: envelope.sender.clone(), size: envelope.size, recipients: open };
+            self.current.emit("qmgr", now, kind);
+            let active = Active {
+                envelope,
+                content,
+                activated: now,
+                changed: HashMap::new(),
+                outcomes: Vec::new(),
+                addresses: HashMap::new(),
+                routed: 0,
+                expire,
+                unsettled: Vec::new(),
+            };
+            self.active.insert(message, active);
+        }
+        let Some(active) = self.active.get_mut(&message) else {
+            self.schedule.remove(message);
+            return;
+        };
+        active.routed += limit;
+        active.addresses.extend(addresses);
+        let sender = active.envelope.sender.clone();
+        if !troubled.is_empty() {
+            let deferral = Deferral {
+                message,
+                recipients: troubled,
+                status: EnhancedStatus::transient(3, 0),
+                reason: "address resolver failure".into(),
+            };
+            self.defer(&deferral, now);
+        }
+        self.schedule.activated(message, &sender, routes, more, now);
+    }
+
+    // ---- deliveries
+
+    fn deliver(&mut self, delivery: Delivery, now: Timestamp) {
+        let Some(active) = self.active.get(&delivery.message) else {
+            self.schedule.delivery_done(delivery.id, Feedback::Nothing, now);
+            return;
+        };
+        let recipients = delivery.recipients.iter().filter_map(|&index| {
+            let known = active.envelope.recipients.get(index as usize)?;
+            let address = active.addresses.get(&index).unwrap_or(&known.address).clone();
+            Some(DeliveryRecipient { index, address })
+        });
+        let request = Arc::new(DeliveryRequest {
+            envelope: Arc::clone(&active.envelope),
+            content: active.content.clone(),
+            transport: Arc::clone(&delivery.transport),
+            nexthop: Arc::clone(&delivery.nexthop),
+            recipients: recipients.collect(),
+            sender: active.envelope.sender.as_str().into(),
+            activated: active.activated,
+            started: now,
+            backlog: delivery.backlog,
+        });
+        let (manager, current) = (self.manager.clone(), self.current.clone());
+        tokio::spawn(async move {
+            let (attempt, feedback) = current.deliver(&request).await;
+            for outcome in &attempt.outcomes {
+                current.emit_outcome(&request, outcome);
+            }
+            manager.send(Order::Attempted(Box::new(delivery), request, attempt, feedback));
+        });
+    }
+
+    fn attempted(&mut self, delivery: &Delivery, request: &DeliveryRequest, attempt: Attempt, feedback: Feedback, now: Timestamp) {
+        if let Some(active) = self.active.get_mut(&delivery.message) {
+            let mut results: HashMap<u32, RecipientState> = HashMap::new();
+            for outcome in attempt.outcomes {
+                merge(results.entry(outcome.recipient).or_default(), &outcome);
+                active.outcomes.push(outcome);
+            }
+            for recipient in &request.recipients {
+                // An agent that says nothing about a recipient has not delivered to it.
+                let state = results.remove(&recipient.index).unwrap_or_else(|| {
+                    RecipientState::Deferred(Box::new(plain(EnhancedStatus::transient(3, 0), "delivery agent gave no result")))
+                });
+                active.changed.insert(recipient.index, state);
+                active.unsettled.push(recipient.index);
+            }
+            // With more of the message still to come, what is done is recorded now: a crash then repeats less.
+            if active.changed.len() < open_recipients(&active.envelope) {
+                let changes: Vec<_> = std::mem::take(&mut active.unsettled)
+                    .into_iter()
+                    .filter_map(|index| active.changed.get(&index).map(|state| (index, state.clone())))
+                    .collect();
+                if let Err(error) = self.queue.settle(delivery.message, &changes) {
+                    self.current.complain(Some(delivery.message), &error);
+                }
+            }
+        }
+        self.schedule.delivery_done(delivery.id, feedback, now);
+    }
+
+    fn defer(&mut self, deferral: &Deferral, now: Timestamp) {
+        let Some(active) = self.active.get_mut(&deferral.message) else { return };
+        for &index in &deferral.recipients {
+            let Some(recipient) = active.envelope.recipients.get(index as usize) else { continue };
+            let address = active.addresses.get(&index).unwrap_or(&recipient.address);
+            let failure = plain(deferral.status, &deferral.reason);
+            let outcome = deferred_outcome(index, &failure, now);
+            self.current.emit_suspended(&active.envelope, recipient, address, active.activated, &outcome);
+            active.changed.insert(index, RecipientState::Deferred(Box::new(failure)));
+            active.unsettled.push(index);
+            active.outcomes.push(outcome);
+        }
+    }
+
+    // ---- the end of an attempt
+
+    /// Nothing of the message is in progress. All well: it is gone. Otherwise reports and the next attempt are made
+    /// beside, because they take time.
+    fn finish(&mut self, message: QueueId, now: Timestamp) {
+        let Some(active) = self.active.remove(&message) else { return };
+        let states = |index: usize| {
+            // Positions are 32 bits wide everywhere.
+            let changed = active.changed.get(&(index as u32));
+            changed.unwrap_or(&active.envelope.recipients[index].state)
+        };
+        let all_done = (0..active.envelope.recipients.len()).all(|index| *states(index) == RecipientState::Done);
+        let quiet = !report::wants_success(&active.envelope, &active.outcomes);
+        if all_done && quiet {
+            self.remove(message, now);
+            return;
+        }
+        let end = report::End {
+            envelope: Arc::clone(&active.envelope),
+            content: active.content,
+            states: (0..active.envelope.recipients.len()).map(|index| states(index).clone()).collect(),
+            outcomes: active.outcomes,
+            changed: active.unsettled,
+            addresses: active.addresses,
+            expire: active.expire || self.queue.meta(message).is_some_and(|meta| meta.flags.expire()),
+            warned: self.queue.meta(message).is_some_and(|meta| meta.flags.warned()),
+        };
+        let settings = self.schedule.settings();
+        let age = report::Age {
+            now,
+            retry_at: settings.retry_at(end.envelope.arrival, now),
+            expired: settings.expired(end.envelope.arrival, now, end.envelope.sender.is_empty()),
+            warn_due: settings.warn_due(end.envelope.arrival, now),
+        };
+        let (queue, current, manager) = (Arc::clone(&self.queue), self.current.clone(), self.manager.clone());
+        tokio::spawn(async move {
+            let next = report::end(&queue, &current, message, end, age).await;
+            let _ = queue.set_active(message, false);
+            manager.send(Order::Ended(message, next));
+        });
+    }
+
+    fn remove(&self, message: QueueId, now: Timestamp) {
+        match self.queue.remove(message) {
+            Ok(()) => self.current.emit("qmgr", now, Kind::Removed { queue_id: message }),
+            Err(QueueError::NotFound(_)) => {}
+            Err(error) => self.current.complain(Some(message), &error),
+        }
+    }
+}
+
+/// Still to be delivered.
+pub fn is_open(state: &RecipientState) -> bool {
+    matches!(state, RecipientState::Pending | RecipientState::Deferred(_))
+}
+
+fn open_recipients(envelope: &Envelope) -> usize {
+    envelope.recipients.iter().filter(|r| is_open(&r.state)).count()
+}
+
+/// Hashes of the domains that a message still has to go to.
+pub fn sites(envelope: &Envelope) -> Vec<u64> {
+    let mut found: Vec<u64> = envelope
+        .recipients
+        .iter()
+        .filter(|r| is_open(&r.state))
+        .filter_map(|r| yamabiko_address::split_domain(&r.address).1)
+        .map(site_hash)
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn plain(status: EnhancedStatus, reason: &str) -> Failure {
+    Failure {
+        status,
+        reason: reason.to_owned(),
+        diagnostic: String::new(),
+        remote_mta: String::new(),
+        relay: "none".to_owned(),
+    }
+}
+
+fn deferred_outcome(recipient: u32, failure: &Failure, now: Timestamp) -> Outcome {
+    Outcome {
+        recipient,
+        expanded: None,
+        result: Ended::Deferred,
+        status: failure.status,
+        reason: failure.reason.clone(),
+        diagnostic: None,
+        remote_mta: None,
+        relay: "none".to_owned(),
+        stage: None,
+        reply: None,
+        connection_use: 1,
+        connected: None,
+        ended: now,
+        soft: false,
+        logged: false,
+    }
+}
+
+/// The state of a recipient after one more of its outcomes: deferred if any is, failed only if all that ended did.
+fn merge(state: &mut RecipientState, outcome: &Outcome) {
+    let next = match outcome.result {
+        Ended::Deferred => RecipientState::Deferred(Box::new(report::failure_of(outcome))),
+        Ended::Failed if outcome.expanded.is_none() => RecipientState::Failed(Box::new(report::failure_of(outcome))),
+        // A leaf of an expansion that failed is reported for itself; the recipient as such is done.
+        Ended::Failed | Ended::Sent(_) => RecipientState::Done,
+    };
+    let rank = |state: &RecipientState| match state {
+        RecipientState::Pending => 0,
+        RecipientState::Done => 1,
+        RecipientState::Failed(_) => 2,
+        RecipientState::Deferred(_) => 3,
+    };
+    if rank(&next) >= rank(state) {
+        *state = next;
+    }
+}
+
+/// Reads a message if need be and finds out where its recipients go.
+async fn route(
+    queue: Arc<Queue>,
+    current: Current,
+    message: QueueId,
+    known: Option<(Arc<Envelope>, Content, bool)>,
+    skip: usize,
+    limit: usize,
+    first: bool,
+) -> Routing {
+    let mut routing =
+        Routing { found: None, routes: Vec::new(), addresses: Vec::new(), troubled: Vec::new(), more: false, limit, first };
+    let found = match known {
+        Some(known) => Some(known),
+        None => match queue.load(message) {
+            Ok(stored) => Some((stored.envelope, stored.content, stored.meta.flags.expire())),
+            Err(QueueError::NotFound(_)) => None,
+            Err(QueueError::Damaged(id, what)) => {
+                current.say(Severity::Error, Some(id), &format!("damaged message is set aside in corrupt/: {what}"));
+                let _ = queue.set_aside(id, what);
+                None
+            }
+            Err(error) => {
+                current.complain(Some(message), &error);
+                None
+            }
+        },
+    };
+    let Some((envelope, content, expire)) = found else { return routing };
+    let generation = current.get();
+    let open: Vec<u32> = (0u32..)
+        .zip(&envelope.recipients)
+        .filter(|(_, recipient)| is_open(&recipient.state))
+        .map(|(index, _)| index)
+        .collect();
+    routing.more = open.len() > skip + limit;
+    for &index in open.iter().skip(skip).take(limit) {
+        // The index was made from this list.
+        let recipient = &envelope.recipients[index as usize];
+        match generation.route(&envelope, recipient).await {
+            Ok((route, address)) => {
+                if address != recipient.address {
+                    routing.addresses.push((index, address));
+                }
+                routing.routes.push(Route { recipient: index, ..route });
+            }
+            Err(why) => {
+                current.say(Severity::Warning, Some(message), &why);
+                routing.troubled.push(index);
+            }
+        }
+    }
+    routing.found = Some((envelope, content, expire));
+    routing
+}
+
+/// The class of feedback for an attempt that an agent made.
+pub fn feedback_of(attempt: &Attempt) -> Feedback {
+    match &attempt.destination_failure {
+        Some((status, reason)) => {
+            let status = if status.class == Class::Permanent { EnhancedStatus { class: Class::Transient, ..*status } } else { *status };
+            Feedback::DestinationFailure { status, reason: reason.clone() }
+        }
+        None => Feedback::Answered,
+    }
+}

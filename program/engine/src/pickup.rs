@@ -1,0 +1,97 @@
+//! What `postdrop` left in `maildrop/` while the engine was down, or may still leave.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use yamabiko_envelope::{Severity, Timestamp};
+use yamabiko_ipc::control::Reply;
+use yamabiko_pickup::maildrop::{Found, read};
+
+use crate::control::Control;
+use crate::generation::Current;
+
+/// A file that is not whole after so long was given up by its writer.
+const STALE: Duration = Duration::from_secs(86_400);
+/// How often the directory is looked at without being told (`pickup` in master.cf has 60 s).
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Takes up files until the engine stops.
+pub async fn run(maildrop: PathBuf, control: Control, current: Current, wake: Arc<Notify>) {
+    loop {
+        sweep(&maildrop, &control, &current).await;
+        let _ = tokio::time::timeout(EVERY, wake.notified()).await;
+    }
+}
+
+async fn sweep(maildrop: &Path, control: &Control, current: &Current) {
+    let names = match fs::read_dir(maildrop) {
+        Ok(entries) => entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect::<Vec<_>>(),
+        Err(error) => {
+            current.say(Severity::Warning, None, &format!("cannot read {}: {error}", maildrop.display()));
+            return;
+        }
+    };
+    for path in names {
+        let name = path.display();
+        match read(&path) {
+            Ok(Found::Whole(dropped)) => {
+                let answer = control.take(dropped.envelope, dropped.content, dropped.uid).await;
+                match answer {
+                    Reply::Accepted(_) => remove(&path, current),
+                    Reply::Refused(why) => {
+                        // The submitter's mistake: kept for the admin to see, out of the way.
+                        current.say(Severity::Warning, None, &format!("{name}: refused: {why}; the file is kept with .refused"));
+                        let _ = fs::rename(&path, path.with_extension("refused"));
+                    }
+                    Reply::TryLater(why) => current.say(Severity::Warning, None, &format!("{name}: not taken up yet: {why}")),
+                    _ => {}
+                }
+            }
+            Ok(Found::Unfinished(changed)) => {
+                if Timestamp::now().since(Timestamp::from_seconds(changed)) > STALE {
+                    current.say(Severity::Warning, None, &format!("{name}: never finished by its writer, removed"));
+                    remove(&path, current);
+                }
+            }
+            Ok(Found::Strange(why)) if path.extension().is_none_or(|e| e != "refused") => {
+                current.say(Severity::Warning, None, &format!("{name}: {why}; left alone"));
+            }
+            Ok(Found::Strange(_)) => {}
+            Err(error) => current.say(Severity::Warning, None, &format!("{name}: {error}")),
+        }
+    }
+}
+
+fn remove(path: &Path, current: &Current) {
+    if let Err(error) = fs::remove_file(path) {
+        // It would be taken up again and again: that is worse than keeping it under another name.
+        current.say(Severity::Error, None, &format!("cannot remove {}: {error}", path.display()));
+        let _ = fs::rename(path, path.with_extension("refused"));
+    }
+}
+
+/// What waits in the directory, for `mailq`.
+pub fn listing(maildrop: &Path) -> Vec<Reply> {
+    let Ok(entries) = fs::read_dir(maildrop) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Ok(Found::Whole(dropped)) = read(&entry.path()) {
+            found.push(Reply::Dropped {
+                name,
+                time: Timestamp::from_seconds(dropped.changed),
+                size: dropped.size,
+                sender: dropped.envelope.sender,
+                recipients: dropped.envelope.recipients,
+            });
+        } else if let Ok(metadata) = entry.metadata() {
+            let time = Timestamp::from_seconds(u64::try_from(metadata.mtime()).unwrap_or(0));
+            found.push(Reply::Dropped { name, time, size: metadata.len(), sender: String::new(), recipients: Vec::new() });
+        }
+    }
+    found
+}
