@@ -1,12 +1,14 @@
 //! The types of tables, a file per type.
 
 mod cidr;
+mod combined;
 mod expression;
 pub(crate) mod file;
 mod fixed;
 mod inline;
 mod keyed;
 mod lmdb;
+mod remote;
 mod replace;
 mod rules;
 
@@ -52,6 +54,12 @@ pub(crate) fn open(opening: &Opening<'_>) -> Result<Arc<dyn Table>, OpenError> {
         "regexp" => rules::open::<expression::Posix>(opening, name),
         "pcre" => rules::open::<expression::Perl>(opening, name),
         "cidr" => rules::open::<cidr::Cidr>(opening, name),
+        "unionmap" => combined::union(opening, spec, name),
+        "pipemap" => combined::pipe(opening, spec, name),
+        "randmap" => combined::random(spec, name),
+        "unix" => combined::accounts(spec, name),
+        "tcp" => remote::tcp(spec, name, opening.options()),
+        "socketmap" => remote::socketmap(spec, name, opening.options()),
         "inline" => inline::open(opening, spec, name),
         "static" => fixed::constant(spec, name),
         "environ" => Ok(fixed::environ(spec)),
