@@ -64,6 +64,8 @@ pub struct Options {
     pub open_file: Arc<dyn Fn(&Path) -> io::Result<File> + Send + Sync>,
     /// Changed files are looked for at most this often. Postfix has no such setting.
     pub check_every: Duration,
+    /// Keys of tables with fixed strings are folded to lower case; `postmap -f` wants them as they are.
+    pub fold_case: bool,
     /// Limit on each step of a conversation with a remote table. Postfix: 100 s.
     pub remote_timeout: Duration,
 }
@@ -74,6 +76,7 @@ impl Default for Options {
             notify: Arc::new(|_| {}),
             open_file: Arc::new(|path| File::open(path)),
             check_every: Duration::from_secs(1),
+            fold_case: true,
             remote_timeout: Duration::from_secs(100),
         }
     }
@@ -82,6 +85,11 @@ impl Default for Options {
 impl Options {
     pub(crate) fn warn(&self, text: impl Into<String>) {
         (self.notify)(Notice { kind: NoticeKind::Warning, text: text.into() });
+    }
+
+    /// The key as tables with fixed strings want it.
+    pub(crate) fn fold<'a>(&self, key: &'a str) -> std::borrow::Cow<'a, str> {
+        if self.fold_case { crate::fold_case(key) } else { key.into() }
     }
 
     pub(crate) fn info(&self, text: impl Into<String>) {

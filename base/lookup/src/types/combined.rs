@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::Opening;
-use crate::set::OpenError;
+use crate::set::{OpenError, Options};
 use crate::{Answer, Braced, LookupError, Table, braced, split_list};
 
 /// The elements between the braces of the name.
@@ -70,7 +70,7 @@ impl Table for Union {
     }
 
     fn is_pattern(&self) -> bool {
-        self.tables.iter().any(|table| table.is_pattern())
+        self.tables.iter().all(|table| table.is_pattern())
     }
 
     fn is_remote(&self) -> bool {
@@ -113,7 +113,7 @@ impl Table for Pipe {
     }
 
     fn is_pattern(&self) -> bool {
-        self.tables.iter().any(|table| table.is_pattern())
+        self.tables.iter().all(|table| table.is_pattern())
     }
 
     fn is_remote(&self) -> bool {
@@ -177,15 +177,16 @@ impl Table for Random {
 struct Accounts {
     name: Arc<str>,
     groups: bool,
+    options: Options,
 }
 
-pub(crate) fn accounts(spec: &str, name: &str) -> Result<Arc<dyn Table>, OpenError> {
+pub(crate) fn accounts(spec: &str, name: &str, options: &Options) -> Result<Arc<dyn Table>, OpenError> {
     let groups = match name {
         "passwd.byname" => false,
         "group.byname" => true,
         _ => return Err(OpenError(format!("unknown table: {spec}"))),
     };
-    Ok(Arc::new(Accounts { name: spec.into(), groups }))
+    Ok(Arc::new(Accounts { name: spec.into(), groups, options: options.clone() }))
 }
 
 impl Table for Accounts {
@@ -194,7 +195,7 @@ impl Table for Accounts {
     }
 
     fn lookup<'a>(&'a self, key: &'a str) -> Answer<'a> {
-        let key = crate::fold_case(key);
+        let key = self.options.fold(key);
         let found = if self.groups {
             yamabiko_sys::users::group_by_name(&key).map(|group| group.map(|group| group.group_line()))
         } else {

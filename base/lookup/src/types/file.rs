@@ -133,7 +133,7 @@ impl FileTable {
 
     fn folded<'a>(&self, key: &'a str) -> std::borrow::Cow<'a, str> {
         match self.keys {
-            Keys::Folded => crate::fold_case(key),
+            Keys::Folded => self.options.fold(key),
             Keys::Pattern => key.into(),
         }
     }

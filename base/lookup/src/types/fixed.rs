@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::set::OpenError;
+use crate::set::{OpenError, Options};
 use crate::{Answer, Braced, LookupError, Table, braced};
 
 /// Always the same value.
@@ -38,10 +38,10 @@ impl Table for Constant {
 }
 
 /// The environment of the process; for tests, as in Postfix.
-struct Environ(String);
+struct Environ(String, Options);
 
-pub(crate) fn environ(spec: &str) -> Arc<dyn Table> {
-    Arc::new(Environ(spec.to_owned()))
+pub(crate) fn environ(spec: &str, options: &Options) -> Arc<dyn Table> {
+    Arc::new(Environ(spec.to_owned(), options.clone()))
 }
 
 impl Table for Environ {
@@ -49,10 +49,10 @@ impl Table for Environ {
         &self.0
     }
     fn lookup<'a>(&'a self, key: &'a str) -> Answer<'a> {
-        Answer::Ready(Ok(std::env::var(key).ok()))
-    }
-    fn folds_case(&self) -> bool {
-        false
+        // A name with these makes the standard library panic.
+        let key = self.1.fold(key);
+        let possible = !key.is_empty() && !key.contains(['=', '\0']);
+        Answer::Ready(Ok(if possible { std::env::var(&*key).ok() } else { None }))
     }
 }
 
@@ -69,6 +69,9 @@ impl Table for Fail {
     }
     fn lookup<'a>(&'a self, _key: &'a str) -> Answer<'a> {
         Answer::Ready(Err(LookupError { table: Arc::clone(&self.0), why: "Application error".into() }))
+    }
+    fn is_pattern(&self) -> bool {
+        true
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::Opening;
 use crate::lines::trim_str;
 use crate::set::OpenError;
-use crate::{Answer, Braced, Table, braced, fold_case, split_list};
+use crate::{Answer, Braced, Options, Table, braced, split_list};
 
 struct Inline {
     name: String,
     pairs: HashMap<String, String>,
+    options: Options,
 }
 
 pub(crate) fn open(opening: &Opening<'_>, spec: &str, name: &str) -> Result<Arc<dyn Table>, OpenError> {
@@ -33,7 +34,7 @@ pub(crate) fn open(opening: &Opening<'_>, spec: &str, name: &str) -> Result<Arc<
         if value.is_empty() {
             return Err(bad("empty value"));
         }
-        let key = fold_case(key).into_owned();
+        let key = opening.options().fold(key).into_owned();
         if pairs.contains_key(&key) {
             opening.options().warn(format!("{spec}: duplicate entry: \"{key}\""));
         } else {
@@ -43,7 +44,7 @@ pub(crate) fn open(opening: &Opening<'_>, spec: &str, name: &str) -> Result<Arc<
     if pairs.is_empty() {
         return Err(bad("bad syntax"));
     }
-    Ok(Arc::new(Inline { name: spec.to_owned(), pairs }))
+    Ok(Arc::new(Inline { name: spec.to_owned(), pairs, options: opening.options().clone() }))
 }
 
 impl Table for Inline {
@@ -51,7 +52,7 @@ impl Table for Inline {
         &self.name
     }
     fn lookup<'a>(&'a self, key: &'a str) -> Answer<'a> {
-        Answer::Ready(Ok(self.pairs.get(&*fold_case(key)).cloned()))
+        Answer::Ready(Ok(self.pairs.get(&*self.options.fold(key)).cloned()))
     }
     fn entries(&self) -> Option<Result<Vec<(String, String)>, crate::LookupError>> {
         let mut entries: Vec<_> = self.pairs.iter().map(|(key, value)| (key.clone(), value.clone())).collect();

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use super::Opening;
 use super::file::{Content, FileTable, Keys, Loaded, Stamp, read_text, words};
 use super::lmdb::LmdbContent;
+use crate::Table;
 use crate::berkeley;
 use crate::cdb::CdbReader;
 use crate::set::{Format, OpenError, Options};
 use crate::text::{self, Entry};
-use crate::{Table, fold_case};
 
 /// Which index a type has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +163,7 @@ fn read_keyed_text(options: &Options, path: &Path, format: Format, index: Index)
     let mut pairs: HashMap<Box<str>, (Box<str>, u32)> = HashMap::new();
     text::read(&bytes, format, |entry| match entry {
         Entry::Pair(pair) => {
-            let key: Box<str> = fold_case(&pair.key).into();
+            let key: Box<str> = options.fold(&pair.key).into();
             if pairs.contains_key(&key) {
                 options.warn(format!("{}, line {}: duplicate entry: \"{key}\"", path.display(), pair.line));
             } else {

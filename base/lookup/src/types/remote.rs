@@ -186,7 +186,7 @@ impl Tcp {
                 ("500", _) => Ok(None),
                 ("400", text) => {
                     let text = text.unwrap_or_default();
-                    why = if text.is_empty() { "temporary error".to_owned() } else { text };
+                    why = format!("temporary error: {text}");
                     *kept = Some(connection);
                     break;
                 }
@@ -208,7 +208,7 @@ impl Table for Tcp {
         &self.remote.name
     }
     fn lookup<'a>(&'a self, key: &'a str) -> Answer<'a> {
-        Answer::Ready(self.find(&crate::fold_case(key)))
+        Answer::Ready(self.find(&self.remote.options.fold(key)))
     }
     fn is_pattern(&self) -> bool {
         true
@@ -320,7 +320,7 @@ impl Table for Socketmap {
         &self.remote.name
     }
     fn lookup<'a>(&'a self, key: &'a str) -> Answer<'a> {
-        Answer::Ready(self.find(&crate::fold_case(key)))
+        Answer::Ready(self.find(&self.remote.options.fold(key)))
     }
     fn is_remote(&self) -> bool {
         true
@@ -365,7 +365,7 @@ mod tests {
         let table = set().open(&format!("tcp:127.0.0.1:{port}")).unwrap();
         assert_eq!(block_on(table.lookup("a b")), Ok(Some("two words".into())));
         assert_eq!(block_on(table.lookup("c")), Ok(None));
-        assert_eq!(block_on(table.lookup("d")).unwrap_err().why, "try later");
+        assert_eq!(block_on(table.lookup("d")).unwrap_err().why, "temporary error: try later");
         // The server closed, then spoke nonsense, then answered.
         assert_eq!(block_on(table.lookup("e")), Ok(Some("again".into())));
         assert!(table.is_remote() && table.is_pattern());
