@@ -112,7 +112,7 @@ impl Config {
             computed.insert("config_directory", directory.to_string());
         }
         let services = master.services();
-        let shared = compute(view::Shared { main, services, computed, own_addresses: Vec::new() }, host)?;
+        let shared = compute(view::Shared { main, services, computed, own_addresses: Vec::new() }, host);
         let shared = Arc::new(shared);
         let faults = faults(&shared);
         if !faults.is_empty() {
@@ -120,6 +120,27 @@ impl Config {
         }
         let notices = notices::collect(&shared, &master.remarks);
         Ok(Arc::new(Config { shared, notices }))
+    }
+
+    /// A configuration whose values are not checked, for programs that show and edit what is written. Getters of its
+    /// views answer with what can be made of faulty values; every entry of master.cf is a service, repeated ones too.
+    pub fn unchecked(main: MainCf, master: MasterCf, directory: Option<&str>, host: &Host) -> Config {
+        let mut computed = HashMap::new();
+        if let Some(directory) = directory {
+            computed.insert("config_directory", directory.to_string());
+        }
+        let shared = view::Shared { main, services: master.entries, computed, own_addresses: Vec::new() };
+        Config { shared: Arc::new(compute(shared, host)), notices: Vec::new() }
+    }
+
+    /// The settings as the service at a position of `services()` sees them.
+    pub fn view_at(&self, index: usize) -> View {
+        View { shared: Arc::clone(&self.shared), service: (index < self.shared.services.len()).then_some(index) }
+    }
+
+    /// main.cf as written.
+    pub fn written(&self) -> &MainCf {
+        &self.shared.main
     }
 
     /// The settings of main.cf.
@@ -157,47 +178,45 @@ fn read_file(name: &Path) -> Result<String, ConfigError> {
     }
 }
 
-/// Fills in what the machine decides. The order matters: mydomain may need the host's name, myhostname may need mydomain,
-/// mynetworks needs the own addresses.
-fn compute(mut shared: view::Shared, host: &Host) -> Result<view::Shared, ConfigError> {
+/// Fills in what the machine decides. The order matters: each step may use the values of those before it.
+fn compute(mut shared: view::Shared, host: &Host) -> view::Shared {
     shared.computed.insert("process_id", host.process_id.to_string());
     shared.computed.insert("process_name", host.process_name.clone());
     shared.computed.insert("service_name", String::new());
-    let (myhostname, mydomain) = names_of(&shared.main, host);
-    shared.computed.insert("myhostname", myhostname);
-    shared.computed.insert("mydomain", mydomain);
+    let domain_of = |name: &str| name.split_once('.').map(|(_, domain)| domain.to_string());
     let view = View { shared: Arc::new(shared), service: None };
-    // Bad values are reported with all others later; here they just choose nothing.
-    let interfaces = value::split_list(&view.expand("$inet_interfaces"));
-    let protocols = value::split_list(&view.expand("$inet_protocols"));
-    let own = host::own_addresses(&interfaces, &protocols, host);
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+
+    // myhostname: the machine's name, with mydomain when it has no domain.
+    let machine_domain = domain_of(&host.hostname).unwrap_or_else(|| "localdomain".to_string());
+    let mydomain = if view.is_set("mydomain") { view.expand("$mydomain") } else { machine_domain };
+    let hostname =
+        if host.hostname.contains('.') { host.hostname.clone() } else { format!("{}.{mydomain}", host.hostname) };
+    let (view, myhostname) =
+        with_computed(view, &[("mydomain", mydomain), ("myhostname", hostname.clone())], "$myhostname");
+    // mydomain: myhostname without its first label.
+    found.push(("myhostname", hostname));
+    found.push(("mydomain", domain_of(&myhostname).unwrap_or_else(|| "localdomain".to_string())));
+    // Bad values of these are reported with all others later; here they just choose nothing.
+    let (view, interfaces) = with_computed(view, &found, "$inet_interfaces");
+    let own =
+        host::own_addresses(&value::split_list(&interfaces), &value::split_list(&view.expand("$inet_protocols")), host);
     let networks = host::mynetworks(&view.expand("$mynetworks_style"), &own);
-    // The only reference: the view above has not been handed out.
+    let (view, _) = with_computed(view, &[("mynetworks", networks)], "");
+    // The only reference: no copy of the view has been made.
     let mut shared = Arc::into_inner(view.shared).unwrap_or_default();
-    shared.computed.insert("mynetworks", networks);
     shared.own_addresses = own;
-    Ok(shared)
+    shared
 }
 
-/// myhostname: the machine's name, with `mydomain` when it has no domain. mydomain: myhostname without its first label,
-/// `localdomain` when that leaves nothing.
-fn names_of(main: &MainCf, host: &Host) -> (String, String) {
-    let domain_of = |name: &str| name.split_once('.').map(|(_, domain)| domain.to_string());
-    match main.get("myhostname") {
-        Some(entry) if !entry.value.contains('$') => {
-            let domain = domain_of(&entry.value).unwrap_or_else(|| "localdomain".to_string());
-            (entry.value.clone(), domain)
-        }
-        _ => {
-            let domain = domain_of(&host.hostname).unwrap_or_else(|| "localdomain".to_string());
-            let hostname = if host.hostname.contains('.') {
-                host.hostname.clone()
-            } else {
-                format!("{}.$mydomain", host.hostname)
-            };
-            (hostname, domain)
-        }
-    }
+/// The view with more computed values, and what a text expands to then.
+fn with_computed(view: View, values: &[(&'static str, String)], text: &str) -> (View, String) {
+    // The only reference: no copy of the view has been made.
+    let mut shared = Arc::into_inner(view.shared).unwrap_or_default();
+    shared.computed.extend(values.iter().cloned());
+    let view = View { shared: Arc::new(shared), service: None };
+    let expanded = view.expand(text);
+    (view, expanded)
 }
 
 /// Every parameter that acts whose value is not one, in main.cf and in what services see.

@@ -145,6 +145,12 @@ impl MainCf {
         self.entries.push(entry);
     }
 
+    /// Sets a value over what the file says, without a remark: settings of a command line.
+    pub fn set_over(&mut self, name: &str, value: &str, place: Place) {
+        self.last.insert(name.to_string(), self.entries.len());
+        self.entries.push(Entry { name: name.to_string(), value: value.to_string(), place });
+    }
+
     /// The entry that counts for `name`.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.last.get(name).and_then(|index| self.entries.get(*index))

@@ -104,8 +104,8 @@ pub struct Service {
     pub columns: [String; 5],
     /// The program: last column's first word.
     pub command: String,
-    /// All words after the program, as written: groups in braces keep their braces, `-o {name = value}` has its blanks
-    /// around `=` removed.
+    /// All words after the program. Settings stand as `-o` and `name=value`, without braces; braces around the first
+    /// word that is no option are removed; other groups keep theirs.
     pub words: Vec<String>,
     /// Where the service is written.
     pub place: Place,
@@ -287,11 +287,12 @@ impl Service {
         (self.verbose, self.debug) = (0, false);
         let words = std::mem::take(&mut self.words);
         let mut normal = Vec::with_capacity(words.len());
-        let mut words = words.into_iter().peekable();
+        let mut words = words.into_iter();
         while let Some(word) = words.next() {
+            let word = unbrace(&word).to_string();
             if !word.starts_with('-') || word == "-" || word == "--" {
                 // The command's own arguments begin; `-o` among them is none of ours.
-                self.arguments.push(unbrace(&word).to_string());
+                self.arguments.push(word.clone());
                 normal.push(word);
                 for word in words {
                     self.arguments.push(unbrace(&word).to_string());
@@ -334,8 +335,7 @@ impl Service {
         match parsed {
             Ok((name, value)) => {
                 self.overrides.push(Override { name: name.to_string(), value: value.to_string() });
-                let plain = format!("{name}={value}");
-                if plain.contains([' ', '\t', ',']) && grouped { format!("{{{plain}}}") } else { plain }
+                format!("{name}={value}")
             }
             Err(text) => {
                 remarks.push(Fault::at(&self.place, text));

@@ -111,11 +111,11 @@ impl Collector {
         }
         let parameter = table::parameter(name);
         match parameter.map(|parameter| parameter.status()) {
-            Some(Status::NotYet(work)) => {
-                // Setting a parameter to its default promises nothing that is not kept.
-                if parameter.is_some_and(|parameter| view.expand(value) != view.expand(parameter.default)) {
-                    self.add(NoticeKind::NotYet, place.clone(), format!("{name} has no effect yet: it needs {work}"));
-                }
+            // Setting a parameter to its default promises nothing that is not kept.
+            Some(Status::NotYet(work))
+                if parameter.is_some_and(|parameter| view.expand(value) != view.expand(parameter.default)) =>
+            {
+                self.add(NoticeKind::NotYet, place.clone(), format!("{name} has no effect yet: it needs {work}"));
             }
             Some(Status::Ignored(reason)) => {
                 self.add(NoticeKind::Ignored, place.clone(), format!("{name} has no effect: {reason}"));

@@ -15,8 +15,10 @@ use crate::value::split_list;
 /// What is used of main.cf and of each service's `-o` settings.
 #[derive(Debug, Default)]
 pub struct Usage {
-    /// Names that values refer to: anywhere in main.cf, in defaults, in any service.
+    /// Names that values of main.cf and defaults refer to.
     referenced: HashSet<String>,
+    /// Names that `-o` settings of any service refer to.
+    referenced_by_any_service: HashSet<String>,
     /// For each service the names that its own `-o` values refer to.
     referenced_by_service: Vec<HashSet<String>>,
     transports: HashSet<String>,
@@ -138,8 +140,9 @@ impl Usage {
             let mut of_service = HashSet::new();
             for setting in &service.overrides {
                 of_service.extend(references_of(&setting.name, &setting.value));
-                usage.read_value(&setting.name, &setting.value);
+                usage.read_tables(&setting.value);
             }
+            usage.referenced_by_any_service.extend(of_service.iter().cloned());
             usage.referenced_by_service.push(of_service);
         }
         usage
@@ -150,6 +153,10 @@ impl Usage {
         if name == "smtpd_restriction_classes" {
             self.referenced.extend(split_list(value));
         }
+        self.read_tables(value);
+    }
+
+    fn read_tables(&mut self, value: &str) {
         if value.contains(':') {
             for word in split_list(value) {
                 self.read_table_name(word.strip_prefix("proxy:").unwrap_or(&word));
@@ -171,6 +178,7 @@ impl Usage {
     pub fn uses_main(&self, name: &str, services: &[Service]) -> bool {
         table::parameter(name).is_some_and(|parameter| !parameter.is_obsolete)
             || self.referenced.contains(name)
+            || self.referenced_by_any_service.contains(name)
             || self.is_of_transport(name, services)
             || self.is_of_database(name)
     }
@@ -179,17 +187,13 @@ impl Usage {
     pub fn uses_service(&self, name: &str, index: usize, services: &[Service]) -> bool {
         table::parameter(name).is_some_and(|parameter| !parameter.is_obsolete)
             || self.referenced_by_service.get(index).is_some_and(|names| names.contains(name))
-            || table::parameters_refer_to(name)
+            || self.referenced.contains(name)
             || self.is_of_transport(name, services)
             || self.is_of_database(name)
     }
 
-    /// Names that main.cf's values refer to.
-    pub fn is_referenced(&self, name: &str) -> bool {
-        self.referenced.contains(name)
-    }
-
-    fn is_of_transport(&self, name: &str, services: &[Service]) -> bool {
+    /// True for names like `smtp_recipient_limit` when master.cf has a service that such a name speaks of.
+    pub fn is_of_transport(&self, name: &str, services: &[Service]) -> bool {
         table::transport_parameters().iter().any(|parameter| {
             let transport = name.strip_suffix(parameter.suffix).and_then(|rest| rest.strip_suffix('_'));
             transport.is_some_and(|transport| {
@@ -206,8 +210,8 @@ impl Usage {
     }
 }
 
-/// The names that a value of `name` refers to when it is read.
-fn references_of(name: &str, value: &str) -> Vec<String> {
+/// The names that a value of `name` refers to when it is read; none for values whose `$name` are filled at use.
+pub fn references_of(name: &str, value: &str) -> Vec<String> {
     match table::parameter(name) {
         Some(parameter) if parameter.kind == Kind::Raw => Vec::new(),
         _ => references(value),
