@@ -182,7 +182,7 @@ impl Router {
     /// is somebody else's or none is left.
     async fn strip_local_domains(&self, recipient: &str) -> Result<Stripped, LookupError> {
         if let Some(domain) = plain_domain(recipient) {
-            let local = self.local.contains(domain).await?;
+            let local = self.local().contains(domain).await?;
             return Ok(Stripped { recipient: recipient.to_owned(), local });
         }
         let mut address = quote(recipient).into_owned();
@@ -200,17 +200,17 @@ impl Router {
             }
             if let Some(at) = last(&parts, b'@') {
                 let domain = address[at + 1..].trim();
-                if !domain.is_empty() && !self.local.contains(domain).await? {
+                if !domain.is_empty() && !self.local().contains(domain).await? {
                     return Ok(Stripped { recipient: unquote(&address).into_owned(), local: false });
                 }
                 saved_domain = Some(address.split_off(at));
                 parts = tokens(&address);
             }
             if last(&parts, b'@').is_some()
-                || (self.rewriter.swap_bangpath && last(&parts, b'!').is_some())
-                || (self.rewriter.percent_hack && last(&parts, b'%').is_some())
+                || (self.rewriter().swap_bangpath && last(&parts, b'!').is_some())
+                || (self.rewriter().percent_hack && last(&parts, b'%').is_some())
             {
-                address = self.rewriter.rewrite_external(RewriteContext::Local, &address).into_owned();
+                address = self.rewriter().rewrite_external(RewriteContext::Local, &address).into_owned();
                 continue;
             }
             if self.resolve_dequoted
@@ -218,7 +218,7 @@ impl Router {
                 && only.kind == Kind::Quoted
                 && let Some(opened) = self.crack_open(&address)
             {
-                address = self.rewriter.rewrite_external(RewriteContext::Local, &opened).into_owned();
+                address = self.rewriter().rewrite_external(RewriteContext::Local, &opened).into_owned();
                 continue;
             }
             if parts.is_empty() || address.trim() == "\"\"" {
@@ -240,7 +240,7 @@ impl Router {
     /// `"user@elsewhere"@here` from being relayed by the next host.
     fn crack_open(&self, quoted: &str) -> Option<String> {
         let mut local = unquote(quoted.trim()).into_owned();
-        let percent = || local.rfind('%').filter(|_| self.rewriter.percent_hack);
+        let percent = || local.rfind('%').filter(|_| self.rewriter().percent_hack);
         if local.contains('@') {
             return Some(quote(&local).into_owned());
         }
@@ -248,7 +248,7 @@ impl Router {
             local.replace_range(percent..=percent, "@");
             return Some(quote(&local).into_owned());
         }
-        (self.rewriter.swap_bangpath && local.contains('!')).then_some(local)
+        (self.rewriter().swap_bangpath && local.contains('!')).then_some(local)
     }
 
     /// True when the domain of the recipient is a host name or an address literal. With `resolve_numeric_domain` an
@@ -263,7 +263,7 @@ impl Router {
             let literal = if domain.contains(':') { format!("[IPv6:{domain}]") } else { format!("[{domain}]") };
             recipient.truncate(at + 1);
             recipient.push_str(&literal);
-            *local = *local || self.local.contains(&literal).await?;
+            *local = *local || self.local().contains(&literal).await?;
             return Ok(true);
         }
         Ok(if self.smtputf8 { valid_utf8_hostname(domain) } else { valid_hostname(domain) })
@@ -345,7 +345,7 @@ impl Router {
         recipient: &str,
         domain: &str,
     ) -> Result<(), LookupError> {
-        let forms = AddressForms::transport(&self.delimiters, self.transport_parents);
+        let forms = AddressForms::transport(self.mapper.delimiters(), self.transport_parents);
         let Some(hit) = self.transport_maps.find_address(recipient, &forms).await? else { return Ok(()) };
         let parameter = self.purpose.names().transport_maps;
         let (transport, nexthop) = (std::mem::take(&mut resolved.transport), std::mem::take(&mut resolved.nexthop));

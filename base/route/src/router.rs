@@ -59,9 +59,6 @@ impl Purpose {
 pub struct Router {
     pub(crate) purpose: Purpose,
     pub(crate) mapper: Mapper,
-    pub(crate) rewriter: Rewriter,
-    pub(crate) local: LocalDomains,
-    pub(crate) delimiters: String,
     pub(crate) myhostname: String,
     pub(crate) empty_address_recipient: String,
     pub(crate) null_sender_transport_key: String,
@@ -102,15 +99,10 @@ impl Router {
         let strings = |name: &str| StringList::new(tables, name, &view.text(name), false);
         let parents = view.list("parent_domain_matches_subdomains");
         let plain = |name: &str| parents.iter().any(|listed| listed == name);
-        let rewriter = Rewriter::new(view);
-        let local = LocalDomains::new(view, tables);
-        let delimiters = view.text("recipient_delimiter");
+        let (rewriter, local) = (Rewriter::new(view), LocalDomains::new(view, tables));
         Self {
             purpose,
-            mapper: Mapper::new(rewriter.clone(), local.clone(), delimiters.clone()),
-            rewriter,
-            local,
-            delimiters,
+            mapper: Mapper::new(rewriter, local, view.text("recipient_delimiter")),
             myhostname: view.text("myhostname"),
             empty_address_recipient: view.text("empty_address_recipient"),
             null_sender_transport_key: view.text("empty_address_default_transport_maps_lookup_key"),
@@ -151,12 +143,12 @@ impl Router {
 
     /// Completes addresses by the same settings.
     pub fn rewriter(&self) -> &Rewriter {
-        &self.rewriter
+        self.mapper.rewriter()
     }
 
     /// The local domains.
     pub fn local(&self) -> &LocalDomains {
-        &self.local
+        self.mapper.local()
     }
 
     /// A table answers from a socket, waited for with blocking calls: an event loop must resolve on a thread that may

@@ -4,7 +4,7 @@ mod common;
 
 use pollster::block_on;
 use yamabiko_lookup::TableSet;
-use yamabiko_route::{Class, Listing, Lists, Party, Resolved};
+use yamabiko_route::{Listing, Lists, Party, Resolved, Router};
 
 const CLASSES: &str = "virtual_alias_domains = alias.test, inline:{aliased.test=x}
 virtual_mailbox_domains = box.test
@@ -19,8 +19,12 @@ local_transport = local:$myhostname
 compatibility_level = 3.6
 ";
 
+fn router(lines: &str) -> Router {
+    Router::new(&common::view(lines), &TableSet::default())
+}
+
 fn resolve(lines: &str, sender: &str, recipient: &str) -> Resolved {
-    block_on(common::router(&format!("{CLASSES}{lines}")).resolve(sender, recipient)).unwrap()
+    block_on(router(&format!("{CLASSES}{lines}")).resolve(sender, recipient)).unwrap()
 }
 
 fn check(lines: &str, table: &[(&str, &str)]) {
@@ -218,7 +222,7 @@ fn domains_of_two_classes_are_told() {
 #[test]
 fn trouble_is_an_error() {
     for parameter in ["mydestination", "virtual_alias_domains", "relay_domains", "transport_maps", "relocated_maps"] {
-        let router = common::router(&format!("{CLASSES}{parameter} = fail:now"));
+        let router = router(&format!("{CLASSES}{parameter} = fail:now"));
         assert!(block_on(router.resolve("", "x@remote.test")).is_err(), "{parameter}");
     }
 }
@@ -227,7 +231,7 @@ fn trouble_is_an_error() {
 fn listings() {
     let view = common::view(CLASSES);
     let tables = TableSet::default();
-    let router = yamabiko_route::Router::new(&view, &tables);
+    let router = Router::new(&view, &tables);
     let lists = Lists::new(&view, &tables, router.mapper().clone());
     for (party, address, expected) in [
         (Party::Recipient, "user@lab.test", ""),
@@ -263,7 +267,7 @@ fn maps_keep_users_and_extensions() {
         @map.test=@lab.test, user=First.User, {odd@v.test=\"a b\"@c.test}, null@v.test=<>, { not@v.test=, } }";
     let view = common::view(lines);
     let tables = TableSet::default();
-    let router = yamabiko_route::Router::new(&view, &tables);
+    let router = Router::new(&view, &tables);
     let maps = yamabiko_lookup::Maps::open(&tables, "virtual_alias_maps", &view.text("virtual_alias_maps"));
     for (address, propagate, expected) in [
         ("one@v.test", true, "user@mx.lab.test"),

@@ -5,12 +5,15 @@
 //! names, comments and groups are kept. [`AddressList`] does the same to the byte (`tok822_externalize`,
 //! `cleanup_fold_header`).
 
-use crate::token::{self, Token};
+use std::borrow::Cow;
+
+use crate::token::{self, Parsed, Token};
 
 /// A parsed header value. Costs a few allocations per address: parse only what may have to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressList {
     tokens: Vec<Token>,
+    odd: Vec<(usize, Vec<u8>)>,
 }
 
 /// A header as written by [`AddressList::to_header`].
@@ -27,7 +30,8 @@ impl AddressList {
     /// Reads the value of a header: what follows the colon, folded lines and all. Never fails: what makes no sense is
     /// kept as it is.
     pub fn parse(value: &[u8]) -> Self {
-        Self { tokens: token::parse(value) }
+        let Parsed { tokens, odd } = token::parse(value);
+        Self { tokens, odd }
     }
 
     /// The addresses in internal form. An address that is not UTF-8 is left out: nothing can look it up.
@@ -35,6 +39,20 @@ impl AddressList {
         self.tokens.iter().filter_map(|token| match token {
             Token::Address(text) => std::str::from_utf8(text).ok(),
             _ => None,
+        })
+    }
+
+    /// As [`addresses`](Self::addresses), each with its external form as it stands in the header where that is not
+    /// [`quote`](crate::quote)'s: `a..b@c`, `"x@y"`. Postfix rewrites such a header even when no address changes.
+    pub fn addresses_as_written(&self) -> impl Iterator<Item = (&str, Option<Cow<'_, str>>)> {
+        let mut odd = self.odd.iter().peekable();
+        let all = self.tokens.iter().filter_map(|token| match token {
+            Token::Address(text) => Some(text),
+            _ => None,
+        });
+        all.enumerate().filter_map(move |(number, text)| {
+            let written = odd.next_if(|(at, _)| *at == number).map(|(_, written)| String::from_utf8_lossy(written));
+            Some((std::str::from_utf8(text).ok()?, written))
         })
     }
 
@@ -169,6 +187,15 @@ mod tests {
         assert!(!list.replace(|a| Some(a.to_owned())));
         assert!(list.set_addresses(["x y@z"]));
         assert_eq!(list.to_header("Cc").text, b"Cc: One <\"x y\"@z>, c@lab.test (two), \xff@x, d@e");
+    }
+
+    #[test]
+    fn what_was_written_otherwise_is_told() {
+        let list = AddressList::parse(b"\xff@x, a..b@c, x @ y, \"x@y\", \"a b\"@c, <e.@f> (z), a@b@c");
+        let odd: Vec<_> = list.addresses_as_written().filter_map(|(address, odd)| Some((address, odd?))).collect();
+        let expected = [("a..b@c", "a..b@c"), ("x@y", "\"x@y\""), ("e.@f", "e.@f"), ("a@b@c", "a@b@c")]
+            .map(|(a, b)| (a, b.into()));
+        assert_eq!(odd, expected);
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn extract(text: &str) -> Result<Extracted, PathError> {
     };
     let mut address = None;
     let mut decorated = false;
-    for token in token::parse(text.as_bytes()) {
+    for token in token::parse(text.as_bytes()).tokens {
         match token {
             Token::Address(found) => {
                 if address.replace(found).is_some() {

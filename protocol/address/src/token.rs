@@ -113,10 +113,19 @@ pub(crate) fn scan(text: &[u8]) -> Vec<Token> {
     tokens
 }
 
-/// Gathers addresses. The list that comes back has [`Token::Address`] where an address was, and all other tokens
-/// (display names, comments, brackets, commas) around them.
-pub(crate) fn parse(text: &[u8]) -> Vec<Token> {
-    let mut parser = Parser { done: Vec::new(), pending: Vec::new() };
+/// What was read: tokens, and addresses that were written otherwise than we would.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parsed {
+    /// [`Token::Address`] where an address was, and all other tokens (display names, comments, brackets, commas) around
+    /// them.
+    pub(crate) tokens: Vec<Token>,
+    /// By number of the address, ascending: its external form as it was written, where that is not its quoted form.
+    pub(crate) odd: Vec<(usize, Vec<u8>)>,
+}
+
+/// Gathers addresses.
+pub(crate) fn parse(text: &[u8]) -> Parsed {
+    let mut parser = Parser { done: Vec::new(), pending: Vec::new(), addresses: 0, odd: Vec::new() };
     let mut tokens = scan(text);
     // A word has been seen since the last operator; a semicolon has been seen, so a colon opens a group.
     let (mut after_word, mut in_group) = (false, false);
@@ -182,13 +191,19 @@ pub(crate) fn parse(text: &[u8]) -> Vec<Token> {
     }
     parser.close(false);
     parser.done.reverse();
-    parser.done
+    let mut odd = parser.odd;
+    odd.reverse();
+    // They were counted from the right.
+    odd.iter_mut().for_each(|(number, _)| *number = parser.addresses - 1 - *number);
+    Parsed { tokens: parser.done, odd }
 }
 
-/// Both lists are written right to left.
+/// All lists are written right to left.
 struct Parser {
     done: Vec<Token>,
     pending: Vec<Token>,
+    addresses: usize,
+    odd: Vec<(usize, Vec<u8>)>,
 }
 
 impl Parser {
@@ -199,6 +214,11 @@ impl Parser {
         }
         self.pending.reverse();
         let address = internal(&self.pending);
+        let (written, _) = externalize(&self.pending);
+        if written != *external(&address) {
+            self.odd.push((self.addresses, written));
+        }
+        self.addresses += 1;
         self.pending.clear();
         self.done.push(Token::Address(address));
         if comma {
@@ -214,6 +234,11 @@ fn internal(tokens: &[Token]) -> Vec<u8> {
         put_internal(&mut out, token);
     }
     out
+}
+
+/// An address in external form. The empty one is an empty quoted string here, as `<>` is no address in a header.
+fn external(address: &[u8]) -> Cow<'_, [u8]> {
+    if address.is_empty() { Cow::Borrowed(b"\"\"") } else { quoted(address) }
 }
 
 fn put_internal(out: &mut Vec<u8>, token: &Token) {
@@ -265,7 +290,7 @@ pub(crate) fn externalize(tokens: &[Token]) -> (Vec<u8>, bool) {
                 out.push(b']');
             }
             Token::Address(text) => {
-                let external = quoted(text);
+                let external = external(text);
                 out.extend_from_slice(&external);
                 entry.address = Some(external);
             }
@@ -323,6 +348,7 @@ mod tests {
 
     fn shown(text: &str) -> String {
         parse(text.as_bytes())
+            .tokens
             .iter()
             .map(|token| match token {
                 Token::Address(a) => format!("A[{}]", String::from_utf8_lossy(a)),

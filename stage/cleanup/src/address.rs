@@ -1,5 +1,7 @@
 //! One address through canonical maps and masquerading.
 
+use std::borrow::Cow;
+
 use yamabiko_address::quote;
 use yamabiko_envelope::RewriteContext;
 use yamabiko_lookup::{Maps, fold_case};
@@ -19,12 +21,21 @@ impl Cleanup {
         place: Place,
         given: &str,
     ) -> Result<Option<String>, Refusal> {
-        let settings = &self.settings;
         let rewritten = self.mapper.rewriter().rewrite(context, given);
-        if !job.maps || settings.leaves_alone(place) || rewritten.is_empty() {
-            return Ok((rewritten != given).then(|| rewritten.into_owned()));
+        let address = if !job.maps || self.settings.leaves_alone(place) {
+            rewritten
+        } else {
+            Cow::Owned(self.map(job, place, rewritten.into_owned()).await?)
+        };
+        Ok((address != given).then(|| address.into_owned()))
+    }
+
+    /// Puts a complete address through the maps of its place.
+    pub(crate) async fn map(&self, job: &Job<'_>, place: Place, mut address: String) -> Result<String, Refusal> {
+        let settings = &self.settings;
+        if !job.maps || address.is_empty() {
+            return Ok(address);
         }
-        let mut address = rewritten.into_owned();
         let (own, classes) = if place.is_sender() {
             (&settings.sender_canonical_maps, settings.sender_canonical_classes)
         } else {
@@ -38,7 +49,7 @@ impl Cleanup {
         if settings.masquerade_classes.has(place) {
             self.masquerade(job, &mut address).await?;
         }
-        Ok((address != given).then_some(address))
+        Ok(address)
     }
 
     /// One address to one address, again and again until nothing is found or it maps to itself (Postfix:

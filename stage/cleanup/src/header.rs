@@ -4,9 +4,9 @@
 
 use bytes::Bytes;
 use yamabiko_address::header::AddressList;
-use yamabiko_address::quote;
+use yamabiko_address::{quote, unquote};
 use yamabiko_envelope::{Content, Envelope, Kind, Source};
-use yamabiko_message::date::{Zone, compact, rfc5322};
+use yamabiko_message::date::{Zone, message_id_digits, rfc5322};
 use yamabiko_message::{AddressRole, Field, FieldName, Fields, Separator, field_name_len};
 use yamabiko_status::EnhancedStatus;
 
@@ -154,8 +154,15 @@ impl Cleanup {
         let mut list = AddressList::parse(field.value());
         let mut changed = false;
         let mut addresses = Vec::new();
-        for address in list.addresses() {
-            let new = self.canonical(job, context, place, address).await?;
+        for (address, written) in list.addresses_as_written() {
+            let new = match written {
+                None => self.canonical(job, context, place, address).await?,
+                // Rewriting sees the text, and what it leaves alone comes back in quotes where it needs them.
+                Some(written) => {
+                    let rewritten = self.mapper.rewriter().rewrite_external(context, &written);
+                    Some(self.map(job, place, unquote(&rewritten).into_owned()).await?)
+                }
+            };
             changed |= new.is_some();
             addresses.push(new.unwrap_or_else(|| address.to_owned()));
         }
@@ -299,7 +306,7 @@ impl Head<'_> {
             let message_id = if settings.long_queue_ids {
                 format!("<{id}@{host}>")
             } else {
-                format!("<{}.{id}@{host}>", compact(seconds, &Zone::UTC))
+                format!("<{}.{id}@{host}>", message_id_digits(seconds))
             };
             line(format!("{prefix}Message-Id: {message_id}"));
             if !self.resent {

@@ -52,6 +52,13 @@ fn rewriting() {
             ("To: \"a b\"@host\n", "To: \"a b\"@host\n"),
             ("To: \"a b\"\n", "To: \"a b\"@mx.lab.test\n"),
             ("Subject: user\nX-To: user\n", "Subject: user\nX-To: user\n"),
+            // What is written otherwise than in quotes where quotes belong is rewritten, though nothing else changes.
+            ("To:..da.me.@docomo.ne.jp\n", "To: \"..da.me.\"@docomo.ne.jp\n"),
+            ("To:\"..da.me.\"@docomo.ne.jp\n", "To:\"..da.me.\"@docomo.ne.jp\n"),
+            ("To:a@b@c.test\n", "To: \"a@b\"@c.test\n"),
+            ("To: \"x@y\"\n", "To: \"x@y\"@mx.lab.test\n"),
+            ("To: a@[1.2.3.4], @\n", "To: a@[1.2.3.4], \"\"\n"),
+            ("To:  x @ y.test\n", "To:  x @ y.test\n"),
         ],
     );
     check_done("append_dot_mydomain = yes", &[("To: a@host, b@x.test\n", "To: a@host.lab.test, b@x.test\n")]);

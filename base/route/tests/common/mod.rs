@@ -3,8 +3,6 @@
 use std::net::IpAddr;
 
 use yamabiko_config::{Config, Host, Interface, View};
-use yamabiko_lookup::TableSet;
-use yamabiko_route::Router;
 
 /// main.cf of a host `mx.lab.test` with these lines more.
 pub fn view(lines: &str) -> View {
@@ -13,8 +11,4 @@ pub fn view(lines: &str) -> View {
     let host =
         Host { interfaces: interfaces.map(|address| Interface { address, prefix: 24 }).collect(), ..Host::default() };
     Config::from_texts(&main, "", ("main.cf", "master.cf"), &host).unwrap_or_else(|e| panic!("{e}")).main()
-}
-
-pub fn router(lines: &str) -> Router {
-    Router::new(&view(lines), &TableSet::default())
 }
