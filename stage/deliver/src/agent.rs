@@ -8,12 +8,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use yamabiko_config::View;
 use yamabiko_dns::{Hosts, Native, Resolver};
 use yamabiko_envelope::{
     Action, Attempt, DeliveryRequest, DiagnosticType, Event, Events, Kind, Origin, Outcome, QueueId, Result as Fated,
     Severity, SmtpStage, Timestamp, Trace,
 };
-use yamabiko_lookup::LookupError;
+use yamabiko_lookup::matchlist::StringList;
+use yamabiko_lookup::{LookupError, Maps, TableSet};
+use yamabiko_route::{LocalDomains, Mapper, Rewriter};
 use yamabiko_status::{Class, EnhancedStatus};
 
 use crate::command::{Addressee, Job, needs_downgrade};
@@ -40,6 +43,8 @@ pub struct SmtpAgent {
     random: RandomSource,
     generic: Option<Generic>,
     policy: Policy,
+    /// `smtp_connection_cache_destinations`
+    cached: Option<StringList>,
     pool: Arc<Pool>,
 }
 
@@ -61,8 +66,59 @@ impl SmtpAgent {
         let pool = Pool::new(settings.cache.idle_limit);
         let native = Native::new(hosts, Arc::clone(&resolver));
         let random = Arc::new(system_random);
-        let (generic, policy) = (None, Policy::default());
-        Self { settings, resolver, native, events, origin, random, generic, policy, pool }
+        let (generic, policy, cached) = (None, Policy::default(), None);
+        Self { settings, resolver, native, events, origin, random, generic, policy, cached, pool }
+    }
+
+    /// An agent for a service of master.cf, with everything its view says: settings and tables.
+    pub fn from_view(
+        view: &View,
+        protocol: Protocol,
+        tables: &TableSet,
+        resolver: Arc<dyn Resolver>,
+        hosts: Arc<Hosts>,
+        events: Events,
+        origin: Origin,
+    ) -> Self {
+        let prefix = match protocol {
+            Protocol::Smtp => "smtp_",
+            Protocol::Lmtp => "lmtp_",
+        };
+        let maps = |suffix: &str| {
+            let name = format!("{prefix}{suffix}");
+            let maps = Maps::open(tables, &name, &view.text(&name));
+            (!maps.is_empty()).then_some(maps)
+        };
+        let mut agent = Self::new(Settings::from_view(view, protocol), resolver, hosts, events, origin);
+        let authenticates = view.bool(&format!("{prefix}sasl_auth_enable"));
+        let passwords = if authenticates { maps("sasl_password_maps") } else { None };
+        if authenticates && passwords.is_none() && agent.settings.refusal.is_none() {
+            let why = format!("{prefix}sasl_auth_enable = yes needs {prefix}sasl_password_maps");
+            agent.settings.refusal = Some(format!("mail system configuration error: {why}"));
+        }
+        agent.policy = Policy {
+            tls: maps("tls_policy_maps"),
+            passwords,
+            sender_dependent: view.bool(&format!("{prefix}sender_dependent_authentication")),
+        };
+        if let Some(maps) = maps("generic_maps") {
+            let mapper =
+                Mapper::new(Rewriter::new(view), LocalDomains::new(view, tables), view.text("recipient_delimiter"));
+            let propagate = view.list("propagate_unmatched_extensions").iter().any(|class| class == "generic");
+            agent.generic = Generic::new(maps, mapper, propagate);
+        }
+        let name = format!("{prefix}connection_cache_destinations");
+        let destinations = view.text(&name);
+        if !destinations.is_empty() {
+            agent.cached = Some(StringList::new(tables, &name, &destinations, false));
+        }
+        agent
+    }
+
+    /// With `smtp_connection_cache_destinations`: connections to these are always kept.
+    pub fn with_cached_destinations(mut self, destinations: StringList) -> Self {
+        self.cached = Some(destinations);
+        self
     }
 
     /// With another source of randomness (tests: one that is not random).
@@ -238,9 +294,19 @@ impl<'a> Delivery<'a> {
     }
 
     /// Whether connections are kept and taken for this destination.
-    fn cache_policy(&mut self, name: &str, text: &str) {
+    async fn cache_policy(&mut self, name: &str) {
         let cache = &self.agent.settings.cache;
-        let listed = cache.destinations.iter().any(|one| one.eq_ignore_ascii_case(name) || one == text);
+        let listed = match &self.agent.cached {
+            Some(list) => match list.contains(name).await {
+                Ok(listed) => listed,
+                Err(error) => {
+                    // A connection less is no reason not to deliver.
+                    self.agent.log(Severity::Warning, None, error.to_string());
+                    false
+                }
+            },
+            None => false,
+        };
         let wanted = listed || (cache.on_demand && self.request.backlog);
         self.keep = wanted && !cache.idle_limit.is_zero();
         self.take = self.keep;
@@ -251,7 +317,7 @@ impl<'a> Delivery<'a> {
     async fn unix(&mut self, path: &str, prepared: &mut Prepared<'a>) {
         let settings = &self.agent.settings;
         let peer = Peer { host: settings.myhostname.clone(), address: path.to_owned(), port: 0 };
-        self.cache_policy(path, path);
+        self.cache_policy(path).await;
         self.final_server = true;
         let name = endpoint(&peer);
         if self.take
@@ -348,7 +414,7 @@ impl<'a> Delivery<'a> {
             }
         };
         if first {
-            self.cache_policy(&destination.host, &destination.text);
+            self.cache_policy(&destination.host).await;
         }
         let best = addresses.first().map_or(0, |one| one.preference);
         let mut sessions = 0;
@@ -414,7 +480,7 @@ impl<'a> Delivery<'a> {
         let agent = self.agent;
         let settings = &agent.settings;
         if settings.mx_address_limit > 0 {
-            addresses.truncate(settings.mx_address_limit.saturating_sub(sessions).max(1));
+            addresses.truncate(settings.mx_address_limit.saturating_sub(sessions));
         }
         let count = addresses.len();
         for (at, candidate) in addresses.into_iter().enumerate() {
@@ -482,8 +548,8 @@ impl<'a> Delivery<'a> {
         if report.keep {
             let throttled = report.bulk.as_ref().is_some_and(|bulk| bulk.throttle);
             let bind = self.bind_destination && !throttled;
-            let text = split_list(&self.request.nexthop).next().filter(|_| bind);
-            agent.pool.put(connection, text);
+            let first = split_list(&self.request.nexthop).next().filter(|_| bind);
+            agent.pool.put(connection, first.map(|first| first.strip_prefix("inet:").unwrap_or(first)));
             self.bind_destination = self.bind_destination && throttled;
         } else {
             connection.close().await;

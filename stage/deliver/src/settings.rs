@@ -56,8 +56,6 @@ pub struct Timeouts {
 pub struct CacheSettings {
     /// `smtp_connection_cache_on_demand`: while mail for the destination waits.
     pub on_demand: bool,
-    /// `smtp_connection_cache_destinations`: always, for these (domains or `[host]` destinations, as written).
-    pub destinations: Vec<String>,
     /// `smtp_connection_cache_time_limit`: how long one may be idle.
     pub idle_limit: Duration,
     /// `smtp_connection_reuse_time_limit`: how long one may live.
@@ -211,7 +209,6 @@ impl Default for Settings {
             },
             cache: CacheSettings {
                 on_demand: true,
-                destinations: Vec::new(),
                 idle_limit: Duration::from_secs(2),
                 time_limit: minutes(5),
                 count_limit: 0,
@@ -305,7 +302,6 @@ impl Settings {
             },
             cache: CacheSettings {
                 on_demand: flag("connection_cache_on_demand"),
-                destinations: list("connection_cache_destinations"),
                 idle_limit: time("connection_cache_time_limit"),
                 time_limit: time("connection_reuse_time_limit"),
                 count_limit: u32::try_from(view.int(&name("connection_reuse_count_limit"))).unwrap_or(0),
