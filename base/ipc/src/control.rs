@@ -18,16 +18,16 @@ pub fn socket_path(queue_directory: &Path) -> PathBuf {
     queue_directory.join(SOCKET)
 }
 
-/// The part of the queue a message is in, as commands name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The part of the queue a message is in, as commands name it; in the order in which listings show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QueueName {
     /// Written by `postdrop`, not taken up yet.
     Maildrop,
-    /// Accepted, not looked at by the schedule yet.
-    Incoming,
     /// The schedule works on it.
     Active,
+    /// Accepted, not looked at by the schedule yet.
+    Incoming,
     /// Waits for its next attempt.
     Deferred,
     /// Waits for an operator.

@@ -1,10 +1,20 @@
 //! sendmail, postqueue, postsuper, postcat, postconf, postmap and the others.
 //!
 //! Each command is a module with `run`; what all of them begin with is in [`context`], how options are read in
-//! [`getopt`]. They speak to a running engine over the control socket and to nobody else.
+//! [`getopt`]. They speak to a running engine over the control socket and to nobody else; [`offline`] reads and changes
+//! the queue when there is none.
 
 pub mod context;
 pub mod getopt;
+pub mod install;
+pub mod listing;
+pub mod offline;
+pub mod postcat;
 pub mod postconf;
 pub mod postfix;
+pub mod postlog;
+pub mod postqueue;
+pub mod postsuper;
+pub mod qshape;
 pub mod queue_view;
+pub mod sendmail;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use yamabiko_envelope::{QueueId, Timestamp};
 use yamabiko_ipc::control::{Entry, Operation, QueueName, Selection};
-use yamabiko_queue::{Inspection, Meta, Options, Queue, State, fs::RealFs};
+use yamabiko_queue::{Inspection, Meta, Options, Queue, State, fs::RealFileSystem};
 
 use crate::context::Context;
 
@@ -38,7 +38,7 @@ pub fn entry(envelope: &yamabiko_envelope::Envelope, meta: &Meta) -> Entry {
 /// Reads the queue as it lies on disk.
 pub fn inspect(context: &Context) -> Result<Inspection, String> {
     let dir = context.queue_directory().join("queue");
-    Inspection::open(Arc::new(RealFs), &dir).map_err(|error| format!("cannot read {}: {error}", dir.display()))
+    Inspection::open(Arc::new(RealFileSystem), &dir).map_err(|error| format!("cannot read {}: {error}", dir.display()))
 }
 
 /// Does an operation on a queue that no engine has open.
@@ -50,7 +50,7 @@ pub fn operate(context: &mut Context, operation: Operation, selection: &Selectio
     if operation == Operation::Requeue {
         return Err(context.fatal(1, "requeueing needs a running mail system: messages go through cleanup again"));
     }
-    let opened = Queue::open(Arc::new(RealFs), &dir, Options::default());
+    let opened = Queue::open(Arc::new(RealFileSystem), &dir, Options::default());
     let (queue, _) = opened.map_err(|error| context.fatal(1, &format!("cannot open {}: {error}", dir.display())))?;
     let usual: &[QueueName] = match operation {
         Operation::Hold => &[QueueName::Incoming, QueueName::Active, QueueName::Deferred],

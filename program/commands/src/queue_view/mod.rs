@@ -11,41 +11,7 @@ pub mod queue_json;
 use jiff::tz::TimeZone;
 use yamabiko_envelope::Timestamp;
 
-/// The queues in the order in which they are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum QueueName {
-    /// Submitted with `sendmail` and not yet picked up.
-    Maildrop,
-    /// Being tried.
-    Active,
-    /// Accepted, not yet tried.
-    Incoming,
-    /// Waits for another attempt.
-    Deferred,
-    /// Waits for the operator.
-    Hold,
-}
-
-impl QueueName {
-    /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Maildrop, Self::Active, Self::Incoming, Self::Deferred, Self::Hold];
-
-    /// Postfix's name of the queue and its directory.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Maildrop => "maildrop",
-            Self::Active => "active",
-            Self::Incoming => "incoming",
-            Self::Deferred => "deferred",
-            Self::Hold => "hold",
-        }
-    }
-
-    /// The queue of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|queue| queue.as_str() == name)
-    }
-}
+pub use yamabiko_ipc::control::QueueName;
 
 /// Why a recipient is still there, by the log it was found in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,9 +124,9 @@ mod tests {
         let queues: Vec<&str> = messages.iter().map(|m| m.queue.as_str()).collect();
         assert_eq!(queues, ["active", "deferred", "hold"]);
         for queue in QueueName::ALL {
-            assert_eq!(QueueName::from_name(queue.as_str()), Some(queue));
+            assert_eq!(QueueName::by_name(queue.as_str()), Some(queue));
         }
-        assert_eq!(QueueName::from_name("corrupt"), None);
+        assert_eq!(QueueName::by_name("corrupt"), None);
     }
 
     #[test]
