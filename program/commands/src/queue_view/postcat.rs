@@ -29,7 +29,7 @@ pub struct Options {
     pub types: bool,
     /// `-o`: the offset of each record.
     pub offsets: bool,
-    /// `-v`: the name of every record type, pointer records too.
+    /// `-v`: the name of every record type.
     pub verbose: bool,
     /// `-s`: begin at the first record from this offset on.
     pub skip: u64,
@@ -68,9 +68,7 @@ pub fn write(out: &mut impl Write, message: &Message<'_>, options: Options, zone
         writeln!(printer.out, "*** ENVELOPE RECORDS {} ***", message.path)?;
     }
     let records = envelope_records(message);
-    // The last two: the pointer that would lead to recipients appended later, and the start of the message.
-    let size_record = 2 + SIZE_DATA as u64;
-    let content_at = size_record + records.iter().map(Record::stored).sum::<u64>() + POINTER_RECORD + 2;
+    let content_at = stored(SIZE_DATA) + records.iter().map(Record::stored).sum::<u64>() + MARKER;
     let Envelope { size, smtputf8, recipients, .. } = message.envelope;
     let flags = u8::from(*smtputf8);
     let data = format!("{size:15} {content_at:15} {:15} {:15} {size:15} {flags:15}", recipients.len(), 0);
@@ -78,28 +76,25 @@ pub fn write(out: &mut impl Write, message: &Message<'_>, options: Options, zone
     for record in &records {
         printer.envelope_record(record)?;
     }
-    printer.pointer()?;
     printer.marker(b'M', "MESSAGE CONTENTS", message.path)?;
-    if !options.header && !options.body {
-        return Ok(());
+    // What follows the parts asked for is not read, but for `-v`.
+    if options.header || options.body || options.verbose {
+        printer.content(message.content)?;
     }
-    printer.content(message.content)?;
-    if !options.body {
+    if !options.body && !options.verbose {
         return Ok(());
     }
     printer.marker(b'X', "HEADER EXTRACTED", message.path)?;
-    let encoding = match message.envelope.body {
-        BodyType::EightBitMime => "8bit",
-        _ => "7bit",
-    };
-    printer.envelope_record(&attribute("encoding", encoding))?;
+    if message.envelope.body == BodyType::EightBitMime {
+        printer.envelope_record(&attribute("encoding", "8bit"))?;
+    }
     printer.marker(b'E', "MESSAGE FILE END", message.path)
 }
 
 /// Bytes of the data of a size record: six numbers, each 15 wide, with a blank between.
-const SIZE_DATA: usize = 6 * 15 + 5;
-/// Type, length, and a number 15 wide.
-const POINTER_RECORD: u64 = 2 + 15;
+const SIZE_DATA: u64 = 6 * 15 + 5;
+/// Bytes of a record without data.
+const MARKER: u64 = 2;
 
 struct Record {
     kind: u8,
@@ -108,18 +103,13 @@ struct Record {
 }
 
 impl Record {
-    /// Bytes in a queue file: type, length in groups of seven bits, data as stored.
+    /// Bytes in a queue file.
     fn stored(&self) -> u64 {
-        let data = match self.kind {
-            // Times are stored as numbers.
-            b'T' => 16,
-            b'W' => 10,
-            _ => self.data.len() as u64,
-        };
-        stored(data)
+        stored(self.data.len() as u64)
     }
 }
 
+/// Bytes of a record in a queue file: type, length in groups of seven bits, data.
 fn stored(data: u64) -> u64 {
     let groups = (u64::BITS - data.max(1).leading_zeros()).div_ceil(7);
     1 + u64::from(groups) + data
@@ -132,7 +122,7 @@ fn attribute(name: &str, value: impl std::fmt::Display) -> Record {
 /// The envelope's records between the size and the message, in the order in which smtpd and cleanup write them.
 fn envelope_records(message: &Message<'_>) -> Vec<Record> {
     let envelope = message.envelope;
-    let arrival = envelope.arrival.seconds().to_string();
+    let seconds = envelope.arrival.seconds();
     let ident = match envelope.client.ident.as_str() {
         "" => envelope.queue_id.to_string(),
         ident => ident.to_owned(),
@@ -141,12 +131,14 @@ fn envelope_records(message: &Message<'_>) -> Vec<Record> {
         RewriteContext::Local => "local",
         RewriteContext::Remote => "remote",
     };
-    let mut records = vec![
-        Record { kind: b'T', name: "message_arrival_time", data: arrival.clone() },
-        attribute("create_time", arrival),
-        attribute("log_ident", ident),
-        attribute("rewrite_context", context),
-    ];
+    let arrival = format!("{seconds} {}", envelope.arrival.0 % 1_000_000);
+    let mut records =
+        vec![Record { kind: b'T', name: "message_arrival_time", data: arrival }, attribute("create_time", seconds)];
+    // Mail by sendmail has no client and no name but its queue ID.
+    if envelope.client.address.is_some() {
+        records.push(attribute("log_ident", ident));
+    }
+    records.push(attribute("rewrite_context", context));
     if let Some(sasl) = &envelope.sasl {
         let pairs = [("sasl_method", &sasl.method), ("sasl_username", &sasl.username), ("sasl_sender", &sasl.sender)];
         records.extend(pairs.into_iter().filter(|(_, value)| !value.is_empty()).map(|(n, v)| attribute(n, v)));
@@ -248,9 +240,11 @@ impl<W: Write> Printer<'_, W> {
         if !self.begin(record.kind, record.stored(), self.options.envelope)? {
             return Ok(());
         }
-        let seconds = || Timestamp::from_seconds(record.data.parse().unwrap_or_default());
         match record.kind {
-            b'T' | b'W' => writeln!(self.out, "{}: {}", record.name, ctime(seconds(), self.zone)),
+            b'T' => {
+                let seconds = record.data.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
+                writeln!(self.out, "{}: {}", record.name, ctime(Timestamp::from_seconds(seconds), self.zone))
+            }
             b'A' => match record.data.strip_prefix("create_time=").map(str::parse) {
                 Some(Ok(at)) => {
                     writeln!(self.out, "create_time: {}", ctime(Timestamp::from_seconds(at), self.zone))
@@ -261,15 +255,8 @@ impl<W: Write> Printer<'_, W> {
         }
     }
 
-    fn pointer(&mut self) -> io::Result<()> {
-        if self.begin(b'p', POINTER_RECORD, self.options.envelope && self.options.verbose)? {
-            writeln!(self.out, "pointer_record: {:15}", 0)?;
-        }
-        Ok(())
-    }
-
     fn marker(&mut self, kind: u8, text: &str, path: &str) -> io::Result<()> {
-        if self.begin(kind, 2, self.options.envelope)? {
+        if self.begin(kind, MARKER, self.options.envelope)? {
             writeln!(self.out, "*** {text} {path} ***")?;
         }
         Ok(())
@@ -288,7 +275,7 @@ impl<W: Write> Printer<'_, W> {
             let whole = line.ends_with(b"\n");
             let text = line.strip_suffix(b"\n").unwrap_or(&line);
             in_header = in_header && (!line_begins || is_header_line(text));
-            if !in_header && !self.options.body {
+            if !in_header && !self.options.body && !self.options.verbose {
                 return Ok(());
             }
             line_begins = whole;
@@ -369,7 +356,7 @@ mod tests {
         let id = envelope().queue_id;
         let wanted = format!(
             "*** ENVELOPE RECORDS deferred/X ***
-message_size:              44             732               2               0              44               0
+message_size:              44             711               2               0              44               0
 message_arrival_time: Sat Nov 21 16:42:26 2026
 create_time: Sat Nov 21 16:42:26 2026
 named_attribute: log_ident={id}
@@ -406,7 +393,6 @@ Subject: folded
 text: x
 more
 *** HEADER EXTRACTED deferred/X ***
-named_attribute: encoding=7bit
 *** MESSAGE FILE END deferred/X ***
 "
         );
@@ -425,8 +411,9 @@ named_attribute: encoding=7bit
         assert!(envelope.ends_with("done_recipient: d@b.example\n*** MESSAGE CONTENTS deferred/X ***\n"));
         assert_eq!(shown(Options { types: true, ..header }, TEXT), " 78 From: a\n 78 Subject: folded\n 78 \tline\n");
         assert_eq!(shown(Options { verbose: true, ..body }, b"a\n"), "regular_text: a\n");
-        let verbose = shown(Options { verbose: true, ..none }, TEXT);
-        assert!(verbose.contains("\npointer_record:               0\n"));
+        let verbose = shown(Options { verbose: true, envelope: true, ..none }, TEXT);
+        assert!(verbose.ends_with("*** HEADER EXTRACTED deferred/X ***\n*** MESSAGE FILE END deferred/X ***\n"));
+        assert!(!verbose.contains("From: a"));
     }
 
     #[test]
@@ -434,11 +421,11 @@ named_attribute: encoding=7bit
         let all = shown(Options { offsets: true, ..Options::default() }, TEXT);
         let offsets: Vec<u64> = all.lines().skip(1).map(|line| line[..9].trim().parse().unwrap()).collect();
         assert!(offsets.is_sorted());
-        assert_eq!(offsets[..3], [0, 97, 115]);
+        assert_eq!(offsets[..3], [0, 97, 111]);
         // What the size record says is where the first line is.
-        assert!(all.contains("\n      732 From: a\n"), "{all}");
-        let from = Options { offsets: true, skip: 735, ..Options::default() };
-        assert!(shown(from, TEXT).starts_with("*** ENVELOPE RECORDS deferred/X ***\n      741 Subject: folded\n"));
+        assert!(all.contains("\n      711 From: a\n"), "{all}");
+        let from = Options { offsets: true, skip: 715, ..Options::default() };
+        assert!(shown(from, TEXT).starts_with("*** ENVELOPE RECORDS deferred/X ***\n      720 Subject: folded\n"));
     }
 
     #[test]
