@@ -19,16 +19,17 @@ use yamabiko_lookup::{LookupError, Maps, TableSet};
 use yamabiko_route::{LocalDomains, Mapper, Rewriter};
 use yamabiko_status::{Class, EnhancedStatus};
 
-use crate::command::{Addressee, Job, needs_downgrade};
+use crate::command::{Addressee, Job};
 use crate::connection::{ConnectError, Connection, connect_tcp, connect_unix, error_text};
-use crate::content::{PIECE, Text, Wire, beginning};
-use crate::conversation::{Broken, Conversation, Fate, Peer, Report, Session, Step, Verdict};
+use crate::content::{Text, beginning};
+use crate::conversation::{Fate, Peer, Report, Session, Verdict};
 use crate::generic::Generic;
 use crate::hosts::{Candidate, Lookup, Wanted};
 use crate::nexthop::{Destination, split_list};
 use crate::policy::Policy;
 use crate::pool::{Pool, endpoint};
 use crate::settings::{Protocol, Settings};
+use crate::talk::talk;
 
 /// Gives evenly distributed numbers.
 pub type RandomSource = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -551,8 +552,6 @@ impl<'a> Delivery<'a> {
             let first = split_list(&self.request.nexthop).next().filter(|_| bind);
             agent.pool.put(connection, first.map(|first| first.strip_prefix("inet:").unwrap_or(first)));
             self.bind_destination = self.bind_destination && throttled;
-        } else {
-            connection.close().await;
         }
         Used::Yes
     }
@@ -761,82 +760,4 @@ fn unavailable() -> Verdict {
 
 fn endpoint_of(candidate: &Candidate, port: u16) -> String {
     endpoint(&Peer { host: candidate.host.clone(), address: candidate.address.to_string(), port })
-}
-
-/// Drives a conversation over a connection.
-async fn talk(settings: &Settings, connection: &mut Connection, job: &Job<'_>, text: &Text<'_>, keep: bool) -> Report {
-    let buffer = std::mem::take(&mut connection.output);
-    // The conversation works on a copy of the session, so that the connection stays free for reading and writing.
-    let mut session = connection.session.clone();
-    let mut conversation = Conversation::new(settings, &mut session, job, keep, buffer, Timestamp::now());
-    loop {
-        let step = conversation.next();
-        if step != Step::Send && !conversation.output.is_empty() {
-            let output = std::mem::take(&mut conversation.output);
-            let written = connection.write(&output, limit_of(step, settings)).await;
-            conversation.output = output;
-            conversation.output.clear();
-            if let Err(how) = written
-                && step != Step::Done
-            {
-                // The reason may still be there to be read; if not, reading says what is wrong.
-                if how == Broken::TimedOut {
-                    conversation.broken(how, false, Timestamp::now());
-                    continue;
-                }
-            }
-        }
-        match step {
-            Step::Done => break,
-            Step::Send => send(settings, connection, &mut conversation, job, text).await,
-            Step::Read(limit) => match connection.reply(limit).await {
-                Ok(Ok(reply)) => conversation.take(&reply, Timestamp::now()),
-                Ok(Err(garbage)) => conversation.take_garbage(&garbage.0, Timestamp::now()),
-                Err(how) => conversation.broken(how, false, Timestamp::now()),
-            },
-        }
-    }
-    let (report, buffer) = conversation.finish_report();
-    connection.output = buffer;
-    connection.session = session;
-    report
-}
-
-fn limit_of(step: Step, settings: &Settings) -> std::time::Duration {
-    match step {
-        Step::Read(limit) => limit,
-        // A last word that nobody waits for.
-        _ => settings.timeouts.quit.min(std::time::Duration::from_secs(5)),
-    }
-}
-
-/// Sends the message: in one write together with what follows it when it is small, in pieces when it is not.
-async fn send(
-    settings: &Settings,
-    connection: &mut Connection,
-    conversation: &mut Conversation<'_>,
-    job: &Job<'_>,
-    text: &Text<'_>,
-) {
-    let downgrade = needs_downgrade(job, &conversation.session().capabilities, settings);
-    let mut wire = Wire::new(text, settings.line_length_limit, downgrade);
-    loop {
-        match wire.fill(&mut conversation.output) {
-            Err(_) => {
-                // Cut off in the middle: only a connection that breaks keeps the server from taking half a message.
-                return conversation.broken(Broken::LocalData, true, Timestamp::now());
-            }
-            Ok(true) if conversation.output.len() >= PIECE => {
-                let output = std::mem::take(&mut conversation.output);
-                let written = connection.write(&output, settings.timeouts.data_transfer).await;
-                conversation.output = output;
-                conversation.output.clear();
-                if let Err(how) = written {
-                    return conversation.broken(how, true, Timestamp::now());
-                }
-            }
-            Ok(true) => {}
-            Ok(false) => return conversation.sent(Timestamp::now()),
-        }
-    }
 }

@@ -23,13 +23,19 @@ enum Stream {
     Unix(UnixStream),
 }
 
-/// An open connection with what is known of it.
-pub(crate) struct Connection {
+/// The socket with what was read from it.
+pub(crate) struct Socket {
     stream: Stream,
     parser: ReplyParser,
     input: Box<[u8; INPUT]>,
     /// What was read and not yet looked at.
     unread: std::ops::Range<usize>,
+}
+
+/// An open connection with what is known of it. Dropping it closes it.
+pub(crate) struct Connection {
+    /// To read and write.
+    pub socket: Socket,
     /// Empty; kept for its capacity.
     pub output: Vec<u8>,
     /// The session.
@@ -110,17 +116,12 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
 
 impl Connection {
     fn new(stream: Stream, session: Session) -> Self {
-        Self {
-            stream,
-            parser: ReplyParser::new(),
-            input: Box::new([0; INPUT]),
-            unread: 0..0,
-            output: Vec::new(),
-            session,
-            opened: Instant::now(),
-        }
+        let socket = Socket { stream, parser: ReplyParser::new(), input: Box::new([0; INPUT]), unread: 0..0 };
+        Self { socket, output: Vec::new(), session, opened: Instant::now() }
     }
+}
 
+impl Socket {
     /// Writes everything within the time.
     pub async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), Broken> {
         let work = async {
@@ -171,14 +172,6 @@ impl Connection {
                 Err(error) => return Err(broken(&error)),
             }
         }
-    }
-
-    /// Lets the peer know that nothing more comes.
-    pub async fn close(mut self) {
-        let _ = match &mut self.stream {
-            Stream::Tcp(stream) => stream.shutdown().await,
-            Stream::Unix(stream) => stream.shutdown().await,
-        };
     }
 }
 

@@ -27,169 +27,13 @@ use crate::command;
 use crate::settings::{Protocol, Settings};
 
 pub use crate::command::{Addressee, Job};
+pub use crate::expect::Expect;
+pub use crate::report::{Broken, Bulk, Fate, Report, Verdict};
+pub use crate::session::{Peer, Session};
 
 /// Commands that may be under way before their replies are read: with both sides writing and neither reading, more than
 /// the buffers of the network hold would stop them both.
 const GROUP_LIMIT: usize = 16 * 1024;
-
-/// Who is at the other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Host name; `myhostname` for a UNIX-domain socket.
-    pub host: String,
-    /// Address, or path of a UNIX-domain socket.
-    pub address: String,
-    /// TCP port; 0 for a UNIX-domain socket.
-    pub port: u16,
-}
-
-impl Peer {
-    /// `host[address]`, as in reasons.
-    pub fn named(&self) -> String {
-        format!("{}[{}]", self.host, self.address)
-    }
-    /// `host[address]:port`, as in the relay field of the log.
-    pub fn relay(&self) -> String {
-        match self.port {
-            0 => self.named(),
-            port => format!("{}[{}]:{port}", self.host, self.address),
-        }
-    }
-}
-
-/// What stays true of a connection from message to message.
-#[derive(Clone, Debug)]
-pub struct Session {
-    /// The other end.
-    pub peer: Peer,
-    /// What it can do; empty before its EHLO reply.
-    pub capabilities: Capabilities,
-    /// Greeting and EHLO are done.
-    pub greeted: bool,
-    /// Messages it was used for, the present one included.
-    pub uses: u32,
-    /// It may be kept for another message. Cleared for good by the first sign that it should not.
-    pub reusable: bool,
-    /// It is among the best mail exchangers of the destination.
-    pub best_mx: bool,
-    /// The port is one on which mail could loop: a server with our own name is ourselves.
-    pub detect_loops: bool,
-}
-
-impl Session {
-    /// A connection on which nothing has been said yet.
-    pub fn new(peer: Peer, best_mx: bool, detect_loops: bool) -> Self {
-        Self {
-            peer,
-            capabilities: Capabilities::default(),
-            greeted: false,
-            uses: 0,
-            reusable: true,
-            best_mx,
-            detect_loops,
-        }
-    }
-}
-
-/// The reply that is expected next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
-    /// The greeting.
-    Greeting,
-    /// To EHLO.
-    Ehlo,
-    /// To HELO.
-    Helo,
-    /// To LHLO.
-    Lhlo,
-    /// To RSET before the first command on a connection that was idle.
-    Probe,
-    /// To XFORWARD with name and address.
-    XforwardName,
-    /// To XFORWARD with protocol and HELO name.
-    XforwardProtocol,
-    /// To MAIL.
-    Mail,
-    /// To RCPT for this recipient of the job.
-    Rcpt(usize),
-    /// To DATA.
-    Data,
-    /// To the message.
-    EndOfData,
-    /// To the message, for this recipient of the job (LMTP).
-    EndOfDataFor(usize),
-    /// To RSET that gives up a transaction.
-    Reset,
-    /// To QUIT.
-    Quit,
-}
-
-impl Expect {
-    /// What was done while the reply did not come, as the log says it.
-    pub fn activity(self) -> &'static str {
-        match self {
-            Expect::Greeting => "receiving the initial server greeting",
-            Expect::Ehlo => "performing the EHLO handshake",
-            Expect::Helo => "performing the HELO handshake",
-            Expect::Lhlo => "performing the LHLO handshake",
-            Expect::Probe => "sending RSET probe",
-            Expect::XforwardName => "sending XFORWARD name/address",
-            Expect::XforwardProtocol => "sending XFORWARD protocol/helo_name",
-            Expect::Mail => "sending MAIL FROM",
-            Expect::Rcpt(_) => "sending RCPT TO",
-            Expect::Data => "sending DATA command",
-            Expect::EndOfData | Expect::EndOfDataFor(_) => "sending end of data -- message may be sent more than once",
-            Expect::Reset => "sending final RSET",
-            Expect::Quit => "sending QUIT",
-        }
-    }
-    /// The words after `in reply to`.
-    pub fn command(self) -> &'static str {
-        match self {
-            Expect::Greeting => "connection",
-            Expect::Ehlo => "EHLO command",
-            Expect::Helo => "HELO command",
-            Expect::Lhlo => "LHLO command",
-            Expect::Probe => "RSET probe",
-            Expect::XforwardName => "XFORWARD name/address command",
-            Expect::XforwardProtocol => "XFORWARD helo/protocol command",
-            Expect::Mail => "MAIL FROM command",
-            Expect::Rcpt(_) => "RCPT TO command",
-            Expect::Data => "DATA command",
-            Expect::EndOfData | Expect::EndOfDataFor(_) => "end of DATA command",
-            Expect::Reset => "final RSET command",
-            Expect::Quit => "QUIT command",
-        }
-    }
-    /// The stage that stays with an outcome.
-    pub fn stage(self) -> SmtpStage {
-        match self {
-            Expect::Greeting => SmtpStage::Greeting,
-            Expect::Ehlo | Expect::Lhlo => SmtpStage::Ehlo,
-            Expect::Helo => SmtpStage::Helo,
-            Expect::Probe | Expect::Reset => SmtpStage::Rset,
-            Expect::XforwardName | Expect::XforwardProtocol => SmtpStage::Xforward,
-            Expect::Mail => SmtpStage::Mail,
-            Expect::Rcpt(_) => SmtpStage::Rcpt,
-            Expect::Data => SmtpStage::Data,
-            Expect::EndOfData | Expect::EndOfDataFor(_) => SmtpStage::EndOfData,
-            Expect::Quit => SmtpStage::Quit,
-        }
-    }
-    fn timeout(self, settings: &Settings) -> Duration {
-        let t = &settings.timeouts;
-        match self {
-            Expect::Greeting | Expect::Ehlo | Expect::Helo | Expect::Lhlo => t.helo,
-            Expect::XforwardName | Expect::XforwardProtocol => t.xforward,
-            Expect::Mail => t.mail,
-            Expect::Rcpt(_) => t.rcpt,
-            Expect::Data => t.data_init,
-            Expect::EndOfData | Expect::EndOfDataFor(_) => t.data_done,
-            Expect::Probe | Expect::Reset => t.rset,
-            Expect::Quit => t.quit,
-        }
-    }
-}
 
 /// What is to be said next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,88 +61,6 @@ pub enum Step {
     Send,
     /// It is over: take the [`Report`].
     Done,
-}
-
-/// How a connection ended that was still needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// Closed, reset or cut.
-    Lost,
-    /// No answer in time.
-    TimedOut,
-    /// Trouble of our own with the message.
-    LocalData,
-}
-
-/// Why something was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Status; class 4 means "another time or another host".
-    pub status: EnhancedStatus,
-    /// The reason, as the log has it.
-    pub reason: String,
-    /// The reply, on one line, where the peer gave one.
-    pub reply: Option<String>,
-    /// Its code.
-    pub code: Option<ReplyCode>,
-    /// The reason is the peer's, not ours: it is named as `Remote-MTA`.
-    pub remote: bool,
-    /// Where in the conversation.
-    pub stage: SmtpStage,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// What came of one recipient.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Nothing of its own: [`Report::bulk`] says why.
-    Open,
-    /// The server has taken it, but the message is not through.
-    Accepted,
-    /// The message is through.
-    Sent {
-        /// The reply, on one line.
-        reply: String,
-        /// Its code.
-        code: ReplyCode,
-        /// Its enhanced status code.
-        status: EnhancedStatus,
-        /// When.
-        at: Timestamp,
-    },
-    /// Refused, by itself.
-    Refused(Verdict),
-}
-
-/// A reason that is everybody's who has none of his own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bulk {
-    /// The reason.
-    pub verdict: Verdict,
-    /// It is the destination's, not the message's: other mail for it need not try.
-    pub throttle: bool,
-}
-
-/// What came of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// One per recipient of the job.
-    pub fates: Vec<Fate>,
-    /// For those that are [`Fate::Open`] or [`Fate::Accepted`].
-    pub bulk: Option<Bulk>,
-    /// The destination can be talked to: it went through all the commands, or refused a single recipient.
-    pub complete: bool,
-    /// The connection was found dead before anything came of it: nothing has happened, use another.
-    pub stale: bool,
-    /// The connection may be kept.
-    pub keep: bool,
-    /// When MAIL was sent.
-    pub began: Option<Timestamp>,
-    /// Things worth a warning in the log.
-    pub warnings: Vec<String>,
-    /// Lines for the log.
-    pub notes: Vec<String>,
 }
 
 /// One job over one session.
@@ -598,9 +360,9 @@ impl<'a> Conversation<'a> {
             self.fail_all(verdict, true);
             return self.say_quit();
         }
-        let all = Capabilities::parse(reply, &[]);
-        let mut found = Capabilities::parse(reply, &self.settings.discard_ehlo_keywords);
-        if found != all && !self.settings.discard_silently {
+        let discard = &self.settings.discard_ehlo_keywords;
+        let mut found = Capabilities::parse(reply, discard);
+        if !discard.is_empty() && !self.settings.discard_silently && found != Capabilities::parse(reply, &[]) {
             let words = self.settings.discard_ehlo_keywords.join(" ").to_ascii_uppercase();
             self.report.notes.push(format!("discarding EHLO keywords: {words}"));
         }

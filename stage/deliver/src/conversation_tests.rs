@@ -64,8 +64,7 @@ impl Play {
         let mut talk = Conversation::new(&self.settings, &mut self.session, &self.job, self.keep, Vec::new(), NOW);
         let mut parser = ReplyParser::new();
         let mut said = Vec::new();
-        let mut lines = script.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
-        while let Some(line) = lines.next() {
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
             said.append(&mut talk.output);
             let (side, text) = line.split_once(": ").unwrap_or((line, ""));
             match (side, text) {

@@ -21,13 +21,17 @@ pub mod command;
 mod connection;
 mod content;
 pub mod conversation;
+mod expect;
 mod generic;
 pub mod hosts;
 pub mod nexthop;
 mod policy;
 mod pool;
+mod report;
+mod session;
 pub mod settings;
 mod simple;
+mod talk;
 
 pub use agent::{RandomSource, SmtpAgent};
 pub use generic::Generic;

@@ -1,0 +1,62 @@
+//! A connection's other end, and what stays true of it from message to message.
+
+use yamabiko_smtp::capability::Capabilities;
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Host name; `myhostname` for a UNIX-domain socket.
+    pub host: String,
+    /// Address, or path of a UNIX-domain socket.
+    pub address: String,
+    /// TCP port; 0 for a UNIX-domain socket.
+    pub port: u16,
+}
+
+impl Peer {
+    /// `host[address]`, as in reasons.
+    pub fn named(&self) -> String {
+        format!("{}[{}]", self.host, self.address)
+    }
+    /// `host[address]:port`, as in the relay field of the log.
+    pub fn relay(&self) -> String {
+        match self.port {
+            0 => self.named(),
+            port => format!("{}[{}]:{port}", self.host, self.address),
+        }
+    }
+}
+
+/// What stays true of a connection from message to message.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The other end.
+    pub peer: Peer,
+    /// What it can do; empty before its EHLO reply.
+    pub capabilities: Capabilities,
+    /// Greeting and EHLO are done.
+    pub greeted: bool,
+    /// Messages it was used for, the present one included.
+    pub uses: u32,
+    /// It may be kept for another message. Cleared for good by the first sign that it should not.
+    pub reusable: bool,
+    /// It is among the best mail exchangers of the destination.
+    pub best_mx: bool,
+    /// The port is one on which mail could loop: a server with our own name is ourselves.
+    pub detect_loops: bool,
+}
+
+impl Session {
+    /// A connection on which nothing has been said yet.
+    pub fn new(peer: Peer, best_mx: bool, detect_loops: bool) -> Self {
+        Self {
+            peer,
+            capabilities: Capabilities::default(),
+            greeted: false,
+            uses: 0,
+            reusable: true,
+            best_mx,
+            detect_loops,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Drives a conversation: reads and writes for it, and stamps the time.
+
+use std::time::Duration;
+
+use yamabiko_envelope::Timestamp;
+
+use crate::command::{Job, needs_downgrade};
+use crate::connection::{Connection, Socket};
+use crate::content::{PIECE, Text, Wire};
+use crate::conversation::{Broken, Conversation, Report, Step};
+use crate::settings::Settings;
+
+/// Drives a conversation over a connection.
+pub(crate) async fn talk(
+    settings: &Settings,
+    connection: &mut Connection,
+    job: &Job<'_>,
+    text: &Text<'_>,
+    keep: bool,
+) -> Report {
+    let buffer = std::mem::take(&mut connection.output);
+    let Connection { socket, session, .. } = connection;
+    let mut conversation = Conversation::new(settings, session, job, keep, buffer, Timestamp::now());
+    loop {
+        let step = conversation.next();
+        if step != Step::Send && !conversation.output.is_empty() {
+            let output = std::mem::take(&mut conversation.output);
+            let written = socket.write(&output, limit_of(step, settings)).await;
+            conversation.output = output;
+            conversation.output.clear();
+            if let Err(how) = written
+                && step != Step::Done
+            {
+                // The reason may still be there to be read; if not, reading says what is wrong.
+                if how == Broken::TimedOut {
+                    conversation.broken(how, false, Timestamp::now());
+                    continue;
+                }
+            }
+        }
+        match step {
+            Step::Done => break,
+            Step::Send => send(settings, socket, &mut conversation, job, text).await,
+            Step::Read(limit) => match socket.reply(limit).await {
+                Ok(Ok(reply)) => conversation.take(&reply, Timestamp::now()),
+                Ok(Err(garbage)) => conversation.take_garbage(&garbage.0, Timestamp::now()),
+                Err(how) => conversation.broken(how, false, Timestamp::now()),
+            },
+        }
+    }
+    let (report, buffer) = conversation.finish_report();
+    connection.output = buffer;
+    report
+}
+
+fn limit_of(step: Step, settings: &Settings) -> Duration {
+    match step {
+        Step::Read(limit) => limit,
+        // A last word that nobody waits for.
+        _ => settings.timeouts.quit.min(Duration::from_secs(5)),
+    }
+}
+
+/// Sends the message: in one write together with what follows it when it is small, in pieces when it is not.
+async fn send(
+    settings: &Settings,
+    socket: &mut Socket,
+    conversation: &mut Conversation<'_>,
+    job: &Job<'_>,
+    text: &Text<'_>,
+) {
+    let downgrade = needs_downgrade(job, &conversation.session().capabilities, settings);
+    let mut wire = Wire::new(text, settings.line_length_limit, downgrade);
+    loop {
+        match wire.fill(&mut conversation.output) {
+            Err(_) => {
+                // Cut off in the middle: only a connection that breaks keeps the server from taking half a message.
+                return conversation.broken(Broken::LocalData, true, Timestamp::now());
+            }
+            Ok(true) if conversation.output.len() >= PIECE => {
+                let output = std::mem::take(&mut conversation.output);
+                let written = socket.write(&output, settings.timeouts.data_transfer).await;
+                conversation.output = output;
+                conversation.output.clear();
+                if let Err(how) = written {
+                    return conversation.broken(how, true, Timestamp::now());
+                }
+            }
+            Ok(true) => {}
+            Ok(false) => return conversation.sent(Timestamp::now()),
+        }
+    }
+}
