@@ -110,6 +110,16 @@ pub enum Feedback {
     Nothing,
 }
 
+impl From<Option<(EnhancedStatus, String)>> for Feedback {
+    /// From the `destination_failure` of a delivery agent's attempt.
+    fn from(destination_failure: Option<(EnhancedStatus, String)>) -> Self {
+        match destination_failure {
+            Some((status, reason)) => Self::DestinationFailure { status, reason },
+            None => Self::Answered,
+        }
+    }
+}
+
 /// Where a message is, as `mailq` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
