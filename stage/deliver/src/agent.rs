@@ -407,6 +407,9 @@ impl<'a> Delivery<'a> {
                 for warning in &trouble.warnings {
                     agent.log(Severity::Warning, None, warning.clone());
                 }
+                if let Some(why) = agent.resolver.trouble() {
+                    agent.log(Severity::Warning, None, format!("name service: {why}"));
+                }
                 let loops = trouble.is_loop();
                 if let Some((status, reason)) = trouble.why {
                     self.own_trouble(status, reason);

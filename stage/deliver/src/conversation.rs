@@ -298,16 +298,6 @@ impl<'a> Conversation<'a> {
         self.finish();
     }
 
-    /// Gives up the message for a reason of our own, without a further word on the connection (the message is
-    /// unreadable, or cannot be converted).
-    pub fn abandon(&mut self, status: EnhancedStatus, reason: String, now: Timestamp) {
-        self.session.reusable = false;
-        let verdict =
-            Verdict { status, reason, reply: None, code: None, remote: false, stage: SmtpStage::Body, at: now };
-        self.fail_all(verdict, false);
-        self.finish();
-    }
-
     /// What came of it, and the output buffer for further use.
     pub fn finish_report(mut self) -> (Report, Vec<u8>) {
         self.report.keep = self.report.keep && self.session.reusable;
@@ -663,7 +653,11 @@ impl<'a> Conversation<'a> {
 
     fn verdict(&mut self, expect: Expect, text: String, reply: &Reply, now: Timestamp) -> Verdict {
         // Replies that speak of our syntax say that we and the server do not understand each other.
-        if !(400..600).contains(&reply.code.0) || reply.code.0 == 555 || (500..510).contains(&reply.code.0) {
+        // After 421 the server closes the connection.
+        if !(400..600).contains(&reply.code.0)
+            || matches!(reply.code.0, 421 | 555)
+            || (500..510).contains(&reply.code.0)
+        {
             self.session.reusable = false;
         }
         let refusal = reply.code.is_transient() || reply.code.is_permanent();

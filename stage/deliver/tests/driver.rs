@@ -641,6 +641,39 @@ async fn generic_maps_rewrite_what_goes_out() {
 }
 
 #[test]
+fn every_setting_is_in_the_table_of_parameters() {
+    let main = "
+        smtp_bind_address = 192.0.2.1
+        smtp_bind_address6 = [2001:db8::1]
+        smtp_discard_ehlo_keywords = silent-discard, dsn
+        smtp_generic_maps = inline:{ a@b=c@d }
+        smtp_header_checks = regexp:/etc/postfix/x
+        lmtp_body_checks = regexp:/etc/postfix/x
+        inet_protocols = ipv4
+        lmtp_lhlo_name = lmtp.test
+    ";
+    // A line that begins with a blank would belong to the one before.
+    let main: String = main.lines().map(|line| format!("{}\n", line.trim())).collect();
+    let config = Config::from_texts(&main, "", ("main.cf", "master.cf"), &Host::default()).unwrap();
+    let view = config.main();
+    let settings = Settings::from_view(&view, Protocol::Smtp);
+    assert_eq!(settings.bind_address, "192.0.2.1".parse().ok());
+    assert_eq!(settings.bind_address6, "2001:db8::1".parse().ok());
+    assert_eq!((settings.discard_silently, settings.discard_ehlo_keywords), (true, vec!["dsn".to_owned()]));
+    assert_eq!((settings.ipv4, settings.ipv6, settings.lookup_dns), (true, false, true));
+    assert_eq!(settings.timeouts.connect, Duration::from_secs(30));
+    assert_eq!(Settings::from_view(&view, Protocol::Lmtp).helo_name, "lmtp.test");
+    assert_eq!(yamabiko_deliver::unsupported(&view, Protocol::Smtp), ["smtp_header_checks"]);
+    assert_eq!(yamabiko_deliver::unsupported(&view, Protocol::Lmtp), ["lmtp_body_checks"]);
+    let log: Events = Arc::new(Log::default());
+    for protocol in [Protocol::Smtp, Protocol::Lmtp] {
+        let resolver: Arc<dyn Resolver> = Arc::new(FakeResolver::default());
+        let (hosts, origin) = (Arc::new(Hosts::from_text("")), Origin::new(&"postfix".into(), "smtp"));
+        SmtpAgent::from_view(&view, protocol, &TableSet::default(), resolver, hosts, log.clone(), origin);
+    }
+}
+
+#[test]
 fn agents_that_deliver_nothing() {
     let log = Arc::new(Log::default());
     let events: Events = log.clone();
