@@ -1,0 +1,161 @@
+//! Envelopes and changes as bytes: round trips, bytes of other versions, hostile bytes.
+
+#[path = "bodies/queue_record.rs"]
+mod body;
+
+use yamabiko_envelope::{
+    BodyType, ClientAttributes, Envelope, Failure, Notify, QueueId, Recipient, RecipientState, Ret, RewriteContext,
+    SaslIdentity, Timestamp, Trace, VerpDelimiters,
+};
+use yamabiko_queue::Flags;
+use yamabiko_queue::codec::{self, Malformed, Standing};
+use yamabiko_queue::sim::Dice;
+use yamabiko_status::EnhancedStatus;
+
+fn failure(subject: u16) -> Box<Failure> {
+    Box::new(Failure {
+        status: EnhancedStatus::permanent(subject, 999),
+        reason: "host mx.example.net[192.0.2.1] said: 550 5.1.1 誰もいない".into(),
+        diagnostic: "550 5.1.1 x".repeat(20),
+        remote_mta: "mx.example.net".into(),
+        relay: "mx.example.net[192.0.2.1]:25".into(),
+    })
+}
+
+fn recipient(address: &str, state: RecipientState) -> Recipient {
+    let notify = Notify { never: false, success: true, failure: false, delay: true };
+    let (original, orcpt) = (format!("alias-{address}"), format!("rfc822;{address}"));
+    Recipient { address: address.into(), original, orcpt, notify, state }
+}
+
+fn full() -> Envelope {
+    let mut envelope = Envelope::new(QueueId::new(77, 8), Timestamp(u64::MAX), "..da.me.@docomo.ne.jp");
+    envelope.envid = "env id".into();
+    envelope.ret = Some(Ret::Headers);
+    envelope.body = BodyType::EightBitMime;
+    envelope.smtputf8 = true;
+    envelope.context = RewriteContext::Remote;
+    envelope.client = ClientAttributes {
+        name: "client.example.com".into(),
+        reverse_name: "unknown".into(),
+        address: Some("2001:db8::1".parse().unwrap()),
+        port: 65535,
+        helo: "[192.0.2.3]".into(),
+        protocol: "ESMTPSA".into(),
+        ident: "4Xyz".into(),
+    };
+    envelope.sasl = Some(SaslIdentity { method: "PLAIN".into(), username: "u".into(), sender: String::new() });
+    envelope.filter = "scan:[127.0.0.1]:10025".into();
+    envelope.verp = Some(VerpDelimiters { first: '+', second: '=' });
+    envelope.trace = Trace::Record;
+    envelope.size = 1 << 40;
+    envelope.message_id = "<a@b>".into();
+    envelope.recipients = vec![
+        recipient("a@example.net", RecipientState::Pending),
+        recipient("b@example.net", RecipientState::Deferred(failure(0))),
+        recipient("c@example.net", RecipientState::Failed(failure(1))),
+        recipient("", RecipientState::Done),
+        Recipient::default(),
+    ];
+    envelope
+}
+
+fn encoded(envelope: &Envelope) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::put_envelope(&mut bytes, envelope);
+    bytes
+}
+
+#[test]
+fn envelopes_come_back() {
+    let mut v4 = full();
+    v4.client.address = Some("192.0.2.1".parse().unwrap());
+    (v4.ret, v4.body, v4.trace) = (Some(Ret::Full), BodyType::SevenBit, Trace::ProbeReport);
+    let mut many = full();
+    many.trace = Trace::Probe;
+    many.recipients = (0..5000).map(|n| recipient(&format!("r{n}@example.net"), RecipientState::Pending)).collect();
+    for envelope in [full(), v4, many, Envelope::new(QueueId::new(1, 0), Timestamp(0), "")] {
+        assert_eq!(codec::envelope(envelope.queue_id, &encoded(&envelope)), Ok(envelope));
+    }
+}
+
+#[test]
+fn a_usual_envelope_is_short() {
+    let mut envelope = Envelope::new(QueueId::new(1, 0), Timestamp(1_795_280_034_000_000), "sender@example.com");
+    envelope.recipients.push(Recipient { address: "recipient@example.net".into(), ..Recipient::default() });
+    assert!(encoded(&envelope).len() < 60, "{}", encoded(&envelope).len());
+}
+
+#[test]
+fn fields_of_a_newer_version_are_passed_over() {
+    let mut bytes = encoded(&full());
+    bytes.extend([100, 3, b'n', b'e', b'w', 0xff, 0x01, 0]);
+    assert_eq!(codec::envelope(QueueId::new(77, 8), &bytes), Ok(full()));
+}
+
+#[test]
+fn what_is_malformed_is_refused() {
+    let overlong = [0xff; 12];
+    let cases: &[(&[u8], Malformed)] = &[
+        (&[2], Malformed::Truncated),
+        (&[2, 5, b'a'], Malformed::Truncated),
+        (&[2, 0xff, 0xff, 0xff, 0xff, 0x0f], Malformed::Truncated),
+        (&overlong, Malformed::Number),
+        (&[2, 1, 0xff], Malformed::Text),
+        (&[4, 1, 9], Malformed::Choice),
+        (&[1, 0], Malformed::Truncated),
+        (&[1, 2, 0, 0], Malformed::Number),
+        (&[8, 3, 3, 1, 1], Malformed::Choice),
+        (&[11, 4, 0x80, 0xb0, 0x03, 0], Malformed::Choice),
+        (&[15, 4, 5, 2, 9, 0], Malformed::Choice),
+    ];
+    for (bytes, error) in cases {
+        assert_eq!(codec::envelope(QueueId::new(1, 1), bytes), Err(*error), "{bytes:?}");
+    }
+    assert_eq!(codec::message(QueueId::new(1, 1), &[]), Err(Malformed::Missing));
+}
+
+#[test]
+fn messages_and_changes_come_back() {
+    let flags = Flags::default().with_hold(true).with_warned(true);
+    let standing = Standing { next_attempt: Timestamp(12345), attempts: 65535, flags };
+    let mut bytes = Vec::new();
+    codec::put_message(&mut bytes, &standing, Some(QueueId::new(9, 9)), &full());
+    let part = codec::message(QueueId::new(77, 8), &bytes).unwrap();
+    assert_eq!((part.standing, part.replaces, part.envelope), (standing, Some(QueueId::new(9, 9)), full()));
+    let states = [(0, RecipientState::Done), (u32::MAX, RecipientState::Failed(failure(2)))];
+    bytes.clear();
+    codec::put_change(&mut bytes, &standing, states.iter().map(|(n, state)| (*n, state)));
+    let part = codec::change(&bytes).unwrap();
+    assert_eq!((part.standing, &part.recipients[..]), (standing, &states[..]));
+    assert_eq!(codec::change_standing(&bytes), Ok(standing));
+}
+
+/// The fuzzer's body on inputs that are at hand: good ones, and good ones with changes.
+#[test]
+fn any_bytes_are_read_without_harm() {
+    let mut seeds = vec![Vec::new(), encoded(&full()), vec![0xf0; 300], (0..=255).collect()];
+    let mut message = Vec::new();
+    codec::put_message(&mut message, &Standing::default(), None, &full());
+    seeds.push(message);
+    let mut change = Vec::new();
+    codec::put_change(&mut change, &Standing::default(), [(3, &RecipientState::Deferred(failure(3)))].into_iter());
+    seeds.push(change);
+    let mut dice = Dice::new(1);
+    for seed in &seeds {
+        body::queue_record(seed);
+        for _ in 0..400 {
+            let mut bytes = seed.clone();
+            for _ in 0..1 + dice.below(4) {
+                let at = dice.below(bytes.len() as u64) as usize;
+                match dice.below(4) {
+                    0 if at < bytes.len() => bytes[at] = dice.below(256) as u8,
+                    1 => bytes.insert(at, dice.below(256) as u8),
+                    2 if at < bytes.len() => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at),
+                }
+            }
+            body::queue_record(&bytes);
+        }
+    }
+}
