@@ -1,1 +1,30 @@
-//! The SMTP server: dialogue, restrictions, admission.
+//! The SMTP server (Postfix: smtpd): dialogue, restrictions, admission.
+//!
+//! * [`Session`] is the dialogue with one client: a state machine without I/O, bytes in, [`Action`]s out.
+//! * [`Policy`] answers its questions: restriction lists compiled once per configuration, evaluated with asynchronous
+//!   lookups, every decision with parameter, element and what matched.
+//! * [`Settings`] is what a service of master.cf is configured to be. A reload swaps it for new sessions.
+//! * [`Admission`] is what the engine does: names, a durable place for messages, ETRN.
+//! * [`Limits`] counts clients (Postfix: anvil).
+//! * [`Service`] and [`serve`] run it over tokio; [`converse`] is one session over any stream.
+//!
+//! What can be relied on: `250` after a message only when [`Admission::submit`] said so; nothing a client sends makes a
+//! session panic, hang or grow without bound; our own trouble is answered with a code of class 4.
+
+mod admission;
+mod driver;
+mod footer;
+mod limits;
+mod peer;
+mod restrict;
+mod session;
+mod settings;
+mod transcript;
+
+pub use admission::{Accepted, Admission, Etrn, Later, Refusal};
+pub use driver::{Service, ServiceParts, Shutdown, converse, serve};
+pub use limits::{Counted, Limits, Peak, Ticket};
+pub use peer::{Discard, NameStatus, Peer, Standing, look_up};
+pub use restrict::{Check, CheckState, Effects, Facts, Outcome, Policy, Record, Said, Step};
+pub use session::{Action, Session, Surroundings};
+pub use settings::{BareNewline, ErrorClasses, Pressure, Settings, SettingsError};

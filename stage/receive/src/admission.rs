@@ -1,0 +1,51 @@
+//! What the engine does for the SMTP server: names for messages, a durable place for them, and ETRN.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use yamabiko_envelope::{QueueId, Submission};
+use yamabiko_status::{EnhancedStatus, ReplyCode};
+
+/// A future in a box, so that the trait can be an object.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A message was taken: it is on stable storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The name to tell the client when it is not the one the submission came with.
+    pub queue_id: Option<QueueId>,
+}
+
+/// A message was not taken. Our own trouble has a code of class 4.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// 4xx or 5xx
+    pub code: ReplyCode,
+    /// Its class agrees with `code`.
+    pub status: EnhancedStatus,
+    /// The text after the code.
+    pub text: String,
+}
+
+/// What came of ETRN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Etrn {
+    /// `250 Queuing started`
+    Started,
+    /// `459 <domain>: service unavailable`: not in `fast_flush_domains`.
+    Denied,
+    /// `458 Unable to queue messages`
+    Failed,
+}
+
+/// The engine, as this stage sees it.
+pub trait Admission: Send + Sync {
+    /// A name for a message whose first recipient was accepted.
+    fn next_queue_id(&self) -> QueueId;
+    /// Takes a message. Ready only when the message is durable or refused.
+    fn submit(&self, submission: Submission) -> Later<'_, Result<Accepted, Refusal>>;
+    /// Starts delivery of the mail that waits for a domain.
+    fn etrn<'a>(&'a self, domain: &'a str) -> Later<'a, Etrn>;
+    /// Bytes free for mail on disk; `None` when that cannot be said.
+    fn free_space(&self) -> Option<u64>;
+}

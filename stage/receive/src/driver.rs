@@ -1,0 +1,469 @@
+//! Sessions over tokio: accept loop, one task per client, one write and one read per turn of the dialogue.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use yamabiko_dns::{Hosts, Native, Resolver};
+use yamabiko_envelope::{Content, Event, Events, Kind, Origin, Severity, Submission, Timestamp};
+
+use crate::admission::Admission;
+use crate::limits::Limits;
+use crate::peer::{Peer, look_up, unmapped};
+use crate::session::{Action, Session, Surroundings};
+use crate::settings::Settings;
+
+/// Bytes of the read buffer of a session.
+const READ_BUFFER: usize = 16 * 1024;
+
+/// Becomes true when the server is to stop.
+pub type Shutdown = watch::Receiver<bool>;
+
+/// What a [`Service`] is made of.
+pub struct ServiceParts {
+    /// As configured now.
+    pub settings: Arc<Settings>,
+    /// The engine.
+    pub admission: Arc<dyn Admission>,
+    /// Takes what happens.
+    pub events: Events,
+    /// Counters per client, shared by all services.
+    pub limits: Arc<Limits>,
+    /// DNS.
+    pub resolver: Arc<dyn Resolver>,
+    /// The hosts file.
+    pub hosts: Arc<Hosts>,
+    /// Where messages that are too large for memory are kept while they are received. On the disk that the queue is on.
+    pub spill_directory: PathBuf,
+    /// Content beyond so many bytes goes there.
+    pub spill_threshold: usize,
+}
+
+/// An SMTP service of master.cf: settings, which a reload replaces, and what its sessions share.
+pub struct Service {
+    settings: RwLock<Arc<Settings>>,
+    around: Surroundings,
+    resolver: Arc<dyn Resolver>,
+    native: Native,
+    spill_directory: PathBuf,
+    spill_threshold: usize,
+    sessions: AtomicUsize,
+    session_ended: Notify,
+}
+
+impl Service {
+    /// Logs what the settings have to say and is ready to [`serve`].
+    pub fn new(parts: ServiceParts) -> Arc<Self> {
+        let service = Self {
+            settings: RwLock::new(Arc::clone(&parts.settings)),
+            around: Surroundings { admission: parts.admission, events: parts.events, limits: parts.limits },
+            native: Native::new(parts.hosts, Arc::clone(&parts.resolver)),
+            resolver: parts.resolver,
+            spill_directory: parts.spill_directory,
+            spill_threshold: parts.spill_threshold.max(READ_BUFFER),
+            sessions: AtomicUsize::new(0),
+            session_ended: Notify::new(),
+        };
+        service.tell(&parts.settings);
+        Arc::new(service)
+    }
+
+    /// The settings for a new session.
+    pub fn settings(&self) -> Arc<Settings> {
+        // Only ever replaced whole, so it is right even after a panic elsewhere.
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// New sessions get these; running ones keep theirs.
+    pub fn reload(&self, settings: Arc<Settings>) {
+        self.tell(&settings);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// Sessions that are open.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, settings: &Settings) {
+        for notice in &settings.notices {
+            self.log(settings, Severity::Warning, notice.clone());
+        }
+    }
+
+    fn log(&self, settings: &Settings, severity: Severity, text: String) {
+        let origin = Origin::new(&settings.syslog_name, "smtpd");
+        self.around.events.emit(Event::text(Timestamp::now(), origin, severity, text));
+    }
+}
+
+/// Counts a session for as long as it lives.
+struct Seat(Arc<Service>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.0.session_ended.notify_one();
+    }
+}
+
+/// Accepts clients until `shutdown`, then waits for the sessions that are open; those between commands end at once with
+/// `421`. When all sessions of the service are in use, new clients wait in the listen queue, as with Postfix.
+pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: Shutdown) {
+    let mut stop = shutdown.clone();
+    let mut stop = pin!(async move {
+        // An error means that whoever could say so is gone.
+        let _ = stop.wait_for(|stop| *stop).await;
+    });
+    loop {
+        let settings = service.settings();
+        let limit = settings.session_limit;
+        if limit > 0 && service.sessions() >= limit {
+            tokio::select! {
+                () = service.session_ended.notified() => continue,
+                () = &mut stop => break,
+            }
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors or memory: others need time to give some back.
+                service.log(&settings, Severity::Warning, format!("accept connection: {error}"));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // Without it the client's acknowledgement delays every second reply; the session works all the same.
+        let _ = stream.set_nodelay(true);
+        let open = service.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let seat = Seat(Arc::clone(&service));
+        let stressed = limit > 0 && open >= limit;
+        let (service, shutdown) = (Arc::clone(&service), shutdown.clone());
+        tokio::spawn(async move {
+            let _seat = seat;
+            let (ip, port) = unmapped(address);
+            run(stream, &service, Some((ip, port)), stressed, shutdown).await;
+        });
+    }
+    drop(listener);
+    while service.sessions() > 0 {
+        service.session_ended.notified().await;
+    }
+}
+
+/// One session with a client that is not on the network: `sendmail -bs`. Restrictions and limits do not apply.
+pub async fn converse<S>(stream: S, service: &Service, shutdown: Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    run(stream, service, None, false, shutdown).await;
+}
+
+async fn run<S>(stream: S, service: &Service, from: Option<(IpAddr, u16)>, stressed: bool, shutdown: Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let settings = service.settings();
+    let peer = match from {
+        None => Peer::local(),
+        Some((address, port)) if !settings.peername_lookup => Peer::unnamed(address, port),
+        Some((address, port)) => {
+            let (peer, warning) = look_up(&service.native, address, port).await;
+            if let Some(warning) = warning {
+                service.log(&settings, Severity::Warning, warning);
+            }
+            peer
+        }
+    };
+    let now = Timestamp::now();
+    let client = peer.client(settings.port_logging);
+    let origin = Origin::new(&settings.syslog_name, "smtpd");
+    service.around.events.emit(Event { at: now, origin, kind: Kind::Connected { client } });
+    let standing = settings.policy.standing(&peer).await;
+    let counted = from.filter(|_| !standing.unlimited && !standing.xclient);
+    let ticket = counted.map(|(address, _)| service.around.limits.connect(&settings.service, address, now));
+    let around = service.around.clone();
+    let mut session = Session::new(Arc::clone(&settings), stressed, around, peer, standing, from.is_none(), now);
+    if let Some((_, open, rate)) = &ticket {
+        let over = |value: u32, limit: u32| limit > 0 && value > limit;
+        if over(*open, settings.connection_limit) {
+            session.over_limit("Connection concurrency", *open);
+        } else if over(*rate, settings.connection_rate) {
+            session.over_limit("Connection rate", *rate);
+        }
+    }
+    let mut conversation = Conversation {
+        stream,
+        service,
+        settings: &settings,
+        session,
+        buffer: vec![0; READ_BUFFER.max(settings.line_limit + 512)],
+        start: 0,
+        end: 0,
+        spill: None,
+        deadline: None,
+    };
+    conversation.run(shutdown).await;
+    let notices = conversation.session.finish(Timestamp::now());
+    for notice in notices {
+        submit_notice(&service.around, &settings, notice).await;
+    }
+}
+
+/// A notice that cannot be taken is lost; the log has said the same.
+async fn submit_notice(around: &Surroundings, settings: &Settings, notice: Submission) {
+    if let Err(refusal) = around.admission.submit(notice).await {
+        let origin = Origin::new(&settings.syslog_name, "smtpd");
+        let text = format!("postmaster notify: {}", refusal.text);
+        around.events.emit(Event::text(Timestamp::now(), origin, Severity::Warning, text));
+    }
+}
+
+struct Conversation<'s, S> {
+    stream: S,
+    service: &'s Service,
+    settings: &'s Arc<Settings>,
+    session: Session,
+    /// What was read and not yet used lies between `start` and `end`.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    spill: Option<Spill>,
+    deadline: Option<Instant>,
+}
+
+/// Why a conversation ends early.
+enum Broken {
+    Lost,
+    Timeout,
+    Shutdown,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
+    async fn run(&mut self, mut shutdown: Shutdown) {
+        let mut stop = pin!(async move {
+            // An error means that whoever could say so is gone.
+            let _ = shutdown.wait_for(|stop| *stop).await;
+        });
+        self.listen_first();
+        loop {
+            // Both indices are within the buffer.
+            let (used, action) = self.session.advance(&self.buffer[self.start..self.end], Timestamp::now());
+            self.start += used;
+            for notice in self.session.take_notices() {
+                let (around, settings) = (self.service.around.clone(), Arc::clone(self.settings));
+                tokio::spawn(async move { submit_notice(&around, &settings, notice).await });
+            }
+            let step = match action {
+                Action::Close => break,
+                Action::Read => self.turn(stop.as_mut()).await,
+                Action::Pause(pause) => {
+                    tokio::time::sleep(pause).await;
+                    Ok(())
+                }
+                action => {
+                    self.answer(action).await;
+                    Ok(())
+                }
+            };
+            match step {
+                Ok(()) => {}
+                Err(Broken::Lost) => self.session.lost(),
+                Err(Broken::Timeout) => self.session.timed_out(),
+                Err(Broken::Shutdown) => self.session.shut_down(),
+            }
+        }
+        // The client may be gone; what it was told does not matter then.
+        let _ = self.write().await;
+        let _ = timeout(Duration::from_secs(5), self.stream.shutdown()).await;
+    }
+
+    /// Whoever talks before the greeting is heard.
+    fn listen_first(&mut self) {
+        if let Some(Ok(read)) = self.stream.read(&mut self.buffer).now_or_never() {
+            self.end = read;
+        }
+    }
+
+    async fn answer(&mut self, action: Action) {
+        let policy = &self.settings.policy;
+        match action {
+            Action::Check(check) => {
+                let mut state = self.session.take_checks();
+                let outcome = {
+                    let facts = self.session.facts();
+                    let asked = policy.check(check, &facts, &mut state, &*self.service.resolver);
+                    where_it_may_block(policy.is_remote(), asked).await
+                };
+                self.session.checked(state, outcome);
+            }
+            Action::Classify => {
+                let standing = {
+                    let facts = self.session.facts();
+                    where_it_may_block(policy.is_remote(), policy.standing(facts.peer)).await
+                };
+                self.session.stands(standing);
+            }
+            Action::Etrn(domain) => {
+                let result = self.service.around.admission.etrn(&domain).await;
+                self.session.etrn_done(result);
+            }
+            Action::Submit(mut submission) => {
+                if let Some(spill) = self.spill.take() {
+                    match spill.finish(&submission.content).await {
+                        Ok(content) => submission.content = content,
+                        Err(error) => return self.spill_failed(&error),
+                    }
+                }
+                let result = self.service.around.admission.submit(*submission).await;
+                self.session.submitted(result);
+            }
+            Action::Read | Action::Pause(_) | Action::Close => {}
+        }
+    }
+
+    /// Writes the replies and reads what comes next.
+    async fn turn(&mut self, stop: std::pin::Pin<&mut impl Future<Output = ()>>) -> Result<(), Broken> {
+        self.write().await?;
+        self.store().await;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        } else if self.end == self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let in_content = self.session.in_content();
+        let limit = self.session.timeout();
+        let deadline = match self.deadline.filter(|_| self.session.deadline_per_request()) {
+            Some(deadline) => deadline,
+            None => Instant::now() + limit,
+        };
+        self.deadline = Some(deadline);
+        // `end` is below the length: a full buffer would have been used by the session.
+        let room = &mut self.buffer[self.end..];
+        let read = tokio::select! {
+            biased;
+            read = timeout_at(deadline, self.stream.read(room)) => read,
+            () = stop, if !in_content => return Err(Broken::Shutdown),
+        };
+        match read {
+            Err(_) => Err(Broken::Timeout),
+            Ok(Ok(0)) | Ok(Err(_)) => Err(Broken::Lost),
+            Ok(Ok(read)) => {
+                self.end += read;
+                // A command has its whole time again; content earns time by coming.
+                self.deadline = in_content.then(|| {
+                    let earned = Duration::from_secs_f64(read as f64 / self.settings.min_data_rate as f64);
+                    (deadline + earned).min(Instant::now() + limit)
+                });
+                Ok(())
+            }
+        }
+    }
+
+    async fn write(&mut self) -> Result<(), Broken> {
+        let limit = self.session.timeout();
+        let output = self.session.output();
+        if output.is_empty() {
+            return Ok(());
+        }
+        let written = timeout(limit, self.stream.write_all(output)).await;
+        output.clear();
+        match written {
+            Err(_) => Err(Broken::Timeout),
+            Ok(Err(_)) => Err(Broken::Lost),
+            Ok(Ok(())) => Ok(()),
+        }
+    }
+
+    /// Moves content out of memory when there is much of it.
+    async fn store(&mut self) {
+        if self.session.content_taken() == 0 {
+            self.spill = None;
+        }
+        if self.session.content_len() <= self.service.spill_threshold {
+            return;
+        }
+        let piece = self.session.take_content();
+        let spill = match self.spill.take() {
+            Some(spill) => Ok(spill),
+            None => Spill::new(&self.service.spill_directory),
+        };
+        let stored = match spill {
+            Ok(spill) => spill.append(piece).await,
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(spill) => self.spill = Some(spill),
+            Err(error) => self.spill_failed(&error),
+        }
+    }
+
+    fn spill_failed(&mut self, error: &io::Error) {
+        let directory = self.service.spill_directory.display();
+        self.service.log(self.settings, Severity::Error, format!("write file in {directory}: {error}"));
+        self.session.content_lost();
+    }
+}
+
+/// A future that may wait for a socket with blocking calls, where that does not hold up other sessions.
+async fn where_it_may_block<T>(blocks: bool, future: impl Future<Output = T>) -> T {
+    if blocks && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        return tokio::task::block_in_place(|| Handle::current().block_on(future));
+    }
+    future.await
+}
+
+/// A large message in a file without a name: gone with the last descriptor.
+struct Spill {
+    file: File,
+    len: u64,
+}
+
+static SPILL_NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+impl Spill {
+    fn new(directory: &Path) -> io::Result<Self> {
+        let number = SPILL_NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = directory.join(format!("receive-{}-{number}", std::process::id()));
+        // Left from a process that had our number and died between the next two lines.
+        let _ = std::fs::remove_file(&name);
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&name)?;
+        std::fs::remove_file(&name)?;
+        Ok(Self { file, len: 0 })
+    }
+
+    async fn append(mut self, piece: Vec<u8>) -> io::Result<Self> {
+        let appended = tokio::task::spawn_blocking(move || {
+            self.file.write_all(&piece)?;
+            self.len += piece.len() as u64;
+            Ok(self)
+        });
+        appended.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    async fn finish(self, rest: &Content) -> io::Result<Content> {
+        let rest = rest.to_bytes()?;
+        let spill = self.append(rest.to_vec()).await?;
+        Ok(Content::File { file: Arc::new(spill.file), offset: 0, len: spill.len })
+    }
+}

@@ -1,0 +1,485 @@
+//! Restrictions: who may send what to whom (Postfix: smtpd_check).
+//!
+//! * [`Policy`] is the restriction lists of one service, compiled once per configuration, with the address checks and
+//!   match lists they need.
+//! * [`Facts`] is what a session knows when it asks.
+//! * [`CheckState`] is what the answers leave behind in a session: HOLD and its kin, deferrals to be remembered, and the
+//!   log of what was decided and by which element of which parameter.
+//! * [`Outcome`] is the answer.
+//!
+//! The order of evaluation, the texts and the codes are Postfix's. A lookup that fails answers `451 4.3.0`, a
+//! configuration that cannot be obeyed `451 4.3.5`: our trouble never refuses mail for good, and never lets it relay.
+
+mod access;
+mod eval;
+mod rule;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use yamabiko_config::{Place, View};
+use yamabiko_dns::Resolver;
+use yamabiko_lookup::matchlist::{AddressList, DomainList, StringList};
+use yamabiko_lookup::{Maps, ParentStyle, TableSet};
+use yamabiko_route::{Lists, Router};
+
+use crate::peer::{Discard, Peer, Standing};
+use crate::settings::{ErrorClasses, SettingsError};
+pub(crate) use eval::soften;
+use rule::{Compiler, List, Node, Rule, Subject};
+
+/// What is to be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The client, before the greeting.
+    Connect,
+    /// HELO or EHLO.
+    Helo,
+    /// MAIL.
+    Mail,
+    /// The syntax of the address of MAIL, nothing else.
+    MailAddress,
+    /// RCPT, or VRFY.
+    Rcpt,
+    /// The syntax of the address of RCPT or VRFY, nothing else.
+    RcptAddress,
+    /// DATA, or the first BDAT.
+    Data,
+    /// The whole message.
+    EndOfData,
+    /// ETRN.
+    Etrn,
+}
+
+/// What a session knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The command as the log names it: `CONNECT`, `RCPT`, `END-OF-MESSAGE`.
+    pub stage: &'static str,
+    /// The client.
+    pub peer: &'a Peer,
+    /// HELO argument.
+    pub helo: Option<&'a str>,
+    /// Envelope sender, internal form.
+    pub sender: Option<&'a str>,
+    /// Envelope recipient in question.
+    pub recipient: Option<&'a str>,
+    /// ETRN argument.
+    pub etrn: Option<&'a str>,
+    /// Recipients accepted so far.
+    pub recipients: usize,
+    /// The client spoke out of turn.
+    pub bad_pipelining: bool,
+}
+
+/// What becomes of the message because of access(5) actions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// HOLD
+    pub hold: bool,
+    /// DISCARD
+    pub discard: bool,
+    /// FILTER
+    pub filter: Option<String>,
+    /// REDIRECT
+    pub redirect: Option<String>,
+    /// BCC
+    pub bcc: Vec<String>,
+    /// PREPEND, a header each
+    pub prepend: Vec<String>,
+}
+
+/// A line for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// `reject: RCPT from ...: TEXT; from=...`: its word and text.
+    Decided(&'static str, String),
+    /// `warning: TEXT`
+    Warning(String),
+}
+
+/// One element that had a say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The parameter, or the table whose entry named the restriction.
+    pub parameter: Arc<str>,
+    /// The element as written.
+    pub element: Arc<str>,
+    /// Where it is written; `None` for a default.
+    pub place: Option<Place>,
+    /// What matched: the source and the entry of a table.
+    pub matched: Option<String>,
+    /// What it said.
+    pub verdict: Said,
+}
+
+/// What an element said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing: the next one decides.
+    Dunno,
+    /// Permitted: ends the list.
+    Permit,
+    /// Refused.
+    Reject,
+}
+
+/// A refusal to be given if mail would else be permitted, or in place of a permanent refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Deferral {
+    class: ErrorClasses,
+    code: u16,
+    status: String,
+    text: String,
+}
+
+/// What checks leave behind in a session.
+#[derive(Clone, Debug, Default)]
+pub struct CheckState {
+    /// For the message.
+    pub effects: Effects,
+    /// For the log, in order; the session takes them.
+    pub records: Vec<Record>,
+    /// Elements that permitted, refused or acted; with `explain` all that were evaluated.
+    pub steps: Vec<Step>,
+    /// Keep all steps.
+    pub explain: bool,
+    /// Kinds of trouble seen.
+    pub errors: ErrorClasses,
+    after_client: Option<Deferral>,
+    after_helo: Option<Deferral>,
+    after_sender: Option<Deferral>,
+}
+
+impl CheckState {
+    /// A transaction ends: what was decided about its message is forgotten.
+    pub fn reset(&mut self) {
+        self.effects = Effects::default();
+        self.after_sender = None;
+        self.steps.clear();
+    }
+}
+
+/// The answer to a [`Check`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// No objection.
+    Pass,
+    /// The address is none.
+    BadAddress,
+    /// Refused, with the whole reply.
+    Refused(String),
+}
+
+/// Reply codes.
+struct Codes {
+    reject: u16,
+    defer: u16,
+    map_reject: u16,
+    map_defer: u16,
+    relay: u16,
+    unknown_client: u16,
+    invalid_hostname: u16,
+    non_fqdn: u16,
+    unknown_address: u16,
+    unknown_hostname: u16,
+    multi_recipient_bounce: u16,
+    plaintext: u16,
+}
+
+/// What a failed DNS question means (`unknown_address_tempfail_action` and its kin).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TempfailAction {
+    DeferIfPermit,
+    Defer,
+}
+
+/// The restrictions of a service.
+pub struct Policy {
+    client: List,
+    helo: List,
+    sender: List,
+    relay: List,
+    recipient: List,
+    data: List,
+    end_of_data: List,
+    etrn: List,
+    classes: HashMap<String, List>,
+    delay_reject: bool,
+    relay_first: bool,
+    soft_bounce: bool,
+    unlisted_recipient: bool,
+    unlisted_sender: bool,
+    no_unknown_recipient_checks: bool,
+    allow_untrusted_routing: bool,
+    codes: Codes,
+    unknown_address_tempfail: TempfailAction,
+    unknown_helo_tempfail: TempfailAction,
+    router: Router,
+    lists: Lists,
+    mynetworks: AddressList,
+    relay_domains: DomainList,
+    own_addresses: Vec<IpAddr>,
+    null_key: String,
+    delimiters: String,
+    parents: ParentStyle,
+    log_permit_actions: StringList,
+    mail_name: String,
+    tables: TableSet,
+    xclient: AddressList,
+    xforward: AddressList,
+    verp: AddressList,
+    unlimited: AddressList,
+    bare_newline_exclusions: AddressList,
+    debug_peers: AddressList,
+    local_rewrite: Vec<LocalRewrite>,
+    discard: Discard,
+    discard_maps: Maps,
+    remote_tables: bool,
+    notices: Vec<String>,
+}
+
+/// An element of `local_header_rewrite_clients`.
+enum LocalRewrite {
+    InetInterfaces,
+    Mynetworks,
+    Table(Maps),
+}
+
+impl Policy {
+    /// Compiles the restrictions as `view` has them.
+    ///
+    /// # Errors
+    /// Neither the relay nor the recipient restrictions can refuse a stranger.
+    pub fn compile(view: &View, tables: &TableSet) -> Result<Self, SettingsError> {
+        let class_names = view.list("smtpd_restriction_classes");
+        let mut compiler = Compiler { tables, classes: &class_names, warnings: Vec::new() };
+        let mut classes = HashMap::new();
+        for name in &class_names {
+            if view.find(name).is_none_or(|text| text.trim().is_empty()) {
+                return Err(SettingsError(format!("restriction class `{name}' needs a definition")));
+            }
+            classes.insert(name.to_ascii_lowercase(), compiler.parameter(view, name, None));
+        }
+        let client = compiler.parameter(view, "smtpd_client_restrictions", Some(Subject::Client));
+        let helo = compiler.parameter(view, "smtpd_helo_restrictions", Some(Subject::Helo));
+        let sender = compiler.parameter(view, "smtpd_sender_restrictions", Some(Subject::Sender));
+        let relay = compiler.parameter(view, "smtpd_relay_restrictions", Some(Subject::Recipient));
+        let recipient = compiler.parameter(view, "smtpd_recipient_restrictions", Some(Subject::Recipient));
+        let data = compiler.parameter(view, "smtpd_data_restrictions", None);
+        let end_of_data = compiler.parameter(view, "smtpd_end_of_data_restrictions", None);
+        let etrn = compiler.parameter(view, "smtpd_etrn_restrictions", Some(Subject::Etrn));
+        let class = |name: &str| classes.get(&name.to_ascii_lowercase()).map(Arc::clone);
+        if !rule::refuses(&relay, &class, 0) && !rule::refuses(&recipient, &class, 0) {
+            return Err(SettingsError(
+                "in parameter smtpd_relay_restrictions or smtpd_recipient_restrictions, specify at least one working \
+                 instance of: reject_unauth_destination, defer_unauth_destination, reject, defer, defer_if_permit or \
+                 check_relay_domains"
+                    .to_owned(),
+            ));
+        }
+        let notices = compiler.warnings;
+        let code = |name: &str| u16::try_from(view.int(name)).unwrap_or(450);
+        let parents_of = |feature: &str| {
+            let list = view.list("parent_domain_matches_subdomains");
+            list.iter().any(|word| word.eq_ignore_ascii_case(feature))
+        };
+        let hosts = |name: &str| AddressList::new(tables, name, &view.text(name), parents_of(name));
+        let router = Router::new(view, tables);
+        let lists = Lists::new(view, tables, router.mapper().clone());
+        let tempfail = |name: &str| match view.text(name).to_ascii_lowercase().as_str() {
+            "defer" => TempfailAction::Defer,
+            _ => TempfailAction::DeferIfPermit,
+        };
+        let overrides = view.list("receive_override_options");
+        let mut policy = Self {
+            client,
+            helo,
+            sender,
+            relay,
+            recipient,
+            data,
+            end_of_data,
+            etrn,
+            classes,
+            delay_reject: view.bool("smtpd_delay_reject"),
+            relay_first: view.bool("smtpd_relay_before_recipient_restrictions"),
+            soft_bounce: view.bool("soft_bounce"),
+            unlisted_recipient: view.bool("smtpd_reject_unlisted_recipient"),
+            unlisted_sender: view.bool("smtpd_reject_unlisted_sender"),
+            no_unknown_recipient_checks: overrides
+                .iter()
+                .any(|word| word.eq_ignore_ascii_case("no_unknown_recipient_checks")),
+            allow_untrusted_routing: view.bool("allow_untrusted_routing"),
+            codes: Codes {
+                reject: code("reject_code"),
+                defer: code("defer_code"),
+                map_reject: code("access_map_reject_code"),
+                map_defer: code("access_map_defer_code"),
+                relay: code("relay_domains_reject_code"),
+                unknown_client: code("unknown_client_reject_code"),
+                invalid_hostname: code("invalid_hostname_reject_code"),
+                non_fqdn: code("non_fqdn_reject_code"),
+                unknown_address: code("unknown_address_reject_code"),
+                unknown_hostname: code("unknown_hostname_reject_code"),
+                multi_recipient_bounce: code("multi_recipient_bounce_reject_code"),
+                plaintext: code("plaintext_reject_code"),
+            },
+            unknown_address_tempfail: tempfail("unknown_address_tempfail_action"),
+            unknown_helo_tempfail: tempfail("unknown_helo_hostname_tempfail_action"),
+            router,
+            lists,
+            mynetworks: hosts("mynetworks"),
+            relay_domains: DomainList::new(
+                tables,
+                "relay_domains",
+                &view.text("relay_domains"),
+                parents_of("relay_domains"),
+            ),
+            own_addresses: view.own_addresses().collect(),
+            null_key: view.text("smtpd_null_access_lookup_key"),
+            delimiters: view.text("recipient_delimiter"),
+            parents: if parents_of("smtpd_access_maps") { ParentStyle::Plain } else { ParentStyle::Dot },
+            log_permit_actions: StringList::new(
+                tables,
+                "smtpd_log_access_permit_actions",
+                &view.text("smtpd_log_access_permit_actions"),
+                false,
+            ),
+            mail_name: view.text("mail_name"),
+            tables: tables.clone(),
+            xclient: hosts("smtpd_authorized_xclient_hosts"),
+            xforward: hosts("smtpd_authorized_xforward_hosts"),
+            verp: hosts("smtpd_authorized_verp_clients"),
+            unlimited: hosts("smtpd_client_event_limit_exceptions"),
+            bare_newline_exclusions: hosts("smtpd_forbid_bare_newline_exclusions"),
+            debug_peers: hosts("debug_peer_list"),
+            local_rewrite: Vec::new(),
+            discard: Discard::parse(&view.text("smtpd_discard_ehlo_keywords")).0,
+            discard_maps: Maps::open(
+                tables,
+                "smtpd_discard_ehlo_keyword_address_maps",
+                &view.text("smtpd_discard_ehlo_keyword_address_maps"),
+            ),
+            remote_tables: false,
+            notices,
+        };
+        policy.read_local_rewrite(view);
+        policy.remote_tables = policy.asks_remote_tables(view);
+        Ok(policy)
+    }
+
+    fn read_local_rewrite(&mut self, view: &View) {
+        const NAME: &str = "local_header_rewrite_clients";
+        let text = view.text(NAME);
+        for word in yamabiko_lookup::split_list(&text) {
+            match word.to_ascii_lowercase().as_str() {
+                "permit_inet_interfaces" => self.local_rewrite.push(LocalRewrite::InetInterfaces),
+                "permit_mynetworks" => self.local_rewrite.push(LocalRewrite::Mynetworks),
+                // No client has a login or a certificate.
+                "permit_sasl_authenticated" | "permit_tls_clientcerts" | "permit_tls_all_clientcerts" => {}
+                "check_address_map" => {}
+                _ if word.contains(':') => {
+                    self.local_rewrite.push(LocalRewrite::Table(Maps::open(&self.tables, NAME, word)));
+                }
+                _ => self.notices.push(format!("parameter {NAME}: invalid request: {word}")),
+            }
+        }
+    }
+
+    /// There are restrictions at the end of data.
+    pub fn checks_end_of_data(&self) -> bool {
+        !self.end_of_data.is_empty()
+    }
+
+    /// For the log, once.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        self.notices.clone()
+    }
+
+    /// A table answers from a socket, waited for with blocking calls.
+    pub fn is_remote(&self) -> bool {
+        self.remote_tables
+    }
+
+    fn asks_remote_tables(&self, view: &View) -> bool {
+        let lists = [
+            "local_recipient_maps",
+            "virtual_mailbox_maps",
+            "relay_recipient_maps",
+            "virtual_alias_maps",
+            "canonical_maps",
+            "recipient_canonical_maps",
+            "sender_canonical_maps",
+        ];
+        if lists.iter().any(|name| Maps::open(&self.tables, name, &view.text(name)).is_remote()) {
+            return true;
+        }
+        let of_list =
+            |list: &[Node]| list.iter().any(|node| matches!(&node.rule, Rule::Access(_, maps) if maps.is_remote()));
+        let lists = [
+            &self.client,
+            &self.helo,
+            &self.sender,
+            &self.relay,
+            &self.recipient,
+            &self.data,
+            &self.end_of_data,
+            &self.etrn,
+        ];
+        lists.into_iter().chain(self.classes.values()).any(|list| of_list(list))
+            || self.router.is_remote()
+            || self.mynetworks.is_remote()
+            || self.relay_domains.is_remote()
+            || [&self.xclient, &self.xforward, &self.verp, &self.unlimited].iter().any(|list| list.is_remote())
+    }
+
+    /// What the match lists say about a client. A list that cannot be asked gives no privilege.
+    pub async fn standing(&self, peer: &Peer) -> Standing {
+        let mut standing = Standing { discard: self.discard, ..Standing::default() };
+        let Some(address) = peer.address else { return standing };
+        let mut warnings = Vec::new();
+        let mut asked = |found: Result<bool, yamabiko_lookup::LookupError>| {
+            found.unwrap_or_else(|error| {
+                warnings.push(error.to_string());
+                false
+            })
+        };
+        standing.xclient = asked(self.xclient.contains(&peer.name, address).await);
+        standing.xforward = asked(self.xforward.contains(&peer.name, address).await);
+        standing.verp = asked(self.verp.contains(&peer.name, address).await);
+        standing.unlimited = asked(self.unlimited.contains(&peer.name, address).await);
+        standing.bare_newline_excluded = asked(self.bare_newline_exclusions.contains(&peer.name, address).await);
+        standing.verbose = !self.debug_peers.is_empty() && asked(self.debug_peers.contains(&peer.name, address).await);
+        for element in &self.local_rewrite {
+            standing.local_rewrite |= match element {
+                LocalRewrite::InetInterfaces => self.own_addresses.contains(&address),
+                LocalRewrite::Mynetworks => asked(self.mynetworks.contains(&peer.name, address).await),
+                LocalRewrite::Table(maps) => {
+                    asked(eval::client_entry(maps, &peer.name, address, self.parents).await.map(|hit| hit.is_some()))
+                }
+            };
+        }
+        if !self.discard_maps.is_empty() {
+            match self.discard_maps.find(&address.to_string()).await {
+                Ok(Some(list)) => standing.discard = Discard::parse(&list).0,
+                Ok(None) => {}
+                Err(error) => warnings.push(error.to_string()),
+            }
+        }
+        standing.warnings = warnings;
+        standing
+    }
+
+    /// Answers a check. `state` is the session's, in which decisions about the message accumulate.
+    pub async fn check(
+        &self,
+        check: Check,
+        facts: &Facts<'_>,
+        state: &mut CheckState,
+        resolver: &dyn Resolver,
+    ) -> Outcome {
+        eval::Evaluation::new(self, facts, state, resolver).run(check).await
+    }
+}

@@ -1,0 +1,605 @@
+//! The commands but XCLIENT and XFORWARD. Checks and replies are in Postfix's order (smtpd): of several things wrong
+//! with a command, the client hears of the same one.
+
+use futures_util::FutureExt;
+use yamabiko_address::path::{self, PathError};
+use yamabiko_envelope::{Kind, Notify, Recipient, VerpDelimiters};
+use yamabiko_smtp::command::{Allowed, Bdat, BdatError, MailParameters, RcptParameters, Tokens};
+use yamabiko_smtp::reply;
+
+use super::{Chunks, MailRequest, RcptRequest, Session, Transaction, Verb, Waiting, push};
+use crate::admission::Etrn;
+use crate::limits::Counted;
+use crate::restrict::Outcome;
+use crate::settings::ErrorClasses;
+
+/// Replaces what could be taken for something else in a header or a log line (Postfix: `NEUTER_CHARACTERS`).
+pub(super) fn neuter(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || " <>()\\\";@".contains(c) { '?' } else { c }).collect()
+}
+
+const BAD_SENDER: &str = "501 5.1.7 Bad sender address syntax";
+const BAD_RECIPIENT: &str = "501 5.1.3 Bad recipient address syntax";
+const MAIL_SYNTAX: &str = "501 5.5.4 Syntax: MAIL FROM:<address>";
+const RCPT_SYNTAX: &str = "501 5.5.4 Syntax: RCPT TO:<address>";
+
+impl Session {
+    /// A command line.
+    pub(super) fn command(&mut self, line: &str, ahead: &[u8]) {
+        let mut words = Tokens::new(line);
+        let Some(first) = words.next() else {
+            return self.protocol_error("500 5.5.2 Error: bad syntax");
+        };
+        let verb = Verb::of(first.text);
+        let listed = |list: &yamabiko_lookup::matchlist::StringList| {
+            // Not critical, so a table that does not answer at once is not waited for.
+            !list.is_empty() && matches!(list.contains(first.text).now_or_never(), Some(Ok(true)))
+        };
+        if listed(&self.settings.noop_commands) {
+            self.reply("250 2.0.0 Ok");
+            self.count_junk();
+            return;
+        }
+        // The array has an entry per verb.
+        self.counts[verb as usize].0 += 1;
+        self.verb = verb;
+        if verb == Verb::Unknown {
+            self.stage = "UNKNOWN";
+            if looks_like_header(first.text) || listed(&self.settings.forbidden_commands) {
+                let mut shown = line.to_owned();
+                reply::truncate(&mut shown, 100);
+                self.warn(format!("non-SMTP command from {}: {shown}", self.peer.name_and_address));
+                self.reply("221 2.7.0 Error: I can break rules, too. Goodbye.");
+                self.hang_up = true;
+                return;
+            }
+        }
+        if self.access_denied && verb != Verb::Quit {
+            let text = format!("503 5.7.0 Error: access denied for {}", self.peer.name_and_address);
+            return self.reply_error(&text);
+        }
+        if verb == Verb::Unknown {
+            return self.protocol_error("500 5.5.2 Error: command not recognized");
+        }
+        self.stage = verb.upper();
+        if self.talks_out_of_turn(verb, ahead) {
+            self.seen.add(ErrorClasses::PROTOCOL);
+            self.reply("554 5.5.0 Error: SMTP protocol synchronization");
+            self.hang_up = true;
+            return;
+        }
+        match verb {
+            Verb::Helo | Verb::Ehlo => self.helo(words, verb == Verb::Ehlo),
+            Verb::Xclient => self.xclient(words),
+            Verb::Xforward => self.xforward(words),
+            Verb::Starttls => self.starttls(words),
+            Verb::Auth => self.auth(),
+            Verb::Mail => self.mail(words),
+            Verb::Rcpt => self.rcpt(words),
+            Verb::Data => self.start_data(words),
+            Verb::Bdat => self.bdat(words, line),
+            Verb::Rset => self.rset(words),
+            // RFC 5321 section 4.1.1.9: a parameter is ignored.
+            Verb::Noop => self.reply_ok("250 2.0.0 Ok"),
+            Verb::Vrfy => self.vrfy(words),
+            Verb::Etrn => self.etrn(words),
+            Verb::Quit => {
+                self.reply_ok("221 2.0.0 Bye");
+                self.hang_up = true;
+            }
+            Verb::Unknown => {}
+        }
+        if verb.is_junk() {
+            self.count_junk();
+        }
+    }
+
+    fn count_junk(&mut self) {
+        if self.junk > self.pressure.junk_command_limit {
+            self.errors += 1;
+        }
+        self.junk = self.junk.saturating_add(1);
+    }
+
+    // --- HELO, EHLO
+
+    fn helo(&mut self, words: Tokens<'_>, extended: bool) {
+        let name = words.collect::<Vec<_>>().iter().map(|word| word.text).collect::<Vec<_>>().join(" ");
+        if name.is_empty() {
+            let text = if extended { "501 Syntax: EHLO hostname" } else { "501 Syntax: HELO hostname" };
+            return self.protocol_error(text);
+        }
+        if self.stand_alone || self.settings.delay_reject {
+            return self.helo_checked(name, extended, Outcome::Pass);
+        }
+        self.wait(Waiting::Helo { name, extended });
+    }
+
+    pub(super) fn helo_checked(&mut self, name: String, extended: bool, outcome: Outcome) {
+        if let Outcome::Refused(reply) = outcome {
+            return self.reply_error(&reply);
+        }
+        self.end_transaction();
+        self.trim_transcript();
+        self.helo = Some(neuter(&name));
+        if extended {
+            self.protocol = "ESMTP";
+            self.ehlo_reply();
+        } else {
+            let text = format!("250 {}", self.settings.myhostname);
+            self.reply(&text);
+        }
+        self.succeed();
+    }
+
+    fn ehlo_reply(&mut self) {
+        let discard = self.standing.discard;
+        if !discard.silent && discard != Default::default() {
+            self.info(format!("discarding EHLO keywords: {}", discard.words()));
+        }
+        let size = match self.settings.message_size_limit {
+            0 => "SIZE".to_owned(),
+            limit => format!("SIZE {limit}"),
+        };
+        let name = self.settings.myhostname.to_string();
+        // XVERP is taken from those who may, but only snapshots of Postfix announce it.
+        let offers: [(bool, &str); 11] = [
+            (true, &name),
+            (!discard.pipelining, "PIPELINING"),
+            (!discard.size, &size),
+            (!discard.vrfy && !self.settings.disable_vrfy, "VRFY"),
+            (!discard.etrn, "ETRN"),
+            (
+                self.standing.xclient && !discard.xclient,
+                "XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT",
+            ),
+            (self.standing.xforward && !discard.xforward, "XFORWARD NAME ADDR PROTO HELO SOURCE PORT IDENT"),
+            (!discard.enhanced_status_codes, "ENHANCEDSTATUSCODES"),
+            (!discard.eight_bit_mime, "8BITMIME"),
+            (!discard.dsn, "DSN"),
+            (!discard.smtputf8 && self.settings.smtputf8, "SMTPUTF8"),
+        ];
+        let last = (!discard.chunking, "CHUNKING");
+        let lines: Vec<&str> = offers
+            .iter()
+            .chain(std::iter::once(&last))
+            .filter(|(offered, _)| *offered)
+            .map(|(_, word)| *word)
+            .collect();
+        for (at, word) in lines.iter().enumerate() {
+            let separator = if at + 1 < lines.len() { '-' } else { ' ' };
+            self.say(&format!("250{separator}{word}"));
+        }
+    }
+
+    // --- what is not there
+
+    fn starttls(&mut self, mut words: Tokens<'_>) {
+        match words.next() {
+            Some(_) => self.protocol_error("501 5.5.4 Syntax: STARTTLS"),
+            None => self.protocol_error("502 5.5.1 Error: command not implemented"),
+        }
+    }
+
+    fn auth(&mut self) {
+        if self.settings.helo_required && self.helo.is_none() {
+            return self.protocol_error("503 5.5.1 Error: send HELO/EHLO first");
+        }
+        self.protocol_error("503 5.5.1 Error: authentication not enabled");
+    }
+
+    // --- MAIL
+
+    fn mail(&mut self, mut words: Tokens<'_>) {
+        if self.settings.helo_required && self.helo.is_none() {
+            return self.policy_error("503 5.5.1 Error: send HELO/EHLO first");
+        }
+        match &self.transaction {
+            Some(transaction) if transaction.chunks != Chunks::None => {
+                return self.protocol_error("503 5.5.1 Error: MAIL after BDAT");
+            }
+            Some(_) => return self.protocol_error("503 5.5.1 Error: nested MAIL command"),
+            None => {}
+        }
+        let keyword = words.next();
+        let (Some(_), Some(address)) = (keyword.filter(|word| word.is("FROM:")), words.next()) else {
+            return self.protocol_error(MAIL_SYNTAX);
+        };
+        if address.unbalanced {
+            return self.protocol_error(BAD_SENDER);
+        }
+        if self.over_rate(Counted::Messages) {
+            return;
+        }
+        let Some(sender) = self.address(address.text, "MAIL") else {
+            return self.protocol_error(BAD_SENDER);
+        };
+        let settings = std::sync::Arc::clone(&self.settings);
+        let allowed = Allowed {
+            dsn: !self.standing.discard.dsn,
+            smtputf8: settings.smtputf8,
+            auth: false,
+            xverp: self.standing.verp.then_some((&settings.verp_delimiters, &settings.verp_filter)),
+        };
+        let (parameters, mut refused) = match MailParameters::parse(words, allowed) {
+            Ok(parameters) => (parameters, None),
+            Err(error) => {
+                self.seen.add(ErrorClasses::PROTOCOL);
+                (MailParameters::default(), Some(error.to_string()))
+            }
+        };
+        if refused.is_none() && settings.strict_smtputf8 && !parameters.smtputf8 && !sender.is_ascii() {
+            refused = Some("553 5.6.7 Must declare SMTPUTF8 to send unicode address".to_owned());
+        }
+        if refused.is_none() && parameters.verp.is_some() && sender.is_empty() {
+            refused = Some("503 5.5.4 Error: XVERP requires non-null sender".to_owned());
+        }
+        // The null reverse-path needs no look at the address.
+        if sender.is_empty() && (self.settings.delay_reject || self.stand_alone || refused.is_some()) {
+            return self.mail_checked(MailRequest { sender, parameters, refused }, Outcome::Pass);
+        }
+        self.wait(Waiting::Mail(Box::new(MailRequest { sender, parameters, refused })));
+    }
+
+    /// An address in a command; the log says what is wrong with it.
+    fn address(&mut self, text: &str, command: &str) -> Option<String> {
+        match path::parse(text, self.settings.strict_rfc821) {
+            Ok(path) if command == "MAIL" || !path.address.is_empty() => Some(path.address),
+            Ok(_) | Err(PathError::Missing | PathError::BadSyntax) => {
+                self.illegal_address(text, command);
+                None
+            }
+        }
+    }
+
+    fn illegal_address(&self, text: &str, command: &str) {
+        self.warn(format!("Illegal address syntax from {} in {command} command: {text}", self.peer.name_and_address));
+    }
+
+    pub(super) fn mail_checked(&mut self, request: MailRequest, outcome: Outcome) {
+        let MailRequest { sender, parameters, refused } = request;
+        if outcome == Outcome::BadAddress {
+            self.illegal_address(&format!("<{}>", yamabiko_address::quote(&sender)), "MAIL");
+            return self.protocol_error(BAD_SENDER);
+        }
+        if let Some(reply) = refused {
+            return self.reply_error(&reply);
+        }
+        let limit = self.settings.message_size_limit;
+        if limit > 0 && parameters.size > limit {
+            self.seen.add(ErrorClasses::POLICY);
+            return self.refuse_mail(sender, "552 5.3.4 Message size exceeds fixed limit");
+        }
+        if let Outcome::Refused(reply) = outcome {
+            self.checks.reset();
+            return self.reply_error(&reply);
+        }
+        if let Some(free) = self.around.admission.free_space()
+            && free / 3 < limit / 2
+        {
+            self.warn(format!("not enough free space in mail queue: {free} bytes < 1.5*message size limit"));
+            self.seen.add(ErrorClasses::RESOURCE);
+            self.checks.reset();
+            return self.refuse_mail(sender, "452 4.3.1 Insufficient system storage");
+        }
+        self.transaction = Some(Transaction {
+            sender,
+            parameters,
+            arrival: self.now,
+            queue_id: None,
+            recipients: Vec::new(),
+            overshoot: 0,
+            chunks: Chunks::None,
+        });
+        self.reply_ok("250 2.1.0 Ok");
+    }
+
+    /// A refusal of MAIL that is logged as a restriction's is.
+    fn refuse_mail(&mut self, sender: String, reply: &str) {
+        let mut reply = reply.to_owned();
+        if self.settings.soft_bounce {
+            crate::restrict::soften(&mut reply);
+        }
+        let parameters = MailParameters::default();
+        self.wait(Waiting::Mail(Box::new(MailRequest { sender, parameters, refused: None })));
+        self.decided("reject", reply.clone());
+        self.phase = super::Phase::Command;
+        self.reply_error(&reply);
+    }
+
+    // --- RCPT
+
+    fn rcpt(&mut self, mut words: Tokens<'_>) {
+        match &self.transaction {
+            None => return self.protocol_error("503 5.5.1 Error: need MAIL command"),
+            Some(transaction) if transaction.chunks != Chunks::None => {
+                return self.protocol_error("503 5.5.1 Error: RCPT after BDAT");
+            }
+            Some(_) => {}
+        }
+        let keyword = words.next();
+        let (Some(_), Some(address)) = (keyword.filter(|word| word.is("TO:")), words.next()) else {
+            return self.protocol_error(RCPT_SYNTAX);
+        };
+        if address.unbalanced {
+            return self.protocol_error(BAD_RECIPIENT);
+        }
+        if self.over_rate(Counted::Recipients) {
+            return;
+        }
+        let Some(recipient) = self.address(address.text, "RCPT") else {
+            return self.protocol_error(BAD_RECIPIENT);
+        };
+        let allowed = Allowed { dsn: !self.standing.discard.dsn, ..Allowed::default() };
+        let (parameters, mut refused) = match RcptParameters::parse(words, allowed) {
+            Ok(parameters) => (parameters, None),
+            Err(error) => {
+                self.seen.add(ErrorClasses::PROTOCOL);
+                (RcptParameters::default(), Some((error.to_string(), true)))
+            }
+        };
+        if refused.is_none() {
+            refused = self.too_many_recipients();
+        }
+        let notify = parameters.notify.unwrap_or_default();
+        let recipient = Recipient {
+            address: recipient,
+            orcpt: parameters.orcpt,
+            notify: Notify {
+                never: notify.never,
+                success: notify.success,
+                failure: notify.failure,
+                delay: notify.delay,
+            },
+            ..Recipient::default()
+        };
+        let request = RcptRequest { recipient, refused };
+        if self.stand_alone && request.refused.is_none() {
+            return self.rcpt_checked(request, Outcome::Pass);
+        }
+        self.wait(Waiting::Rcpt(Box::new(request)));
+    }
+
+    /// Beyond the limit, so many more are refused before that counts as an error.
+    fn too_many_recipients(&mut self) -> Option<(String, bool)> {
+        let limit = self.settings.recipient_limit;
+        let overshoot_limit = self.settings.recipient_overshoot;
+        let transaction = self.transaction.as_mut()?;
+        if limit == 0 || transaction.recipients.len() < limit {
+            return None;
+        }
+        let error = transaction.overshoot >= overshoot_limit;
+        transaction.overshoot = transaction.overshoot.saturating_add(1);
+        if error {
+            self.seen.add(ErrorClasses::POLICY);
+        }
+        Some(("452 4.5.3 Error: too many recipients".to_owned(), error))
+    }
+
+    pub(super) fn rcpt_checked(&mut self, request: RcptRequest, outcome: Outcome) {
+        let RcptRequest { mut recipient, refused } = request;
+        if outcome == Outcome::BadAddress {
+            self.illegal_address(&format!("<{}>", yamabiko_address::quote(&recipient.address)), "RCPT");
+            return self.protocol_error(BAD_RECIPIENT);
+        }
+        match refused {
+            Some((reply, true)) => return self.reply_error(&reply),
+            // Within the overshoot limit Postfix counts it as a success.
+            Some((reply, false)) => return self.reply_ok(&reply),
+            None => {}
+        }
+        if let Outcome::Refused(reply) = outcome {
+            return self.reply_error(&reply);
+        }
+        let Some(transaction) = self.transaction.as_mut() else { return };
+        if transaction.queue_id.is_none() {
+            let queue_id = self.around.admission.next_queue_id();
+            transaction.queue_id = Some(queue_id);
+            let client = self.client.clone();
+            let forwarded = self.forwarded.as_ref().map(|f| f.for_log());
+            self.emit(Kind::Accepted { queue_id, client, sasl: None, forwarded });
+        }
+        recipient.original = recipient.address.clone();
+        if let Some(transaction) = self.transaction.as_mut() {
+            transaction.recipients.push(recipient);
+        }
+        self.reply_ok("250 2.1.5 Ok");
+    }
+
+    // --- DATA, BDAT
+
+    fn start_data(&mut self, mut words: Tokens<'_>) {
+        let text = match &self.transaction {
+            Some(transaction) if transaction.chunks != Chunks::None => "503 5.5.1 Error: DATA after BDAT",
+            None => "503 5.5.1 Error: need RCPT command",
+            Some(transaction) if transaction.recipients.is_empty() => "554 5.5.1 Error: no valid recipients",
+            Some(_) if words.next().is_some() => "501 5.5.4 Syntax: DATA",
+            Some(_) if self.stand_alone => return self.data_checked(Outcome::Pass),
+            Some(_) => return self.wait(Waiting::Data),
+        };
+        self.protocol_error(text);
+    }
+
+    pub(super) fn data_checked(&mut self, outcome: Outcome) {
+        if let Outcome::Refused(reply) = outcome {
+            return self.reply_error(&reply);
+        }
+        self.begin_incoming(yamabiko_smtp::data::DataDecoder::new(super::line_ends(self.bare_newline_policy())));
+        self.reply("354 End data with <CR><LF>.<CR><LF>");
+        self.stage = "DATA content";
+        self.phase = super::Phase::Data;
+    }
+
+    fn bdat(&mut self, words: Tokens<'_>, line: &str) {
+        if self.standing.discard.chunking {
+            return self.protocol_error("521 5.5.1 Error: command not implemented");
+        }
+        let bdat = match Bdat::parse(words) {
+            Ok(bdat) => bdat,
+            // Nobody knows where the next command begins: 521 closes the session.
+            Err(BdatError::Syntax | BdatError::BadCount(_)) => {
+                let queue_id = self.queue_id().map_or_else(|| "NOQUEUE".to_owned(), |id| id.to_string());
+                let mut shown = line.to_owned();
+                reply::truncate(&mut shown, 100);
+                self.warn(format!(
+                    "{queue_id}: malformed BDAT command syntax from {}: {shown}",
+                    self.peer.name_and_address
+                ));
+                return self.protocol_error("521 5.5.4 Syntax: BDAT count [LAST]");
+            }
+        };
+        if bdat.count == 0 && !bdat.last {
+            self.warn(format!("null BDAT request from {}", self.peer.name_and_address));
+            return self.skip_chunk(bdat, "551 5.7.1 Null BDAT request");
+        }
+        let Some(transaction) = &self.transaction else {
+            return self.skip_chunk(bdat, "503 5.5.1 Error: need RCPT command");
+        };
+        match transaction.chunks {
+            Chunks::Failed => {
+                let text = format!("551 5.0.0 Discarded {} bytes after earlier error", bdat.count);
+                self.skip_chunk(bdat, &text)
+            }
+            Chunks::None if transaction.recipients.is_empty() => {
+                self.skip_chunk(bdat, "554 5.5.1 Error: no valid recipients")
+            }
+            Chunks::None if !self.stand_alone => self.wait(Waiting::Bdat(bdat)),
+            Chunks::None | Chunks::Open => self.bdat_checked(bdat, Outcome::Pass),
+        }
+    }
+
+    // --- RSET, VRFY, ETRN
+
+    fn rset(&mut self, mut words: Tokens<'_>) {
+        if words.next().is_some() {
+            return self.protocol_error("501 5.5.4 Syntax: RSET");
+        }
+        self.end_transaction();
+        self.reply_ok("250 2.0.0 Ok");
+    }
+
+    fn vrfy(&mut self, words: Tokens<'_>) {
+        if self.settings.disable_vrfy {
+            return self.policy_error("502 5.5.1 VRFY command is disabled");
+        }
+        let mut words: Vec<&str> = words.map(|word| word.text).collect();
+        if self.settings.smtputf8 && words.len() > 1 && words.last().is_some_and(|w| w.eq_ignore_ascii_case("SMTPUTF8"))
+        {
+            words.pop();
+        }
+        if words.is_empty() {
+            let option = if self.settings.smtputf8 { " [SMTPUTF8]" } else { "" };
+            return self.protocol_error(&format!("501 5.5.4 Syntax: VRFY address{option}"));
+        }
+        if self.over_rate(Counted::Recipients) {
+            return;
+        }
+        let shown = words.join(" ");
+        match path::parse_address(&shown) {
+            Ok(address) if !address.is_empty() && self.stand_alone => {
+                self.vrfy_checked(&address, &shown, Outcome::Pass)
+            }
+            Ok(address) if !address.is_empty() => self.wait(Waiting::Vrfy { address, shown }),
+            _ => {
+                self.illegal_address(&shown, "VRFY");
+                self.protocol_error(BAD_RECIPIENT);
+            }
+        }
+    }
+
+    pub(super) fn vrfy_checked(&mut self, _address: &str, shown: &str, outcome: Outcome) {
+        match outcome {
+            // RFC 5321 section 3.5.3: 252, because nothing was verified beyond the tables.
+            Outcome::Pass => self.reply_ok(&format!("252 2.0.0 {shown}")),
+            Outcome::Refused(reply) => self.reply_error(&reply),
+            Outcome::BadAddress => {
+                self.illegal_address(shown, "VRFY");
+                self.protocol_error(BAD_RECIPIENT);
+            }
+        }
+    }
+
+    fn etrn(&mut self, words: Tokens<'_>) {
+        if self.settings.helo_required && self.helo.is_none() {
+            return self.policy_error("503 Error: send HELO/EHLO first");
+        }
+        if self.transaction.is_some() {
+            return self.protocol_error("503 Error: MAIL transaction in progress");
+        }
+        let words: Vec<&str> = words.map(|word| word.text).collect();
+        let [domain] = &words[..] else {
+            return self.protocol_error("500 Syntax: ETRN domain");
+        };
+        // RFC 1985: `@` and `#` before a name ask for variants that nobody offers.
+        let domain = domain.strip_prefix(['@', '#']).unwrap_or(domain);
+        let valid =
+            yamabiko_address::domain::valid_hostname(domain) || yamabiko_address::domain::valid_address_literal(domain);
+        if !valid {
+            return self.protocol_error("501 Error: invalid parameter syntax");
+        }
+        if self.stand_alone {
+            self.warn("do not use ETRN in \"sendmail -bs\" mode");
+            return self.reply_error("458 Unable to queue messages");
+        }
+        self.wait(Waiting::EtrnCheck(domain.to_owned()));
+    }
+
+    pub(super) fn etrn_checked(&mut self, domain: String, outcome: Outcome) {
+        match outcome {
+            Outcome::Refused(reply) => self.reply_error(&reply),
+            _ => self.wait(Waiting::Etrn(domain)),
+        }
+    }
+
+    pub(super) fn etrn_answered(&mut self, domain: &str, result: Etrn) {
+        let mut shown = domain.to_owned();
+        reply::truncate(&mut shown, 100);
+        match result {
+            Etrn::Started => self.reply_ok("250 Queuing started"),
+            Etrn::Denied => {
+                self.warn(format!("reject: ETRN {shown}... from {}", self.peer.name_and_address));
+                self.reply_error(&format!("459 <{domain}>: service unavailable"));
+            }
+            Etrn::Failed => {
+                self.warn(format!("bad ETRN {shown}... from {}", self.peer.name_and_address));
+                self.reply_error("458 Unable to queue messages");
+            }
+        }
+    }
+}
+
+/// A mail header where a command should be: somebody's web form sends mail to our port.
+fn looks_like_header(word: &str) -> bool {
+    match word.split_once(':') {
+        Some((name, _)) => !name.is_empty() && name.bytes().all(|b| (33..127).contains(&b)),
+        None => false,
+    }
+}
+
+/// The `Received:` field (RFC 5321 section 4.4) as Postfix writes it, lines ending in LF.
+pub(super) fn received(session: &Session, transaction: &Transaction, date: &str) -> String {
+    let settings = &session.settings;
+    let mut text = String::with_capacity(256);
+    if !session.stand_alone {
+        let peer = &session.peer;
+        let helo = session.helo.as_deref().unwrap_or(&peer.name);
+        push(&mut text, format_args!("Received: from {helo} ({} [{}])\n", peer.name, peer.literal_text()));
+    }
+    let protocol = match session.protocol {
+        "ESMTP" if transaction.parameters.smtputf8 => "UTF8SMTP",
+        protocol => protocol,
+    };
+    let id = transaction.queue_id.map(|id| id.to_string()).unwrap_or_default();
+    let lead = if session.stand_alone { "Received: by" } else { "\tby" };
+    push(&mut text, format_args!("{lead} {} ({}) with {protocol} id {id}", settings.myhostname, settings.mail_name));
+    match &transaction.recipients[..] {
+        [only] => push(&mut text, format_args!("\n\tfor <{}>; {date}\n", yamabiko_address::quote(&only.address))),
+        _ => push(&mut text, format_args!(";\n\t{date}\n")),
+    }
+    text
+}
+
+/// `XVERP` as the envelope keeps it.
+pub(super) fn verp(parameters: &MailParameters) -> Option<VerpDelimiters> {
+    parameters.verp.map(|(first, second)| VerpDelimiters { first, second })
+}
