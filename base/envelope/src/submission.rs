@@ -12,11 +12,11 @@ pub enum Source {
         /// The submitter.
         uid: u32,
     },
-    /// A notice of our own: no checks, no rewriting of its headers, no BCC.
+    /// A notice of our own: no checks and no BCC; addresses and headers are rewritten as any other's.
     Notice,
-    /// `local` forwards a message by alias, `.forward` or `:include:`: envelope rewriting only.
+    /// `local` forwards a message by alias, `.forward` or `:include:`: no checks and no BCC.
     Forwarded,
-    /// `postsuper -r`: addresses are rewritten again, checks are not repeated.
+    /// `postsuper -r`: addresses are rewritten again; checks and BCC are not repeated.
     Requeued,
 }
 

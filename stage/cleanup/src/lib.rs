@@ -9,6 +9,10 @@
 //! header field that needs no change keeps its bytes; trouble with a table is a refusal with a 4xx code. There is no
 //! clock and no I/O here: the time is an argument, tables answer.
 //!
+//! Where Postfix differs, on purpose: a NUL does not cut a header field short, mail that is requeued gets no second
+//! automatic copy, a header section beyond eight megabytes is passed on unread, `header_address_token_limit` gives way to
+//! `header_size_limit`, and the transfer encoding of inner MIME parts is not looked for.
+//!
 //! A message whose headers need no change costs one pass over them: the head is then the trace fields alone, and the
 //! body the whole content.
 
@@ -70,10 +74,13 @@ impl Refusal {
     fn trouble() -> Self {
         Self::ours(451, EnhancedStatus::transient(3, 0), "queue file write error")
     }
+    /// The text of the SMTP reply after both codes: `Error: too many hops`.
+    pub fn text(&self) -> String {
+        format!("{}{}", if self.specific { "" } else { "Error: " }, self.reason)
+    }
     /// The SMTP reply without its code: `5.4.0 Error: too many hops`.
     pub fn reply_text(&self) -> String {
-        let prefix = if self.specific { "" } else { "Error: " };
-        format!("{} {prefix}{}", self.status, self.reason)
+        format!("{} {}", self.status, self.text())
     }
     /// Trying again later may help.
     pub fn is_transient(&self) -> bool {

@@ -174,6 +174,15 @@ fn dsn_wishes() {
 }
 
 #[test]
+fn canonical_chains_end() {
+    let chain: Vec<String> = (1..14).map(|n| format!("c{n}@x.test=c{}@x.test", n + 1)).collect();
+    let bench = Bench::new(&format!("canonical_maps = inline:{{ {}, self@x.test=SELF@x.test }}", chain.join(", ")));
+    assert_eq!(recipients(&bench.accept(submit(&["c1@x.test"]))), ["c11@x.test (c1@x.test)"]);
+    assert!(bench.events()[0].starts_with("warning: unreasonable canonical_maps map nesting for c11@x.test"));
+    assert_eq!(recipients(&bench.accept(submit(&["self@x.test"]))), ["SELF@x.test (self@x.test)"]);
+}
+
+#[test]
 fn redirect_replaces_all() {
     let bench = Bench::new(MAPS);
     let mut submission = submit(&["one@v.test", "x@y.test"]);
