@@ -17,6 +17,8 @@ pub mod path;
 mod quoting;
 mod split;
 mod token;
+mod verp;
 
 pub use quoting::{quote, quote_strictly, unquote};
 pub use split::{ExtensionRules, join_extension, split_domain, split_extension, split_extension_with, strip_extension};
+pub use verp::verp_sender;

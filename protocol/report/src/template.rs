@@ -246,26 +246,6 @@ impl Templates {
         }
         out
     }
-
-    /// The texts of all templates, expanded by `expand`: `postconf -b`.
-    ///
-    /// # Errors
-    /// Those of `expand`.
-    pub fn dump_expanded<E>(
-        &self,
-        mut expand: impl FnMut(TemplateKind, &Template) -> Result<Vec<u8>, E>,
-    ) -> Result<Vec<u8>, E> {
-        let mut out = Vec::new();
-        for kind in TemplateKind::ALL {
-            if !out.is_empty() {
-                out.push(b'\n');
-            }
-            out.extend_from_slice(format!("expanded_{}_text = <<EOF\n", kind.name()).as_bytes());
-            out.extend_from_slice(&expand(kind, self.get(kind))?);
-            out.extend_from_slice(b"EOF\n");
-        }
-        Ok(out)
-    }
 }
 
 /// One template from its lines; on a fault, lines for the log.
@@ -410,8 +390,6 @@ mod tests {
         assert_eq!(warnings, [""; 0]);
         again.failure.source = "[built-in]".into();
         assert_eq!(again, templates);
-        let text = templates.dump_expanded(|_, t| Ok::<_, ()>(t.text.clone())).unwrap();
-        assert!(text.starts_with(b"expanded_failure_text = <<EOF\nThis is the mail system at host $myhostname.\n"));
         for kind in TemplateKind::ALL {
             assert!(templates.get(kind).text.starts_with(b"This is the mail system at host $myhostname.\n"));
         }

@@ -1,0 +1,103 @@
+//! The settings of notices.
+
+use std::time::Duration;
+
+use yamabiko_config::View;
+use yamabiko_envelope::{BodyType, Envelope, Ret};
+use yamabiko_report::{BodyEncoding, Templates};
+
+use crate::Wanted;
+
+/// Which copies the postmaster gets (`notify_classes`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Classes {
+    pub(crate) bounce: bool,
+    pub(crate) double_bounce: bool,
+    pub(crate) delay: bool,
+}
+
+/// Decides on notices and composes them. Made once per configuration.
+#[derive(Clone, Debug)]
+pub struct Bouncer {
+    pub(crate) view: View,
+    pub(crate) templates: Templates,
+    pub(crate) built_in: Templates,
+    pub(crate) myhostname: String,
+    pub(crate) mail_name: String,
+    /// For addresses without a domain; `None` when they stay as they are.
+    pub(crate) append_domain: Option<String>,
+    /// `double_bounce_sender` with our host name.
+    pub(crate) double_bounce: String,
+    pub(crate) classes: Classes,
+    pub(crate) bounce_recipient: String,
+    pub(crate) double_bounce_recipient: String,
+    pub(crate) delay_recipient: String,
+    pub(crate) size_limit: u64,
+    pub(crate) queue_lifetime: Duration,
+    pub(crate) threaded: bool,
+    pub(crate) verp_bounces: bool,
+    pub(crate) smtputf8: bool,
+}
+
+impl Bouncer {
+    /// From a view, and the text of `bounce_template_file` with its name where that is set. What comes with it are
+    /// warnings for the log. A template that cannot be used, or a file, is replaced by the built-in one.
+    pub fn new(view: &View, template_file: Option<(&str, &[u8])>) -> (Self, Vec<String>) {
+        let obsolete_from = view.text("header_from_format").eq_ignore_ascii_case("obsolete");
+        let built_in = Templates::built_in(obsolete_from);
+        let (templates, warnings) = match template_file {
+            None => (built_in.clone(), Vec::new()),
+            Some((name, file)) => match Templates::read(file, name, obsolete_from) {
+                Ok(read) => read,
+                Err(error) => (built_in.clone(), vec![format!("{error} -- using the built-in templates")]),
+            },
+        };
+        let listed = view.list("notify_classes");
+        let has = |class: &str| listed.iter().any(|word| word.eq_ignore_ascii_case(class));
+        let myhostname = view.text("myhostname");
+        let bouncer = Self {
+            templates,
+            built_in,
+            mail_name: view.text("mail_name"),
+            append_domain: view.bool("append_at_myorigin").then(|| view.text("myorigin")),
+            double_bounce: format!("{}@{myhostname}", view.text("double_bounce_sender")),
+            classes: Classes { bounce: has("bounce"), double_bounce: has("2bounce"), delay: has("delay") },
+            bounce_recipient: view.text("bounce_notice_recipient"),
+            double_bounce_recipient: view.text("2bounce_notice_recipient"),
+            delay_recipient: view.text("delay_notice_recipient"),
+            size_limit: u64::try_from(view.int("bounce_size_limit")).unwrap_or(0),
+            queue_lifetime: view.duration("maximal_queue_lifetime"),
+            threaded: view.bool("enable_threaded_bounces"),
+            verp_bounces: !view.bool("disable_verp_bounces"),
+            smtputf8: view.bool("smtputf8_enable"),
+            view: view.clone(),
+            myhostname,
+        };
+        (bouncer, warnings)
+    }
+
+    /// The address that notices to the postmaster come from: `double-bounce@$myhostname`. Mail to it is dropped.
+    pub fn double_bounce_address(&self) -> &str {
+        &self.double_bounce
+    }
+
+    /// How much of the message [`failed`](Self::failed) needs. Delay and success notices only need the headers.
+    pub fn wanted(&self, envelope: &Envelope) -> Wanted {
+        let too_large = self.size_limit > 0 && envelope.size > self.size_limit;
+        if too_large || (envelope.ret == Some(Ret::Headers) && !envelope.sender.is_empty()) {
+            Wanted::Headers
+        } else {
+            Wanted::Full
+        }
+    }
+
+    /// What a notice about this message has to say of its own bytes.
+    pub(crate) fn encoding(&self, envelope: &Envelope) -> BodyEncoding {
+        match envelope.body {
+            _ if self.smtputf8 => BodyEncoding::EightBit,
+            BodyType::EightBitMime => BodyEncoding::EightBit,
+            BodyType::SevenBit => BodyEncoding::SevenBit,
+            BodyType::Unspecified => BodyEncoding::Unknown,
+        }
+    }
+}
