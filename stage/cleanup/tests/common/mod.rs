@@ -58,7 +58,8 @@ impl Bench {
     }
 
     pub fn process(&self, submission: Submission) -> Verdict {
-        let verdict = self.cleanup.process(submission, ARRIVAL, &Zone::UTC);
+        let zone = Zone::UTC;
+        let verdict = self.cleanup.process(submission, ARRIVAL, &zone);
         // The engine runs it on any thread.
         fn sendable<T: Send>(it: T) -> T {
             it
