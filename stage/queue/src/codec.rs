@@ -122,7 +122,7 @@ fn put_group(out: &mut Vec<u8>, tag: u64, inner: impl FnOnce(&mut Vec<u8>)) {
 /// Reads fields one after the other.
 struct Fields<'a>(&'a [u8]);
 
-fn number<'a>(bytes: &mut &'a [u8]) -> Result<u64, Malformed> {
+fn number(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first().ok_or(Malformed::Truncated)?;

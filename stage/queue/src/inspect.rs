@@ -6,7 +6,7 @@ use std::sync::Arc;
 use yamabiko_envelope::{Content, Envelope, QueueId};
 
 use crate::fs::FileSystem;
-use crate::index::{Index, Key};
+use crate::index::Index;
 use crate::read::{ReadError, read_message};
 use crate::recover::recover;
 use crate::shared::Paths;
@@ -36,13 +36,12 @@ impl Inspection {
 
     /// Every message, oldest first.
     pub fn list(&self) -> impl Iterator<Item = Meta> + '_ {
-        self.index.messages.iter().map(|(key, entry)| entry.meta(*key))
+        self.index.messages.iter().map(|(id, entry)| entry.meta(id))
     }
 
     /// What is known of a message.
     pub fn meta(&self, id: QueueId) -> Option<Meta> {
-        let key = Key::from(id);
-        self.index.messages.get(&key).map(|entry| entry.meta(key))
+        self.index.messages.get(id).map(|entry| entry.meta(id))
     }
 
     /// Reads a message's envelope, with the states of now.

@@ -29,6 +29,7 @@ pub mod fs;
 mod index;
 mod inspect;
 mod log;
+mod messages;
 mod pool;
 mod queue;
 mod read;

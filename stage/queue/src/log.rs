@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use yamabiko_envelope::QueueId;
 
 use crate::fs::{StoredFile, write_all_at};
-use crate::index::{Entry, Location, Segment};
+use crate::index::Segment;
+use crate::messages::{Entry, Location};
 use crate::record::{ALIGN, HEAD, Head, RECORDS, Seal, SegmentHeader};
 use crate::shared::{Free, Op, OpKind, Shared, is_full};
 use crate::{Done, QueueError};
@@ -235,10 +236,8 @@ impl Log {
         if written > 0 {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
-        if sync {
-            if let Err(failure) = self.sync() {
-                return Err((failure, give_back(part)));
-            }
+        if sync && let Err(failure) = self.sync() {
+            return Err((failure, give_back(part)));
         }
         self.count(part, written, sync);
         Ok(())
@@ -298,10 +297,10 @@ impl Log {
         let mut guard = shared.lock();
         let state = &mut *guard;
         state.stats.bytes_written += written;
-        if let (Some(current), true) = (&self.current, written > 0) {
-            if let Some(segment) = state.index.segments.get_mut(&current.seal.epoch) {
-                segment.end = current.at;
-            }
+        if let Some(current) = &self.current
+            && let Some(segment) = state.index.segments.get_mut(&current.seal.epoch)
+        {
+            segment.end = current.at;
         }
         for Placed { mut op, at, len } in part {
             state.stats.records += u64::from(len > 0);
@@ -313,12 +312,10 @@ impl Log {
                     let mut entry = Entry::new(at, len, recipients, standing);
                     entry.set_large(large);
                     state.index.insert(op.id, entry);
-                    if let Some(old) = replaces.and_then(|old| {
+                    if let Some(old) = replaces {
                         state.leaving.remove(&old);
-                        state.index.remove(old)
-                    }) {
-                        if old.large() {
-                            state.unlink.extend(replaces.map(|old| shared.paths.content(old)));
+                        if state.index.remove(old).is_some_and(|entry| entry.large()) {
+                            state.unlink.push(shared.paths.content(old));
                             shared.wake_helper.notify_one();
                         }
                     }
@@ -344,8 +341,10 @@ impl Log {
                             state.waiting.remove(&op.id);
                         }
                     }
-                    if let Some(entry) = state.index.messages.get_mut(&op.id.into()) {
-                        if full { entry.set_state(at) } else { entry.add_settle(at) }
+                    if full {
+                        state.index.messages.set_state(op.id, at);
+                    } else {
+                        state.index.messages.add_settle(op.id, at);
                     }
                 }
                 OpKind::Remove | OpKind::Reclaim | OpKind::Mark | OpKind::Flush => {}

@@ -15,7 +15,7 @@ use yamabiko_envelope::QueueId;
 
 use crate::codec;
 use crate::fs::{FileSystem, StoredFile, read_exact_at, write_all_at};
-use crate::index::Location;
+use crate::messages::Location;
 use crate::read::{ReadError, read_message};
 use crate::record::{self, HEAD, RecordKind};
 use crate::shared::{Free, Op, OpKind, Shared, State};
@@ -303,9 +303,9 @@ impl Helper {
         let shared = &self.shared;
         let id = head.id;
         let unchanged = |state: &State| {
-            let entry = state.index.messages.get(&id.into())?;
+            let entry = state.index.messages.get(id)?;
             let same = entry.message == at && !state.waiting.contains_key(&id) && !state.leaving.contains(&id);
-            same.then(|| (entry.standing(), entry.changes().collect::<Vec<_>>()))
+            same.then(|| (entry.standing(), state.index.messages.changes(id).to_vec()))
         };
         let (before, places) = {
             let state = shared.lock();
@@ -341,7 +341,7 @@ impl Helper {
         let listed: Vec<(QueueId, Location, u32)> = {
             let state = shared.lock();
             let here = state.index.messages.iter().filter(|(_, entry)| entry.message.epoch == epoch);
-            here.map(|(key, entry)| ((*key).into(), entry.message, entry.len)).collect()
+            here.map(|(id, entry)| (id, entry.message, entry.record_len())).collect()
         };
         let mut lost = 0;
         for (id, at, len) in listed {
@@ -359,7 +359,7 @@ impl Helper {
                 continue;
             }
             let mut state = shared.lock();
-            if state.index.messages.get(&id.into()).is_none_or(|entry| entry.message != at) {
+            if state.index.messages.get(id).is_none_or(|entry| entry.message != at) {
                 continue;
             }
             state.index.remove(id);

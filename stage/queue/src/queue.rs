@@ -12,8 +12,8 @@ use yamabiko_envelope::{Content, Envelope, QueueId, RecipientState, Timestamp};
 
 use crate::codec::{self, Standing};
 use crate::fs::{FileSystem, write_all_at};
-use crate::index::{Entry, Key};
 use crate::log::Log;
+use crate::messages::Entry;
 use crate::pool::{Helper, save};
 use crate::read::{self, ReadError, read_message};
 use crate::record::{RECORDS, record_len};
@@ -157,7 +157,7 @@ impl Queue {
         {
             let mut state = self.shared.lock();
             state.writable()?;
-            if state.index.messages.contains_key(&id.into()) {
+            if state.index.messages.contains(id) {
                 return Err(QueueError::Duplicate(id));
             }
             self.enough_space(&mut state)?;
@@ -244,8 +244,8 @@ impl Queue {
         loop {
             let (places, meta, now) = {
                 let state = shared.lock();
-                let entry = state.index.messages.get(&id.into()).ok_or(QueueError::NotFound(id))?;
-                let meta = entry.meta(id.into());
+                let entry = state.index.messages.get(id).ok_or(QueueError::NotFound(id))?;
+                let meta = entry.meta(id);
                 if let Some(cached) = state.index.cached(id) {
                     return Ok((Arc::clone(&cached.envelope), Some(cached.content.clone().into()), meta));
                 }
@@ -254,7 +254,7 @@ impl Queue {
                 if let Some(waiting) = state.waiting.get(&id) {
                     places.waiting = waiting.iter().map(|w| w.payload.clone()).collect();
                 }
-                (places, meta, (entry.message, entry.changes().collect::<Vec<_>>()))
+                (places, meta, (entry.message, state.index.messages.changes(id).to_vec()))
             };
             let path = shared.paths.content(id);
             match read_message(&*shared.fs, id, &places, content.then_some(&*path)) {
@@ -339,7 +339,7 @@ impl Queue {
     /// The engine takes a message into work, or is done with it. Not written anywhere.
     pub fn set_active(&self, id: QueueId, active: bool) -> Result<(), QueueError> {
         let mut state = self.shared.lock();
-        let entry = state.index.messages.get_mut(&id.into()).ok_or(QueueError::NotFound(id))?;
+        let entry = state.index.messages.get_mut(id).ok_or(QueueError::NotFound(id))?;
         entry.set_active(active);
         Ok(())
     }
@@ -350,9 +350,9 @@ impl Queue {
         let shared = &self.shared;
         let (file, number, at, len) = {
             let state = shared.lock();
-            let entry = state.index.messages.get(&id.into()).ok_or(QueueError::NotFound(id))?;
+            let entry = state.index.messages.get(id).ok_or(QueueError::NotFound(id))?;
             let segment = state.index.segments.get(&entry.message.epoch).ok_or(QueueError::NotFound(id))?;
-            (Arc::clone(&segment.file), segment.number, entry.message, entry.len)
+            (Arc::clone(&segment.file), segment.number, entry.message, entry.record_len())
         };
         let path = shared.paths.segment(number);
         let mut bytes = vec![0; len as usize];
@@ -374,20 +374,21 @@ impl Queue {
         let shared = &self.shared;
         let mut state = shared.lock();
         state.writable()?;
-        let entry = state.index.messages.get(&id.into()).ok_or(QueueError::NotFound(id))?;
+        let entry = state.index.messages.get(id).ok_or(QueueError::NotFound(id))?;
         let mut kind = OpKind::Settle;
         let mut merged = None;
         if covers_all(entry, changes)? {
             kind = OpKind::State;
         } else if self.too_many_settles(&state, id, entry) {
-            let seen = (entry.message, entry.changes().collect::<Vec<_>>());
+            let seen = (entry.message, state.index.messages.changes(id).to_vec());
             let waiting = state.waiting.get(&id).map_or(0, Vec::len);
             drop(state);
             let whole = self.read(id, false);
             state = shared.lock();
             state.writable()?;
-            let entry = state.index.messages.get(&id.into()).ok_or(QueueError::NotFound(id))?;
-            let same = seen == (entry.message, entry.changes().collect())
+            let entry = state.index.messages.get(id).ok_or(QueueError::NotFound(id))?;
+            let same = seen.0 == entry.message
+                && seen.1 == state.index.messages.changes(id)
                 && waiting == state.waiting.get(&id).map_or(0, Vec::len);
             // If somebody else changed the message meanwhile, or it cannot be read, this change goes on its own.
             if let (Ok((envelope, _, _)), true) = (whole, same) {
@@ -397,7 +398,7 @@ impl Queue {
                 kind = OpKind::State;
             }
         }
-        let entry = state.index.messages.get_mut(&id.into()).ok_or(QueueError::NotFound(id))?;
+        let entry = state.index.messages.get_mut(id).ok_or(QueueError::NotFound(id))?;
         let standing = change.to(entry.standing());
         entry.set_standing(standing);
         let mut payload = Vec::new();
@@ -423,7 +424,7 @@ impl Queue {
     fn too_many_settles(&self, state: &State, id: QueueId, entry: &Entry) -> bool {
         let few = entry.recipients().is_some_and(|n| n <= FEW_RECIPIENTS);
         let most = if few { SETTLES.0 } else { SETTLES.1 };
-        entry.settles() + state.waiting.get(&id).map_or(0, Vec::len) >= most
+        state.index.messages.changes(id).len() + state.waiting.get(&id).map_or(0, Vec::len) >= most
     }
 
     /// Calls back when everything that was told before is durable.
@@ -451,8 +452,7 @@ impl Queue {
 
     /// What is known of a message.
     pub fn meta(&self, id: QueueId) -> Option<Meta> {
-        let key = Key::from(id);
-        self.shared.lock().index.messages.get(&key).map(|entry| entry.meta(key))
+        self.shared.lock().index.messages.get(id).map(|entry| entry.meta(id))
     }
 
     /// Every message that `wanted` says yes to, oldest first. The lock is taken for a thousand messages at a time, so
@@ -470,11 +470,12 @@ impl Queue {
 
     /// The next messages after an ID, oldest first, at most `count`.
     pub fn page(&self, after: Option<QueueId>, count: usize) -> Vec<Meta> {
-        use std::ops::Bound;
-        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(Key::from(id)));
         let state = self.shared.lock();
-        let range = state.index.messages.range((from, Bound::Unbounded));
-        range.take(count).map(|(key, entry)| entry.meta(*key)).collect()
+        let messages = &state.index.messages;
+        match after {
+            None => messages.iter().take(count).map(|(id, entry)| entry.meta(id)).collect(),
+            Some(after) => messages.after(after).take(count).map(|(id, entry)| entry.meta(id)).collect(),
+        }
     }
 
     /// How many messages are in each state.
@@ -650,7 +651,7 @@ fn write_large(shared: &Shared, job: LargeJob) {
     }));
     let mut state = shared.lock();
     let refused = match state.writable() {
-        Ok(()) if state.index.messages.contains_key(&id.into()) => Some((op, QueueError::Duplicate(id))),
+        Ok(()) if state.index.messages.contains(id) => Some((op, QueueError::Duplicate(id))),
         Ok(()) => {
             shared.push(&mut state, op);
             None

@@ -8,7 +8,8 @@ use yamabiko_envelope::{Content, Envelope, QueueId, RecipientState};
 
 use crate::codec;
 use crate::fs::{FileSystem, StoredFile, read_at_most, read_exact_at};
-use crate::index::{Index, Location};
+use crate::index::Index;
+use crate::messages::Location;
 use crate::record::{HEAD, Head, RecordKind, Seal};
 
 /// Content up to this many bytes is read into memory; more is left in its file.
@@ -66,9 +67,9 @@ impl Index {
     }
     /// Where a message's records are.
     pub fn places(&self, id: QueueId) -> Option<Places> {
-        let entry = self.messages.get(&id.into())?;
+        let entry = self.messages.get(id)?;
         let message = self.place(entry.message)?;
-        let changes = entry.changes().map(|at| self.place(at)).collect::<Option<_>>()?;
+        let changes = self.messages.changes(id).iter().map(|at| self.place(*at)).collect::<Option<_>>()?;
         Some(Places { message, changes, waiting: Vec::new() })
     }
 }
@@ -117,11 +118,11 @@ impl Place {
         let begin = HEAD + head.payload_len as usize;
         let offset = u64::from(self.offset) + begin as u64;
         let wrong = ReadError::Damaged("wrong checksum of the content");
-        if let Some(end) = usize::try_from(head.content_len).ok().and_then(|len| begin.checked_add(len)) {
-            if end <= record.bytes.len() {
-                let content = record.bytes.slice(begin..end);
-                return if crc32c::crc32c(&content) == head.content_crc { Ok(content.into()) } else { Err(wrong) };
-            }
+        if let Some(end) = usize::try_from(head.content_len).ok().and_then(|len| begin.checked_add(len))
+            && end <= record.bytes.len()
+        {
+            let content = record.bytes.slice(begin..end);
+            return if crc32c::crc32c(&content) == head.content_crc { Ok(content.into()) } else { Err(wrong) };
         }
         if offset.saturating_add(head.content_len) > self.file.len()? {
             return Err(ReadError::Damaged("the record goes beyond its segment"));

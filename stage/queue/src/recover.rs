@@ -10,7 +10,8 @@ use yamabiko_envelope::QueueId;
 
 use crate::codec;
 use crate::fs::{FileSystem, read_at_most, read_exact_at};
-use crate::index::{Entry, Index, Location, Segment};
+use crate::index::{Index, Segment};
+use crate::messages::{Entry, Location};
 use crate::pool::{damage_name, save_bytes};
 use crate::record::{Found, Hole, RECORDS, RecordKind, SegmentHeader, scan};
 use crate::shared::{Free, Paths, io_error};
@@ -280,9 +281,12 @@ impl Recovery {
             }
             RecordKind::State | RecordKind::Settle => {
                 let standing = codec::change_standing(record.payload)?;
-                if let Some(entry) = self.index.messages.get_mut(&head.id.into()) {
+                if let Some(entry) = self.index.messages.get_mut(head.id) {
                     entry.set_standing(standing);
-                    if head.kind == RecordKind::State { entry.set_state(at) } else { entry.add_settle(at) }
+                    match head.kind {
+                        RecordKind::State => self.index.messages.set_state(head.id, at),
+                        _ => self.index.messages.add_settle(head.id, at),
+                    }
                 }
             }
             RecordKind::Remove => {
@@ -314,7 +318,7 @@ impl Recovery {
         }
         let floor = self.first_live;
         let gone = self.index.messages.iter().filter(|(_, entry)| entry.message.epoch < floor);
-        let gone: Vec<QueueId> = gone.map(|(key, _)| (*key).into()).collect();
+        let gone: Vec<QueueId> = gone.map(|(id, _)| id).collect();
         gone.into_iter().for_each(|id| self.forget(id));
     }
 
