@@ -131,7 +131,8 @@ fn check(members: &BTreeMap<String, Member>) -> Vec<String> {
             let Some(other) = members.get(used) else { continue };
             let (Some(mine), Some(theirs)) = (height(&member.ring), height(&other.ring)) else { continue };
             if theirs > mine {
-                complaints.push(format!("`{name}` ({}) uses `{used}` ({}): arrows point down only", member.ring, other.ring));
+                complaints
+                    .push(format!("`{name}` ({}) uses `{used}` ({}): arrows point down only", member.ring, other.ring));
             }
             if theirs == mine && member.ring == "stage" {
                 complaints.push(format!("stage `{name}` uses stage `{used}`: stages meet in envelope types only"));

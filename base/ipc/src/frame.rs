@@ -81,7 +81,10 @@ pub fn read(input: &mut impl Read) -> io::Result<Option<(u8, Vec<u8>)>> {
 /// A typed message out of a frame that must be one.
 pub fn decode<M: DeserializeOwned>(kind: u8, payload: &[u8]) -> io::Result<M> {
     if kind != MESSAGE {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of kind {kind} where a message was due")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of kind {kind} where a message was due"),
+        ));
     }
     serde_json::from_slice(payload).map_err(io::Error::from)
 }

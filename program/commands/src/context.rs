@@ -47,9 +47,9 @@ pub struct Context {
 /// The mail system that is meant: `-c`, then `MAIL_CONFIG`, then the data folder of the working directory if the
 /// command was called as `yamabiko NAME`, then the default directory.
 pub fn instance(option: Option<&str>, called_as_yamabiko: bool) -> Instance {
-    let named = option.map(PathBuf::from).or_else(|| {
-        std::env::var_os("MAIL_CONFIG").filter(|value: &OsString| !value.is_empty()).map(PathBuf::from)
-    });
+    let named = option
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("MAIL_CONFIG").filter(|value: &OsString| !value.is_empty()).map(PathBuf::from));
     match named {
         Some(dir) => Instance::Directory(dir),
         None if called_as_yamabiko && Path::new(DATA_FOLDER).is_dir() => embedded_here(),

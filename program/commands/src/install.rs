@@ -8,8 +8,20 @@ use std::process::ExitCode;
 
 /// Every command that this program is, by the name it is called by.
 pub const NAMES: [&str; 14] = [
-    "postfix", "sendmail", "mailq", "newaliases", "postqueue", "postsuper", "postcat", "postconf", "postmap",
-    "postalias", "postlog", "postdrop", "qshape", "yamabiko",
+    "postfix",
+    "sendmail",
+    "mailq",
+    "newaliases",
+    "postqueue",
+    "postsuper",
+    "postcat",
+    "postconf",
+    "postmap",
+    "postalias",
+    "postlog",
+    "postdrop",
+    "qshape",
+    "yamabiko",
 ];
 
 /// Commands that are called by everybody, in `bin`; the others are in `sbin`.
@@ -84,7 +96,10 @@ fn lay(program: &Path, link: &Path) -> io::Result<bool> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(_) => {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is there and is not a link of ours; remove it first"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "is there and is not a link of ours; remove it first",
+            ));
         }
     }
     symlink(program, link)?;

@@ -32,7 +32,11 @@ pub fn read(context: &Context) -> Result<(Vec<Listed>, bool), NoListing> {
         match caller.reply().map_err(|error| NoListing::Broken(error.to_string()))? {
             Reply::Entry(entry) => found.push(listed(&entry)),
             Reply::Dropped { name, time, size, sender, recipients } => {
-                let recipients = recipients.into_iter().map(|address| ListedRecipient { address, original: String::new(), reason: None });
+                let recipients = recipients.into_iter().map(|address| ListedRecipient {
+                    address,
+                    original: String::new(),
+                    reason: None,
+                });
                 found.push(Listed {
                     queue: QueueName::Maildrop,
                     id: name,
@@ -66,7 +70,9 @@ fn read_offline(context: &Context, down: io::Error) -> Result<(Vec<Listed>, bool
             }
         }
     }
-    for path in std::fs::read_dir(context.queue_directory().join("maildrop")).into_iter().flatten().filter_map(Result::ok) {
+    for path in
+        std::fs::read_dir(context.queue_directory().join("maildrop")).into_iter().flatten().filter_map(Result::ok)
+    {
         if let Ok(yamabiko_pickup::maildrop::Found::Whole(dropped)) = yamabiko_pickup::maildrop::read(&path.path()) {
             let to = dropped.envelope.recipients.into_iter();
             found.push(Listed {
@@ -76,7 +82,9 @@ fn read_offline(context: &Context, down: io::Error) -> Result<(Vec<Listed>, bool
                 size: dropped.size,
                 forced_expire: false,
                 sender: dropped.envelope.sender,
-                recipients: to.map(|address| ListedRecipient { address, original: String::new(), reason: None }).collect(),
+                recipients: to
+                    .map(|address| ListedRecipient { address, original: String::new(), reason: None })
+                    .collect(),
             });
         }
     }

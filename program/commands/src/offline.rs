@@ -62,9 +62,8 @@ pub fn operate(context: &mut Context, operation: Operation, selection: &Selectio
         Selection::All(queues) => (None, queues),
     };
     let wanted = if queues.is_empty() { usual } else { queues };
-    let metas = queue.list(|meta| {
-        wanted.contains(&name_of(meta.state())) && ids.is_none_or(|ids| ids.contains(&meta.queue_id))
-    });
+    let metas = queue
+        .list(|meta| wanted.contains(&name_of(meta.state())) && ids.is_none_or(|ids| ids.contains(&meta.queue_id)));
     let mut changed = Vec::new();
     for meta in metas {
         let (id, now) = (meta.queue_id, Timestamp::now());

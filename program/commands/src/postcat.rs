@@ -52,7 +52,8 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
         Err(code) => return code,
     };
     if !by_id {
-        return context.fatal(1, "queue files of one message each do not exist here: name the message with -q queue_id");
+        return context
+            .fatal(1, "queue files of one message each do not exist here: name the message with -q queue_id");
     }
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for word in &words {

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -81,6 +82,11 @@ fn prepare(which: &Instance, starts: bool) -> Result<(), ExitCode> {
             eprintln!("yamabiko: fatal: cannot make {}: {error}", path.display());
             return Err(ExitCode::from(1));
         }
+    }
+    if nix::unistd::geteuid().is_root() {
+        // Everybody's mailbox is made below it, each under its user's own ID.
+        let mode = std::fs::Permissions::from_mode(0o1777);
+        let _ = std::fs::set_permissions(data.join("mail"), mode);
     }
     Ok(())
 }

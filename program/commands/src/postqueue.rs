@@ -67,7 +67,9 @@ pub fn list(context: &mut Context, form: Form) -> ExitCode {
     let (messages, down) = match listing::read(context) {
         Ok(found) => found,
         Err(NoListing::Refused(why)) => return context.fatal(exit::UNAVAILABLE, &why),
-        Err(NoListing::Broken(why)) => return context.fatal(exit::UNAVAILABLE, &format!("Queue report unavailable: {why}")),
+        Err(NoListing::Broken(why)) => {
+            return context.fatal(exit::UNAVAILABLE, &format!("Queue report unavailable: {why}"));
+        }
         Err(NoListing::Down(_)) => {
             return context.fatal(exit::UNAVAILABLE, "Queue report unavailable - mail system is down");
         }

@@ -104,7 +104,12 @@ fn total(context: &mut Context, operation: Operation, count: usize) {
     context.log(Severity::Info, None, &text);
 }
 
-fn operate(context: &mut Context, operation: Operation, argument: &str, queues: &[QueueName]) -> Result<usize, ExitCode> {
+fn operate(
+    context: &mut Context,
+    operation: Operation,
+    argument: &str,
+    queues: &[QueueName],
+) -> Result<usize, ExitCode> {
     if argument == "ALL" {
         return Ok(ask(context, operation, Selection::All(queues.to_vec()))?.len());
     }
@@ -145,7 +150,8 @@ fn queue_id(context: &mut Context, word: &str) -> Option<QueueId> {
 
 fn ask(context: &mut Context, operation: Operation, selection: Selection) -> Result<Vec<QueueId>, ExitCode> {
     let queue = context.queue_directory();
-    let answer = Caller::ask(&queue, Request::Operate(operation, selection.clone())).and_then(|mut caller| caller.reply());
+    let answer =
+        Caller::ask(&queue, Request::Operate(operation, selection.clone())).and_then(|mut caller| caller.reply());
     match answer {
         Ok(Reply::Changed(ids)) => Ok(ids),
         Ok(Reply::Refused(why) | Reply::TryLater(why)) => Err(context.fatal(1, &why)),

@@ -61,11 +61,17 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
     let messages = match listing::read(&context) {
         Ok((messages, _)) => messages,
         Err(NoListing::Refused(why) | NoListing::Broken(why)) => return context.fatal(exit::UNAVAILABLE, &why),
-        Err(NoListing::Down(error)) => return context.fatal(exit::UNAVAILABLE, &format!("mail system is down: {error}")),
+        Err(NoListing::Down(error)) => {
+            return context.fatal(exit::UNAVAILABLE, &format!("mail system is down: {error}"));
+        }
     };
     let mut shape = Shape::new(options, Timestamp::now());
     for message in messages.iter().filter(|message| queues.contains(&message.queue)) {
-        shape.add(message.arrival, &message.sender, message.recipients.iter().map(|recipient| recipient.address.as_str()));
+        shape.add(
+            message.arrival,
+            &message.sender,
+            message.recipients.iter().map(|recipient| recipient.address.as_str()),
+        );
     }
     match shape.write(&mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -44,7 +44,13 @@ pub enum Taken {
 
 impl Acceptance {
     /// `ids` goes on from the newest ID of the queue.
-    pub fn new(ids: QueueIdSource, queue: Arc<Queue>, current: Current, manager: Manager, spool: std::path::PathBuf) -> Self {
+    pub fn new(
+        ids: QueueIdSource,
+        queue: Arc<Queue>,
+        current: Current,
+        manager: Manager,
+        spool: std::path::PathBuf,
+    ) -> Self {
         Self { inner: Arc::new(Inner { ids, queue, current, manager, zone: Zone::system(), spool }) }
     }
 
@@ -69,12 +75,17 @@ impl Acceptance {
         let now = Timestamp::now();
         let id = submission.envelope.queue_id;
         let generation = inner.current.get();
-        let verdict = generation.cleanup.process(submission, now, &inner.zone, inner.current.events()).await;
-        let (envelope, head, body, hold) = match verdict {
-            Verdict::Accept { envelope, head, body, hold } => (envelope, head, body, hold),
+        let accepted = match generation.cleanup.process(submission, now, &inner.zone).await {
+            Verdict::Accept(accepted) => accepted,
             Verdict::Discard => return Ok(Taken::Discarded(id)),
-            Verdict::Refuse { code, status, text } => return Err(Refusal { code, status, text }),
+            Verdict::Refuse(refusal) => {
+                let text = refusal.reply_text();
+                // The status is in front of the text already.
+                let text = EnhancedStatus::split(&text).map_or_else(|| text.clone(), |(_, rest)| rest.to_owned());
+                return Err(Refusal { code: refusal.code, status: refusal.status, text });
+            }
         };
+        let yamabiko_cleanup::Accepted { envelope, head, body, hold, expanded } = *accepted;
         drop(generation);
         let message = NewMessage {
             next_attempt: envelope.arrival,
@@ -93,6 +104,7 @@ impl Acceptance {
         }
         match receiver.await.unwrap_or(Err(QueueError::Closed)) {
             Ok(()) => {
+                crate::report::tell_expanded(self, id, expanded);
                 if !hold {
                     inner.manager.send(Order::Arrived(id));
                 }
@@ -148,7 +160,11 @@ impl Admission for Acceptance {
                 Ok(Ok(Taken::Queued(_) | Taken::Discarded(_))) => Ok(Accepted::default()),
                 Ok(Err(refusal)) => Err(refusal),
                 Err(_) => {
-                    acceptance.inner.current.say(Severity::Panic, None, "cleanup failed; the client was told to try again");
+                    acceptance.inner.current.say(
+                        Severity::Panic,
+                        None,
+                        "cleanup failed; the client was told to try again",
+                    );
                     Err(Refusal {
                         code: ReplyCode(451),
                         status: EnhancedStatus::transient(3, 0),

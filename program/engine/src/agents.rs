@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use yamabiko_config::{Config, ServiceType};
-use yamabiko_deliver_local::agent::{LocalAgent, Settings as LocalSettings, Surroundings, VirtualAgent, VirtualSettings};
-use yamabiko_envelope::{Action, Attempt, DeliveryRequest};
+use yamabiko_config::{Config, ServiceType, View};
+use yamabiko_deliver::{Protocol, Simple, SmtpAgent};
+use yamabiko_deliver_local::agent::{
+    LocalAgent, Settings as LocalSettings, Surroundings, VirtualAgent, VirtualSettings,
+};
+use yamabiko_dns::{Hosts, Resolver};
+use yamabiko_envelope::{Attempt, DeliveryRequest, Events, Origin, Timestamp};
 use yamabiko_lookup::TableSet;
 use yamabiko_status::EnhancedStatus;
 
@@ -14,15 +18,13 @@ use crate::generation::deferred;
 /// What delivers.
 pub enum Means {
     /// smtp(8) and lmtp(8)
-    Client(yamabiko_deliver::SmtpAgent),
+    Client(Box<SmtpAgent>),
     /// local(8)
     Local(Box<LocalAgent>),
     /// virtual(8)
     Virtual(VirtualAgent),
-    /// error(8), under either of its names: the next hop is the text.
-    Error,
-    /// discard(8): the next hop is the text.
-    Discard,
+    /// error(8), retry and discard(8)
+    Simple(Simple),
     /// A program that is not there yet: mail for it waits. With the reason.
     NotYet(String),
 }
@@ -35,8 +37,7 @@ pub struct Agent {
     pub program: &'static str,
     /// `syslog_name` of the service.
     pub syslog_name: Arc<str>,
-    /// Name of the service.
-    pub transport: String,
+    events: Events,
 }
 
 /// All of them.
@@ -65,8 +66,8 @@ impl Agents {
             let view = config.service_view(service);
             let name = service.name.as_str();
             let (means, program) = match service.command.as_str() {
-                "smtp" => (Means::Client(parts.client(&view, name, yamabiko_deliver::Protocol::Smtp)), "smtp"),
-                "lmtp" => (Means::Client(parts.client(&view, name, yamabiko_deliver::Protocol::Lmtp)), "lmtp"),
+                "smtp" => (parts.client(&view, Protocol::Smtp, tables, "smtp", &mut notices), "smtp"),
+                "lmtp" => (parts.client(&view, Protocol::Lmtp, tables, "lmtp", &mut notices), "lmtp"),
                 "local" => {
                     let settings = LocalSettings::from_view(&view, tables, name);
                     (Means::Local(Box::new(LocalAgent::new(settings, Arc::clone(&parts.surroundings)))), "local")
@@ -75,23 +76,35 @@ impl Agents {
                     let settings = VirtualSettings::from_view(&view, tables, name);
                     (Means::Virtual(VirtualAgent::new(settings, Arc::clone(&parts.surroundings))), "virtual")
                 }
-                "error" => (Means::Error, "error"),
-                "discard" => (Means::Discard, "discard"),
+                "error" if name == "retry" => (Means::Simple(Simple::Retry), "error"),
+                "error" => (Means::Simple(Simple::Error), "error"),
+                "discard" => (Means::Simple(Simple::Discard), "discard"),
                 "pipe" => {
-                    let why = format!("{}: transport {name}: pipe(8) is not there yet; mail for it waits in the queue", service.place);
+                    let why = format!(
+                        "{}: transport {name}: pipe(8) is not there yet; mail for it waits in the queue",
+                        service.place
+                    );
                     notices.push(why);
                     (Means::NotYet("pipe(8) delivery is not available in this release".to_owned()), "pipe")
                 }
                 _ => continue,
             };
-            if view.transport_int(name, "_destination_recipient_limit") == 1 {
+            if view.transport_int(name, "destination_recipient_limit") == 1 {
                 one_recipient.push(name.to_owned());
             }
             let syslog_name = view.text("syslog_name").into();
-            by_name.insert(name.to_owned(), Arc::new(Agent { means, program, syslog_name, transport: name.to_owned() }));
+            by_name.insert(
+                name.to_owned(),
+                Arc::new(Agent { means, program, syslog_name, events: Arc::clone(&parts.events) }),
+            );
         }
         let syslog_name = config.main().text("syslog_name").into();
-        let notice = Agent { means: Means::Discard, program: "qmgr", syslog_name, transport: "none".to_owned() };
+        let notice = Agent {
+            means: Means::Simple(Simple::Discard),
+            program: "qmgr",
+            syslog_name,
+            events: Arc::clone(&parts.events),
+        };
         by_name.insert(Self::DISCARD_NOTICE.to_owned(), Arc::new(notice));
         (Self { by_name }, one_recipient, notices)
     }
@@ -102,11 +115,29 @@ pub struct AgentParts {
     /// For local and virtual delivery.
     pub surroundings: Arc<dyn Surroundings>,
     /// For the clients.
-    pub resolver: Arc<dyn yamabiko_dns::Resolver>,
+    pub resolver: Arc<dyn Resolver>,
+    /// `/etc/hosts`
+    pub hosts: Arc<Hosts>,
     /// The log.
-    pub events: yamabiko_envelope::Events,
-    /// Tables, for smtp_generic_maps.
-    pub tables: TableSet,
+    pub events: Events,
+}
+
+impl AgentParts {
+    fn client(
+        &self,
+        view: &View,
+        protocol: Protocol,
+        tables: &TableSet,
+        program: &'static str,
+        notices: &mut Vec<String>,
+    ) -> Means {
+        for name in yamabiko_deliver::unsupported(view, protocol) {
+            notices.push(format!("{name} is set and has no effect yet"));
+        }
+        let origin = Origin::new(&view.text("syslog_name").into(), program);
+        let (resolver, hosts, events) = (Arc::clone(&self.resolver), Arc::clone(&self.hosts), Arc::clone(&self.events));
+        Means::Client(Box::new(SmtpAgent::from_view(view, protocol, tables, resolver, hosts, events, origin)))
+    }
 }
 
 impl Agent {
@@ -116,20 +147,9 @@ impl Agent {
             Means::Client(agent) => agent.deliver(request).await,
             Means::Local(agent) => agent.deliver(request).await,
             Means::Virtual(agent) => agent.deliver(request).await,
-            Means::Error => {
-                // `5.1.1 mailbox gone`: the code decides between failing and waiting; without one the name does.
-                let default = if self.transport == "retry" { EnhancedStatus::transient(0, 0) } else { EnhancedStatus::permanent(0, 0) };
-                let (status, text) = EnhancedStatus::split(&request.nexthop).unwrap_or((default, &request.nexthop));
-                deferred(request, status, text)
-            }
-            Means::Discard => {
-                let (status, text) = EnhancedStatus::split(&request.nexthop).unwrap_or((EnhancedStatus::success(0, 0), &request.nexthop));
-                let mut attempt = deferred(request, status, text);
-                for outcome in &mut attempt.outcomes {
-                    outcome.relay = "none".to_owned();
-                    outcome.result = yamabiko_envelope::Result::Sent(Action::Delivered);
-                }
-                attempt
+            Means::Simple(simple) => {
+                let origin = Origin { syslog_name: Arc::clone(&self.syslog_name), program: self.program.into() };
+                simple.deliver(request, &self.events, &origin, Timestamp::now())
             }
             Means::NotYet(why) => deferred(request, EnhancedStatus::transient(3, 5), why),
         }

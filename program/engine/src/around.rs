@@ -59,13 +59,23 @@ impl Around {
         envelope.recipients = forward
             .recipients
             .into_iter()
-            .map(|address| Recipient { address, original: original.clone(), orcpt: orcpt.clone(), notify, ..Recipient::default() })
+            .map(|address| Recipient {
+                address,
+                original: original.clone(),
+                orcpt: orcpt.clone(),
+                notify,
+                ..Recipient::default()
+            })
             .collect();
         envelope.size = request.content.len();
         let mut submission = Submission::new(envelope, request.content.clone(), Source::Forwarded);
         let generation = engine.current().get();
-        let mut fields =
-            format!("Received: by {} ({})\n\tid {id}; {}\n", generation.myhostname, generation.mail_name, engine.date(now));
+        let mut fields = format!(
+            "Received: by {} ({})\n\tid {id}; {}\n",
+            generation.myhostname,
+            generation.mail_name,
+            engine.date(now)
+        );
         if !forward.delivered_to.is_empty() {
             fields.push_str(&format!("Delivered-To: {}\n", yamabiko_address::quote(&forward.delivered_to)));
         }
@@ -77,7 +87,14 @@ impl Around {
         }
     }
 
-    async fn pass_on(&self, request: &DeliveryRequest, recipient: usize, address: &str, transport: &str, nexthop: &str) -> Vec<Outcome> {
+    async fn pass_on(
+        &self,
+        request: &DeliveryRequest,
+        recipient: usize,
+        address: &str,
+        transport: &str,
+        nexthop: &str,
+    ) -> Vec<Outcome> {
         let Some(known) = request.recipients.get(recipient) else { return Vec::new() };
         let passed = Arc::new(DeliveryRequest {
             transport: transport.into(),

@@ -76,7 +76,10 @@ impl Control {
             Err(error) => return reply(&mut stream, &Reply::Refused(format!("not understood: {error}"))).await,
         };
         if hello.version != VERSION {
-            let why = format!("this engine speaks version {VERSION} of the control protocol, the command version {}", hello.version);
+            let why = format!(
+                "this engine speaks version {VERSION} of the control protocol, the command version {}",
+                hello.version
+            );
             return reply(&mut stream, &Reply::Refused(why)).await;
         }
         match hello.request {
@@ -89,7 +92,11 @@ impl Control {
             },
             Request::Cat(id) => {
                 if !self.is_master(uid) {
-                    return reply(&mut stream, &Reply::Refused("use of this command is reserved for the superuser".to_owned())).await;
+                    return reply(
+                        &mut stream,
+                        &Reply::Refused("use of this command is reserved for the superuser".to_owned()),
+                    )
+                    .await;
                 }
                 self.cat(&mut stream, id).await
             }
@@ -139,7 +146,10 @@ impl Control {
         }
         let generation = self.engine.current().get();
         let list = StringList::new(&generation.tables, parameter, &generation.config.main().text(parameter), false);
-        let name = nix::unistd::User::from_uid(uid.into()).ok().flatten().map_or_else(|| "unknown".to_owned(), |user| user.name);
+        let name = nix::unistd::User::from_uid(uid.into())
+            .ok()
+            .flatten()
+            .map_or_else(|| "unknown".to_owned(), |user| user.name);
         match list.contains(&name).await {
             Ok(true) => Ok(()),
             // A table that cannot be read is no permission.
@@ -168,7 +178,8 @@ impl Control {
                     let mut batch = Vec::new();
                     for meta in page.into_iter().filter(|meta| meta.state() == wanted) {
                         if let Ok((envelope, meta)) = queue.envelope(meta.queue_id) {
-                            batch.extend(frame::encode(&entry(&envelope, &meta)).unwrap_or_default());
+                            let entry = Reply::Entry(Box::new(entry(&envelope, &meta)));
+                            batch.extend(frame::encode(&entry).unwrap_or_default());
                         }
                     }
                     batch
@@ -220,7 +231,9 @@ impl Control {
                 let listed = crate::flush::is_listed(&self.engine.current().get(), &site).await;
                 match listed {
                     Ok(true) => manager.send(Order::FlushSite(site)),
-                    Ok(false) => return Reply::Refused(format!("Flush service is not configured for destination \"{site}\"")),
+                    Ok(false) => {
+                        return Reply::Refused(format!("Flush service is not configured for destination \"{site}\""));
+                    }
                     Err(error) => return Reply::TryLater(error.to_string()),
                 }
             }
@@ -440,7 +453,8 @@ fn entry(envelope: &yamabiko_envelope::Envelope, meta: &Meta) -> Entry {
 
 /// `labuser1(5001)`
 fn named(uid: u32) -> String {
-    let name = nix::unistd::User::from_uid(uid.into()).ok().flatten().map_or_else(|| "unknown".to_owned(), |user| user.name);
+    let name =
+        nix::unistd::User::from_uid(uid.into()).ok().flatten().map_or_else(|| "unknown".to_owned(), |user| user.name);
     format!("{name}({uid})")
 }
 

@@ -3,21 +3,19 @@
 //! A reload makes a new [`Generation`] whole, beside the old one, and swaps them. Sessions and deliveries that run keep
 //! the one they began with; nothing is changed under anybody's feet.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use yamabiko_config::{Config, Service, ServiceType, View};
-use yamabiko_deliver_local::agent::{LocalAgent, VirtualAgent};
+use yamabiko_config::Config;
 use yamabiko_envelope::{
-    Attempt, Delays, Delivery, DeliveryRequest, DeliveryStatus, Envelope, Event, EventSink, Events, Kind, Origin,
-    Outcome, QueueId, Recipient, Result as Ended, Severity, Timestamp, Trace,
+    Attempt, Delays, Delivery, DeliveryRequest, DeliveryStatus, Envelope, Event, Events, Kind, Origin, Outcome,
+    QueueId, Recipient, Result as Ended, Severity, Timestamp, Trace,
 };
 use yamabiko_lookup::TableSet;
 use yamabiko_route::Router;
-use yamabiko_schedule::{Feedback, Route, Settings as ScheduleSettings, destination_name};
+use yamabiko_schedule::{Feedback, Route, destination_name};
 use yamabiko_status::{Class, EnhancedStatus};
 
-use crate::agents::{Agent, Agents};
+use crate::agents::Agents;
 use crate::manager::feedback_of;
 
 /// One configuration, built out.
@@ -30,8 +28,7 @@ pub struct Generation {
     pub router: Router,
     /// What makes messages complete.
     pub cleanup: yamabiko_cleanup::Cleanup,
-    /// What writes notices.
-    pub bounce: yamabiko_bounce::Settings,
+
     /// Delivery agents by transport.
     pub agents: Agents,
     /// `syslog_name` of main.cf.
@@ -127,6 +124,9 @@ impl Current {
 
     /// The log line (and whatever else reads events) of one outcome.
     pub fn emit_outcome(&self, request: &DeliveryRequest, outcome: &Outcome) {
+        if outcome.logged {
+            return;
+        }
         let generation = self.get();
         let envelope = &request.envelope;
         let Some(known) = envelope.recipients.get(outcome.recipient as usize) else { return };
@@ -143,11 +143,22 @@ impl Current {
         };
         let soft = generation.soft_bounce && outcome.soft;
         let delivery = delivery_event(envelope, known, address, outcome, Delays::of(request, outcome), soft);
-        self.events.emit(Event { at: outcome.ended, origin: Origin { syslog_name, program: program.into() }, kind: delivery });
+        self.events.emit(Event {
+            at: outcome.ended,
+            origin: Origin { syslog_name, program: program.into() },
+            kind: delivery,
+        });
     }
 
     /// The log line of a recipient that was deferred without an attempt: Postfix has error(8) write it.
-    pub fn emit_suspended(&self, envelope: &Envelope, known: &Recipient, address: &str, activated: Timestamp, outcome: &Outcome) {
+    pub fn emit_suspended(
+        &self,
+        envelope: &Envelope,
+        known: &Recipient,
+        address: &str,
+        activated: Timestamp,
+        outcome: &Outcome,
+    ) {
         let delays = Delays {
             before_queue: activated.since(envelope.arrival),
             in_queue: outcome.ended.since(activated),
@@ -158,7 +169,14 @@ impl Current {
     }
 }
 
-fn delivery_event(envelope: &Envelope, known: &Recipient, address: &str, outcome: &Outcome, delays: Delays, soft: bool) -> Kind {
+fn delivery_event(
+    envelope: &Envelope,
+    known: &Recipient,
+    address: &str,
+    outcome: &Outcome,
+    delays: Delays,
+    soft: bool,
+) -> Kind {
     let probe = matches!(envelope.trace, Trace::Probe | Trace::ProbeReport);
     let status = match outcome.result {
         Ended::Sent(_) if probe => DeliveryStatus::Deliverable,
@@ -168,7 +186,8 @@ fn delivery_event(envelope: &Envelope, known: &Recipient, address: &str, outcome
         Ended::Deferred => DeliveryStatus::Deferred,
         Ended::Failed => DeliveryStatus::Bounced,
     };
-    let original = if known.original.is_empty() || known.original == address { String::new() } else { known.original.clone() };
+    let original =
+        if known.original.is_empty() || known.original == address { String::new() } else { known.original.clone() };
     Kind::Delivered(Box::new(Delivery {
         queue_id: envelope.queue_id,
         recipient: address.to_owned(),
@@ -227,7 +246,12 @@ impl Generation {
         {
             // A notice that nobody wants must not make another one.
             let nexthop: Arc<str> = "undeliverable postmaster notification discarded".into();
-            let route = Route { recipient: 0, transport: Agents::DISCARD_NOTICE.into(), destination: Arc::clone(&nexthop), nexthop };
+            let route = Route {
+                recipient: 0,
+                transport: Agents::DISCARD_NOTICE.into(),
+                destination: Arc::clone(&nexthop),
+                nexthop,
+            };
             return Ok((route, recipient.address.clone()));
         }
         if !envelope.filter.is_empty() && envelope.trace == Trace::No {
@@ -235,7 +259,8 @@ impl Generation {
             let nexthop = if nexthop.is_empty() { domain.unwrap_or(&self.myhostname) } else { nexthop };
             return Ok((self.to(transport, nexthop, &recipient.address), recipient.address.clone()));
         }
-        let resolved = self.router.resolve(&envelope.sender, &recipient.address).await.map_err(|error| error.to_string())?;
+        let resolved =
+            self.router.resolve(&envelope.sender, &recipient.address).await.map_err(|error| error.to_string())?;
         let route = self.to(&resolved.transport, &resolved.nexthop, &resolved.recipient);
         Ok((route, resolved.recipient))
     }
@@ -250,11 +275,6 @@ impl Generation {
     }
 }
 
-/// What the schedule is configured with.
-pub fn schedule_settings(config: &Config) -> ScheduleSettings {
-    crate::schedule_settings::from_config(config)
-}
-
 /// The parts of a generation, put together by [`crate::build`].
 pub struct Parts {
     /// As loaded.
@@ -265,17 +285,20 @@ pub struct Parts {
     pub agents: Agents,
     /// Transports that take one recipient at a time.
     pub one_recipient: Vec<String>,
+    /// The log.
+    pub events: Events,
 }
 
 impl Generation {
     /// From a configuration and the agents made from it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, tables, agents, one_recipient } = parts;
+        let Parts { config, tables, agents, one_recipient, events } = parts;
         let main = config.main();
+        let router = Router::new(&main, &tables);
         Self {
-            router: Router::new(&main, &tables),
-            cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables),
-            bounce: yamabiko_bounce::Settings::from_view(&main),
+            cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables, router.mapper().clone(), events),
+            router,
+
             syslog_name: main.text("syslog_name").into(),
             delimiters: main.text("recipient_delimiter"),
             double_bounce: main.text("double_bounce_sender"),

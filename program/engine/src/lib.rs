@@ -38,13 +38,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::{Notify, mpsc, watch};
-use yamabiko_config::{Config, Host};
-use yamabiko_envelope::{Event, EventSink, Events, Origin, QueueIdSource, Severity, Timestamp};
+use tokio::sync::{Notify, mpsc};
+use yamabiko_config::Config;
+use yamabiko_envelope::{Event, Events, Origin, QueueIdSource, Severity, Timestamp};
 use yamabiko_ipc::boss::{Order, Wish};
 use yamabiko_log::{Destination, Logger, Setup, Target};
 use yamabiko_lookup::TableSet;
-use yamabiko_queue::{Queue, fs::RealFs};
+use yamabiko_queue::{Queue, fs::RealFileSystem};
 
 use crate::accept::Acceptance;
 use crate::agents::{AgentParts, Agents};
@@ -177,8 +177,10 @@ impl Engine {
             min_free: u64::try_from(main.int("queue_minfree")).unwrap_or(0),
             ..yamabiko_queue::Options::default()
         };
-        let (queue, recovered) = Queue::open(Arc::new(RealFs), &queue_directory.join("queue"), options)
-            .map_err(|error| format!("cannot open the queue in {}: {error}", queue_directory.join("queue").display()))?;
+        let (queue, recovered) = Queue::open(Arc::new(RealFileSystem), &queue_directory.join("queue"), options)
+            .map_err(|error| {
+                format!("cannot open the queue in {}: {error}", queue_directory.join("queue").display())
+            })?;
         for damage in &recovered.damaged {
             say(&events, &setup, Severity::Error, &format!("damaged queue record set aside: {damage:?}"));
         }
@@ -187,6 +189,7 @@ impl Engine {
         let parts = AgentParts {
             surroundings: Arc::clone(&around) as Arc<dyn yamabiko_deliver_local::agent::Surroundings>,
             resolver: Arc::new(yamabiko_dns::HickoryResolver::system()),
+            hosts: Arc::new(yamabiko_dns::Hosts::system()),
             events: Arc::clone(&events),
         };
         let generation = build(&config, &parts, &events, &setup);
@@ -204,10 +207,13 @@ impl Engine {
         let control = Control::new(acceptance.clone(), &queue_directory, Arc::clone(&wake), services.stdin_smtp());
         let listener = sockets.control.ok_or("the supervisor sent no control socket")?;
         let listener = std::os::unix::net::UnixListener::from(listener);
-        listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).map(|listener| {
-            tokio::spawn(control.clone().serve(listener));
-        })
-        .map_err(|error| format!("control socket: {error}"))?;
+        listener
+            .set_nonblocking(true)
+            .and_then(|()| UnixListener::from_std(listener))
+            .map(|listener| {
+                tokio::spawn(control.clone().serve(listener));
+            })
+            .map_err(|error| format!("control socket: {error}"))?;
         tokio::spawn(pickup::run(queue_directory.join("maildrop"), control, current, wake));
         notices(&config, &events, &setup);
         Ok(Self { acceptance, parts, services, logger, setup })
@@ -219,7 +225,7 @@ impl Engine {
         let events: Events = Arc::clone(&self.logger) as Events;
         let target = open_target(&setup, sockets.log)?;
         let generation = build(&config, &self.parts, &events, &setup);
-        self.services.reconfigure(&self.acceptance, &self.parts, &config, sockets.inet)?;
+        self.services.reconfigure(&self.acceptance, &self.parts, &config, &generation.tables, sockets.inet)?;
         self.acceptance.current().swap(generation);
         let schedule = Box::new(schedule_settings::from_config(&config));
         self.acceptance.manager().send(manager::Order::Reconfigure(schedule));
@@ -278,7 +284,7 @@ fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setu
     for remark in remarks {
         say(events, setup, Severity::Warning, &remark);
     }
-    Generation::new(Parts { config: Arc::clone(config), tables, agents, one_recipient })
+    Generation::new(Parts { config: Arc::clone(config), tables, agents, one_recipient, events: Arc::clone(events) })
 }
 
 /// Tables that speak into the log.
@@ -289,18 +295,11 @@ fn tables(events: &Events, setup: &Setup) -> TableSet {
             let severity = match notice.kind {
                 yamabiko_lookup::NoticeKind::Warning => Severity::Warning,
                 yamabiko_lookup::NoticeKind::Info => Severity::Info,
+                yamabiko_lookup::NoticeKind::Error => Severity::Error,
             };
             events.emit(Event::text(Timestamp::now(), Origin::new(&name, "proxymap"), severity, notice.text));
         }),
         ..yamabiko_lookup::Options::default()
     };
     TableSet::new(options)
-}
-
-/// Tells sessions and listeners that it is time to go.
-pub(crate) type Stop = watch::Receiver<bool>;
-
-/// The configuration's view of this machine.
-pub(crate) fn host() -> Host {
-    Host::of_this_machine("smtpd")
 }

@@ -237,7 +237,11 @@ impl Task {
         }
     }
 
-    fn route_aside(&self, message: QueueId, routing: std::pin::Pin<Box<impl Future<Output = Routing> + Send + 'static>>) {
+    fn route_aside(
+        &self,
+        message: QueueId,
+        routing: std::pin::Pin<Box<impl Future<Output = Routing> + Send + 'static>>,
+    ) {
         let manager = self.manager.clone();
         tokio::spawn(async move { manager.send(Order::Routed(message, Box::new(routing.await))) });
     }
@@ -258,7 +262,12 @@ impl Task {
                 return;
             }
             let open = envelope.recipients.iter().filter(|r| is_open(&r.state)).count();
-            let kind = Kind::Activated { queue_id: message, sender: envelope.sender.clone(), size: envelope.size, recipients: open };
+            let kind = Kind::Activated {
+                queue_id: message,
+                sender: envelope.sender.clone(),
+                size: envelope.size,
+                recipients: open,
+            };
             self.current.emit("qmgr", now, kind);
             let active = Active {
                 envelope,
@@ -289,7 +298,7 @@ impl Task {
             };
             self.defer(&deferral, now);
         }
-        self.schedule.activated(message, &sender, routes, more, now);
+        self.schedule.activated(message, &sender, routes, more);
     }
 
     // ---- deliveries
@@ -325,7 +334,14 @@ impl Task {
         });
     }
 
-    fn attempted(&mut self, delivery: &Delivery, request: &DeliveryRequest, attempt: Attempt, feedback: Feedback, now: Timestamp) {
+    fn attempted(
+        &mut self,
+        delivery: &Delivery,
+        request: &DeliveryRequest,
+        attempt: Attempt,
+        feedback: Feedback,
+        now: Timestamp,
+    ) {
         if let Some(active) = self.active.get_mut(&delivery.message) {
             let mut results: HashMap<u32, RecipientState> = HashMap::new();
             for outcome in attempt.outcomes {
@@ -335,7 +351,10 @@ impl Task {
             for recipient in &request.recipients {
                 // An agent that says nothing about a recipient has not delivered to it.
                 let state = results.remove(&recipient.index).unwrap_or_else(|| {
-                    RecipientState::Deferred(Box::new(plain(EnhancedStatus::transient(3, 0), "delivery agent gave no result")))
+                    RecipientState::Deferred(Box::new(plain(
+                        EnhancedStatus::transient(3, 0),
+                        "delivery agent gave no result",
+                    )))
                 });
                 active.changed.insert(recipient.index, state);
                 active.unsettled.push(recipient.index);
@@ -501,8 +520,15 @@ async fn route(
     limit: usize,
     first: bool,
 ) -> Routing {
-    let mut routing =
-        Routing { found: None, routes: Vec::new(), addresses: Vec::new(), troubled: Vec::new(), more: false, limit, first };
+    let mut routing = Routing {
+        found: None,
+        routes: Vec::new(),
+        addresses: Vec::new(),
+        troubled: Vec::new(),
+        more: false,
+        limit,
+        first,
+    };
     let found = match known {
         Some(known) => Some(known),
         None => match queue.load(message) {
@@ -551,7 +577,11 @@ async fn route(
 pub fn feedback_of(attempt: &Attempt) -> Feedback {
     match &attempt.destination_failure {
         Some((status, reason)) => {
-            let status = if status.class == Class::Permanent { EnhancedStatus { class: Class::Transient, ..*status } } else { *status };
+            let status = if status.class == Class::Permanent {
+                EnhancedStatus { class: Class::Transient, ..*status }
+            } else {
+                *status
+            };
             Feedback::DestinationFailure { status, reason: reason.clone() }
         }
         None => Feedback::Answered,

@@ -44,10 +44,16 @@ async fn sweep(maildrop: &Path, control: &Control, current: &Current) {
                     Reply::Accepted(_) => remove(&path, current),
                     Reply::Refused(why) => {
                         // The submitter's mistake: kept for the admin to see, out of the way.
-                        current.say(Severity::Warning, None, &format!("{name}: refused: {why}; the file is kept with .refused"));
+                        current.say(
+                            Severity::Warning,
+                            None,
+                            &format!("{name}: refused: {why}; the file is kept with .refused"),
+                        );
                         let _ = fs::rename(&path, path.with_extension("refused"));
                     }
-                    Reply::TryLater(why) => current.say(Severity::Warning, None, &format!("{name}: not taken up yet: {why}")),
+                    Reply::TryLater(why) => {
+                        current.say(Severity::Warning, None, &format!("{name}: not taken up yet: {why}"))
+                    }
                     _ => {}
                 }
             }
@@ -90,7 +96,13 @@ pub fn listing(maildrop: &Path) -> Vec<Reply> {
             });
         } else if let Ok(metadata) = entry.metadata() {
             let time = Timestamp::from_seconds(u64::try_from(metadata.mtime()).unwrap_or(0));
-            found.push(Reply::Dropped { name, time, size: metadata.len(), sender: String::new(), recipients: Vec::new() });
+            found.push(Reply::Dropped {
+                name,
+                time,
+                size: metadata.len(),
+                sender: String::new(),
+                recipients: Vec::new(),
+            });
         }
     }
     found

@@ -50,13 +50,13 @@ fn transport(view: &View, name: &str, process_limit: usize) -> TransportSettings
     let small = |suffix: &str| u32::try_from(number(suffix)).unwrap_or(0);
     TransportSettings {
         process_limit,
-        destination_concurrency_limit: small("_destination_concurrency_limit"),
-        destination_recipient_limit: count(number("_destination_recipient_limit")),
-        initial_destination_concurrency: small("_initial_destination_concurrency"),
-        positive_feedback: feedback("_destination_concurrency_positive_feedback"),
-        negative_feedback: feedback("_destination_concurrency_negative_feedback"),
-        failed_cohort_limit: small("_destination_concurrency_failed_cohort_limit"),
-        destination_rate_delay: view.transport_duration(name, "_destination_rate_delay"),
-        transport_rate_delay: view.transport_duration(name, "_transport_rate_delay"),
+        destination_concurrency_limit: small("destination_concurrency_limit"),
+        destination_recipient_limit: count(number("destination_recipient_limit")),
+        initial_destination_concurrency: small("initial_destination_concurrency"),
+        positive_feedback: feedback("destination_concurrency_positive_feedback"),
+        negative_feedback: feedback("destination_concurrency_negative_feedback"),
+        failed_cohort_limit: small("destination_concurrency_failed_cohort_limit"),
+        destination_rate_delay: view.transport_duration(name, "destination_rate_delay"),
+        transport_rate_delay: view.transport_duration(name, "transport_rate_delay"),
     }
 }

@@ -25,16 +25,25 @@ impl Identity {
     pub fn of(config: &Config) -> Result<Self, StartError> {
         let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         if !uid.is_root() {
-            return Ok(Self { privileged: false, owner_uid: uid.as_raw(), owner_gid: gid.as_raw(), drop_gid: gid.as_raw() });
+            return Ok(Self {
+                privileged: false,
+                owner_uid: uid.as_raw(),
+                owner_gid: gid.as_raw(),
+                drop_gid: gid.as_raw(),
+            });
         }
         let main = config.main();
         let (owner, group) = (main.text("mail_owner"), main.text("setgid_group"));
         let user = User::from_name(&owner)
             .map_err(|error| StartError(format!("cannot look up mail_owner {owner}: {error}")))?
-            .ok_or_else(|| StartError(format!("mail_owner: unknown user: {owner}; make it, or set mail_owner in main.cf")))?;
+            .ok_or_else(|| {
+                StartError(format!("mail_owner: unknown user: {owner}; make it, or set mail_owner in main.cf"))
+            })?;
         let group = Group::from_name(&group)
             .map_err(|error| StartError(format!("cannot look up setgid_group {group}: {error}")))?
-            .ok_or_else(|| StartError(format!("setgid_group: unknown group: {group}; make it, or set setgid_group in main.cf")))?;
+            .ok_or_else(|| {
+                StartError(format!("setgid_group: unknown group: {group}; make it, or set setgid_group in main.cf"))
+            })?;
         if user.uid.is_root() || user.gid.as_raw() == 0 {
             return Err(StartError(format!("mail_owner {owner} must not be root nor in root's group")));
         }

@@ -99,10 +99,12 @@ fn make(path: &Path, mode: u32) -> Result<(), StartError> {
 }
 
 fn own(path: &Path, mode: u32, uid: u32, gid: u32) -> Result<(), StartError> {
-    let trouble = |error: &dyn fmt::Display| StartError(format!("cannot set owner or mode of {}: {error}", path.display()));
+    let trouble =
+        |error: &dyn fmt::Display| StartError(format!("cannot set owner or mode of {}: {error}", path.display()));
     let now = fs::metadata(path).map_err(|error| trouble(&error))?;
     if (now.uid(), now.gid()) != (uid, gid) {
-        nix::unistd::chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(|error| trouble(&error))?;
+        nix::unistd::chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .map_err(|error| trouble(&error))?;
     }
     if now.mode() & 0o7777 != mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| trouble(&error))?;

@@ -55,7 +55,8 @@ fn addresses(config: &Config, host: &Host, named: Option<&str>, port: u16) -> Re
     let protocols = main.list("inet_protocols");
     let everything = protocols.iter().any(|p| p == "all");
     let v4 = everything || protocols.iter().any(|p| p == "ipv4");
-    let v6 = (everything || protocols.iter().any(|p| p == "ipv6")) && host.interfaces.iter().any(|i| i.address.is_ipv6());
+    let v6 =
+        (everything || protocols.iter().any(|p| p == "ipv6")) && host.interfaces.iter().any(|i| i.address.is_ipv6());
     let wanted = |ip: &IpAddr| if ip.is_ipv4() { v4 } else { v6 };
     let mut found = Vec::new();
     let mut add = |ip: IpAddr| {
@@ -103,9 +104,8 @@ impl Listeners {
         }
         for Wanted { address, .. } in wanted {
             if !self.inet.contains_key(address) {
-                let socket = bind(*address).map_err(|error| {
-                    StartError(format!("bind {} port {}: {error}", address.ip(), address.port()))
-                })?;
+                let socket = bind(*address)
+                    .map_err(|error| StartError(format!("bind {} port {}: {error}", address.ip(), address.port())))?;
                 self.inet.insert(*address, socket);
             }
         }

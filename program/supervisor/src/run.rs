@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ExitCode};
 use std::sync::Arc;
@@ -305,7 +305,9 @@ impl Supervisor {
             let wanted = wanted(&config, &Host::of_this_machine("master"))?;
             let before = PathBuf::from(self.config.main().text("queue_directory"));
             if PathBuf::from(config.main().text("queue_directory")) != before {
-                return Err(StartError("queue_directory changed: stop and start, a reload cannot move the queue".to_owned()));
+                return Err(StartError(
+                    "queue_directory changed: stop and start, a reload cannot move the queue".to_owned(),
+                ));
             }
             lay_out(&config, &self.identity)?;
             self.listeners.open(&before, (self.identity.owner_uid, self.identity.owner_gid), &wanted)?;
@@ -359,9 +361,9 @@ impl Supervisor {
     }
 
     fn start_worker(&mut self, number: u64, user: &WorkerUser) {
-        let started = self.ids_for(user).and_then(|ids| {
-            self.launcher.worker(ids).map_err(|error| format!("cannot start a worker: {error}"))
-        });
+        let started = self
+            .ids_for(user)
+            .and_then(|ids| self.launcher.worker(ids).map_err(|error| format!("cannot start a worker: {error}")));
         let (refused, sockets) = match started {
             Ok((child, socket)) => {
                 self.workers.insert(child.id(), child);
@@ -397,7 +399,9 @@ impl Supervisor {
             }
         };
         if uid == 0 || gid == 0 {
-            return Err(format!("will not act for user ID {uid} and group ID {gid}: root gets no mail of its own, alias it"));
+            return Err(format!(
+                "will not act for user ID {uid} and group ID {gid}: root gets no mail of its own, alias it"
+            ));
         }
         Ok(Some((uid, gid, spool)))
     }
@@ -419,7 +423,10 @@ impl Supervisor {
                     if self.engine.as_ref().is_some_and(|engine| engine.process.id() == pid) {
                         self.engine = None;
                         if self.stopping.is_none() {
-                            self.say(Severity::Fatal, &format!("the engine (process {pid}) ended: {status:?}; it is started again"));
+                            self.say(
+                                Severity::Fatal,
+                                &format!("the engine (process {pid}) ended: {status:?}; it is started again"),
+                            );
                             self.restart_at = Some(Instant::now() + RESTART_PAUSE);
                         }
                     }

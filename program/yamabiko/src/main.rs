@@ -1,3 +1,107 @@
 //! One binary: every command by the name it is called by, every process by its role.
 
-fn main() {}
+use std::path::Path;
+use std::process::ExitCode;
+
+use yamabiko_commands as commands;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Verbs of `postfix` that are also ours.
+const VERBS: [&str; 8] = ["start", "start-fg", "stop", "abort", "reload", "flush", "check", "status"];
+
+/// Subcommands that later releases bring: named here so that nobody takes their absence for a typing mistake.
+const NOT_YET: [&str; 12] =
+    ["demo", "analyze", "fate", "suppress", "import", "explain", "lint", "test", "replay", "sim", "verify", "top"];
+
+const USAGE: &str = "\
+Yamabiko, a mail server that knows what became of every message.
+
+  yamabiko start               run without any configuration, in ./yamabiko-data
+  yamabiko start -c DIR        run a Postfix configuration directory
+  yamabiko stop|reload|flush|check|status|abort|start-fg [-c DIR]
+  yamabiko install --prefix DIR | --bindir DIR
+                               lay the command names as links to this program
+  yamabiko COMMAND ...         sendmail mailq newaliases postqueue postsuper postcat
+                               postconf postmap postalias postlog postdrop qshape postfix
+
+Every command also works by its own name, once it is installed.";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+    let called = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    let name = Path::new(&called).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    match args.split_first() {
+        Some((role, rest)) if role == "--role" => self::role(rest),
+        Some((command, rest)) if name.starts_with("yamabiko") => own(command, rest),
+        None if name.starts_with("yamabiko") => {
+            println!("{USAGE}");
+            ExitCode::from(64)
+        }
+        _ => command(&name, &args, false).unwrap_or_else(|| {
+            eprintln!("yamabiko: fatal: called by an unknown name: {name}");
+            ExitCode::from(64)
+        }),
+    }
+}
+
+/// The processes of a running mail system.
+fn role(args: &[String]) -> ExitCode {
+    match args.split_first() {
+        Some((role, _)) if role == "engine" => yamabiko_engine::run(),
+        Some((role, _)) if role == "local" => yamabiko_local::run(),
+        Some((role, rest)) if role == "supervisor" => commands::postfix::supervisor_role(rest),
+        _ => {
+            eprintln!("yamabiko: fatal: --role is for the program itself");
+            ExitCode::from(64)
+        }
+    }
+}
+
+/// `yamabiko SOMETHING ...`
+fn own(word: &str, rest: &[String]) -> ExitCode {
+    if VERBS.contains(&word) {
+        // `start -c DIR` and `-c DIR start` mean the same.
+        let mut args = rest.to_vec();
+        args.push(word.to_owned());
+        return commands::postfix::run(&args, true);
+    }
+    if word == "install" {
+        return commands::install::run(rest);
+    }
+    if NOT_YET.contains(&word) {
+        eprintln!("yamabiko: {word} is not there yet: it comes with a later release");
+        return ExitCode::from(69);
+    }
+    if matches!(word, "help" | "--help" | "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    if matches!(word, "version" | "--version" | "-V") {
+        println!("yamabiko {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    command(word, rest, true).unwrap_or_else(|| {
+        eprintln!("yamabiko: unknown command: {word}\n\n{USAGE}");
+        ExitCode::from(64)
+    })
+}
+
+/// A command by its name.
+fn command(name: &str, args: &[String], ours: bool) -> Option<ExitCode> {
+    Some(match name {
+        "postfix" => commands::postfix::run(args, ours),
+        "sendmail" | "mailq" | "newaliases" => commands::sendmail::run(name, args, ours),
+        "postqueue" => commands::postqueue::run(args, ours),
+        "postsuper" => commands::postsuper::run(args, ours),
+        "postcat" => commands::postcat::run(args, ours),
+        "postlog" => commands::postlog::run(args, ours),
+        "postdrop" => commands::sendmail::postdrop(args),
+        "qshape" => commands::qshape::run(args, ours),
+        "postconf" => commands::postconf::run(name, args),
+
+        _ => return None,
+    })
+}

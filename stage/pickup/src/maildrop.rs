@@ -132,8 +132,9 @@ pub fn read(path: &Path) -> io::Result<Found> {
 
 mod nix_flags {
     /// `O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC`
-    pub const NOFOLLOW_NONBLOCK: i32 =
-        (nix::fcntl::OFlag::O_NOFOLLOW.bits()) | (nix::fcntl::OFlag::O_NONBLOCK.bits()) | (nix::fcntl::OFlag::O_CLOEXEC.bits());
+    pub const NOFOLLOW_NONBLOCK: i32 = (nix::fcntl::OFlag::O_NOFOLLOW.bits())
+        | (nix::fcntl::OFlag::O_NONBLOCK.bits())
+        | (nix::fcntl::OFlag::O_CLOEXEC.bits());
 }
 
 #[cfg(test)]
@@ -143,7 +144,8 @@ mod tests {
     #[test]
     fn a_file_comes_back_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        let envelope = SubmitEnvelope { sender: "a\nb".into(), recipients: vec!["x".into()], ..SubmitEnvelope::default() };
+        let envelope =
+            SubmitEnvelope { sender: "a\nb".into(), recipients: vec!["x".into()], ..SubmitEnvelope::default() };
         let mut draft = Draft::begin(dir.path(), "one", &envelope).unwrap();
         draft.write(b"Subject: x\n\nbody\n").unwrap();
         assert!(matches!(read(&dir.path().join("one")).unwrap(), Found::Unfinished(_)));
@@ -158,7 +160,9 @@ mod tests {
     #[test]
     fn strange_files_are_known_for_what_they_are() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, text) in [("a", &b"hello\n"[..]), ("b", b"yamabiko-maildrop 1 {]\nx"), ("c", b""), ("d", b"yamabiko-maildrop 1 {}")] {
+        for (name, text) in
+            [("a", &b"hello\n"[..]), ("b", b"yamabiko-maildrop 1 {]\nx"), ("c", b""), ("d", b"yamabiko-maildrop 1 {}")]
+        {
             let path = dir.path().join(name);
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o744)).unwrap();

@@ -77,7 +77,8 @@ const LETTERS: &str = "A:B:C:F:GIL:N:O:R:UV:X:ab:ce:f:h:imno:p:r:q:tvx";
 /// Reads the arguments after the program's name.
 pub fn read(args: &[String], default: Mode) -> Result<Options, Misuse> {
     // `-q` and `-V` stand alone where getopt wants a value.
-    let args: Vec<String> = args.iter().map(|word| if word == "-q" { "-q0".to_owned() } else { word.clone() }).collect();
+    let args: Vec<String> =
+        args.iter().map(|word| if word == "-q" { "-q0".to_owned() } else { word.clone() }).collect();
     let (flags, recipients) = parse(LETTERS, &args).map_err(|bad| Misuse::Usage(Some(bad.to_string())))?;
     let mut options = Options {
         mode: default,
@@ -217,7 +218,11 @@ fn notify(value: &str) -> Result<Notify, Misuse> {
             "success" => notify.success = true,
             "failure" => notify.failure = true,
             "delay" => notify.delay = true,
-            _ => return Err(Misuse::Fatal(format!("bad -N option value -- specify never, or success,failure,delay: {value}"))),
+            _ => {
+                return Err(Misuse::Fatal(format!(
+                    "bad -N option value -- specify never, or success,failure,delay: {value}"
+                )));
+            }
         }
     }
     if notify.never && (notify.success || notify.failure || notify.delay) || notify == Notify::default() {
@@ -254,7 +259,8 @@ mod tests {
 
     #[test]
     fn submissions() {
-        let options = read(&words("-oi -f me@x.test -F Name -N success,delay -R hdrs -V id -XV+= -v a b"), Mode::Submit).unwrap();
+        let options =
+            read(&words("-oi -f me@x.test -F Name -N success,delay -R hdrs -V id -XV+= -v a b"), Mode::Submit).unwrap();
         assert!(!options.dot_ends);
         assert_eq!(options.sender.as_deref(), Some("me@x.test"));
         assert!(options.notify.success && options.notify.delay && !options.notify.failure);

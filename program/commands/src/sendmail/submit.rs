@@ -110,7 +110,10 @@ fn recipients(args: &[String]) -> Vec<String> {
 
 /// Addresses of a field value, in external form.
 fn addresses(value: &str) -> Vec<String> {
-    AddressList::parse(value.as_bytes()).addresses().map(|address| yamabiko_address::quote(address).into_owned()).collect()
+    AddressList::parse(value.as_bytes())
+        .addresses()
+        .map(|address| yamabiko_address::quote(address).into_owned())
+        .collect()
 }
 
 /// Lines of standard input with LF ends: CRLF becomes LF, a dot alone may end the message.
@@ -186,7 +189,13 @@ fn read_header(lines: &mut Lines<'_>, head: &mut Vec<u8>) -> std::io::Result<Vec
 }
 
 /// To the engine; to `maildrop/` when it is down.
-fn hand_in(context: &mut Context, envelope: SubmitEnvelope, head: Vec<u8>, lines: &mut Lines<'_>, limit: u64) -> ExitCode {
+fn hand_in(
+    context: &mut Context,
+    envelope: SubmitEnvelope,
+    head: Vec<u8>,
+    lines: &mut Lines<'_>,
+    limit: u64,
+) -> ExitCode {
     let queue = context.queue_directory();
     let mut place = match Caller::ask(&queue, Request::Submit(envelope.clone())) {
         Ok(caller) => Place::Engine(caller),
@@ -287,7 +296,11 @@ impl Place {
             Place::Postdrop(child) => {
                 child.stdin = None;
                 let status = child.wait()?;
-                Ok(if status.success() { Reply::Done } else { Reply::TryLater("postdrop could not take the message".to_owned()) })
+                Ok(if status.success() {
+                    Reply::Done
+                } else {
+                    Reply::TryLater("postdrop could not take the message".to_owned())
+                })
             }
         }
     }

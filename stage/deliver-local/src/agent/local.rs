@@ -414,7 +414,7 @@ impl LocalAgent {
     fn expand_path(&self, path: &str, address: &str, user: &User, extension: Option<&str>) -> Option<String> {
         let (local, domain) = split_domain(address);
         let delimiter = self.settings.recipient_delimiter.as_str();
-        expand(path, |name| {
+        expand(path, &|name| {
             let value = match name {
                 "home" => user.home.clone(),
                 "user" => user.name.clone(),
@@ -546,7 +546,7 @@ impl LocalAgent {
 }
 
 /// Fills `$name`, `${name}` and `$(name)`; `None` as soon as one has no value.
-pub(super) fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> Option<String> {
+pub(super) fn expand(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -578,7 +578,7 @@ pub(super) fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> Opti
                 let found = value(&name[..mark]).filter(|v| !v.is_empty());
                 let branch = name[mark + 1..].trim_start_matches('{').trim_end_matches('}');
                 match (&name[mark..=mark], found) {
-                    ("?", Some(_)) | (":", None) => expand(branch, &value)?,
+                    ("?", Some(_)) | (":", None) => expand(branch, value)?,
                     _ => String::new(),
                 }
             }

@@ -156,7 +156,7 @@ impl LocalAgent {
         standing: &Standing,
     ) -> bool {
         let (local, domain) = split_domain(address);
-        let filled = expand(&self.settings.luser_relay, |variable| {
+        let filled = expand(&self.settings.luser_relay, &|variable| {
             let value = match variable {
                 "user" => name.to_owned(),
                 "local" => local.to_owned(),
@@ -233,7 +233,7 @@ impl LocalAgent {
             let value = if trusted.contains(&name) { value } else { filtered(&value, &self.settings.command_filter) };
             (name.to_owned(), value)
         }));
-        let directory = expand(&self.settings.command_directory, |variable| match variable {
+        let directory = expand(&self.settings.command_directory, &|variable| match variable {
             "home" => Some(user.map(|user| user.home.clone()).unwrap_or_default()),
             "user" => Some(filtered(login, &self.settings.forward_filter)),
             _ => None,

@@ -1,0 +1,187 @@
+//! The SMTP services of master.cf, each on its sockets.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use yamabiko_config::Config;
+use yamabiko_lookup::TableSet;
+use yamabiko_receive::{Admission, Limits, Service, ServiceParts, Settings, converse, serve};
+
+use crate::accept::Acceptance;
+use crate::agents::AgentParts;
+
+/// Content beyond this many bytes waits on disk while it is received.
+const SPILL: usize = 1 << 20;
+
+/// A listening socket and the task that accepts on it.
+struct Listening {
+    service: String,
+    task: JoinHandle<()>,
+}
+
+/// All SMTP services.
+pub struct Services {
+    by_id: HashMap<String, Arc<Service>>,
+    listening: HashMap<SocketAddr, Listening>,
+    /// For `sendmail -bs`; a reload changes it where it is used.
+    stdin: Arc<RwLock<Arc<Service>>>,
+    stop: watch::Sender<bool>,
+    limits: Arc<Limits>,
+    spool: PathBuf,
+}
+
+/// Settings of a service; faults of the configuration are told with the service's place.
+fn settings(config: &Config, tables: &TableSet, position: Option<u32>) -> Result<(String, Settings), String> {
+    let Some(position) = position else {
+        let settings = Settings::from(&config.main(), tables).map_err(|error| error.0)?;
+        return Ok(("stdin".to_owned(), settings));
+    };
+    let service = config.services().get(position as usize).ok_or("the supervisor named a service that is not there")?;
+    let view = config.service_view(service);
+    let settings = Settings::from(&view, tables)
+        .map_err(|error| format!("{}: service {}: {}", service.place, service.id(), error.0))?;
+    Ok((service.id(), settings))
+}
+
+impl Services {
+    /// Makes the services and begins to accept.
+    pub fn start(
+        acceptance: &Acceptance,
+        parts: &AgentParts,
+        config: &Config,
+        sockets: Vec<(u32, OwnedFd)>,
+        spool: PathBuf,
+    ) -> Result<Self, String> {
+        let generation = acceptance.current().get();
+        let limits = Limits::new(config.main().duration("anvil_rate_time_unit"));
+        let (_, stdin) = settings(config, &generation.tables, None)?;
+        let (stop, _) = watch::channel(false);
+        let stdin = service(acceptance, parts, &limits, &spool, Arc::new(stdin));
+        let mut services = Self {
+            by_id: HashMap::new(),
+            listening: HashMap::new(),
+            stdin: Arc::new(RwLock::new(stdin)),
+            stop,
+            limits,
+            spool,
+        };
+        services.put(acceptance, parts, config, &generation.tables, sockets)?;
+        Ok(services)
+    }
+
+    /// Services of a new configuration. Sessions that run keep the settings they began with, and sockets that stay are
+    /// not touched.
+    pub fn reconfigure(
+        &mut self,
+        acceptance: &Acceptance,
+        parts: &AgentParts,
+        config: &Config,
+        tables: &TableSet,
+        sockets: Vec<(u32, OwnedFd)>,
+    ) -> Result<(), String> {
+        let (_, stdin) = settings(config, tables, None)?;
+        self.put(acceptance, parts, config, tables, sockets)?;
+        let stdin = service(acceptance, parts, &self.limits, &self.spool, Arc::new(stdin));
+        *self.stdin.write().unwrap_or_else(std::sync::PoisonError::into_inner) = stdin;
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        acceptance: &Acceptance,
+        parts: &AgentParts,
+        config: &Config,
+        tables: &TableSet,
+        sockets: Vec<(u32, OwnedFd)>,
+    ) -> Result<(), String> {
+        // All of it is made before anything is changed: a fault in one service leaves everything as it was.
+        let mut made: HashMap<u32, (String, Arc<Settings>)> = HashMap::new();
+        let mut listeners = Vec::new();
+        for (position, socket) in sockets {
+            if let std::collections::hash_map::Entry::Vacant(entry) = made.entry(position) {
+                let (id, settings) = settings(config, tables, Some(position))?;
+                entry.insert((id, Arc::new(settings)));
+            }
+            let listener = std::net::TcpListener::from(socket);
+            let trouble = |error: std::io::Error| format!("a listening socket cannot be used: {error}");
+            listener.set_nonblocking(true).map_err(trouble)?;
+            let address = listener.local_addr().map_err(trouble)?;
+            listeners.push((position, address, TcpListener::from_std(listener).map_err(trouble)?));
+        }
+        let mut by_id = HashMap::new();
+        for (id, settings) in made.values() {
+            let service = match self.by_id.remove(id) {
+                Some(service) => {
+                    service.reload(Arc::clone(settings));
+                    service
+                }
+                None => service(acceptance, parts, &self.limits, &self.spool, Arc::clone(settings)),
+            };
+            by_id.insert(id.clone(), service);
+        }
+        self.by_id = by_id;
+        let mut listening = HashMap::new();
+        for (position, address, listener) in listeners {
+            let id = &made[&position].0;
+            let kept = self.listening.remove(&address).filter(|old| old.service == *id);
+            let entry = kept.unwrap_or_else(|| {
+                let service = Arc::clone(&self.by_id[id]);
+                let task = tokio::spawn(serve(listener, service, self.stop.subscribe()));
+                Listening { service: id.clone(), task }
+            });
+            listening.insert(address, entry);
+        }
+        // What is left is not wanted any more: no new sessions there, the old ones go on.
+        for (_, old) in std::mem::replace(&mut self.listening, listening) {
+            old.task.abort();
+        }
+        Ok(())
+    }
+
+    /// Takes connections over from the control socket for `sendmail -bs`.
+    pub fn stdin_smtp(&self) -> Arc<dyn Fn(UnixStream, u32) + Send + Sync> {
+        let (stdin, stop) = (Arc::clone(&self.stdin), self.stop.subscribe());
+        Arc::new(move |stream, _uid| {
+            let service = Arc::clone(&stdin.read().unwrap_or_else(std::sync::PoisonError::into_inner));
+            let stop = stop.clone();
+            tokio::spawn(async move { converse(stream, &service, stop).await });
+        })
+    }
+
+    /// Ends: sessions between commands hear `421`, those in the middle of a message may finish it in the time there is.
+    pub async fn stop(self, within: Duration) {
+        let _ = self.stop.send(true);
+        let all = async {
+            for (_, listening) in self.listening {
+                let _ = listening.task.await;
+            }
+        };
+        let _ = tokio::time::timeout(within, all).await;
+    }
+}
+
+fn service(
+    acceptance: &Acceptance,
+    parts: &AgentParts,
+    limits: &Arc<Limits>,
+    spool: &std::path::Path,
+    settings: Arc<Settings>,
+) -> Arc<Service> {
+    Service::new(ServiceParts {
+        settings,
+        admission: Arc::new(acceptance.clone()) as Arc<dyn Admission>,
+        events: Arc::clone(&parts.events),
+        limits: Arc::clone(limits),
+        resolver: Arc::clone(&parts.resolver),
+        hosts: Arc::clone(&parts.hosts),
+        spill_directory: spool.to_path_buf(),
+        spill_threshold: SPILL,
+    })
+}
