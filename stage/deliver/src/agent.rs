@@ -709,7 +709,8 @@ impl<'a> Delivery<'a> {
             return;
         }
         let warning = if at_fallback {
-            "smtp_fallback_relay configuration problem".to_owned()
+            let prefix = if settings.protocol == Protocol::Smtp { "smtp" } else { "lmtp" };
+            format!("{prefix}_fallback_relay configuration problem")
         } else if is_relayhost {
             "relayhost configuration problem".to_owned()
         } else if status.subject == 4 && status.detail == 6 && !settings.best_mx_transport.is_empty() {
@@ -721,7 +722,7 @@ impl<'a> Delivery<'a> {
         } else {
             return;
         };
-        status.class = Class::Transient;
+        *status = EnhancedStatus::transient(3, 5);
         agent.log(Severity::Warning, None, warning);
     }
 

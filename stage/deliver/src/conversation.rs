@@ -417,6 +417,9 @@ impl<'a> Conversation<'a> {
             );
             let (status, stage) = (EnhancedStatus::permanent(3, 4), SmtpStage::Mail);
             self.fail_all(Verdict { status, reason, reply: None, code: None, remote: false, stage, at: now }, false);
+            if self.keeps() {
+                return self.complete();
+            }
             self.report.complete = true;
             return self.say_quit();
         }
@@ -660,14 +663,16 @@ impl<'a> Conversation<'a> {
         {
             self.session.reusable = false;
         }
-        let refusal = reply.code.is_transient() || reply.code.is_permanent();
-        let (status, reason) = match refusal {
-            true => (reply.status(), text),
-            false => (EnhancedStatus::permanent(5, 0), format!("Protocol error: {text}")),
+        // A success where none was asked for says nothing about the recipient, nor about the message.
+        let success = reply.code.is_success();
+        let status = match reply.code.is_transient() || reply.code.is_permanent() {
+            true => reply.status(),
+            false => EnhancedStatus::permanent(5, 0),
         };
+        let reason = if success { format!("Protocol error: {text}") } else { text };
         let reply_text = Some(reply.one_line());
         let (code, stage) = (Some(reply.code), expect.stage());
-        Verdict { status, reason, reply: reply_text, code, remote: refusal, stage, at: now }
+        Verdict { status, reason, reply: reply_text, code, remote: !success, stage, at: now }
     }
 }
 

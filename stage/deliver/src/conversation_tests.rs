@@ -288,7 +288,7 @@ const AFTER_HELLO: &[Case] = &[
          C: RSET
          C: QUIT
          S: 250 ok",
-        &["5.5.0 Protocol error: host mx1.remote.test[192.0.2.25] said: 354 already (in reply to RCPT TO command)"],
+        &["5.5.0 host mx1.remote.test[192.0.2.25] said: 354 already (in reply to RCPT TO command)"],
     ),
     // 1xx is no answer to anything.
     (
@@ -302,9 +302,23 @@ const AFTER_HELLO: &[Case] = &[
          C: .
          C: QUIT
          S: 250 ok",
+        &["open", "all 5.5.0 host mx1.remote.test[192.0.2.25] said: 100 wait (in reply to MAIL FROM command)"],
+    ),
+    // Success, but not of the kind that was asked for.
+    (
+        &["b@remote.test"],
+        "C: MAIL FROM:<a@lab.test> SIZE=300 BODY=7BIT
+         C: RCPT TO:<b@remote.test>
+         C: DATA
+         S: 250 ok
+         S: 250 ok
+         S: 250 2.0.0 ok
+         C: RSET
+         C: QUIT
+         S: 250 ok",
         &[
-            "open",
-            "all 5.5.0 Protocol error: host mx1.remote.test[192.0.2.25] said: 100 wait (in reply to MAIL FROM command)",
+            "accepted",
+            "all 5.5.0 Protocol error: host mx1.remote.test[192.0.2.25] said: 250 2.0.0 ok (in reply to DATA command)",
         ],
     ),
     // Losses.
@@ -377,10 +391,7 @@ fn greetings_that_go_wrong() {
             "S: 554-5.7.1 go\nS: 554 5.7.1 away\nC: QUIT",
             "all! 4.7.1 host mx1.remote.test[192.0.2.25] refused to talk to me: 554-5.7.1 go 554 5.7.1 away",
         ),
-        (
-            "S: 354 what\nC: QUIT",
-            "all! 5.5.0 Protocol error: host mx1.remote.test[192.0.2.25] refused to talk to me: 354 what",
-        ),
+        ("S: 354 what\nC: QUIT", "all! 5.5.0 host mx1.remote.test[192.0.2.25] refused to talk to me: 354 what"),
         (
             "S: (lost)",
             "all! 4.4.2 lost connection with mx1.remote.test[192.0.2.25] while receiving the initial server greeting",

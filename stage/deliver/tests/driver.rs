@@ -414,7 +414,7 @@ async fn the_relayhost_is_never_wrong_for_good() {
     let attempt = bench.agent.deliver(&request("nowhere.test", &["x@y.test"])).await;
     assert_eq!(
         all(&attempt),
-        ["relay=none, dsn=4.4.4, status=deferred (Host or domain name not found. Name service error for \
+        ["relay=none, dsn=4.3.5, status=deferred (Host or domain name not found. Name service error for \
           name=nowhere.test type=AAAA: Host not found)"]
     );
     assert_eq!(bench.log(), ["warning: relayhost configuration problem"]);
