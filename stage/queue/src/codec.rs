@@ -538,12 +538,39 @@ pub fn put_change<'a>(
     recipients: impl Iterator<Item = (u32, &'a RecipientState)>,
 ) {
     put_standing(out, standing);
-    for (index, state) in recipients {
-        put_group(out, 4, |out| {
-            put_number(out, u64::from(index));
-            put_state(out, state);
-        });
+    recipients.for_each(|recipient| put_change_of(out, recipient));
+}
+
+fn put_change_of(out: &mut Vec<u8>, (index, state): (u32, &RecipientState)) {
+    put_group(out, 4, |out| {
+        put_number(out, u64::from(index));
+        put_state(out, state);
+    });
+}
+
+/// The payload of a state or settle record, by itself.
+pub fn change_payload<'a>(standing: &Standing, recipients: impl Iterator<Item = (u32, &'a RecipientState)>) -> Vec<u8> {
+    let mut payload = Vec::new();
+    put_change(&mut payload, standing, recipients);
+    payload
+}
+
+/// The payloads of as many settle records as it takes for each to be not much longer than `limit` bytes.
+pub fn change_payloads<'a>(
+    standing: &Standing,
+    recipients: impl Iterator<Item = (u32, &'a RecipientState)>,
+    limit: u32,
+) -> Vec<Vec<u8>> {
+    let mut payloads = vec![change_payload(standing, [].into_iter())];
+    for recipient in recipients {
+        let mut field = Vec::new();
+        put_change_of(&mut field, recipient);
+        match payloads.last_mut() {
+            Some(last) if last.len() + field.len() <= limit as usize => last.extend(field),
+            _ => payloads.push(change_payload(standing, [recipient].into_iter())),
+        }
     }
+    payloads
 }
 
 /// Reads a state or settle record's payload.

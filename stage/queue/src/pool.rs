@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use yamabiko_envelope::QueueId;
+use yamabiko_envelope::{QueueId, RecipientState};
 
 use crate::codec;
 use crate::fs::{FileSystem, StoredFile, read_exact_at, write_all_at};
 use crate::messages::Location;
 use crate::read::{ReadError, read_message};
-use crate::record::{self, HEAD, RecordKind};
+use crate::record::{self, HEAD, RECORDS, RecordKind, record_len};
 use crate::shared::{Free, Op, OpKind, Shared, State};
 use crate::{Damage, Options};
 
@@ -313,7 +313,7 @@ impl Helper {
             let Some(places) = state.index.places(id) else { return false };
             (before, places)
         };
-        let envelope = match read_message(&*shared.fs, id, &places, None) {
+        let mut envelope = match read_message(&*shared.fs, id, &places, None) {
             Ok((envelope, _)) => envelope,
             Err(ReadError::Damaged(_) | ReadError::Io(_)) => return false,
         };
@@ -322,8 +322,19 @@ impl Helper {
             Some(now) if now == before && state.writable().is_ok() => {}
             _ => return false,
         }
+        let limit = shared.options.segment_size - RECORDS;
         let mut payload = Vec::new();
         codec::put_message(&mut payload, &before.0, None, &envelope);
+        let mut changes = Vec::new();
+        if record_len(payload.len() as u64, head.inline_len()).is_none_or(|len| len > limit) {
+            // The reasons of very many recipients: they do not fit in with the message, which once did without them.
+            let states = (0..).zip(envelope.recipients.iter_mut().map(|r| std::mem::take(&mut r.state)));
+            let states: Vec<(u32, RecipientState)> = states.collect();
+            let told = states.iter().filter(|(_, state)| *state != RecipientState::Pending);
+            changes = codec::change_payloads(&before.0, told.map(|(n, state)| (*n, state)), limit / 4);
+            payload.clear();
+            codec::put_message(&mut payload, &before.0, None, &envelope);
+        }
         let begin = at.offset as usize + HEAD + head.payload_len as usize;
         // The scan has seen the whole record within the segment.
         let content = segment.slice(begin..begin + head.inline_len() as usize);
@@ -332,6 +343,9 @@ impl Helper {
         op.content_len = head.content_len;
         op.content_crc = head.content_crc;
         shared.push(&mut state, op);
+        for payload in changes {
+            shared.push_change(&mut state, OpKind::Settle, id, payload);
+        }
         true
     }
 

@@ -18,7 +18,7 @@ use crate::pool::{Helper, save};
 use crate::read::{self, ReadError, read_message};
 use crate::record::{RECORDS, record_len};
 use crate::recover::recover;
-use crate::shared::{Op, OpKind, Paths, Shared, State, Waiting, io_error, is_full};
+use crate::shared::{Op, OpKind, Paths, Shared, State, io_error, is_full};
 use crate::{Counts, Damage, Done, Flags, Meta, NewMessage, Options, QueueError, Recovered, Stats, Store, Stored};
 
 /// How long the free space that was found is believed.
@@ -310,8 +310,8 @@ impl Queue {
         self.change(id, Change { hold: Some(false), next_attempt: Some(next_attempt), ..Change::default() }, &[])
     }
 
-    /// The message is to be returned at its next attempt as if it were too old; held mail is released for that, as
-    /// `postsuper -e` leaves to its caller.
+    /// The message is to be returned at its next attempt as if it were too old. Held mail stays held (`postsuper -e`);
+    /// for `postsuper -f` it is to be released too.
     pub fn expire(&self, id: QueueId, next_attempt: Timestamp) -> Result<(), QueueError> {
         self.change(id, Change { expire: Some(true), next_attempt: Some(next_attempt), ..Change::default() }, &[])
     }
@@ -401,23 +401,21 @@ impl Queue {
         let entry = state.index.messages.get_mut(id).ok_or(QueueError::NotFound(id))?;
         let standing = change.to(entry.standing());
         entry.set_standing(standing);
-        let mut payload = Vec::new();
-        match &merged {
-            Some(envelope) => {
-                let states = (0..).zip(envelope.recipients.iter().map(|r| &r.state));
-                codec::put_change(&mut payload, &standing, states);
-            }
-            None => codec::put_change(&mut payload, &standing, changes.iter().map(|(n, state)| (*n, state))),
-        }
-        let payload = Bytes::from(payload);
-        if record_len(payload.len() as u64, 0).is_none_or(|len| len > shared.options.segment_size - RECORDS) {
-            return Err(QueueError::TooLarge);
-        }
         if !changes.is_empty() || change.deferred {
             state.index.uncache(id);
         }
-        state.waiting.entry(id).or_default().push(Waiting { payload: payload.clone() });
-        shared.push(&mut state, Op::new(kind, id, payload));
+        let limit = shared.options.segment_size - RECORDS;
+        let payload = match &merged {
+            Some(envelope) => codec::change_payload(&standing, (0..).zip(envelope.recipients.iter().map(|r| &r.state))),
+            None => codec::change_payload(&standing, changes.iter().map(|(n, state)| (*n, state))),
+        };
+        if record_len(payload.len() as u64, 0).is_some_and(|len| len <= limit) {
+            shared.push_change(&mut state, kind, id, payload);
+            return Ok(());
+        }
+        for payload in codec::change_payloads(&standing, changes.iter().map(|(n, state)| (*n, state)), limit / 4) {
+            shared.push_change(&mut state, OpKind::Settle, id, payload);
+        }
         Ok(())
     }
 
@@ -543,7 +541,10 @@ impl Queue {
         self.shared.wake_helper.notify_all();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            let _ = thread.join();
+            // A callback may have dropped the last handle, and then this is one of them.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
         }
     }
 }

@@ -195,7 +195,7 @@ impl Recovery {
         });
         self.recovered.records += found;
         self.recovered.segments += 1;
-        if let (Some(end), true) = (end, scanned.end < limit) {
+        if let Some(end) = end.filter(|end| scanned.end < *end) {
             // The next segment's header says that there are records up to here.
             scanned.holes.push(Hole { offset: scanned.end, len: end - scanned.end, id: None });
             scanned.synced = end;

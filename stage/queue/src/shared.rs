@@ -237,6 +237,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hands a state or settle record to the log's thread. Until it is written, readers take it from memory.
+    pub fn push_change(&self, state: &mut State, kind: OpKind, id: QueueId, payload: Vec<u8>) {
+        let payload = Bytes::from(payload);
+        state.waiting.entry(id).or_default().push(Waiting { payload: payload.clone() });
+        self.push(state, Op::new(kind, id, payload));
+    }
+
     /// Hands a record to the log's thread.
     pub fn push(&self, state: &mut State, op: Op) {
         let wake = op.sync && !state.pending_sync || state.pending.is_empty();

@@ -48,9 +48,18 @@ fn some_messages(count: u64, len: usize, closed: bool) -> (SimulatedDisk, PathBu
     }
     let disk = disk.after_kill();
     drop(queue);
-    let path = PathBuf::from("/q/log/00000000.seg");
+    let path = first_segment(&disk);
     let bytes = disk.read_file(&path).unwrap();
     (disk, path, bytes)
+}
+
+/// The segment that was used first: which file that is depends on the helper's speed.
+fn first_segment(disk: &SimulatedDisk) -> PathBuf {
+    let first = |path: &PathBuf| {
+        let bytes = disk.read_file(path).unwrap_or_default();
+        bytes.starts_with(b"YmbkSeg") && bytes[12..16] == [1, 0, 0, 0]
+    };
+    disk.files().into_iter().find(first).unwrap()
 }
 
 /// The end of the last record.
@@ -106,7 +115,7 @@ fn a_queue_goes_on_after_a_torn_tail() {
 fn a_changed_byte_costs_one_message_and_is_reported() {
     let (disk, path, bytes) = some_messages(5, 100, true);
     let end = end_of(&bytes);
-    for at in 0..end {
+    for at in (0..64).chain(4096..4160).chain(8192..end) {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << (at % 8);
         disk.write_file(&path, flipped);
@@ -153,7 +162,7 @@ fn a_lost_header_is_reported_and_its_segment_kept() {
         queue.append_and_wait(message(n, 4000)).unwrap();
     }
     drop(queue);
-    let path = PathBuf::from("/q/log/00000000.seg");
+    let path = first_segment(&disk);
     let mut bytes = disk.read_file(&path).unwrap();
     bytes[20] ^= 1;
     disk.write_file(&path, bytes.clone());
@@ -179,7 +188,7 @@ fn a_mail_that_looks_like_records_is_mail() {
     queue.append_and_wait(evil).unwrap();
     queue.append_and_wait(message(52, 10)).unwrap();
     drop(queue);
-    let path = PathBuf::from("/q/log/00000000.seg");
+    let path = first_segment(&disk);
     let bytes = disk.read_file(&path).unwrap();
     for at in (8192..end_of(&bytes)).step_by(5) {
         let mut flipped = bytes.clone();
@@ -275,4 +284,63 @@ fn what_goes_bad_after_opening_is_set_aside_when_told() {
     assert!(disk.read_file(&damage.saved.unwrap()).unwrap().len() > 3000);
     assert!(matches!(queue.load(id(1)), Err(QueueError::NotFound(_))));
     assert!(queue.load(id(2)).is_ok());
+}
+
+#[test]
+fn a_segment_that_was_cut_off_is_reported() {
+    let disk = SimulatedDisk::new();
+    let queue = open(&disk, options());
+    for n in 0..40 {
+        queue.append_and_wait(message(n, 4000)).unwrap();
+    }
+    drop(queue);
+    let path = first_segment(&disk);
+    let bytes = disk.read_file(&path).unwrap();
+    for len in [0, 100, 8192, 20_000, end_of(&bytes) - 1] {
+        disk.write_file(&path, bytes[..len].to_vec());
+        let inspection = inspect(&disk);
+        assert!(inspection.list().count() < 40);
+        assert!(inspection.recovered().damaged.iter().any(|d| !d.torn), "cut to {len}");
+    }
+}
+
+/// Reasons of so many recipients that no record can hold them all, neither when they are told nor when the message is
+/// copied.
+#[test]
+fn reasons_beyond_a_segment_are_kept() {
+    let reason = |n: u32| {
+        RecipientState::Deferred(Box::new(yamabiko_envelope::Failure {
+            status: yamabiko_status::EnhancedStatus::transient(4, 1),
+            reason: format!("recipient {n}: {}", "because ".repeat(40)),
+            diagnostic: String::new(),
+            remote_mta: String::new(),
+            relay: "none".into(),
+        }))
+    };
+    let disk = SimulatedDisk::new();
+    let queue = open(&disk, options());
+    let mut new = message(1, 500);
+    let envelope = Arc::make_mut(&mut new.envelope);
+    envelope.recipients = vec![Recipient { address: "r@example.net".into(), ..Recipient::default() }; 300];
+    queue.append_and_wait(new).unwrap();
+    let changes: Vec<_> = (0..300).map(|n| (n, reason(n))).collect();
+    queue.defer(id(1), Timestamp(9), &changes, false).unwrap();
+    for n in 100..300 {
+        queue.append_and_wait(message(n, 4000)).unwrap();
+        queue.remove(id(n)).unwrap();
+    }
+    let check = |queue: &Queue| {
+        let envelope = queue.envelope(id(1)).unwrap().0;
+        assert!((0..).zip(&envelope.recipients).all(|(n, r)| r.state == reason(n)));
+    };
+    check(&queue);
+    // The helper copies in the background.
+    let copied = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        queue.stats().copied > 0
+    });
+    assert!(copied, "{:?}", queue.stats());
+    check(&queue);
+    drop(queue);
+    check(&open(&disk, options()));
 }
