@@ -16,5 +16,6 @@ pub mod postlog;
 pub mod postqueue;
 pub mod postsuper;
 pub mod qshape;
+pub mod postmap;
 pub mod queue_view;
 pub mod sendmail;
