@@ -24,6 +24,8 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 impl Lmdb {
     /// Opens the file. The file must not be overwritten in place by anything but LMDB while it is open.
     pub fn open(path: &Path) -> Result<Self, String> {
+        // The library cannot open a name without a directory.
+        let path = &std::path::absolute(path).map_err(|error| error.to_string())?;
         let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
         // Room for growth by others; LMDB maps at least what the file says.
         let map = usize::try_from(length).unwrap_or(usize::MAX / 2).saturating_mul(2).max(16 << 20);
@@ -62,6 +64,7 @@ impl Lmdb {
 
 /// Writes a new LMDB file at `path` (which must not exist) with these pairs; the last of equal keys stays.
 pub fn write(path: &Path, pairs: &[Pair]) -> Result<(), String> {
+    let path = &std::path::absolute(path).map_err(|error| error.to_string())?;
     let size: usize = pairs.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
     let mut options = EnvOpenOptions::new();
     // Pages are half empty at worst; large values take whole pages.

@@ -80,11 +80,11 @@ impl Dialect for Cidr {
             let end = text.find(|c: char| c.is_ascii_whitespace()).unwrap_or(text.len());
             let (pattern, value) = text.split_at(end);
             let value = trim_str(value);
+            let matcher = matcher(pattern, positive, warn)?;
             if value.is_empty() {
                 warn(Warning::Placed("no lookup result: skipping this rule".into()));
                 return None;
             }
-            let matcher = matcher(pattern, positive, warn)?;
             Some(Statement::Rule { matcher, positive: true, replacement: Replacement::literal(value) })
         };
         read(warn).unwrap_or(Statement::Skip)

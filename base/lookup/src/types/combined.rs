@@ -11,6 +11,9 @@ use crate::{Answer, Braced, LookupError, Table, braced, split_list};
 /// The elements between the braces of the name.
 fn elements<'a>(spec: &str, name: &'a str, need: &str) -> Result<Vec<&'a str>, OpenError> {
     let bad = || OpenError(format!("bad syntax: \"{spec}\"; need \"{need}\""));
+    if !name.starts_with('{') {
+        return Err(bad());
+    }
     let Braced::Inside(inside) = braced(name) else { return Err(bad()) };
     let elements = split_list(inside);
     if elements.is_empty() { Err(bad()) } else { Ok(elements) }
@@ -21,10 +24,6 @@ fn tables(opening: &Opening<'_>, spec: &str, name: &str, kind: &str) -> Result<V
     let need = format!("{kind}:{{type:name...}}");
     let mut tables = Vec::new();
     for element in elements(spec, name, &need)? {
-        let element = match braced(element) {
-            Braced::Inside(inside) | Braced::Plain(inside) => inside,
-            Braced::Unclosed | Braced::Trailing => "",
-        };
         if !element.contains(':') {
             return Err(OpenError(format!("bad syntax: \"{spec}\"; need \"{need}\"")));
         }
@@ -144,15 +143,7 @@ struct Random {
 
 pub(crate) fn random(spec: &str, name: &str) -> Result<Arc<dyn Table>, OpenError> {
     let need = "randmap:{value...}";
-    let mut values = Vec::new();
-    for element in elements(spec, name, need)? {
-        match braced(element) {
-            Braced::Inside(value) | Braced::Plain(value) => values.push(value.to_owned()),
-            Braced::Unclosed | Braced::Trailing => {
-                return Err(OpenError(format!("bad syntax: \"{spec}\"; need \"{need}\"")));
-            }
-        }
-    }
+    let values = elements(spec, name, need)?.into_iter().map(str::to_owned).collect();
     Ok(Arc::new(Random { name: spec.to_owned(), values, seed: RandomState::new(), count: Default::default() }))
 }
 
@@ -221,7 +212,7 @@ mod tests {
             ("pipemap:{inline:{a=b},inline:{b=c}}", "z", None),
             ("pipemap:{pcre:{{/^(.)/ $1}}, inline:{b=c}}", "bx", Some("c")),
             ("randmap:{only}", "x", Some("only")),
-            ("randmap:{{two words}}", "x", Some("two words")),
+            ("randmap:{{two words}}", "x", Some("{two words}")),
             ("unix:group.byname", "root", Some("root:x:0:")),
             ("unix:passwd.byname", "no-such-user", None),
             ("proxy:static:{a b}", "x", Some("a b")),

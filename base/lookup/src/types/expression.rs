@@ -29,6 +29,7 @@ struct Pattern<'a> {
 trait Engine: Send + Sync + 'static {
     const KIND: &'static str;
     const UNCLOSED: &'static str;
+    const FLAGS: &'static str;
     /// Compiles a pattern; gives the number of its groups too. The error is for the log.
     fn compile(
         text: &str,
@@ -64,6 +65,10 @@ fn pattern<'a, E: Engine>(line: &'a str, warn: &mut dyn FnMut(Warning)) -> Optio
     let after = &body[end + delimiter.len_utf8()..];
     let flags = after.find(|c: char| c.is_ascii_whitespace() || c == '!').unwrap_or(after.len());
     let (flags, rest) = after.split_at(flags);
+    if let Some(flag) = flags.chars().find(|&flag| !E::FLAGS.contains(flag)) {
+        warn(Warning::Placed(format!("unknown regexp option \"{flag}\": skipping this rule")));
+        return None;
+    }
     Some(Pattern { positive: negations % 2 == 0, text: &body[..end], flags, rest: trim_str(rest) })
 }
 
@@ -117,10 +122,6 @@ fn statement<E: Engine>(line: &str, warn: &mut dyn FnMut(Warning)) -> Statement 
     read(line, warn).unwrap_or(Statement::Skip)
 }
 
-fn unknown_flag(flag: char, warn: &mut dyn FnMut(Warning)) {
-    warn(Warning::Placed(format!("unknown regexp option \"{flag}\": skipping this rule")));
-}
-
 impl Dialect for Posix {
     const KIND: &'static str = <Self as Engine>::KIND;
     const LONELY_ENDIF: &'static str = "ignoring ENDIF without matching IF";
@@ -140,6 +141,7 @@ impl Dialect for Perl {
 impl Engine for Posix {
     const KIND: &'static str = "regexp";
     const UNCLOSED: &'static str = "skipping";
+    const FLAGS: &'static str = "imx";
 
     fn compile(
         text: &str,
@@ -153,10 +155,8 @@ impl Engine for Posix {
                 'i' => options.ignore_case = !options.ignore_case,
                 'm' => options.newline = !options.newline,
                 'x' => options.extended = !options.extended,
-                other => {
-                    unknown_flag(other, warn);
-                    return None;
-                }
+                // Checked when the line was read.
+                _ => {}
             }
         }
         match Regex::new(text, options) {
@@ -184,6 +184,7 @@ impl Matcher for Regex {
 impl Engine for Perl {
     const KIND: &'static str = "pcre";
     const UNCLOSED: &'static str = "ignoring";
+    const FLAGS: &'static str = "imsxAEUX";
 
     fn compile(
         text: &str,
@@ -203,10 +204,8 @@ impl Engine for Perl {
                 'E' => end_only = !end_only,
                 'U' => ungreedy = !ungreedy,
                 'X' => warn(Warning::Placed("ignoring obsolete regexp option \"X\"".into())),
-                other => {
-                    unknown_flag(other, warn);
-                    return None;
-                }
+                // Checked when the line was read.
+                _ => {}
             }
         }
         // Verbs like (*UCP) count only at the very start.

@@ -14,6 +14,7 @@ struct Constant {
 /// `static:value` or `static:{ text }`.
 pub(crate) fn constant(spec: &str, name: &str) -> Result<Arc<dyn Table>, OpenError> {
     let value = match braced(name) {
+        _ if !name.starts_with('{') => name.to_owned(),
         Braced::Inside(value) | Braced::Plain(value) => value.to_owned(),
         Braced::Unclosed => {
             return Err(OpenError(format!("bad static:name syntax: missing '}}' in \"{name}\"")));

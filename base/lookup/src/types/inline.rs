@@ -16,6 +16,10 @@ struct Inline {
 
 pub(crate) fn open(opening: &Opening<'_>, spec: &str, name: &str) -> Result<Arc<dyn Table>, OpenError> {
     let bad = |what: &str| OpenError(format!("{what}: \"{spec}\"; need \"inline:{{name=value...}}\""));
+    // A blank before the brace is no part of a name.
+    if !name.starts_with('{') {
+        return Err(bad("bad syntax"));
+    }
     let Braced::Inside(inside) = braced(name) else { return Err(bad("bad syntax")) };
     let mut pairs = HashMap::new();
     for element in split_list(inside) {
@@ -28,18 +32,8 @@ pub(crate) fn open(opening: &Opening<'_>, spec: &str, name: &str) -> Result<Arc<
             return Err(bad("missing '=' after attribute name"));
         };
         let (key, value) = (trim_str(key), trim_str(value));
-        if key.is_empty() {
-            return Err(bad("missing attribute name"));
-        }
-        if value.is_empty() {
-            return Err(bad("empty value"));
-        }
-        let key = opening.options().fold(key).into_owned();
-        if pairs.contains_key(&key) {
-            opening.options().warn(format!("{spec}: duplicate entry: \"{key}\""));
-        } else {
-            pairs.insert(key, value.to_owned());
-        }
+        // As in Postfix, the last of several entries stays.
+        pairs.insert(opening.options().fold(key).into_owned(), value.to_owned());
     }
     if pairs.is_empty() {
         return Err(bad("bad syntax"));

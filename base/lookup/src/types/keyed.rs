@@ -35,7 +35,7 @@ pub(crate) fn open(opening: &Opening<'_>, kind: &str, name: &str, index: Index) 
     let format = opening.format;
     let kind = kind.to_owned();
     let load = Box::new(move |options: &Options| load(options, &kind, &path, format, index));
-    FileTable::open(crate::lines::trim_str(opening.spec), Keys::Folded, opening.options(), load)
+    FileTable::open(opening.spec, Keys::Folded, opening.options(), load)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

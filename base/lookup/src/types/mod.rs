@@ -40,7 +40,7 @@ impl Opening<'_> {
 
 /// Opens any table.
 pub(crate) fn open(opening: &Opening<'_>) -> Result<Arc<dyn Table>, OpenError> {
-    let spec = crate::lines::trim_str(opening.spec);
+    let spec = opening.spec;
     let (kind, name) = match spec.split_once(':') {
         Some((kind, name)) if !name.is_empty() && !kind.is_empty() => (kind, name),
         _ => return Err(OpenError(format!("open dictionary: expecting \"type:name\" form instead of \"{spec}\""))),

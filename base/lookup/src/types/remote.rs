@@ -229,18 +229,16 @@ struct Socketmap {
 pub(crate) fn socketmap(spec: &str, name: &str, options: &Options) -> Result<Arc<dyn Table>, OpenError> {
     let need = || OpenError("socketmap requires server:socketmap argument".to_owned());
     let (server, map) = name.rsplit_once(':').ok_or_else(need)?;
-    let (kind, place) = server.split_once(':').ok_or_else(need)?;
-    if map.is_empty() || place.is_empty() {
+    let Some((kind, place)) = server.split_once(':').filter(|(_, place)| !place.is_empty()) else {
+        return Err(OpenError(format!("need service transport:endpoint instead of \"{server}\"")));
+    };
+    if map.is_empty() {
         return Err(need());
     }
     let place = match kind {
         "unix" => Place::Unix(place.to_owned()),
         "inet" => Place::Inet(place.to_owned()),
-        _ => {
-            return Err(OpenError(format!(
-                "invalid socketmap endpoint: {server}: need \"inet:host:port\" or \"unix:path\""
-            )));
-        }
+        _ => return Err(OpenError(format!("invalid transport name: {kind} in service: {server}"))),
     };
     // Postfix shows the socket without its kind.
     let shown = server.split_once(':').map_or(server, |(_, place)| place).to_owned();

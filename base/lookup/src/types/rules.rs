@@ -96,7 +96,7 @@ pub(crate) fn open<D: Dialect>(opening: &Opening<'_>, name: &str) -> Result<std:
             Ok(Loaded { content, files: vec![(path.to_owned(), stamp)] })
         })
     };
-    FileTable::open(trim_str(opening.spec), Keys::Pattern, opening.options(), load)
+    FileTable::open(opening.spec, Keys::Pattern, opening.options(), load)
 }
 
 /// The rules of `{ {rule}, {rule} }` as lines of a file.

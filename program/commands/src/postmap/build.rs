@@ -103,7 +103,7 @@ impl Command {
             Some(File::open(&name).map_err(|error| self.fatal(&format!("open {name}: {}", words(&error))))?)
         };
         let Some(index) = Index::of(&kind) else {
-            return Err(self.cannot_build(&kind));
+            return Err(self.cannot_build(&kind, &name));
         };
         if adding && index == Index::Cdb {
             return Err(self.fatal(CDB_FLAGS));
@@ -130,8 +130,10 @@ impl Command {
         self.write(index, &name, source.as_ref(), &pairs.list)
     }
 
-    fn cannot_build(&mut self, kind: &str) -> Exit {
-        if READ_ONLY.contains(&kind) {
+    fn cannot_build(&mut self, kind: &str, name: &str) -> Exit {
+        if kind == "fail" {
+            self.fatal(&format!("table fail:{name}: write error: Application error"))
+        } else if READ_ONLY.contains(&kind) {
             self.fatal(&format!("unsupported dictionary type: {kind} does not support bulk-mode creation."))
         } else {
             self.fatal(&format!("unsupported dictionary type: {kind}. Is the postfix-{kind} package installed?"))

@@ -93,7 +93,7 @@ pub fn run(program: &'static str, args: &[String]) -> ExitCode {
         Ok(context) => context,
         Err(code) => return code,
     };
-    if tables.is_empty() && settings.task == Task::Build {
+    if tables.is_empty() {
         return fatal(usage);
     }
     let mut command = Command::new(context, settings);

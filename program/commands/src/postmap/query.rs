@@ -67,6 +67,11 @@ impl Command {
                 return Err(self.fatal(&format!("table {kind}:{name}: query error{why}")));
             }
         };
+        if value.is_empty() {
+            self.context.warn(&format!("table {kind}:{name}: key {key}: empty string result is not allowed"));
+            let text = "should return NO RESULT in case of NOT FOUND";
+            self.context.warn(&format!("table {kind}:{name} {text}"));
+        }
         if !self.settings.values_are_files {
             return Ok(Some(value.into_bytes()));
         }
@@ -113,8 +118,10 @@ impl Command {
             }
         } else {
             let mut line = Vec::new();
-            // As Postfix: a last line without line end is no key.
-            while input.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) && line.pop() == Some(b'\n') {
+            while input.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                if line.last() == Some(&b'\n') {
+                    line.pop();
+                }
                 found |= self.answer(&tables, std::mem::take(&mut line), &mut out)?;
             }
         }
