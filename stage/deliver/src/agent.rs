@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use yamabiko_address::split_domain;
 use yamabiko_config::View;
 use yamabiko_dns::{Hosts, Native, Resolver};
 use yamabiko_envelope::{
@@ -47,6 +48,12 @@ pub struct SmtpAgent {
     /// `smtp_connection_cache_destinations`
     cached: Option<StringList>,
     pool: Arc<Pool>,
+}
+
+/// Recipients are named to a server by domain and then by address, as Postfix's queue manager sorts them.
+fn order_of(address: &str) -> (bool, String, String) {
+    let domain = split_domain(address).1.map(str::to_ascii_lowercase);
+    (domain.is_none(), domain.unwrap_or_default(), address.to_owned())
 }
 
 /// Numbers that nobody outside can guess, from the hasher keys of the standard library.
@@ -142,11 +149,13 @@ impl SmtpAgent {
 
     /// Delivers a message to the recipients of the request.
     pub async fn deliver(&self, request: &DeliveryRequest) -> Attempt {
+        let mut left: Vec<usize> = (0..request.recipients.len()).collect();
+        left.sort_by_cached_key(|at| request.recipients.get(*at).map(|to| order_of(&to.address)));
         let mut delivery = Delivery {
             agent: self,
             request,
             outcomes: Vec::with_capacity(request.recipients.len()),
-            left: (0..request.recipients.len()).collect(),
+            left,
             why: None,
             complete: false,
             destination_failure: None,
@@ -157,9 +166,6 @@ impl SmtpAgent {
             tried: Vec::new(),
         };
         delivery.run().await;
-        delivery.outcomes.sort_by_key(|outcome| {
-            request.recipients.iter().position(|recipient| recipient.index == outcome.recipient)
-        });
         Attempt { outcomes: delivery.outcomes, destination_failure: delivery.destination_failure }
     }
 
@@ -251,7 +257,7 @@ impl<'a> Delivery<'a> {
         };
         let sender = map(&request.sender).await?;
         let mut recipients = Vec::with_capacity(request.recipients.len());
-        for recipient in &request.recipients {
+        for recipient in self.left.iter().filter_map(|at| request.recipients.get(*at)) {
             let full = envelope.recipients.get(recipient.index as usize);
             let original =
                 full.map_or("", |full| if full.original.is_empty() { &full.address } else { &full.original });

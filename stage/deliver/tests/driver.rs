@@ -238,8 +238,11 @@ fn told(outcome: &Outcome) -> String {
     format!("relay={}, dsn={}, status={word} ({})", outcome.relay, outcome.status, outcome.reason)
 }
 
+/// In the order of the recipients.
 fn all(attempt: &Attempt) -> Vec<String> {
-    attempt.outcomes.iter().map(told).collect()
+    let mut outcomes: Vec<&Outcome> = attempt.outcomes.iter().collect();
+    outcomes.sort_by_key(|outcome| outcome.recipient);
+    outcomes.into_iter().map(told).collect()
 }
 
 #[tokio::test]
@@ -266,12 +269,15 @@ async fn each_recipient_has_its_outcome() {
         ]
     );
     assert_eq!(attempt.destination_failure, None);
-    let gone = &attempt.outcomes[1];
+    let by_recipient = |index| attempt.outcomes.iter().find(|outcome| outcome.recipient == index).unwrap();
+    let gone = by_recipient(1);
     assert_eq!(gone.diagnostic, Some((DiagnosticType::Smtp, "550 5.1.1 no such user".into())));
     assert_eq!(gone.remote_mta.as_deref(), Some("127.0.0.1"));
     assert_eq!((gone.stage, gone.recipient, gone.connection_use), (Some(SmtpStage::Rcpt), 1, 1));
-    assert_eq!(attempt.outcomes[0].result, Fated::Sent(Action::Relayed));
-    assert_eq!(attempt.outcomes[0].stage, Some(SmtpStage::EndOfData));
+    assert_eq!(by_recipient(0).result, Fated::Sent(Action::Relayed));
+    assert_eq!(by_recipient(0).stage, Some(SmtpStage::EndOfData));
+    let named: Vec<String> = server.sessions()[0].iter().filter(|line| line.starts_with("RCPT")).cloned().collect();
+    assert_eq!(named, ["RCPT TO:<gone@remote.test>", "RCPT TO:<later@remote.test>", "RCPT TO:<ok@remote.test>"]);
     assert_eq!(server.messages(), ["From: a@lab.test\r\nSubject: x\r\n\r\n..text\r\n"]);
     assert_eq!(server.sessions()[0][0], "EHLO mx.lab.test");
     assert_eq!(bench.log(), Vec::<String>::new());
