@@ -68,6 +68,8 @@ pub struct Options {
     pub fold_case: bool,
     /// Limit on each step of a conversation with a remote table. Postfix: 100 s.
     pub remote_timeout: Duration,
+    /// Tables whose source is in aliases(5) format wherever they are named (`alias_maps`, `alias_database`).
+    pub aliases: Vec<String>,
 }
 
 impl Default for Options {
@@ -78,6 +80,7 @@ impl Default for Options {
             check_every: Duration::from_secs(1),
             fold_case: true,
             remote_timeout: Duration::from_secs(100),
+            aliases: Vec::new(),
         }
     }
 }
@@ -152,6 +155,8 @@ impl TableSet {
         if depth > NESTING {
             return Err(OpenError(format!("table nested more than {NESTING} levels deep: \"{spec:.100}...\"")));
         }
+        let plain = spec.strip_prefix("proxy:").unwrap_or(spec);
+        let format = if self.options.aliases.iter().any(|name| name == plain) { Format::Alias } else { format };
         let key = (format, spec.to_owned());
         if let Some(table) = self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(table));

@@ -55,7 +55,11 @@ impl Around {
         envelope.client = old.client.clone();
         envelope.sasl = old.sasl.clone();
         envelope.message_id.clone_from(&old.message_id);
-        let original = if known.original.is_empty() { known.address } else { known.original };
+        let original = match (forward.owned, known.original.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => known.address,
+            (false, false) => known.original,
+        };
         envelope.recipients = forward
             .recipients
             .into_iter()

@@ -279,7 +279,7 @@ fn notices(config: &Config, events: &Events, setup: &Setup) {
 }
 
 fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setup) -> Generation {
-    let tables = tables(events, setup);
+    let tables = tables(config, events, setup);
     let (agents, one_recipient, remarks) = Agents::new(config, &tables, parts);
     for remark in remarks {
         say(events, setup, Severity::Warning, &remark);
@@ -288,7 +288,9 @@ fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setu
 }
 
 /// Tables that speak into the log.
-fn tables(events: &Events, setup: &Setup) -> TableSet {
+fn tables(config: &Config, events: &Events, setup: &Setup) -> TableSet {
+    let mut aliases = config.main().list("alias_maps");
+    aliases.extend(config.main().list("alias_database"));
     let (events, name) = (Arc::clone(events), Arc::clone(&setup.syslog_name));
     let options = yamabiko_lookup::Options {
         notify: Arc::new(move |notice: yamabiko_lookup::Notice| {
@@ -299,6 +301,7 @@ fn tables(events: &Events, setup: &Setup) -> TableSet {
             };
             events.emit(Event::text(Timestamp::now(), Origin::new(&name, "proxymap"), severity, notice.text));
         }),
+        aliases,
         ..yamabiko_lookup::Options::default()
     };
     TableSet::new(options)

@@ -114,9 +114,16 @@ impl Cleanup {
         out: &mut Recipients,
     ) -> Result<String, Refusal> {
         let settings = &self.settings;
-        if job.source == Source::Smtp && recipient.orcpt.is_empty() {
-            // RFC 3461 section 4.2 allows it: the address as it was given to us.
-            recipient.orcpt = format!("rfc822;{}", recipient.address);
+        if recipient.orcpt.is_empty() {
+            // RFC 3461 section 4.2 allows it: the address as it was given to us, made complete where a user typed it.
+            match job.source {
+                Source::Smtp => recipient.orcpt = format!("rfc822;{}", recipient.address),
+                Source::Local { .. } => {
+                    let complete = self.mapper.rewriter().rewrite(RewriteContext::Local, &recipient.address);
+                    recipient.orcpt = format!("rfc822;{complete}");
+                }
+                _ => {}
+            }
         }
         if !settings.original_recipient {
             recipient.original.clear();

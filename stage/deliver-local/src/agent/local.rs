@@ -92,11 +92,12 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// The recipient as it was given, for `X-Original-To:` and the environment.
-    pub(super) fn original(&self) -> &'a str {
+    /// The recipient as it was given, for `X-Original-To:` and the environment; `None` for mail that was sent on in the
+    /// name of an alias's owner.
+    pub(super) fn original(&self) -> Option<&'a str> {
         let known = &self.request.recipients[self.position];
         let original = self.request.envelope.recipients.get(known.index as usize).map_or("", |r| r.original.as_str());
-        if original.is_empty() { &known.address } else { original }
+        (!original.is_empty()).then_some(original)
     }
 
     fn goes_on(&mut self, owner: &Option<Arc<str>>, address: String) {
@@ -413,7 +414,9 @@ impl LocalAgent {
     /// One entry of `forward_path` for a user; `None` where it needs something that there is not (an extension).
     fn expand_path(&self, path: &str, address: &str, user: &User, extension: Option<&str>) -> Option<String> {
         let (local, domain) = split_domain(address);
-        let delimiter = self.settings.recipient_delimiter.as_str();
+        // The delimiter that this address has, of those that there can be.
+        let delimiter =
+            extension.and_then(|extension| local.strip_suffix(extension)).and_then(|head| head.chars().last());
         expand(path, &|name| {
             let value = match name {
                 "home" => user.home.clone(),
@@ -423,10 +426,7 @@ impl LocalAgent {
                 "recipient" => address.to_owned(),
                 "domain" => domain.unwrap_or_default().to_owned(),
                 "extension" => extension?.to_owned(),
-                "recipient_delimiter" => {
-                    extension?;
-                    delimiter.to_owned()
-                }
+                "recipient_delimiter" => delimiter?.to_string(),
                 _ => return None,
             };
             Some(filtered(&value, &self.settings.forward_filter))
@@ -483,7 +483,7 @@ impl LocalAgent {
     /// `From ` line and fields before a message that a command reads.
     pub(super) fn command_prefix(&self, expansion: &Expansion<'_>) -> String {
         let delivered = self.settings.delivered_to.command.then_some(expansion.delivered_to.as_str());
-        let original = self.settings.original_recipient.then(|| expansion.original());
+        let original = expansion.original().filter(|_| self.settings.original_recipient);
         let mut prefix = from_line(&expansion.request.sender, self.around.now());
         prefix.push('\n');
         prefix.push_str(&fields(expansion.request, original, delivered));
@@ -495,7 +495,7 @@ impl LocalAgent {
             return;
         }
         let delivered = self.settings.delivered_to.file.then_some(expansion.delivered_to.as_str());
-        let original = self.settings.original_recipient.then(|| expansion.original());
+        let original = expansion.original().filter(|_| self.settings.original_recipient);
         let prepend = fields(expansion.request, original, delivered);
         let (place, kind) = if path.ends_with('/') {
             (Place::Maildir { path: path.to_owned(), limit: self.settings.mailbox_limit }, "maildir".to_owned())

@@ -89,7 +89,7 @@ impl LocalAgent {
             Place::Mailbox { path, .. } | Place::Maildir { path, .. } => path.clone(),
             Place::Command { .. } => String::new(),
         };
-        let original = self.settings.original_recipient.then(|| expansion.original());
+        let original = expansion.original().filter(|_| self.settings.original_recipient);
         let prepend = fields(expansion.request, original, Some(&expansion.delivered_to));
         let job = Job::Deliver { place, prepend };
         let done = self.around.work(whose, job, Some(&expansion.request.content)).await;
@@ -204,7 +204,7 @@ impl LocalAgent {
         pairs.extend([
             ("SENDER", expansion.request.sender.to_string()),
             ("RECIPIENT", address.to_owned()),
-            ("ORIGINAL_RECIPIENT", expansion.original().to_owned()),
+            ("ORIGINAL_RECIPIENT", expansion.original().unwrap_or_default().to_owned()),
         ]);
         pairs.extend(domain.map(|domain| ("DOMAIN", domain.to_owned())));
         pairs.extend(extension.map(|extension| ("EXTENSION", extension.to_owned())));
