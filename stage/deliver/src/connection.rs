@@ -48,6 +48,7 @@ pub(crate) struct Connection {
 pub(crate) fn error_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
+        // Found in this text, so a boundary of it.
         Some(end) => text[..end].to_owned(),
         None => text,
     }

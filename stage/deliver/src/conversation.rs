@@ -8,7 +8,7 @@
 //!   to be written are in [`output`](Conversation::output).
 //! * [`Report`] is what came of it.
 //!
-//! There is one state per reply that is expected ([`Expect`]), and one per thing to be said next ([`Say`]). With
+//! There is one state per reply that is expected ([`Expect`]), and one per thing to be said next (`Say`). With
 //! PIPELINING several commands go out together, so several replies are expected at once, in order; there is never a
 //! command after DATA before its reply has come. Where replies make further commands senseless (sender refused, no
 //! recipient left, DATA refused) the course is corrected with RSET when all replies to what was said are in.

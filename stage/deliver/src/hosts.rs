@@ -1,7 +1,7 @@
 //! From a destination to the addresses to connect to, in the order to try them: mail exchangers, their preferences,
 //! ourselves among them, address families, limits. Follows Postfix's `smtp_addr`.
 //!
-//! [`find`] asks the resolver and decides; randomness is an argument. What goes wrong is a [`Trouble`] with the status
+//! [`Lookup::find`] asks the resolver and decides; randomness is an argument. What goes wrong is a [`Trouble`] with the status
 //! and reason that the mail gets when no other destination takes it.
 
 use std::net::IpAddr;

@@ -60,6 +60,7 @@ impl Destination {
             }
         };
         let host = match host.get(..5) {
+            // The first five bytes are ASCII then.
             Some(tag) if bracketed && tag.eq_ignore_ascii_case("IPv6:") => &host[5..],
             _ => host,
         };

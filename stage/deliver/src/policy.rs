@@ -59,7 +59,7 @@ impl Policy {
                 return Ok(());
             }
             let reason =
-                format!("TLS is required, but our TLS engine is unavailable (smtp_tls_policy_maps: {key} {level})");
+                format!("TLS is required, but our TLS engine is unavailable ({}: {key} {level})", maps.title());
             return Err((EnhancedStatus::transient(7, 5), reason));
         }
         Ok(())
@@ -75,7 +75,8 @@ impl Policy {
         for key in keys {
             if maps.find(key).await.map_err(trouble)?.is_some() {
                 let reason = format!(
-                    "SASL authentication is required, but our SASL client is unavailable (smtp_sasl_password_maps: {key})"
+                    "SASL authentication is required, but our SASL client is unavailable ({}: {key})",
+                    maps.title()
                 );
                 return Err((EnhancedStatus::transient(7, 0), reason));
             }
