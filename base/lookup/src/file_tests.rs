@@ -128,7 +128,7 @@ fn pattern_files_are_read_again() {
 fn missing_tables_are_tried_again() {
     let world = World::new();
     let spec = format!("texthash:{}", world.path("late").display());
-    let table = world.set.open_or_defer(&spec, crate::Format::Map);
+    let table = world.set.open_or_defer(&spec, crate::Usage::MAP);
     let error = block_on(table.lookup("a")).unwrap_err();
     assert!(error.why.starts_with("is unavailable. open database "), "{error}");
     world.write("late", b"a b\n", 10);

@@ -14,12 +14,10 @@ pub(crate) struct Line {
 
 /// Reads logical lines from the bytes of a file.
 pub(crate) struct Lines<'a> {
-    rest: std::iter::Peekable<std::iter::Enumerate<std::slice::Split<'a, u8, fn(&u8) -> bool>>>,
-    length: usize,
-}
-
-fn is_line_end(byte: &u8) -> bool {
-    *byte == b'\n'
+    /// What has not been read; `None` at the end.
+    rest: Option<&'a [u8]>,
+    /// Number of the physical line that `rest` begins with.
+    number: u32,
 }
 
 /// C's isspace, which is what Postfix means by whitespace.
@@ -34,8 +32,7 @@ pub(crate) fn trim_str(text: &str) -> &str {
 
 impl<'a> Lines<'a> {
     pub fn new(content: &'a [u8]) -> Self {
-        let split = content.split(is_line_end as fn(&u8) -> bool);
-        Self { rest: split.enumerate().peekable(), length: content.len() }
+        Self { rest: Some(content), number: 1 }
     }
 }
 
@@ -44,24 +41,26 @@ impl Iterator for Lines<'_> {
 
     fn next(&mut self) -> Option<Line> {
         let mut line: Option<Line> = None;
-        while let Some(&(index, physical)) = self.rest.peek() {
-            // A file has fewer than 2^32 lines: it would be larger than 4 GB, which is refused when it is read.
-            let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        while let Some(rest) = self.rest {
+            let (physical, after) = match memchr::memchr(b'\n', rest) {
+                Some(end) => (rest.get(..end).unwrap_or_default(), rest.get(end + 1..)),
+                None => (rest, None),
+            };
             let first = physical.iter().copied().find(|&byte| !is_blank(byte));
             if !matches!(first, None | Some(b'#')) {
                 let continues = physical.first().copied().is_some_and(is_blank);
                 match &mut line {
-                    None => line = Some(Line { text: physical.to_vec(), first: number, last: number }),
+                    None => line = Some(Line { text: physical.to_vec(), first: self.number, last: self.number }),
                     Some(line) if continues => {
                         line.text.extend_from_slice(physical);
-                        line.last = number;
+                        line.last = self.number;
                     }
                     Some(_) => return line,
                 }
             }
-            self.rest.next();
+            self.rest = after;
+            self.number = self.number.saturating_add(1);
         }
-        debug_assert!(self.length <= u32::MAX as usize);
         line
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::set::{Format, Notice, NoticeKind, Options, TableSet};
+use crate::set::{Notice, NoticeKind, Options, TableSet, Usage};
 use crate::{Answer, LookupError, Table, split_list};
 
 /// The tables of one parameter, in order.
@@ -142,16 +142,17 @@ impl Maps {
     /// Opens the tables of a parameter; `title` is its name, for messages. Tables that cannot be opened make lookups
     /// fail (so that mail waits) and are tried again later.
     pub fn open(set: &TableSet, title: &str, list: &str) -> Self {
-        Self::open_as(set, title, list, Format::Map)
+        Self::open_as(set, title, list, Usage::MAP)
     }
 
     /// As [`Maps::open`] for tables whose source is in aliases(5) format: `alias_maps`.
     pub fn open_aliases(set: &TableSet, title: &str, list: &str) -> Self {
-        Self::open_as(set, title, list, Format::Alias)
+        Self::open_as(set, title, list, Usage::ALIASES)
     }
 
-    fn open_as(set: &TableSet, title: &str, list: &str, format: Format) -> Self {
-        let tables = split_list(list).into_iter().map(|spec| set.open_or_defer(spec, format)).collect();
+    /// As [`Maps::open`], for tables used in a particular way.
+    pub fn open_as(set: &TableSet, title: &str, list: &str, usage: Usage) -> Self {
+        let tables = split_list(list).into_iter().map(|spec| set.open_or_defer(spec, usage)).collect();
         Self { title: title.into(), tables, options: Arc::new(set.options().clone()) }
     }
 

@@ -55,13 +55,35 @@ pub enum Format {
     Alias,
 }
 
+/// How a table is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Usage {
+    /// The text format of the source, where the table has one.
+    pub format: Format,
+    /// Rules of `regexp:` and `pcre:` may use `$1`. Not where the key comes from outside and the value names files or
+    /// users: alias_maps, virtual_mailbox_maps and their kin pass over such rules, with a warning.
+    pub substitution: bool,
+}
+
+impl Usage {
+    /// An ordinary table.
+    pub const MAP: Self = Self { format: Format::Map, substitution: true };
+    /// A table of `virtual_mailbox_maps`, `virtual_uid_maps`, `virtual_gid_maps`, `mailbox_command_maps` and the like.
+    pub const SENSITIVE: Self = Self { format: Format::Map, substitution: false };
+    /// A table of `alias_maps`.
+    pub const ALIASES: Self = Self { format: Format::Alias, substitution: false };
+}
+
+/// Opens a file for reading.
+pub type Opener = Arc<dyn Fn(&Path) -> io::Result<File> + Send + Sync>;
+
 /// How a [`TableSet`] behaves.
 #[derive(Clone)]
 pub struct Options {
     /// Is told what an admin should read. Must not block for long.
     pub notify: Arc<dyn Fn(Notice) + Send + Sync>,
     /// Opens a file for reading; a process without the rights can have another open it.
-    pub open_file: Arc<dyn Fn(&Path) -> io::Result<File> + Send + Sync>,
+    pub open_file: Opener,
     /// Changed files are looked for at most this often. Postfix has no such setting.
     pub check_every: Duration,
     /// Keys of tables with fixed strings are folded to lower case; `postmap -f` wants them as they are.
@@ -100,7 +122,7 @@ impl Options {
     }
 }
 
-type Open = HashMap<(Format, String), Arc<dyn Table>>;
+type Open = HashMap<(Usage, String), Arc<dyn Table>>;
 
 /// Opens tables, once per `type:name`, and keeps them. Cloning shares.
 #[derive(Clone)]
@@ -130,39 +152,40 @@ impl TableSet {
     ///
     /// Fails where Postfix's programs say `fatal:`; a daemon uses [`TableSet::open_or_defer`].
     pub fn open(&self, spec: &str) -> Result<Arc<dyn Table>, OpenError> {
-        self.open_nested(spec, Format::Map, 0)
+        self.open_nested(spec, Usage::MAP, 0)
     }
 
     /// As [`TableSet::open`], for a table whose source is in aliases(5) format.
     pub fn open_aliases(&self, spec: &str) -> Result<Arc<dyn Table>, OpenError> {
-        self.open_nested(spec, Format::Alias, 0)
+        self.open_nested(spec, Usage::ALIASES, 0)
     }
 
     /// As [`TableSet::open`]; a table that cannot be opened is one whose lookups fail (so that mail waits), and is tried
     /// again later. The reason is told to `notify` as an error.
-    pub fn open_or_defer(&self, spec: &str, format: Format) -> Arc<dyn Table> {
-        match self.open_nested(spec, format, 0) {
+    pub fn open_or_defer(&self, spec: &str, usage: Usage) -> Arc<dyn Table> {
+        match self.open_nested(spec, usage, 0) {
             Ok(table) => table,
             Err(error) => {
                 (self.options.notify)(Notice { kind: NoticeKind::Error, text: error.0.clone() });
                 let last = Mutex::new((Instant::now(), error));
-                Arc::new(Unavailable { set: self.clone(), spec: spec.into(), format, table: OnceLock::new(), last })
+                Arc::new(Unavailable { set: self.clone(), spec: spec.into(), usage, table: OnceLock::new(), last })
             }
         }
     }
 
-    pub(crate) fn open_nested(&self, spec: &str, format: Format, depth: u32) -> Result<Arc<dyn Table>, OpenError> {
+    pub(crate) fn open_nested(&self, spec: &str, usage: Usage, depth: u32) -> Result<Arc<dyn Table>, OpenError> {
         if depth > NESTING {
             return Err(OpenError(format!("table nested more than {NESTING} levels deep: \"{spec:.100}...\"")));
         }
         let plain = spec.strip_prefix("proxy:").unwrap_or(spec);
-        let format = if self.options.aliases.iter().any(|name| name == plain) { Format::Alias } else { format };
-        let key = (format, spec.to_owned());
+        let aliases = self.options.aliases.iter().any(|name| name == plain);
+        let usage = if aliases { Usage { format: Format::Alias, ..usage } } else { usage };
+        let key = (usage, spec.to_owned());
         if let Some(table) = self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(table));
         }
         // Opened without the lock: tables open tables. Two threads may open the same one; the first to arrive is kept.
-        let table = types::open(&types::Opening { set: self, spec, format, depth })?;
+        let table = types::open(&types::Opening { set: self, spec, usage, depth })?;
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(tables.entry(key).or_insert(table)))
     }
@@ -172,7 +195,7 @@ impl TableSet {
 struct Unavailable {
     set: TableSet,
     spec: Arc<str>,
-    format: Format,
+    usage: Usage,
     table: OnceLock<Arc<dyn Table>>,
     last: Mutex<(Instant, OpenError)>,
 }
@@ -184,7 +207,7 @@ impl Unavailable {
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.0.elapsed() >= self.set.options.check_every {
-            match self.set.open_nested(&self.spec, self.format, 0) {
+            match self.set.open_nested(&self.spec, self.usage, 0) {
                 Ok(table) => return Ok(&**self.table.get_or_init(|| table)),
                 Err(error) => *last = (Instant::now(), error),
             }

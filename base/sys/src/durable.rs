@@ -60,11 +60,11 @@ impl Replacement {
 
     /// Flushes, renames, flushes the directory.
     pub fn commit(mut self) -> io::Result<()> {
-        if let Some(file) = self.file.take() {
-            if let Err(error) = file.sync_all().and_then(|()| std::fs::rename(&self.temporary, &self.path)) {
-                self.file = Some(file);
-                return Err(error);
-            }
+        if let Some(file) = self.file.take()
+            && let Err(error) = file.sync_all().and_then(|()| std::fs::rename(&self.temporary, &self.path))
+        {
+            self.file = Some(file);
+            return Err(error);
         }
         sync_dir(self.path.parent().unwrap_or(Path::new(".")))
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Match;
 use crate::lines::Lines;
 use crate::net::Network;
-use crate::set::{Format, Options, TableSet};
+use crate::set::{Options, TableSet, Usage};
 use crate::types::file::{read_text, words};
 use crate::{LookupError, Table, split_list};
 
@@ -79,7 +79,7 @@ impl List {
             } else if text.is_empty() {
                 broken(set.options(), &self.title, "no pattern after '!'".to_owned())
             } else if !text.starts_with('[') && text.contains(':') {
-                Pattern::Table(set.open_or_defer(text, Format::Map))
+                Pattern::Table(set.open_or_defer(text, Usage::MAP))
             } else if self.kind == Kind::Host && (text.starts_with('[') || text.contains('/')) {
                 match Network::parse(text) {
                     Ok(network) => Pattern::Network(network),

@@ -5,6 +5,7 @@
 //! a Berkeley DB file `x.db` is read where there is neither text nor `x.cdb`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub(crate) enum Index {
 
 pub(crate) fn open(opening: &Opening<'_>, kind: &str, name: &str, index: Index) -> Result<Arc<dyn Table>, OpenError> {
     let path = PathBuf::from(name);
-    let format = opening.format;
+    let format = opening.usage.format;
     let kind = kind.to_owned();
     let load = Box::new(move |options: &Options| load(options, &kind, &path, format, index));
     FileTable::open(opening.spec, Keys::Folded, opening.options(), load)
@@ -164,10 +165,14 @@ fn read_keyed_text(options: &Options, path: &Path, format: Format, index: Index)
     text::read(&bytes, format, |entry| match entry {
         Entry::Pair(pair) => {
             let key: Box<str> = options.fold(&pair.key).into();
-            if pairs.contains_key(&key) {
-                options.warn(format!("{}, line {}: duplicate entry: \"{key}\"", path.display(), pair.line));
-            } else {
-                pairs.insert(key, (pair.value.into(), pair.line));
+            match pairs.entry(key) {
+                Slot::Occupied(slot) => {
+                    let (file, key) = (path.display(), slot.key());
+                    options.warn(format!("{file}, line {}: duplicate entry: \"{key}\"", pair.line));
+                }
+                Slot::Vacant(slot) => {
+                    slot.insert((pair.value.into(), pair.line));
+                }
             }
         }
         Entry::Warning { line: 0, text } => options.warn(format!("{}: {text}", path.display())),

@@ -15,14 +15,14 @@ mod rules;
 use std::sync::Arc;
 
 use crate::Table;
-use crate::set::{Format, OpenError, Options, TableSet};
+use crate::set::{OpenError, Options, TableSet, Usage};
 
 /// One request to open a table.
 pub(crate) struct Opening<'a> {
     pub set: &'a TableSet,
     /// `type:name` as written.
     pub spec: &'a str,
-    pub format: Format,
+    pub usage: Usage,
     /// How many tables this one is inside of.
     pub depth: u32,
 }
@@ -34,7 +34,7 @@ impl Opening<'_> {
 
     /// Opens a table that this one names.
     pub fn open(&self, spec: &str) -> Result<Arc<dyn Table>, OpenError> {
-        self.set.open_nested(spec, self.format, self.depth + 1)
+        self.set.open_nested(spec, self.usage, self.depth + 1)
     }
 }
 

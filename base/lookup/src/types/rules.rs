@@ -82,17 +82,20 @@ struct Rules {
 
 /// Opens a table of rules.
 pub(crate) fn open<D: Dialect>(opening: &Opening<'_>, name: &str) -> Result<std::sync::Arc<dyn Table>, OpenError> {
-    let name = name.to_owned();
+    let (name, substitution) = (name.to_owned(), opening.usage.substitution);
     let load: super::file::Loader = if name.starts_with('{') {
         let text = inline::<D>(&name)?;
-        Box::new(move |options| Ok(Loaded { content: read::<D>(options, &name, None, &text), files: Vec::new() }))
+        Box::new(move |options| {
+            let content = read::<D>(options, &name, None, &text, substitution);
+            Ok(Loaded { content, files: Vec::new() })
+        })
     } else {
         Box::new(move |options| {
             let path = Path::new(&name);
             let stamp = Stamp::of(path);
             let text =
                 read_text(options, path).map_err(|error| OpenError(format!("open {name}: {}", words(&error))))?;
-            let content = read::<D>(options, &name, Some(path), &text);
+            let content = read::<D>(options, &name, Some(path), &text, substitution);
             Ok(Loaded { content, files: vec![(path.to_owned(), stamp)] })
         })
     };
@@ -117,7 +120,13 @@ fn inline<D: Dialect>(name: &str) -> Result<Vec<u8>, OpenError> {
     Ok(lines.into_bytes())
 }
 
-fn read<D: Dialect>(options: &Options, name: &str, path: Option<&Path>, text: &[u8]) -> Box<dyn Content> {
+fn read<D: Dialect>(
+    options: &Options,
+    name: &str,
+    path: Option<&Path>,
+    text: &[u8],
+    substitution: bool,
+) -> Box<dyn Content> {
     let mut rules: Vec<Rule> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     let at = |line: u32| format!("{} map {name}, line {line}: ", D::KIND);
@@ -129,6 +138,9 @@ fn read<D: Dialect>(options: &Options, name: &str, path: Option<&Path>, text: &[
             Warning::Bare(text) => options.warn(text),
         });
         match statement {
+            Statement::Rule { replacement, .. } if replacement.wants_groups() && !substitution => {
+                options.warn(at(number) + "regular expression substitution is not allowed: skipping this rule");
+            }
             Statement::Rule { matcher, positive, replacement } => {
                 rules.push(Rule { line: number, matcher, positive, action: Action::Value(replacement) });
             }
@@ -382,6 +394,16 @@ mod tests {
         ] {
             assert_eq!(set.open(spec).err().unwrap().0, expected);
         }
+    }
+
+    #[test]
+    fn substitution_can_be_refused() {
+        let set = TableSet::default();
+        let spec = "pcre:{{/^(.)x/ $1}, {/x/ plain}}";
+        let find = |usage| block_on(set.open_or_defer(spec, usage).lookup("ax")).unwrap();
+        assert_eq!(find(crate::Usage::MAP).as_deref(), Some("a"));
+        assert_eq!(find(crate::Usage::SENSITIVE).as_deref(), Some("plain"));
+        assert_eq!(find(crate::Usage::ALIASES).as_deref(), Some("plain"));
     }
 
     #[test]
