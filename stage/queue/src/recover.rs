@@ -38,6 +38,8 @@ pub struct Recovery {
     pub newest: Option<QueueId>,
     /// For the caller.
     pub recovered: Recovered,
+    /// For reading segments.
+    buffer: Vec<u8>,
     /// Damage found so far, by epoch.
     holes: Vec<(u32, Damage)>,
     /// Lengths of large contents.
@@ -105,6 +107,7 @@ pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool) -> Result<Re
     // Damage is reported when it is known which segments count: what the others hold may be half overwritten.
     recovery.report_gaps(fs, paths, &uses);
     recovery.report_holes(fs, paths);
+    recovery.buffer = Vec::new();
     recovery.drop_reclaimed();
     recovery.check_large(fs, paths)?;
     recovery.recovered.messages = recovery.index.messages.len();
@@ -179,20 +182,23 @@ impl Recovery {
         let path = paths.segment(segment.number);
         let len = u32::try_from(segment.len).unwrap_or(u32::MAX);
         let limit = end.unwrap_or(len).min(len);
-        let mut bytes = vec![0; limit as usize];
-        read_exact_at(&*segment.file, &mut bytes, 0).map_err(|e| io_error("reading", &path, &e))?;
+        // One buffer for all segments.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(limit as usize, 0);
+        read_exact_at(&*segment.file, &mut buffer, 0).map_err(|e| io_error("reading", &path, &e))?;
         let seal = header.seal;
         let (number, file) = (segment.number, segment.file);
         self.index.segments.insert(seal.epoch, Segment { file, number, seal, end: limit, live: 0 });
         let mut found = 0;
         let mut malformed = Vec::new();
-        let mut scanned = scan(&bytes, seal, limit, |record| {
+        let mut scanned = scan(&buffer, seal, limit, |record| {
             found += 1;
             if self.apply(seal.epoch, &record).is_err() {
                 let len = record.head.record_len().unwrap_or(0);
                 malformed.push(Hole { offset: record.offset, len, id: Some(record.head.id) });
             }
         });
+        self.buffer = buffer;
         self.recovered.records += found;
         self.recovered.segments += 1;
         if let Some(end) = end.filter(|end| scanned.end < *end) {
