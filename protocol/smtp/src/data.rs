@@ -151,18 +151,24 @@ pub struct DataEncoder {
     /// Room left on this line.
     room: usize,
     at_start: bool,
+    broke: bool,
 }
 
 impl DataEncoder {
     /// For DATA: dots doubled. A line longer than `line_limit` bytes is broken by CRLF and a blank (Postfix:
     /// `smtp_line_length_limit`); 0 breaks none.
     pub fn new(line_limit: usize) -> Self {
-        Self { dots: true, limit: line_limit, room: line_limit, at_start: true }
+        Self { dots: true, limit: line_limit, room: line_limit, at_start: true, broke: false }
     }
 
     /// For BDAT and for counting: no dots doubled, no line broken.
     pub fn plain() -> Self {
         Self { dots: false, ..Self::new(0) }
+    }
+
+    /// A line was broken because it was too long.
+    pub fn broke_a_line(&self) -> bool {
+        self.broke
     }
 
     /// Encodes `input` (LF line ends, in pieces of any size) onto `out`.
@@ -192,6 +198,7 @@ impl DataEncoder {
             }
             if self.room == 0 {
                 // The line goes on beyond the limit: the blank counts as the first byte of the new one.
+                self.broke = true;
                 out.extend_from_slice(b"\r\n ");
                 self.room = self.limit.saturating_sub(1).max(1);
             }

@@ -407,8 +407,9 @@ impl<'a> Delivery<'a> {
         let lookup = Lookup { resolver: &*agent.resolver, native: &agent.native, settings };
         let mut random = || (agent.random)();
         self.why = None;
-        let mut addresses = match lookup.find(wanted, &mut random).await {
-            Ok(addresses) => addresses,
+        let (mut addresses, last) = match lookup.find(wanted, &mut random).await {
+            // A mail exchanger of the destination does not send its mail to hosts that are none.
+            Ok(found) => (found.candidates, last || found.ours),
             Err(trouble) => {
                 for warning in &trouble.warnings {
                     agent.log(Severity::Warning, None, warning.clone());
@@ -416,7 +417,7 @@ impl<'a> Delivery<'a> {
                 if let Some(why) = agent.resolver.trouble() {
                     agent.log(Severity::Warning, None, format!("name service: {why}"));
                 }
-                let loops = trouble.is_loop();
+                let loops = trouble.ours || trouble.is_loop();
                 if let Some((status, reason)) = trouble.why {
                     self.own_trouble(status, reason);
                 }
@@ -547,6 +548,9 @@ impl<'a> Delivery<'a> {
         let queue_id = self.request.envelope.queue_id;
         for note in &report.notes {
             agent.log(Severity::Info, None, note.clone());
+        }
+        for note in &report.message_notes {
+            agent.log(Severity::Info, Some(queue_id), note.clone());
         }
         for warning in &report.warnings {
             agent.log(Severity::Warning, None, warning.clone());

@@ -130,6 +130,11 @@ impl<'a> Wire<'a> {
         }
     }
 
+    /// A line was broken because it was too long for the protocol.
+    pub fn broke_a_line(&self) -> bool {
+        self.encoder.broke_a_line()
+    }
+
     /// Appends the next bytes to `out`. False when the message is complete, its final dot included.
     pub fn fill(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
         if self.done {

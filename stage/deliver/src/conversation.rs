@@ -125,6 +125,7 @@ impl<'a> Conversation<'a> {
                 began: None,
                 warnings: Vec::new(),
                 notes: Vec::new(),
+                message_notes: Vec::new(),
             },
         };
         if greeted {
@@ -244,6 +245,12 @@ impl<'a> Conversation<'a> {
         };
         self.fail_all(verdict, true);
         self.finish();
+    }
+
+    /// A line of the message was too long and was broken on its way out: worth a line in the log.
+    pub fn broke_a_line(&mut self) {
+        let limit = self.settings.line_length_limit;
+        self.report.message_notes.push(format!("breaking line > {limit} bytes with <CR><LF>SPACE"));
     }
 
     /// The message is out, its final dot too.

@@ -30,6 +30,17 @@ pub struct Trouble {
     pub why: Option<(EnhancedStatus, String)>,
     /// Lines for the log, as warnings.
     pub warnings: Vec<String>,
+    /// We are among the mail exchangers.
+    pub ours: bool,
+}
+
+/// Where to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Best first; at least one.
+    pub candidates: Vec<Candidate>,
+    /// We are among the mail exchangers ourselves; those that are no better than we are have been left out.
+    pub ours: bool,
 }
 
 impl Trouble {
@@ -78,7 +89,7 @@ pub struct Wanted<'a> {
 
 impl Lookup<'_> {
     /// The addresses to try, best first.
-    pub async fn find(&self, wanted: Wanted<'_>, random: Random<'_>) -> Result<Vec<Candidate>, Trouble> {
+    pub async fn find(&self, wanted: Wanted<'_>, random: Random<'_>) -> Result<Found, Trouble> {
         let mut trouble = Trouble::default();
         let Some(name) = domain::to_ascii(wanted.name) else {
             let reason = format!("Name service error for {}: invalid host or domain name", wanted.name);
@@ -90,7 +101,10 @@ impl Lookup<'_> {
         } else {
             self.host(&name, wanted, &mut trouble).await
         };
-        if found.is_empty() { Err(trouble) } else { Ok(self.arrange(found, random)) }
+        if found.is_empty() {
+            return Err(trouble);
+        }
+        Ok(Found { candidates: self.arrange(found, random), ours: trouble.ours })
     }
 
     /// Addresses of a host; mail for ourselves loops.
@@ -168,6 +182,7 @@ impl Lookup<'_> {
         }
         let best_found = found.first().map(|one| one.preference);
         if let Some(ours) = found.iter().find(|one| self.is_ours(one)).map(|one| one.preference) {
+            trouble.ours = true;
             found.retain(|one| one.preference < ours);
             if found.is_empty() && best == best_found {
                 trouble.set(EnhancedStatus::permanent(4, 6), format!("mail for {} loops back to myself", wanted.name));

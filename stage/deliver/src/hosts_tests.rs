@@ -63,7 +63,7 @@ fn find(settings: &Settings, name: &str, mail_exchangers: bool) -> Result<Vec<Ca
         number += 1;
         number
     };
-    block_on(lookup.find(wanted, &mut random))
+    block_on(lookup.find(wanted, &mut random)).map(|found| found.candidates)
 }
 
 /// `host/address@preference ...`, or the status and the reason.

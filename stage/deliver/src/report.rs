@@ -83,4 +83,6 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Lines for the log.
     pub notes: Vec<String>,
+    /// Lines for the log, with the message's name.
+    pub message_notes: Vec<String>,
 }

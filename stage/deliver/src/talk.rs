@@ -87,7 +87,12 @@ async fn send(
                 }
             }
             Ok(true) => {}
-            Ok(false) => return conversation.sent(Timestamp::now()),
+            Ok(false) => {
+                if wire.broke_a_line() {
+                    conversation.broke_a_line();
+                }
+                return conversation.sent(Timestamp::now());
+            }
         }
     }
 }

@@ -438,6 +438,41 @@ async fn fallback_relays_take_what_others_cannot() {
 }
 
 #[tokio::test]
+async fn a_mail_exchanger_does_not_send_to_fallback_relays() {
+    let fallback = Server::default();
+    let port = fallback.listen("127.0.0.1:0").await;
+    let mut settings = settings();
+    settings.fallback_relay = vec![format!("[127.0.0.1]:{port}")];
+    settings.own_addresses = vec!["192.0.2.1".parse().unwrap()];
+    let zone = "
+        lame.test MX 10 nowhere.test
+        lame.test MX 20 mx.lab.test
+        ours.test MX 10 mx.lab.test
+        mx.lab.test A 192.0.2.1
+    ";
+    let bench = bench(settings, zone);
+    for (domain, wanted) in [
+        ("lame.test", "relay=none, dsn=4.4.4, status=deferred (unable to find primary relay for lame.test)"),
+        ("ours.test", "relay=none, dsn=5.4.6, status=bounced (mail for ours.test loops back to myself)"),
+    ] {
+        assert_eq!(all(&bench.agent.deliver(&request(domain, &["x@y.test"])).await), [wanted]);
+    }
+    assert!(fallback.sessions().is_empty());
+}
+
+#[tokio::test]
+async fn long_lines_are_broken_and_said_so() {
+    let server = Server::default();
+    let port = server.listen("127.0.0.1:0").await;
+    let bench = bench(Settings { line_length_limit: 10, ..settings() }, "");
+    let mut wanted = request(&format!("[127.0.0.1]:{port}"), &["x@y.test"]);
+    wanted.content = Content::from(b"\n0123456789abcdefghijklmnopqrst\n".to_vec());
+    bench.agent.deliver(&wanted).await;
+    assert_eq!(server.messages(), ["\r\n0123456789\r\n abcdefghi\r\n jklmnopqr\r\n st\r\n"]);
+    assert_eq!(bench.log(), ["QID: breaking line > 10 bytes with <CR><LF>SPACE"]);
+}
+
+#[tokio::test]
 async fn a_list_of_destinations_is_tried_in_order() {
     let server = Server::default();
     let port = server.listen("127.0.0.1:0").await;
