@@ -101,6 +101,8 @@ fn command(name: &str, args: &[String], ours: bool) -> Option<ExitCode> {
         "postdrop" => commands::sendmail::postdrop(args),
         "qshape" => commands::qshape::run(args, ours),
         "postconf" => commands::postconf::run(name, args),
+        "postmap" => commands::postmap::run("postmap", args),
+        "postalias" => commands::postmap::run("postalias", args),
 
         _ => return None,
     })
