@@ -174,7 +174,12 @@ impl Config {
 fn read_file(name: &Path) -> Result<String, ConfigError> {
     match std::fs::read(name) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) => Err(Fault { place: None, text: format!("open {}: {error}", name.display()) }.into()),
+        Err(error) => {
+            // As Postfix prints it, without "(os error 2)".
+            let why = error.to_string();
+            let why = why.split_once(" (os error ").map_or(&*why, |(words, _)| words);
+            Err(Fault { place: None, text: format!("open {}: {why}", name.display()) }.into())
+        }
     }
 }
 

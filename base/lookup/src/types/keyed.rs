@@ -39,6 +39,11 @@ pub(crate) fn open(opening: &Opening<'_>, kind: &str, name: &str, index: Index) 
     FileTable::open(opening.spec, Keys::Folded, opening.options(), load)
 }
 
+/// The command that writes the index.
+fn program(format: Format) -> &'static str {
+    if format == Format::Alias { "postalias" } else { "postmap" }
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -76,7 +81,7 @@ fn load(options: &Options, kind: &str, path: &Path, format: Format, index: Index
                     "{kind}:{0} {why} {1}: indexed anew in memory; \"{2} {kind}:{0}\" writes the index",
                     path.display(),
                     index_path.display(),
-                    if format == Format::Alias { "postalias" } else { "postmap" },
+                    program(format),
                 ));
                 content
             }
@@ -91,7 +96,7 @@ fn load(options: &Options, kind: &str, path: &Path, format: Format, index: Index
             }
             Err(error) => return Err(OpenError(format!("open {}: {}", path.display(), words(&error)))),
         },
-        (None, None) if db.1.is_some() => Box::new(read_berkeley(options, kind, path, &db.0)?),
+        (None, None) if db.1.is_some() => Box::new(read_berkeley(options, kind, path, &db.0, format)?),
         (None, None) => {
             let shown = with_suffix(
                 path,
@@ -112,15 +117,22 @@ fn load(options: &Options, kind: &str, path: &Path, format: Format, index: Index
 }
 
 /// A Berkeley DB file in memory, when neither the text it was made from nor our index is there.
-fn read_berkeley(options: &Options, kind: &str, path: &Path, db: &Path) -> Result<TextContent, OpenError> {
+fn read_berkeley(
+    options: &Options,
+    kind: &str,
+    path: &Path,
+    db: &Path,
+    format: Format,
+) -> Result<TextContent, OpenError> {
     let failed = |why: String| OpenError(format!("open database {}: {why}", db.display()));
     let bytes = read_text(options, db).map_err(|error| failed(words(&error)))?;
     let pairs = berkeley::read(&bytes).map_err(failed)?;
     options.warn(format!(
-        "{kind}:{0} is read from the Berkeley DB file {1} because its source {0} is gone; \"postmap {kind}:{0}\" cannot \
-         rebuild it without",
+        "{kind}:{0} is read from the Berkeley DB file {1}: there is neither a text {0} nor an index {0}.cdb. \"{2} -s \
+         {kind}:{0} > {0}.text\" writes its content as text; name that {0} and run \"{2} {kind}:{0}\"",
         path.display(),
-        db.display()
+        db.display(),
+        program(format)
     ));
     let pairs = pairs.into_iter().map(|(key, value)| (to_text(key).into(), (to_text(value).into(), 0))).collect();
     Ok(TextContent { path: db.to_owned(), pairs })
