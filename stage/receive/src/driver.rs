@@ -168,6 +168,38 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: Shutd
     }
 }
 
+/// Writes what [`Limits`] have seen to the log: every `interval` (`anvil_status_update_time`), when there was no client
+/// for `max_idle`, and at the end. Runs until `shutdown`.
+pub async fn report_limits(
+    limits: Arc<Limits>,
+    events: Events,
+    syslog_name: Arc<str>,
+    interval: Duration,
+    max_idle: Duration,
+    mut shutdown: Shutdown,
+) {
+    let zone = yamabiko_message::date::Zone::system();
+    let mut reported = Instant::now();
+    loop {
+        let nap = max_idle.min(interval).max(Duration::from_secs(1));
+        let stopped = timeout(nap, shutdown.wait_for(|stop| *stop)).await.is_ok();
+        let now = Timestamp::now();
+        let idle = limits.idle_since(Timestamp(now.0.saturating_sub(max_idle.as_micros() as u64)));
+        if stopped || idle || reported.elapsed() >= interval {
+            reported = Instant::now();
+            for (text, at) in limits.report() {
+                // `Sat Nov 21 16:53:54 2026` without weekday and year.
+                let at = yamabiko_message::date::ctime(at.seconds(), &zone);
+                let text = format!("{text} at {}", at.get(4..19).unwrap_or_default());
+                events.emit(Event::text(now, Origin::new(&syslog_name, "anvil"), Severity::Info, text));
+            }
+        }
+        if stopped {
+            return;
+        }
+    }
+}
+
 /// One session with a client that is not on the network: `sendmail -bs`. Restrictions and limits do not apply.
 pub async fn converse<S>(stream: S, service: &Service, shutdown: Shutdown)
 where

@@ -22,7 +22,7 @@ mod settings;
 mod transcript;
 
 pub use admission::{Accepted, Admission, Etrn, Later, Refusal};
-pub use driver::{Service, ServiceParts, Shutdown, converse, serve};
+pub use driver::{Service, ServiceParts, Shutdown, converse, report_limits, serve};
 pub use limits::{Counted, Limits, Peak, Ticket};
 pub use peer::{Discard, NameStatus, Peer, Standing, look_up};
 pub use restrict::{Check, CheckState, Effects, Facts, Outcome, Policy, Record, Said, Step};

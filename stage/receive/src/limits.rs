@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -67,6 +67,8 @@ pub struct Limits {
     unit: Duration,
     shards: [Mutex<Shard>; SHARDS],
     size: AtomicUsize,
+    open: AtomicUsize,
+    last_seen: AtomicU64,
     peaks: Mutex<Peaks>,
 }
 
@@ -87,7 +89,14 @@ pub enum Counted {
 impl Limits {
     /// Empty counters; rates are per `unit` (`anvil_rate_time_unit`).
     pub fn new(unit: Duration) -> Arc<Self> {
-        Arc::new(Self { unit, shards: Default::default(), size: AtomicUsize::new(0), peaks: Mutex::default() })
+        Arc::new(Self {
+            unit,
+            shards: Default::default(),
+            size: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            last_seen: AtomicU64::new(0),
+            peaks: Mutex::default(),
+        })
     }
 
     fn shard(&self, address: IpAddr) -> &Mutex<Shard> {
@@ -130,6 +139,8 @@ impl Limits {
             peaks.cache_size = Some((size, now));
         }
         drop(peaks);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.last_seen.fetch_max(now.0, Ordering::Relaxed);
         (Ticket { limits: Arc::clone(self), service: Arc::clone(service), address }, open, rate)
     }
 
@@ -153,6 +164,11 @@ impl Limits {
             Counted::Recipients => raise(&mut peaks.recipient_rate, value, now, who),
         }
         value
+    }
+
+    /// No client is connected, and the last one came before `since`: anvil would have ended and reported.
+    pub fn idle_since(&self, since: Timestamp) -> bool {
+        self.open.load(Ordering::Relaxed) == 0 && self.last_seen.load(Ordering::Relaxed) <= since.0
     }
 
     /// The lines of anvil's report since the last one, each with the time of the greatest value, which the log writes
@@ -194,6 +210,7 @@ pub struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.limits.open.fetch_sub(1, Ordering::Relaxed);
         let mut shard = lock(self.limits.shard(self.address));
         if let Some(counters) = shard.clients.get_mut(&(Arc::clone(&self.service), self.address)) {
             counters.open = counters.open.saturating_sub(1);

@@ -65,6 +65,10 @@ fn run(name: &str, script: &Script, mut piece: impl FnMut(usize) -> usize) {
     let world = World::new(&script.main);
     let mut talk = world.connect(&script.client);
     for (sent, wanted) in &script.turns {
+        // A script that does not begin with `S:` has a client that does not wait for the greeting.
+        if sent.is_empty() && wanted.is_empty() {
+            continue;
+        }
         let mut said = String::new();
         let mut rest = &sent[..];
         loop {

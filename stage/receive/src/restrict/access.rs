@@ -3,16 +3,13 @@
 use yamabiko_lookup::Hit;
 use yamabiko_status::EnhancedStatus;
 
-use super::eval::{About, CLIENT, Evaluation, HELO, RECIPIENT, SENDER};
+use super::eval::{About, CLIENT, Evaluation, HELO, MAX_DEPTH, RECIPIENT, Ruled, SENDER};
 use super::rule::{Compiler, Node, Rule};
 use super::{Record, Said};
 
-/// How deep tables may name restrictions that name tables.
-const MAX_DEPTH: u32 = 100;
-
-impl Evaluation<'_> {
+impl<'a> Evaluation<'a> {
     /// Does what the entry says.
-    pub(super) async fn act(&mut self, node: &Node, hit: &Hit, about: About<'_>) -> Said {
+    pub(super) fn act(&mut self, node: &Node, hit: &Hit, about: About<'a>) -> Ruled<'a> {
         let value = hit.value.trim();
         let (word, text) = match value.split_once([' ', '\t']) {
             Some((word, text)) => (word, text.trim_start()),
@@ -20,7 +17,7 @@ impl Evaluation<'_> {
         };
         let codes = &self.policy.codes;
         let text_or = |default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
-        match word.to_ascii_uppercase().as_str() {
+        let said = match word.to_ascii_uppercase().as_str() {
             "DUNNO" => Said::Dunno,
             "OK" | "RELAY" => Said::Permit,
             "REJECT" => {
@@ -52,17 +49,19 @@ impl Evaluation<'_> {
                     let text = format!("<{}>: {} {}", about.name, about.class, text_or("triggers DISCARD action"));
                     self.note("discard", text);
                     self.state.effects.discard = true;
-                    return Said::Permit;
+                    Said::Permit
+                } else {
+                    Said::Dunno
                 }
-                Said::Dunno
             }
             "FILTER" => self.filter(hit, text, about),
             "REDIRECT" | "BCC" => self.other_recipient(&word.to_ascii_uppercase(), hit, text, about),
             "PREPEND" => self.prepend(hit, text),
             _ if !word.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) && !is_code(word) => Said::Permit,
             _ if is_code(word) => self.coded(word, text, about),
-            _ => self.restrictions(node, hit, value, about).await,
-        }
+            _ => return self.restrictions(node, hit, value, about),
+        };
+        said.into()
     }
 
     fn note(&mut self, word: &'static str, text: String) -> Said {
@@ -157,7 +156,7 @@ impl Evaluation<'_> {
     }
 
     /// A list of restrictions. Tables may not name tables: whoever can write one could have any file read.
-    async fn restrictions(&mut self, node: &Node, hit: &Hit, value: &str, about: About<'_>) -> Said {
+    fn restrictions(&mut self, node: &Node, hit: &Hit, value: &str, about: About<'a>) -> Ruled<'a> {
         let table = hit.table.name().to_owned();
         if value.contains(':') {
             for warning in [
@@ -167,23 +166,25 @@ impl Evaluation<'_> {
             ] {
                 self.state.records.push(Record::Warning(warning));
             }
-            return self.server_error(format!("access table {table}: cannot use entry \"{}\"", hit.key));
+            return self.server_error(format!("access table {table}: cannot use entry \"{}\"", hit.key)).into();
         }
         if self.depth > MAX_DEPTH {
-            return self.server_error(format!("access table {table} entry {value} causes unreasonable recursion"));
+            return self
+                .server_error(format!("access table {table} entry {value} causes unreasonable recursion"))
+                .into();
         }
         if value.is_empty() {
             self.state.records.push(Record::Warning(format!("access table {table} entry {} has empty value", hit.key)));
-            return Said::Permit;
+            return Said::Permit.into();
         }
         let classes: Vec<String> = self.policy.classes.keys().cloned().collect();
         let mut compiler = Compiler { tables: &self.policy.tables, classes: &classes, warnings: Vec::new() };
         let list = compiler.list(value, &table, node.place.clone(), None);
         // An argument that names a table was refused above, so nothing was opened.
         if list.iter().any(|inner| matches!(inner.rule, Rule::Access(..))) {
-            return self.server_error(format!("access table {table} has entry with lookup table: {value}"));
+            return self.server_error(format!("access table {table} has entry with lookup table: {value}")).into();
         }
-        self.nested(&list, about).await
+        Ruled::List { list, about, matched: None }
     }
 }
 

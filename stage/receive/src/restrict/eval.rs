@@ -18,8 +18,9 @@ use super::{Check, CheckState, Deferral, Facts, Outcome, Policy, Record, Said, S
 use crate::peer::NameStatus;
 use crate::settings::ErrorClasses;
 
-/// How deep classes and access tables may name each other.
-const MAX_DEPTH: u32 = 100;
+/// How deep classes and access tables may name each other. Postfix allows 100; each level costs stack here, and nobody
+/// needs more.
+pub(super) const MAX_DEPTH: u32 = 20;
 
 /// What is being asked about: the thing in `<...>` and its class in replies.
 #[derive(Clone, Copy)]
@@ -36,6 +37,24 @@ pub(super) const RECIPIENT: &str = "Recipient address";
 const DATA: &str = "Data command";
 const END_OF_DATA: &str = "End-of-data";
 const ETRN: &str = "Etrn command";
+
+/// What came of a restriction: an answer, or another list to be asked. Lists within lists are evaluated by
+/// [`Evaluation::list`] alone, so that nesting costs little stack.
+pub(super) enum Ruled<'a> {
+    Said(Said),
+    List {
+        list: List,
+        about: About<'a>,
+        /// The entry that named it.
+        matched: Option<String>,
+    },
+}
+
+impl From<Said> for Ruled<'_> {
+    fn from(said: Said) -> Self {
+        Self::Said(said)
+    }
+}
 
 /// One check in progress.
 pub(super) struct Evaluation<'a> {
@@ -119,8 +138,11 @@ impl<'a> Evaluation<'a> {
         if party == Party::Sender && self.facts.sender.is_none_or(str::is_empty) {
             return Outcome::Pass;
         }
+        let smtputf8 = self.facts.smtputf8;
         match self.resolve(party).await {
             Ok(resolved) if resolved.bad_syntax => Outcome::BadAddress,
+            // A domain in UTF-8 must be announced; a local part, by long tradition, need not.
+            Ok(resolved) if !smtputf8 && !domain_of(&resolved.recipient).is_ascii() => Outcome::BadAddress,
             _ => Outcome::Pass,
         }
     }
@@ -207,11 +229,13 @@ impl<'a> Evaluation<'a> {
                 return Said::Reject;
             }
         }
-        if policy.unlisted_recipient && !self.recipient_listed && self.unlisted(Party::Recipient).await == Said::Reject
-        {
+        if self.permit_or_defer() == Said::Reject {
             return Said::Reject;
         }
-        self.permit_or_defer()
+        if policy.unlisted_recipient && !self.recipient_listed {
+            return self.unlisted(Party::Recipient).await;
+        }
+        Said::Dunno
     }
 
     async fn delayed(&mut self) -> Said {
@@ -235,7 +259,7 @@ impl<'a> Evaluation<'a> {
         self.permit_or_defer()
     }
 
-    async fn stage(&mut self, list: &List, about: About<'_>) -> Said {
+    async fn stage(&mut self, list: &List, about: About<'a>) -> Said {
         self.begin();
         // Left over from a recipient that was refused while others were accepted.
         self.defer_if_permit = None;
@@ -254,11 +278,14 @@ impl<'a> Evaluation<'a> {
     }
 
     /// A list within a list.
-    pub(super) fn nested<'f>(&'f mut self, list: &'f [Node], about: About<'f>) -> Recursion<'f> {
+    fn nested<'f>(&'f mut self, list: &'f [Node], about: About<'a>) -> Recursion<'f>
+    where
+        'a: 'f,
+    {
         Box::pin(self.list(list, about))
     }
 
-    pub(super) async fn list(&mut self, list: &[Node], about: About<'_>) -> Said {
+    async fn list(&mut self, list: &[Node], about: About<'a>) -> Said {
         self.depth += 1;
         let mut said = Said::Dunno;
         for node in list {
@@ -272,7 +299,16 @@ impl<'a> Evaluation<'a> {
                 continue;
             }
             let steps = self.state.steps.len();
-            said = self.rule(node, about).await;
+            said = match self.rule(node, about).await {
+                Ruled::Said(said) => said,
+                Ruled::List { list, about, matched } => {
+                    let said = self.nested(&list, about).await;
+                    if matched.is_some() {
+                        self.step(node, matched, said, steps);
+                    }
+                    self.unless_suspicious(node, said)
+                }
+            };
             if said != Said::Dunno || self.state.explain {
                 self.step(node, None, said, steps);
             }
@@ -306,7 +342,25 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    async fn rule(&mut self, node: &Node, about: About<'_>) -> Said {
+    async fn rule(&mut self, node: &Node, about: About<'a>) -> Ruled<'a> {
+        match &node.rule {
+            Rule::Class(name) => self.class(name, about),
+            Rule::Access(subject, maps) => self.access(node, *subject, maps).await,
+            _ => Ruled::Said(self.simple_rule(node, about).await),
+        }
+    }
+
+    fn class(&mut self, name: &str, about: About<'a>) -> Ruled<'a> {
+        if self.depth > MAX_DEPTH {
+            return self.server_error(format!("restriction class {name} causes unreasonable recursion")).into();
+        }
+        match self.policy.classes.get(&name.to_ascii_lowercase()) {
+            Some(list) => Ruled::List { list: List::clone(list), about, matched: None },
+            None => self.server_error(format!("unknown smtpd restriction: \"{name}\"")).into(),
+        }
+    }
+
+    async fn simple_rule(&mut self, node: &Node, about: About<'a>) -> Said {
         let codes = &self.policy.codes;
         let peer = self.facts.peer;
         let sender = self.facts.sender.filter(|s| !s.is_empty());
@@ -366,7 +420,6 @@ impl<'a> Evaluation<'a> {
                     Err(error) => self.lookup_failed(about.name, &error),
                 }
             }
-            Rule::Access(subject, maps) => self.access(node, *subject, maps).await,
             Rule::RejectInvalidHeloHostname | Rule::RejectNonFqdnHeloHostname => {
                 self.helo_syntax(matches!(node.rule, Rule::RejectNonFqdnHeloHostname))
             }
@@ -394,16 +447,6 @@ impl<'a> Evaluation<'a> {
                     self.rejected(codes.multi_recipient_bounce, "5.5.3", about, "Multi-recipient bounce")
                 } else {
                     Said::Dunno
-                }
-            }
-            Rule::Class(name) => {
-                if self.depth > MAX_DEPTH {
-                    let warning = format!("restriction class {name} causes unreasonable recursion");
-                    return self.server_error(warning);
-                }
-                match self.policy.classes.get(&name.to_ascii_lowercase()) {
-                    Some(list) => self.nested(list, about).await,
-                    None => self.server_error(format!("unknown smtpd restriction: \"{name}\"")),
                 }
             }
             Rule::Unusable(warning) => self.server_error(warning.clone()),
@@ -562,7 +605,7 @@ impl<'a> Evaluation<'a> {
     }
 
     fn non_fqdn_address(&mut self, address: &str, class: &'static str) -> Said {
-        let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let domain = domain_of(address);
         if domain.starts_with('[') && domain.ends_with(']') {
             return Said::Dunno;
         }
@@ -698,7 +741,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    async fn access(&mut self, node: &Node, subject: Subject, maps: &Maps) -> Said {
+    async fn access(&mut self, node: &Node, subject: Subject, maps: &Maps) -> Ruled<'a> {
         let policy = self.policy;
         let peer = self.facts.peer;
         let (found, about) = match subject {
@@ -711,15 +754,15 @@ impl<'a> Evaluation<'a> {
                 (maps.find_domain(&peer.reverse_name, policy.parents).await, about)
             }
             Subject::Helo => {
-                let Some(helo) = self.facts.helo else { return Said::Dunno };
+                let Some(helo) = self.facts.helo else { return Said::Dunno.into() };
                 (maps.find_domain(helo, policy.parents).await, About { name: helo, class: HELO })
             }
             Subject::Etrn => {
-                let Some(domain) = self.facts.etrn else { return Said::Dunno };
+                let Some(domain) = self.facts.etrn else { return Said::Dunno.into() };
                 (maps.find_domain(domain, policy.parents).await, About { name: domain, class: ETRN })
             }
             Subject::Sender => {
-                let Some(sender) = self.facts.sender else { return Said::Dunno };
+                let Some(sender) = self.facts.sender else { return Said::Dunno.into() };
                 let found = match sender {
                     "" => maps.find_hit(&policy.null_key).await,
                     _ => self.address_entry(Party::Sender, maps).await,
@@ -727,24 +770,33 @@ impl<'a> Evaluation<'a> {
                 (found, About { name: sender, class: SENDER })
             }
             Subject::Recipient => {
-                let Some(recipient) = self.facts.recipient.filter(|r| !r.is_empty()) else { return Said::Dunno };
+                let Some(recipient) = self.facts.recipient.filter(|r| !r.is_empty()) else { return Said::Dunno.into() };
                 (self.address_entry(Party::Recipient, maps).await, About { name: recipient, class: RECIPIENT })
             }
         };
         match found {
-            Ok(None) => Said::Dunno,
-            Err(error) => self.lookup_failed(about.name, &error),
+            Ok(None) => Said::Dunno.into(),
+            Err(error) => self.lookup_failed(about.name, &error).into(),
             Ok(Some(hit)) => {
                 let steps = self.state.steps.len();
-                let said = self.act(node, &hit, about).await;
-                self.step(node, Some(format!("{}: {} {}", hit.source(), hit.key, hit.value)), said, steps);
-                // A source route makes the destination uncertain: no permission by a table.
-                let suspicious = subject == Subject::Recipient
-                    && !policy.allow_untrusted_routing
-                    && self.resolved_recipient.as_ref().is_some_and(|resolved| resolved.routed);
-                if said == Said::Permit && suspicious { Said::Dunno } else { said }
+                let matched = Some(format!("{}: {} {}", hit.source(), hit.key, hit.value));
+                match self.act(node, &hit, about) {
+                    Ruled::Said(said) => {
+                        self.step(node, matched, said, steps);
+                        self.unless_suspicious(node, said).into()
+                    }
+                    Ruled::List { list, about, .. } => Ruled::List { list, about, matched },
+                }
             }
         }
+    }
+
+    /// A source route makes the destination uncertain: a table entry for a recipient does not permit then.
+    fn unless_suspicious(&self, node: &Node, said: Said) -> Said {
+        let suspicious = matches!(node.rule, Rule::Access(Subject::Recipient, _))
+            && !self.policy.allow_untrusted_routing
+            && self.resolved_recipient.as_ref().is_some_and(|resolved| resolved.routed);
+        if said == Said::Permit && suspicious { Said::Dunno } else { said }
     }
 
     async fn client_entry(&self, maps: &Maps, name: &str) -> Result<Option<Hit>, LookupError> {
@@ -780,6 +832,10 @@ enum Existence {
     No,
     NullMx,
     Unknown,
+}
+
+fn domain_of(address: &str) -> &str {
+    address.rsplit_once('@').map_or("", |(_, domain)| domain)
 }
 
 /// One dot at the end is dropped, two are left for the syntax check to find.

@@ -69,6 +69,8 @@ pub struct Facts<'a> {
     pub etrn: Option<&'a str>,
     /// Recipients accepted so far.
     pub recipients: usize,
+    /// The transaction, or the command, asked for SMTPUTF8.
+    pub smtputf8: bool,
     /// The client spoke out of turn.
     pub bad_pipelining: bool,
 }

@@ -483,8 +483,9 @@ impl Session {
             return self.policy_error("502 5.5.1 VRFY command is disabled");
         }
         let mut words: Vec<&str> = words.map(|word| word.text).collect();
-        if self.settings.smtputf8 && words.len() > 1 && words.last().is_some_and(|w| w.eq_ignore_ascii_case("SMTPUTF8"))
-        {
+        let announced = words.len() > 1 && words.last().is_some_and(|word| word.eq_ignore_ascii_case("SMTPUTF8"));
+        let smtputf8 = self.settings.smtputf8 && announced;
+        if smtputf8 {
             words.pop();
         }
         if words.is_empty() {
@@ -496,10 +497,8 @@ impl Session {
         }
         let shown = words.join(" ");
         match path::parse_address(&shown) {
-            Ok(address) if !address.is_empty() && self.stand_alone => {
-                self.vrfy_checked(&address, &shown, Outcome::Pass)
-            }
-            Ok(address) if !address.is_empty() => self.wait(Waiting::Vrfy { address, shown }),
+            Ok(address) if !address.is_empty() && self.stand_alone => self.vrfy_checked(&shown, Outcome::Pass),
+            Ok(address) if !address.is_empty() => self.wait(Waiting::Vrfy { address, shown, smtputf8 }),
             _ => {
                 self.illegal_address(&shown, "VRFY");
                 self.protocol_error(BAD_RECIPIENT);
@@ -507,7 +506,7 @@ impl Session {
         }
     }
 
-    pub(super) fn vrfy_checked(&mut self, _address: &str, shown: &str, outcome: Outcome) {
+    pub(super) fn vrfy_checked(&mut self, shown: &str, outcome: Outcome) {
         match outcome {
             // RFC 5321 section 3.5.3: 252, because nothing was verified beyond the tables.
             Outcome::Pass => self.reply_ok(&format!("252 2.0.0 {shown}")),

@@ -161,7 +161,7 @@ enum Waiting {
     Helo { name: String, extended: bool },
     Mail(Box<MailRequest>),
     Rcpt(Box<RcptRequest>),
-    Vrfy { address: String, shown: String },
+    Vrfy { address: String, shown: String, smtputf8: bool },
     Data,
     Bdat(Bdat),
     EndOfData { bdat: bool },
@@ -453,13 +453,20 @@ impl Session {
             recipient: None,
             etrn: None,
             recipients: transaction.map_or(0, |t| t.recipients.len()),
+            smtputf8: transaction.is_some_and(|t| t.parameters.smtputf8),
             bad_pipelining: self.bad_pipelining,
         };
         match &self.phase {
             Phase::Waiting(Waiting::Helo { name, .. }, _) => facts.helo = Some(name),
-            Phase::Waiting(Waiting::Mail(request), _) => facts.sender = Some(&request.sender),
+            Phase::Waiting(Waiting::Mail(request), _) => {
+                facts.sender = Some(&request.sender);
+                facts.smtputf8 = request.parameters.smtputf8;
+            }
             Phase::Waiting(Waiting::Rcpt(request), _) => facts.recipient = Some(&request.recipient.address),
-            Phase::Waiting(Waiting::Vrfy { address, .. }, _) => facts.recipient = Some(address),
+            Phase::Waiting(Waiting::Vrfy { address, smtputf8, .. }, _) => {
+                facts.recipient = Some(address);
+                facts.smtputf8 = *smtputf8;
+            }
             Phase::Waiting(Waiting::EtrnCheck(domain) | Waiting::Etrn(domain), _) => facts.etrn = Some(domain),
             // About all recipients alike: naming one of several would mislead.
             _ => {
@@ -489,7 +496,7 @@ impl Session {
             Waiting::Helo { name, extended } => self.helo_checked(name, extended, outcome),
             Waiting::Mail(request) => self.mail_checked(*request, outcome),
             Waiting::Rcpt(request) => self.rcpt_checked(*request, outcome),
-            Waiting::Vrfy { address, shown } => self.vrfy_checked(&address, &shown, outcome),
+            Waiting::Vrfy { shown, .. } => self.vrfy_checked(&shown, outcome),
             Waiting::Data => self.data_checked(outcome),
             Waiting::Bdat(bdat) => self.bdat_checked(bdat, outcome),
             Waiting::EndOfData { bdat } => self.end_of_data_checked(bdat, outcome),
