@@ -87,9 +87,11 @@ impl Acceptance {
         };
         let yamabiko_cleanup::Accepted { envelope, head, body, hold, expanded } = *accepted;
         drop(generation);
+        let envelope = Arc::new(envelope);
+        let about = (!expanded.is_empty()).then(|| (Arc::clone(&envelope), head.clone()));
         let message = NewMessage {
             next_attempt: envelope.arrival,
-            envelope: Arc::new(envelope),
+            envelope,
             parts: vec![head.into(), body],
             checksum: None,
             hold,
@@ -104,7 +106,9 @@ impl Acceptance {
         }
         match receiver.await.unwrap_or(Err(QueueError::Closed)) {
             Ok(()) => {
-                crate::report::tell_expanded(self, id, expanded);
+                if let Some((envelope, head)) = about {
+                    crate::report::tell_expanded(self, envelope, head, expanded);
+                }
                 if !hold {
                     inner.manager.send(Order::Arrived(id));
                 }

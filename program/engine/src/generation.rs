@@ -29,6 +29,8 @@ pub struct Generation {
     /// What makes messages complete.
     pub cleanup: yamabiko_cleanup::Cleanup,
 
+    /// What writes notices.
+    pub bounce: yamabiko_bounce::Bouncer,
     /// Delivery agents by transport.
     pub agents: Agents,
     /// `syslog_name` of main.cf.
@@ -287,17 +289,20 @@ pub struct Parts {
     pub one_recipient: Vec<String>,
     /// The log.
     pub events: Events,
+    /// What writes notices.
+    pub bounce: yamabiko_bounce::Bouncer,
 }
 
 impl Generation {
     /// From a configuration and the agents made from it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, tables, agents, one_recipient, events } = parts;
+        let Parts { config, tables, agents, one_recipient, events, bounce } = parts;
         let main = config.main();
         let router = Router::new(&main, &tables);
         Self {
             cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables, router.mapper().clone(), events),
             router,
+            bounce,
 
             syslog_name: main.text("syslog_name").into(),
             delimiters: main.text("recipient_delimiter"),

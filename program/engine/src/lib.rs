@@ -198,9 +198,9 @@ impl Engine {
         // Node 1: a cluster numbers its nodes.
         let ids = QueueIdSource::new(1, recovered.newest);
         let spool = queue_directory.join("spool");
-        let acceptance = Acceptance::new(ids, Arc::clone(&queue), current.clone(), line.0.clone(), spool.clone());
+        let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone());
         around.complete(acceptance.clone());
-        let task = manager::Task::new(schedule_settings::from_config(&config), queue, current.clone(), line);
+        let task = manager::Task::new(schedule_settings::from_config(&config), acceptance.clone(), line.1);
         tokio::spawn(task.run());
         let services = Services::start(&acceptance, &parts, &config, sockets.inet, spool)?;
         let wake = Arc::new(Notify::new());
@@ -284,7 +284,35 @@ fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setu
     for remark in remarks {
         say(events, setup, Severity::Warning, &remark);
     }
-    Generation::new(Parts { config: Arc::clone(config), tables, agents, one_recipient, events: Arc::clone(events) })
+    let (bounce, warnings) = bouncer(config);
+    for warning in warnings {
+        say(events, setup, Severity::Warning, &warning);
+    }
+    Generation::new(Parts {
+        bounce,
+        config: Arc::clone(config),
+        tables,
+        agents,
+        one_recipient,
+        events: Arc::clone(events),
+    })
+}
+
+/// What writes notices, with the templates of `bounce_template_file`.
+fn bouncer(config: &Config) -> (yamabiko_bounce::Bouncer, Vec<String>) {
+    let main = config.main();
+    let file = main.text("bounce_template_file");
+    if file.is_empty() {
+        return yamabiko_bounce::Bouncer::new(&main, None);
+    }
+    match std::fs::read(&file) {
+        Ok(text) => yamabiko_bounce::Bouncer::new(&main, Some((&file, &text))),
+        Err(error) => {
+            let (bouncer, mut warnings) = yamabiko_bounce::Bouncer::new(&main, None);
+            warnings.push(format!("open bounce_template_file {file}: {error}; the built-in templates are used"));
+            (bouncer, warnings)
+        }
+    }
 }
 
 /// Tables that speak into the log.

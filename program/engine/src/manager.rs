@@ -11,13 +11,16 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use yamabiko_envelope::{
-    Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Failure, Kind, Outcome, QueueId, RecipientState,
-    Result as Ended, Severity, Timestamp,
+    Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Failure, Kind, Outcome, QueueId, Recipient,
+    RecipientState, Result as Ended, Severity, Timestamp,
 };
 use yamabiko_queue::{Queue, QueueError};
 use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Route, Schedule, Settings, site_hash};
 use yamabiko_status::{Class, EnhancedStatus};
 
+use yamabiko_bounce::failure_of;
+
+use crate::accept::Acceptance;
 use crate::generation::Current;
 use crate::report;
 
@@ -102,6 +105,7 @@ impl Manager {
 pub struct Task {
     schedule: Schedule,
     active: HashMap<QueueId, Active>,
+    engine: Acceptance,
     queue: Arc<Queue>,
     current: Current,
     manager: Manager,
@@ -110,12 +114,9 @@ pub struct Task {
 
 impl Task {
     /// Everything that the queue holds waits for its time.
-    pub fn new(
-        settings: Settings,
-        queue: Arc<Queue>,
-        current: Current,
-        (manager, orders): (Manager, mpsc::UnboundedReceiver<Order>),
-    ) -> Self {
+    pub fn new(settings: Settings, engine: Acceptance, orders: mpsc::UnboundedReceiver<Order>) -> Self {
+        let (queue, current) = (Arc::clone(engine.queue()), engine.current().clone());
+        let manager = engine.manager().clone();
         let mut schedule = Schedule::new(settings);
         for meta in queue.list(|meta| !meta.flags.hold()) {
             if meta.attempts == 0 {
@@ -125,7 +126,7 @@ impl Task {
                 schedule.message_deferred(meta.queue_id, meta.next_attempt, &[]);
             }
         }
-        Self { schedule, active: HashMap::new(), queue, current, manager, orders }
+        Self { schedule, active: HashMap::new(), engine, queue, current, manager, orders }
     }
 
     /// Works until nobody is left to send orders.
@@ -210,7 +211,10 @@ impl Task {
     }
 
     fn sites_of(&self, id: QueueId) -> Vec<u64> {
-        self.queue.envelope(id).map_or_else(|_| Vec::new(), |(envelope, _)| sites(&envelope))
+        self.queue.envelope(id).map_or_else(
+            |_| Vec::new(),
+            |(envelope, _)| sites(envelope.recipients.iter().filter(|r| is_open(&r.state))),
+        )
     }
 
     // ---- a message becomes active
@@ -326,7 +330,7 @@ impl Task {
         });
         let (manager, current) = (self.manager.clone(), self.current.clone());
         tokio::spawn(async move {
-            let (attempt, feedback) = current.deliver(&request).await;
+            let (attempt, feedback) = deliver(&current, &request).await;
             for outcome in &attempt.outcomes {
                 current.emit_outcome(&request, outcome);
             }
@@ -342,10 +346,11 @@ impl Task {
         feedback: Feedback,
         now: Timestamp,
     ) {
+        let mail_name = self.engine.current().get().mail_name.clone();
         if let Some(active) = self.active.get_mut(&delivery.message) {
             let mut results: HashMap<u32, RecipientState> = HashMap::new();
             for outcome in attempt.outcomes {
-                merge(results.entry(outcome.recipient).or_default(), &outcome);
+                merge(results.entry(outcome.recipient).or_default(), &outcome, &mail_name);
                 active.outcomes.push(outcome);
             }
             for recipient in &request.recipients {
@@ -410,7 +415,6 @@ impl Task {
             states: (0..active.envelope.recipients.len()).map(|index| states(index).clone()).collect(),
             outcomes: active.outcomes,
             changed: active.unsettled,
-            addresses: active.addresses,
             expire: active.expire || self.queue.meta(message).is_some_and(|meta| meta.flags.expire()),
             warned: self.queue.meta(message).is_some_and(|meta| meta.flags.warned()),
         };
@@ -421,10 +425,10 @@ impl Task {
             expired: settings.expired(end.envelope.arrival, now, end.envelope.sender.is_empty()),
             warn_due: settings.warn_due(end.envelope.arrival, now),
         };
-        let (queue, current, manager) = (Arc::clone(&self.queue), self.current.clone(), self.manager.clone());
+        let (engine, manager) = (self.engine.clone(), self.manager.clone());
         tokio::spawn(async move {
-            let next = report::end(&queue, &current, message, end, age).await;
-            let _ = queue.set_active(message, false);
+            let next = report::end(&engine, end, age).await;
+            let _ = engine.queue().set_active(message, false);
             manager.send(Order::Ended(message, next));
         });
     }
@@ -447,15 +451,10 @@ fn open_recipients(envelope: &Envelope) -> usize {
     envelope.recipients.iter().filter(|r| is_open(&r.state)).count()
 }
 
-/// Hashes of the domains that a message still has to go to.
-pub fn sites(envelope: &Envelope) -> Vec<u64> {
-    let mut found: Vec<u64> = envelope
-        .recipients
-        .iter()
-        .filter(|r| is_open(&r.state))
-        .filter_map(|r| yamabiko_address::split_domain(&r.address).1)
-        .map(site_hash)
-        .collect();
+/// Hashes of the domains of recipients.
+pub fn sites<'a>(recipients: impl Iterator<Item = &'a Recipient>) -> Vec<u64> {
+    let domains = recipients.filter_map(|r| yamabiko_address::split_domain(&r.address).1);
+    let mut found: Vec<u64> = domains.map(site_hash).collect();
     found.sort_unstable();
     found.dedup();
     found
@@ -492,10 +491,10 @@ fn deferred_outcome(recipient: u32, failure: &Failure, now: Timestamp) -> Outcom
 }
 
 /// The state of a recipient after one more of its outcomes: deferred if any is, failed only if all that ended did.
-fn merge(state: &mut RecipientState, outcome: &Outcome) {
+fn merge(state: &mut RecipientState, outcome: &Outcome, mail_name: &str) {
     let next = match outcome.result {
-        Ended::Deferred => RecipientState::Deferred(Box::new(report::failure_of(outcome))),
-        Ended::Failed if outcome.expanded.is_none() => RecipientState::Failed(Box::new(report::failure_of(outcome))),
+        Ended::Deferred => RecipientState::Deferred(Box::new(failure_of(outcome, mail_name))),
+        Ended::Failed if outcome.expanded.is_none() => RecipientState::Failed(Box::new(failure_of(outcome, mail_name))),
         // A leaf of an expansion that failed is reported for itself; the recipient as such is done.
         Ended::Failed | Ended::Sent(_) => RecipientState::Done,
     };
@@ -571,6 +570,26 @@ async fn route(
     }
     routing.found = Some((envelope, content, expire));
     routing
+}
+
+/// Delivers; with VERP every recipient for itself, each from a sender of its own.
+async fn deliver(current: &Current, request: &Arc<DeliveryRequest>) -> (Attempt, Feedback) {
+    let Some(verp) = request.envelope.verp.filter(|_| !request.envelope.sender.is_empty()) else {
+        return current.deliver(request).await;
+    };
+    let (mut outcomes, mut failure, mut last) = (Vec::new(), None, Feedback::Answered);
+    for recipient in &request.recipients {
+        let given =
+            request.envelope.recipients.get(recipient.index as usize).map_or("", |known| known.original.as_str());
+        let given = if given.is_empty() { &recipient.address } else { given };
+        let sender = yamabiko_address::verp_sender(&request.envelope.sender, given, (verp.first, verp.second));
+        let one = DeliveryRequest { sender: sender.into(), recipients: vec![recipient.clone()], ..(**request).clone() };
+        let (mut attempt, feedback) = current.deliver(&Arc::new(one)).await;
+        outcomes.append(&mut attempt.outcomes);
+        failure = attempt.destination_failure.or(failure);
+        last = feedback;
+    }
+    (Attempt { outcomes, destination_failure: failure }, last)
 }
 
 /// The class of feedback for an attempt that an agent made.

@@ -4,17 +4,18 @@
 //! are in the queue before the message that they are about leaves it, so none is lost. A crash between makes a notice
 //! twice, as with Postfix.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use yamabiko_bounce::{Bouncer, Job, Plan, Reported, Wanted, failure_of, read_original};
 use yamabiko_envelope::{
-    Content, DiagnosticType, Envelope, Failure, Kind, Outcome, QueueId, Recipient, RecipientState, Result as Ended,
-    Timestamp, Trace,
+    Action, Content, Envelope, Kind, Outcome, QueueId, Recipient, RecipientState, Result as Ended, Severity, Timestamp,
+    Trace,
 };
-use yamabiko_queue::{Queue, QueueError};
+use yamabiko_queue::QueueError;
+use yamabiko_status::EnhancedStatus;
 
 use crate::accept::Acceptance;
-use crate::generation::Current;
 use crate::manager::{is_open, sites};
 
 /// A message whose attempt has ended.
@@ -29,8 +30,6 @@ pub struct End {
     pub outcomes: Vec<Outcome>,
     /// Recipients whose states are not recorded yet.
     pub changed: Vec<u32>,
-    /// Addresses as resolved, where they differ from the envelope's.
-    pub addresses: HashMap<u32, String>,
     /// To be given up now (`postsuper -e`).
     pub expire: bool,
     /// The sender knows of the delay.
@@ -58,47 +57,215 @@ pub fn wants_success(envelope: &Envelope, outcomes: &[Outcome]) -> bool {
         })
 }
 
-/// Why an outcome is bad, as it is kept with the recipient.
-pub fn failure_of(outcome: &Outcome) -> Failure {
-    let diagnostic = match &outcome.diagnostic {
-        Some((DiagnosticType::Smtp, text)) => format!("smtp; {text}"),
-        Some((DiagnosticType::Unix, text)) => format!("x-unix; {text}"),
-        Some((DiagnosticType::Own, _)) | None => String::new(),
-    };
-    Failure {
-        status: outcome.status,
-        reason: outcome.reason.clone(),
-        diagnostic,
-        remote_mta: outcome.remote_mta.clone().unwrap_or_default(),
-        relay: outcome.relay.clone(),
-    }
+/// Ends an attempt. When the message is to be tried next, and where it then has to go; `None` when it is gone.
+pub async fn end(engine: &Acceptance, end: End, age: Age) -> Option<(Timestamp, Vec<u64>)> {
+    let mut ending = Ending { engine, message: end.envelope.queue_id, end, age };
+    ending.run().await
 }
 
-/// Tells of recipients that became several, where that was asked for.
-pub fn tell_expanded(_engine: &Acceptance, _message: QueueId, _expanded: Vec<Recipient>) {}
-
-/// Ends an attempt. When the message is to be tried next, and where it then has to go; `None` when it is gone.
-pub async fn end(
-    queue: &Queue,
-    current: &Current,
+/// The work of [`end`].
+struct Ending<'a> {
+    engine: &'a Acceptance,
     message: QueueId,
     end: End,
     age: Age,
-) -> Option<(Timestamp, Vec<u64>)> {
-    let changes: Vec<(u32, RecipientState)> = (0u32..).zip(end.states.iter().cloned()).collect();
-    let left = end.states.iter().any(is_open);
-    if !left {
-        if let Err(error) = queue.remove(message)
-            && !matches!(error, QueueError::NotFound(_))
-        {
-            current.complain(Some(message), &error);
+}
+
+impl Ending<'_> {
+    async fn run(&mut self) -> Option<(Timestamp, Vec<u64>)> {
+        let expired = self.give_up_if_old();
+        self.record();
+        let generation = self.engine.current().get();
+        let bouncer = &generation.bounce;
+        let failed = self.failed(bouncer, &generation.mail_name);
+        let settled: Vec<Reported> = self
+            .end
+            .outcomes
+            .iter()
+            .filter_map(|outcome| bouncer.report_outcome(&self.end.envelope, outcome))
+            .collect();
+        let waiting = self.waiting(bouncer);
+        let warn = !waiting.is_empty() && self.age.warn_due && !self.end.warned && !expired;
+        let wants_success = wants_success(&self.end.envelope, &self.end.outcomes);
+        let wanted = if failed.is_empty() { Wanted::Headers } else { bouncer.wanted(&self.end.envelope) };
+        let original = read_original(&self.end.content, wanted).ok();
+        let job = Job {
+            envelope: &self.end.envelope,
+            original: original.as_deref(),
+            now: self.age.now,
+            zone: self.engine.zone(),
+        };
+        let mut next_id = || self.engine.next_id();
+        let mut plans = Vec::new();
+        if !failed.is_empty() {
+            plans.push(bouncer.failed(&job, &failed, &mut next_id));
         }
-        current.emit("qmgr", age.now, Kind::Removed { queue_id: message });
-        return None;
+        if wants_success {
+            plans.push(bouncer.settled(&job, &settled, &mut next_id));
+        }
+        if warn {
+            plans.push(bouncer.delayed(&job, &waiting, &mut next_id));
+        }
+        drop(generation);
+        let mut told = true;
+        for plan in plans {
+            told &= send(self.engine, plan).await;
+        }
+        if told {
+            for state in &mut self.end.states {
+                if matches!(state, RecipientState::Failed(_)) {
+                    *state = RecipientState::Done;
+                }
+            }
+        }
+        self.leave(told, warn && told)
     }
-    let changed: Vec<_> = changes.into_iter().filter(|(i, _)| end.changed.contains(i)).collect();
-    if let Err(error) = queue.defer(message, age.retry_at, &changed, false) {
-        current.complain(Some(message), &error);
+
+    /// Mail that is too old, or was told to expire, fails with what it was deferred for.
+    fn give_up_if_old(&mut self) -> bool {
+        let waiting = self.end.states.iter().any(is_open);
+        let expired = waiting && (self.age.expired || self.end.expire);
+        if expired {
+            let sender = self.end.envelope.sender.clone();
+            let kind = Kind::Expired { queue_id: self.message, sender, forced: self.end.expire };
+            self.engine.current().emit("qmgr", self.age.now, kind);
+            for (index, state) in (0u32..).zip(&mut self.end.states) {
+                if let RecipientState::Deferred(failure) = state {
+                    *state = RecipientState::Failed(failure.clone());
+                    self.end.changed.push(index);
+                }
+            }
+        }
+        expired
     }
-    Some((age.retry_at, sites(&end.envelope)))
+
+    /// What became of recipients is on its way to the disk before anybody is told of it.
+    fn record(&mut self) {
+        let changed = std::mem::take(&mut self.end.changed);
+        let changes: Vec<_> = changed
+            .into_iter()
+            .filter_map(|index| self.end.states.get(index as usize).map(|state| (index, state.clone())))
+            .collect();
+        if changes.is_empty() {
+            return;
+        }
+        match self.engine.queue().settle(self.message, &changes) {
+            Ok(()) | Err(QueueError::NotFound(_)) => {}
+            Err(error) => self.engine.current().complain(Some(self.message), &error),
+        }
+    }
+
+    /// Recipients that failed, and leaves of expansions that did.
+    fn failed(&self, bouncer: &Bouncer, mail_name: &str) -> Vec<Reported> {
+        let recipients = self.end.envelope.recipients.iter().zip(&self.end.states);
+        let whole = recipients.filter_map(|(recipient, state)| match state {
+            RecipientState::Failed(failure) => Some(bouncer.report_failure(recipient, failure, false)),
+            _ => None,
+        });
+        let leaves = self.end.outcomes.iter().filter_map(|outcome| {
+            let leaf = outcome.expanded.as_ref().filter(|_| outcome.result == Ended::Failed)?;
+            let known = self.end.envelope.recipients.get(outcome.recipient as usize)?;
+            let recipient = Recipient { address: leaf.clone(), ..known.clone() };
+            Some(bouncer.report_failure(&recipient, &failure_of(outcome, mail_name), false))
+        });
+        whole.chain(leaves).collect()
+    }
+
+    fn waiting(&self, bouncer: &Bouncer) -> Vec<Reported> {
+        let recipients = self.end.envelope.recipients.iter().zip(&self.end.states);
+        let waiting = recipients.filter_map(|(recipient, state)| match state {
+            RecipientState::Deferred(failure) => Some(bouncer.report_failure(recipient, failure, true)),
+            _ => None,
+        });
+        waiting.collect()
+    }
+
+    /// Removes the message, or lets it wait.
+    fn leave(&self, told: bool, warned: bool) -> Option<(Timestamp, Vec<u64>)> {
+        let (queue, current) = (self.engine.queue(), self.engine.current());
+        if told && self.end.states.iter().all(|state| *state == RecipientState::Done) {
+            match queue.remove(self.message) {
+                Ok(()) => current.emit("qmgr", self.age.now, Kind::Removed { queue_id: self.message }),
+                Err(QueueError::NotFound(_)) => {}
+                Err(error) => current.complain(Some(self.message), &error),
+            }
+            return None;
+        }
+        // Failed recipients whose notice is out are done; those whose notice could not be queued stay as they are, and
+        // the notice is made again at the next attempt.
+        let changes: Vec<_> = (0u32..)
+            .zip(&self.end.states)
+            .filter(|(_, state)| **state == RecipientState::Done)
+            .map(|(i, s)| (i, s.clone()))
+            .collect();
+        match queue.defer(self.message, self.age.retry_at, &changes, warned) {
+            Ok(()) => {}
+            // Deleted or held by an operator meanwhile.
+            Err(QueueError::NotFound(_)) => return None,
+            Err(error) => current.complain(Some(self.message), &error),
+        }
+        if queue.meta(self.message).is_none_or(|meta| meta.flags.hold()) {
+            return None;
+        }
+        let open = self.end.envelope.recipients.iter().zip(&self.end.states).filter(|(_, state)| is_open(state));
+        Some((self.age.retry_at, sites(open.map(|(recipient, _)| recipient))))
+    }
+}
+
+/// Queues the notices of a plan. False when one could not be queued: then the recipients are not settled.
+async fn send(engine: &Acceptance, plan: Plan) -> bool {
+    let current = engine.current();
+    for event in plan.events {
+        current.emit("bounce", Timestamp::now(), event);
+    }
+    let mut all = true;
+    for planned in plan.notices {
+        let event = planned.event();
+        let about = planned.about;
+        match engine.accept(planned.submission, None).await {
+            Ok(_) => current.emit("bounce", Timestamp::now(), event),
+            Err(refusal) => {
+                current.say(Severity::Warning, Some(about), &format!("notice could not be queued: {}", refusal.text));
+                all = false;
+            }
+        }
+    }
+    all
+}
+
+/// Tells of recipients that became several on their way in, where that was asked for (RFC 3461 section 5.2.7.3).
+pub fn tell_expanded(engine: &Acceptance, envelope: Arc<Envelope>, head: Bytes, expanded: Vec<Recipient>) {
+    if expanded.is_empty() {
+        return;
+    }
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        let generation = engine.current().get();
+        let now = Timestamp::now();
+        let mut about = (*envelope).clone();
+        about.recipients = expanded;
+        let outcomes = (0u32..).take(about.recipients.len()).map(|recipient| Outcome {
+            recipient,
+            expanded: None,
+            result: Ended::Sent(Action::Expanded),
+            status: EnhancedStatus::success(0, 0),
+            reason: "alias expanded".to_owned(),
+            diagnostic: None,
+            remote_mta: None,
+            relay: "none".to_owned(),
+            stage: None,
+            reply: None,
+            connection_use: 1,
+            connected: None,
+            ended: now,
+            soft: false,
+            logged: true,
+        });
+        let reported: Vec<Reported> =
+            outcomes.filter_map(|outcome| generation.bounce.report_outcome(&about, &outcome)).collect();
+        let job = Job { envelope: &about, original: Some(&head), now, zone: engine.zone() };
+        let plan = generation.bounce.settled(&job, &reported, &mut || engine.next_id());
+        drop(generation);
+        send(&engine, plan).await;
+    });
 }

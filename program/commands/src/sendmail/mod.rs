@@ -35,7 +35,8 @@ pub fn run(name: &str, args: &[String], called_as_yamabiko: bool) -> ExitCode {
         Ok(options) => options,
         Err(Misuse::Usage(why)) => {
             if let Some(why) = why {
-                eprintln!("sendmail: {why}");
+                // Twice: Postfix's sendmail looks at its options twice.
+                eprintln!("sendmail: {why}\nsendmail: {why}");
             }
             return context.fatal(exit::TEMPFAIL, "usage: sendmail [options]");
         }
@@ -45,7 +46,10 @@ pub fn run(name: &str, args: &[String], called_as_yamabiko: bool) -> ExitCode {
         Mode::Submit => submit::submit(&mut context, options),
         Mode::Smtp => smtp(&mut context),
         Mode::List => crate::postqueue::list(&mut context, crate::postqueue::Form::Classic),
-        Mode::Aliases => aliases(&context, &options),
+        Mode::Aliases => {
+            context.program = "postalias";
+            crate::postmap::rebuild_aliases(context, options.alias_database.as_deref())
+        }
         Mode::Daemon => daemon(called_as_yamabiko, &options),
         Mode::FlushAll => crate::postqueue::flush(&mut context, Flush::All),
         Mode::FlushSite(site) => crate::postqueue::flush(&mut context, Flush::Site(site)),
@@ -64,23 +68,6 @@ fn config_directory(given: &str) -> String {
         return given.to_owned();
     }
     path.parent().map_or_else(|| given.to_owned(), |parent| parent.display().to_string())
-}
-
-fn aliases(context: &Context, options: &Options) -> ExitCode {
-    let databases = match &options.alias_database {
-        Some(database) => vec![database.clone()],
-        None => context.main().list("alias_database"),
-    };
-    if databases.is_empty() {
-        return ExitCode::SUCCESS;
-    }
-    let mut args = Vec::new();
-    if let yamabiko_supervisor::Instance::Directory(dir) = &context.instance {
-        args.extend(["-c".to_owned(), dir.display().to_string()]);
-    }
-    args.push("--".to_owned());
-    args.extend(databases);
-    crate::postmap::run("postalias", &args)
 }
 
 fn daemon(called_as_yamabiko: bool, options: &Options) -> ExitCode {
