@@ -268,7 +268,7 @@ pub fn parse_service(line: &str, place: Place, remarks: &mut Vec<Fault>) -> Resu
         kind,
         columns: [private, unprivileged, chroot, wakeup, limit].map(str::to_string),
         command: command.to_string(),
-        words: split_words(rest, &place, remarks),
+        words: split_words(rest),
         place,
         overrides: Vec::new(),
         verbose: 0,
@@ -289,13 +289,13 @@ impl Service {
         let mut normal = Vec::with_capacity(words.len());
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
-            let word = unbrace(&word).to_string();
+            let word = unbrace(&word, &self.place, remarks).to_string();
             if !word.starts_with('-') || word == "-" || word == "--" {
                 // The command's own arguments begin; `-o` among them is none of ours.
                 self.arguments.push(word.clone());
                 normal.push(word);
                 for word in words {
-                    self.arguments.push(unbrace(&word).to_string());
+                    self.arguments.push(unbrace(&word, &self.place, remarks).to_string());
                     normal.push(word);
                 }
                 break;
@@ -322,7 +322,7 @@ impl Service {
     /// `name=value` or `{ name = value }`: remembers it, and gives back how it is written plainly.
     fn read_override(&mut self, setting: &str, remarks: &mut Vec<Fault>) -> String {
         let grouped = setting.starts_with('{');
-        let inner = unbrace(setting);
+        let inner = unbrace(setting, &self.place, remarks);
         let parsed = if grouped {
             split_name_value(inner)
         } else {
@@ -345,10 +345,6 @@ impl Service {
     }
 }
 
-fn unbrace(word: &str) -> &str {
-    word.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).map_or(word, |inner| inner.trim_matches(is_blank))
-}
-
 fn split_columns(line: &str) -> Option<([&str; 8], &str)> {
     let mut columns = [""; 8];
     let mut rest = line;
@@ -363,49 +359,55 @@ fn split_columns(line: &str) -> Option<([&str; 8], &str)> {
     Some((columns, rest))
 }
 
-/// Words of a command, groups in braces kept together. Groups that do not end well are kept without their braces, and said.
-fn split_words(text: &str, place: &Place, remarks: &mut Vec<Fault>) -> Vec<String> {
+/// Words of a command: blanks between braces do not part.
+fn split_words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
-    let text: String = text.chars().map(|c| if is_blank(c) { ' ' } else { c }).collect();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        if !rest.starts_with('{') {
-            let end = rest.find(' ').unwrap_or(rest.len());
-            words.push(rest.get(..end).unwrap_or(rest).to_string());
-            rest = rest.get(end..).unwrap_or("").trim_start();
-            continue;
+    let mut word = String::new();
+    let mut level = 0usize;
+    for c in text.chars() {
+        match c {
+            '{' => level += 1,
+            '}' => level = level.saturating_sub(1),
+            _ => {}
         }
-        let mut level = 0usize;
-        let end = rest.bytes().position(|byte| {
-            match byte {
-                b'{' => level += 1,
-                b'}' => level -= 1,
-                _ => {}
-            }
-            level == 0
-        });
-        match end {
-            None => {
-                remarks.push(Fault::at(place, format!("missing '}}' in \"{rest}\"")));
-                words.push(rest.trim_start_matches('{').trim().to_string());
-                rest = "";
-            }
-            Some(end) => {
-                let group = rest.get(..=end).unwrap_or(rest);
-                let after = rest.get(end + 1..).unwrap_or("");
-                let glued = after.find(' ').unwrap_or(after.len());
-                if glued == 0 {
-                    words.push(group.to_string());
-                } else {
-                    remarks.push(Fault::at(
-                        place,
-                        format!("syntax error after '}}' in \"{group}{}\"", after.get(..glued).unwrap_or("")),
-                    ));
-                    words.push(unbrace(group).to_string());
-                }
-                rest = after.get(glued..).unwrap_or("").trim_start();
-            }
+        if !is_blank(c) {
+            word.push(c);
+        } else if level > 0 {
+            word.push(' ');
+        } else if !word.is_empty() {
+            words.push(std::mem::take(&mut word));
         }
     }
+    if !word.is_empty() {
+        words.push(word);
+    }
     words
+}
+
+/// What is within the braces of a word that begins with one, blanks at both ends removed; other words as they are. A group
+/// that does not end well, or not with the word, is said in `remarks`.
+fn unbrace<'a>(word: &'a str, place: &Place, remarks: &mut Vec<Fault>) -> &'a str {
+    let Some(inner) = word.strip_prefix('{') else { return word };
+    let mut level = 1usize;
+    let end = inner.bytes().position(|byte| {
+        match byte {
+            b'{' => level += 1,
+            b'}' => level -= 1,
+            _ => {}
+        }
+        level == 0
+    });
+    let group = match end {
+        None => {
+            remarks.push(Fault::at(place, format!("missing '}}' in \"{word}\"")));
+            inner
+        }
+        Some(end) => {
+            if end + 1 < inner.len() {
+                remarks.push(Fault::at(place, format!("syntax error after '}}' in \"{word}\"")));
+            }
+            inner.get(..end).unwrap_or(inner)
+        }
+    };
+    group.trim_matches(is_blank)
 }

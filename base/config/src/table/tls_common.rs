@@ -18,7 +18,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     bool("tls_fast_shutdown_enable", "yes").since("3.5"),
     list("tls_ffdhe_auto_groups", "ffdhe2048 ffdhe3072").since("3.8"),
     text("tls_high_cipherlist", "aNULL:-aNULL:HIGH:@STRENGTH").required().since("2.3"),
-    bool("tls_legacy_public_key_fingerprints", "no").since("2.9").used_by("tlsproxy").obsolete(),
+    bool("tls_legacy_public_key_fingerprints", "no").since("2.9").used_by("tlsproxy"),
     text("tls_low_cipherlist", "aNULL:-aNULL:HIGH:MEDIUM:LOW:+RC4:@STRENGTH").since("2.3"),
     text("tls_medium_cipherlist", "aNULL:-aNULL:HIGH:MEDIUM:+RC4:@STRENGTH").required().since("2.3"),
     text("tls_null_cipherlist", "eNULL:!aNULL").required().since("2.3"),

@@ -19,7 +19,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     path("tlsproxy_client_key_file", "$smtp_tls_key_file").since("3.4").used_by("tlsproxy"),
     choice("tlsproxy_client_level", "$smtp_tls_security_level").since("3.4").used_by("tlsproxy").obsolete(),
     text("tlsproxy_client_loglevel", "$smtp_tls_loglevel").since("3.4").used_by("tlsproxy"),
-    text("tlsproxy_client_loglevel_parameter", "smtp_tls_loglevel").since("3.4").obsolete(),
+    text("tlsproxy_client_loglevel_parameter", "smtp_tls_loglevel").since("3.4"),
     tables("tlsproxy_client_per_site", "$smtp_tls_per_site").since("3.4").used_by("tlsproxy"),
     tables("tlsproxy_client_policy", "$smtp_tls_policy_maps").since("3.4").used_by("tlsproxy").obsolete(),
     tables("tlsproxy_client_policy_maps", "${tlsproxy_client_policy:$smtp_tls_policy_maps}")

@@ -1,9 +1,222 @@
-//! postconf: shows and edits main.cf and master.cf.
+//! postconf(1): shows and edits main.cf and master.cf.
+//!
+//! Output, warnings and errors are Postfix's. [`options`] reads the command line, [`show`] reports, [`edit`] changes files,
+//! [`print`] writes lines. What postconf shows is what is written: values are not checked here.
 
+mod edit;
+mod options;
+mod print;
+mod show;
+
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs `postconf`; `program_name` is what it was called by, for messages.
-pub fn run(program_name: &str, _args: &[String]) -> ExitCode {
-    eprintln!("{program_name}: fatal: not built yet");
-    ExitCode::FAILURE
+use yamabiko_config::Host;
+
+use options::{Mode, Options};
+
+/// The directory of the configuration when nothing else is said.
+const DEFAULT_DIRECTORY: &str = "/etc/postfix";
+
+/// The notices' templates, which the bounce stage knows.
+pub trait Templates {
+    /// The templates in force as they are written (`postconf -t`); `file` is `bounce_template_file` or the file on the
+    /// command line, if any.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood.
+    fn written(&self, file: Option<&str>) -> Result<String, String>;
+
+    /// The texts of the templates with `$name` filled in (`postconf -b`).
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood.
+    fn filled(&self, file: Option<&str>, value: &dyn Fn(&str) -> String) -> Result<String, String>;
 }
+
+/// For builds without the bounce stage's templates.
+struct NoTemplates;
+
+impl Templates for NoTemplates {
+    fn written(&self, _file: Option<&str>) -> Result<String, String> {
+        Err("templates of notices cannot be shown by this version".to_string())
+    }
+
+    fn filled(&self, _file: Option<&str>, _value: &dyn Fn(&str) -> String) -> Result<String, String> {
+        self.written(None)
+    }
+}
+
+/// Runs `postconf`; `program_name` is what it was called by, for messages.
+pub fn run(program_name: &str, args: &[String]) -> ExitCode {
+    run_with(program_name, args, &NoTemplates)
+}
+
+/// The same with the templates that `-b` and `-t` show.
+pub fn run_with(program_name: &str, args: &[String], templates: &dyn Templates) -> ExitCode {
+    let stdout = std::io::stdout();
+    let mut out = std::io::BufWriter::new(stdout.lock());
+    let host = Host::of_this_machine("postconf");
+    let program = Program {
+        name: program_name,
+        environment_directory: std::env::var("MAIL_CONFIG").ok(),
+        host: &host,
+        templates,
+    };
+    let mut messages = std::io::stderr();
+    let code = program.main(args, &mut out, &mut messages);
+    let flushed = out.flush();
+    ExitCode::from(if flushed.is_err() { 1 } else { code })
+}
+
+/// What the program knows besides its arguments.
+struct Program<'a> {
+    name: &'a str,
+    environment_directory: Option<String>,
+    host: &'a Host,
+    templates: &'a dyn Templates,
+}
+
+/// Why the program ends: the text behind `fatal: `.
+#[derive(Debug)]
+struct Fatal(String);
+
+impl From<std::io::Error> for Fatal {
+    fn from(error: std::io::Error) -> Fatal {
+        Fatal(format!("write error: {error}"))
+    }
+}
+
+impl Program<'_> {
+    fn main(&self, args: &[String], out: &mut dyn Write, messages: &mut dyn Write) -> u8 {
+        let options = match options::parse(self.name, args) {
+            Ok(options) => options,
+            Err(lines) => {
+                for line in lines {
+                    // Nothing can be done when messages cannot be written.
+                    let _ = writeln!(messages, "{line}");
+                }
+                return 1;
+            }
+        };
+        let mut report = Report { program: self.name, out, messages };
+        match self.dispatch(&options, &mut report) {
+            Ok(code) => code,
+            Err(Fatal(text)) => {
+                let _ = report.out.flush();
+                let _ = writeln!(report.messages, "{}: fatal: {text}", self.name);
+                1
+            }
+        }
+    }
+
+    fn directory(&self, options: &Options) -> PathBuf {
+        let named = options.config_directory.clone().or_else(|| self.environment_directory.clone());
+        PathBuf::from(named.unwrap_or_else(|| DEFAULT_DIRECTORY.to_string()))
+    }
+
+    fn dispatch(&self, options: &Options, report: &mut Report<'_>) -> Result<u8, Fatal> {
+        match options.mode {
+            Mode::ServerSasl | Mode::ClientSasl => {
+                // No SASL implementation is built in yet, so there are no types to list.
+            }
+            Mode::Locks => report.out.write_all(b"flock\nfcntl\ndotlock\n")?,
+            Mode::TableTypes => {
+                for kind in TABLE_TYPES {
+                    writeln!(report.out, "{kind}")?;
+                }
+            }
+            Mode::Tls => return self.tls(options, report),
+            Mode::FilledTemplates | Mode::Templates => self.templates(options, report)?,
+            Mode::Main | Mode::Services | Mode::Columns | Mode::ServiceParameters => match options.edit {
+                Some(kind) => edit::edit(self, options, kind, report)?,
+                None => show::show(self, options, report)?,
+            },
+        }
+        Ok(0)
+    }
+
+    fn tls(&self, options: &Options, report: &mut Report<'_>) -> Result<u8, Fatal> {
+        match options.tls_mode.as_str() {
+            "compile-version" | "run-version" | "public-key-algorithms" => {
+                Err(Fatal("TLS is not built in yet".to_string()))
+            }
+            other => {
+                report.warn(&format!("unknown 'postconf -T' mode: {other}"));
+                Ok(1)
+            }
+        }
+    }
+
+    fn templates(&self, options: &Options, report: &mut Report<'_>) -> Result<(), Fatal> {
+        let config = show::load_quietly(self, options)?;
+        let view = config.main();
+        let configured = view.text("bounce_template_file");
+        let file = match options.arguments.as_slice() {
+            [] => Some(configured.as_str()).filter(|file| !file.is_empty()),
+            [file] => Some(file.as_str()).filter(|file| !file.is_empty()),
+            _ => return Err(Fatal("specify one of -b and -t".to_string())),
+        };
+        let text = if options.mode == Mode::Templates {
+            self.templates.written(file)
+        } else {
+            self.templates.filled(file, &|name| view.find(name).unwrap_or_default())
+        };
+        report.out.write_all(text.map_err(Fatal)?.as_bytes())?;
+        Ok(())
+    }
+}
+
+/// The types of tables that can be opened, sorted.
+const TABLE_TYPES: &[&str] = &[
+    "btree",
+    "cdb",
+    "cidr",
+    "environ",
+    "fail",
+    "hash",
+    "inline",
+    "internal",
+    "lmdb",
+    "pcre",
+    "pipemap",
+    "proxy",
+    "randmap",
+    "regexp",
+    "socketmap",
+    "static",
+    "tcp",
+    "texthash",
+    "unionmap",
+    "unix",
+];
+
+/// Where results and messages go.
+struct Report<'a> {
+    program: &'a str,
+    out: &'a mut dyn Write,
+    messages: &'a mut dyn Write,
+}
+
+impl Report<'_> {
+    /// A warning; results written so far come out first, so that both read in order.
+    fn warn(&mut self, text: &str) {
+        // Nothing can be done when messages cannot be written.
+        let _ = self.out.flush();
+        let _ = writeln!(self.messages, "{}: warning: {text}", self.program);
+    }
+}
+
+/// `open FILE: reason`, as Postfix words it.
+fn open_error(path: &std::path::Path, error: &std::io::Error) -> String {
+    let reason = match error.kind() {
+        std::io::ErrorKind::NotFound => "No such file or directory".to_string(),
+        std::io::ErrorKind::PermissionDenied => "Permission denied".to_string(),
+        _ => error.to_string(),
+    };
+    format!("open {}: {reason}", path.display())
+}
+
+#[cfg(test)]
+mod tests;
