@@ -112,8 +112,9 @@ impl DataDecoder {
         }
         self.held += crs;
         if self.held > MAX_HELD {
-            out.extend(std::iter::repeat_n(b'\r', self.held - 1));
-            self.held = 1;
+            // All the same bytes, so it does not matter which of them go first.
+            out.extend(std::iter::repeat_n(b'\r', self.held - MAX_HELD));
+            self.held = MAX_HELD;
             self.at = At::Middle;
         }
     }

@@ -20,8 +20,7 @@ fn send(main: &str, client: &str, mail: &str, recipients: &[&str], content: &str
     assert!(talk.line("DATA").starts_with("354"));
     let reply = talk.say(content.as_bytes());
     assert!(reply.starts_with("250 2.0.0 Ok: queued as "), "{reply}");
-    let submission = world.engine.submissions.lock().unwrap().pop().expect("a submission");
-    submission
+    world.engine.submissions.lock().unwrap().pop().expect("a submission")
 }
 
 fn content(submission: &Submission) -> String {
