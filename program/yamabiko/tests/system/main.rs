@@ -1,0 +1,17 @@
+//! The program as its users meet it: started by its commands, spoken to over sockets, killed at bad moments.
+//!
+//! Everything runs under the user who runs the tests, root or not, in a temporary directory and on addresses of the
+//! loopback network, so it needs nothing of the machine and disturbs nothing on it.
+//!
+//! * `harness` starts, drives and ends a mail system ([`harness::Instance`]), speaks SMTP to it
+//!   ([`harness::Client`]) and stands for the next hop ([`harness::Sink`]).
+//! * `scripts` runs the files in `tests/scripts/`: adding a case is adding a file.
+//! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills.
+
+#![allow(missing_docs)]
+
+mod crash;
+mod harness;
+mod life;
+mod queue;
+mod scripts;
