@@ -134,7 +134,7 @@ impl Script {
             command.stderr(Stdio::null()).spawn()
         });
         let mut answer = String::new();
-        let child = match spawned {
+        let mut child = match spawned {
             Ok(mut child) => {
                 if let Some(mut pipe) = child.stdout.take()
                     && let Err(error) = pipe.read_to_string(&mut answer)
@@ -149,6 +149,8 @@ impl Script {
             self.welcome();
             return ExitCode::SUCCESS;
         }
+        // It holds the lock until its end, and the next start may follow at once.
+        let _ = child.wait();
         if answer.is_empty() {
             answer = format!("the supervisor (process {}) ended without a word", child.id());
         }

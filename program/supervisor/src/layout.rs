@@ -55,6 +55,13 @@ impl Instance {
 /// owner and mode of our own ones when run as root.
 pub fn lay_out(config: &Config, identity: &Identity) -> Result<(), StartError> {
     let main = config.main();
+    for name in ["queue_directory", "data_directory"] {
+        let value = main.text(name);
+        if !Path::new(&value).is_absolute() {
+            let place = main.place(name).map_or_else(String::new, |place| format!("{place}: "));
+            return Err(StartError(format!("{place}parameter {name}: {value} is not an absolute path name")));
+        }
+    }
     let queue = PathBuf::from(main.text("queue_directory"));
     let data = PathBuf::from(main.text("data_directory"));
     for top in [&queue, &data] {
