@@ -246,7 +246,11 @@ impl Engine {
     /// Sessions end politely, deliveries that run may end, then the queue is closed. What is not finished is found
     /// again at the next start.
     async fn stop(self, within: Duration) {
-        self.services.stop(within.saturating_sub(Duration::from_secs(2))).await;
+        let patience = within.saturating_sub(Duration::from_secs(2));
+        let (drained, all) = tokio::sync::oneshot::channel();
+        self.acceptance.manager().send(manager::Order::Drain(drained));
+        // A delivery that takes longer is cut off: then it may be made once more after the next start.
+        let _ = tokio::join!(self.services.stop(patience), tokio::time::timeout(patience, all));
         let queue = Arc::clone(self.acceptance.queue());
         let _ = tokio::task::spawn_blocking(move || queue.close()).await;
         let logger = Arc::clone(&self.logger);

@@ -46,6 +46,8 @@ pub enum Order {
     Offer(QueueId, Timestamp),
     /// A new configuration.
     Reconfigure(Box<Settings>),
+    /// Begin nothing more; the answer comes when all that was begun has ended and is recorded.
+    Drain(oneshot::Sender<()>),
 }
 
 /// A message that was read, and where its recipients go.
@@ -110,6 +112,11 @@ pub struct Task {
     current: Current,
     manager: Manager,
     orders: mpsc::UnboundedReceiver<Order>,
+    /// Deliveries and ends of messages that others work on.
+    begun: usize,
+    /// Who waits for their end; then nothing more is begun.
+    drain: Option<oneshot::Sender<()>>,
+    draining: bool,
 }
 
 impl Task {
@@ -126,13 +133,29 @@ impl Task {
                 schedule.message_deferred(meta.queue_id, meta.next_attempt, &[]);
             }
         }
-        Self { schedule, active: HashMap::new(), engine, queue, current, manager, orders }
+        Self {
+            schedule,
+            active: HashMap::new(),
+            engine,
+            queue,
+            current,
+            manager,
+            orders,
+            begun: 0,
+            drain: None,
+            draining: false,
+        }
     }
 
     /// Works until nobody is left to send orders.
     pub async fn run(mut self) {
         loop {
             let pause = self.work();
+            if self.begun == 0
+                && let Some(drained) = self.drain.take()
+            {
+                let _ = drained.send(());
+            }
             let order = tokio::select! {
                 order = self.orders.recv() => order,
                 () = tokio::time::sleep(pause) => continue,
@@ -155,6 +178,8 @@ impl Task {
         let mut count = 0u32;
         while let Some(action) = self.schedule.poll(now) {
             match action {
+                // What is not begun is found again at the next start.
+                Action::Activate { .. } | Action::Deliver(_) if self.draining => {}
                 Action::Activate { message, limit, first } => self.activate(message, limit, first, now),
                 Action::Deliver(delivery) => self.deliver(delivery, now),
                 Action::Defer(deferral) => self.defer(&deferral, now),
@@ -176,11 +201,16 @@ impl Task {
         match order {
             Order::Arrived(id) => self.schedule.message_arrived(id, now),
             Order::Attempted(delivery, request, attempt, feedback) => {
+                self.begun -= 1;
                 self.attempted(&delivery, &request, attempt, feedback, now);
             }
             Order::Routed(id, routing) => self.routed(id, *routing, now),
-            Order::Ended(id, Some((due, sites))) => self.schedule.message_deferred(id, due, &sites),
-            Order::Ended(_, None) => {}
+            Order::Ended(id, next) => {
+                self.begun -= 1;
+                if let Some((due, sites)) = next {
+                    self.schedule.message_deferred(id, due, &sites);
+                }
+            }
             Order::FlushAll => self.schedule.flush_all(now),
             Order::FlushMessage(id, answer) => {
                 let _ = answer.send(self.schedule.flush_message(id, now));
@@ -196,6 +226,10 @@ impl Task {
                 self.schedule.message_deferred(id, due, &sites);
             }
             Order::Reconfigure(settings) => self.schedule.reconfigure(*settings),
+            Order::Drain(drained) => {
+                self.draining = true;
+                self.drain = Some(drained);
+            }
         }
     }
 
@@ -329,6 +363,8 @@ impl Task {
             backlog: delivery.backlog,
         });
         let (manager, current) = (self.manager.clone(), self.current.clone());
+        // One `Attempted` for each.
+        self.begun += 1;
         tokio::spawn(async move {
             let (attempt, feedback) = deliver(&current, &request).await;
             for outcome in &attempt.outcomes {
@@ -426,6 +462,8 @@ impl Task {
             warn_due: settings.warn_due(end.envelope.arrival, now),
         };
         let (engine, manager) = (self.engine.clone(), self.manager.clone());
+        // One `Ended` for each.
+        self.begun += 1;
         tokio::spawn(async move {
             let next = report::end(&engine, end, age).await;
             let _ = engine.queue().set_active(message, false);

@@ -226,7 +226,9 @@ fn hand_in(
             Err(error) => break Err(error),
         }
     };
-    match written.and_then(|()| place.finish()) {
+    let answer = written.and_then(|()| place.finish());
+    // Who refuses does not wait for all of the message: the reason lies there although we could not write any more.
+    match answer.or_else(|error| place.refusal().ok_or(error)) {
         Ok(Reply::Accepted(_) | Reply::Done) => ExitCode::SUCCESS,
         Ok(Reply::Refused(why) | Reply::TryLater(why)) => refuse(context, &why),
         Ok(other) => refuse(context, &format!("unexpected answer from the mail system: {other:?}")),
@@ -278,6 +280,14 @@ impl Place {
             Place::Maildrop(Some(draft)) => draft.write(bytes),
             Place::Maildrop(None) => Ok(()),
             Place::Postdrop(child) => child.stdin.as_mut().map_or(Ok(()), |pipe| pipe.write_all(bytes)),
+        }
+    }
+
+    /// What the engine said before it hung up.
+    fn refusal(&mut self) -> Option<Reply> {
+        match self {
+            Place::Engine(caller) => caller.reply().ok(),
+            Place::Maildrop(_) | Place::Postdrop(_) => None,
         }
     }
 
