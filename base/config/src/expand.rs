@@ -2,6 +2,7 @@
 //!
 //! * `$name`, `${name}`, `$(name)`: the value of a parameter, itself expanded; an unknown name is empty. `$$` is one dollar.
 //! * `${name?text}`, `${name:text}`, `${name?{a}:{b}}`: by whether the (unexpanded) value is empty.
+//! * `${domain_to_ascii{text}}`, `${domain_to_utf8{text}}`: a domain name converted.
 //! * `${{x} == {y} ? {a} : {b}}`: by comparison, numeric when both sides are numbers; `<level` and its kin compare
 //!   compatibility levels.
 //!
@@ -84,7 +85,8 @@ fn collect_references(text: &str, depth: usize, found: &mut Vec<String>) {
         let name = body.trim_start();
         let end = name.find(|c: char| !is_name_char(c)).unwrap_or(name.len());
         let (name, tail) = name.split_at(end);
-        if !name.is_empty() {
+        // What stands before a brace is a function.
+        if !name.is_empty() && !tail.starts_with('{') {
             found.push(name.to_string());
         }
         // Branches, and the two sides of a comparison, may hold references of their own.
@@ -223,11 +225,42 @@ impl Expander<'_> {
         cursor.skip_blanks();
         match cursor.rest().as_bytes().first() {
             None => self.value_of(name, depth, out),
+            Some(b'{') if cursor.position == name_end => self.function(name, &mut cursor, depth, out),
             Some(b'?' | b':') => {
                 let filled = (self.lookup)(name).is_some_and(|value| !value.is_empty());
                 self.branches(filled, &mut cursor, depth, out)
             }
             Some(_) => Err(ExpandError::at("attribute name syntax error", body, name_end)),
+        }
+    }
+
+    /// `name{argument}`: the conversions of domain names that Postfix 3.12 knows.
+    fn function(
+        &mut self,
+        name: &str,
+        cursor: &mut Cursor<'_>,
+        depth: usize,
+        out: &mut String,
+    ) -> Result<(), ExpandError> {
+        let start = cursor.position;
+        let argument = cursor.braced()?;
+        cursor.skip_blanks();
+        let mut domain = String::new();
+        match name {
+            _ if !cursor.rest().is_empty() => Err(ExpandError::at("unexpected input", cursor.whole, cursor.position)),
+            "domain_to_ascii" => {
+                self.text(argument, depth + 1, &mut domain)?;
+                let ascii = yamabiko_address::domain::to_ascii(&domain)
+                    .ok_or_else(|| ExpandError::new(format!("no domain name: \"{domain}\"")))?;
+                out.push_str(&ascii);
+                Ok(())
+            }
+            "domain_to_utf8" => {
+                self.text(argument, depth + 1, &mut domain)?;
+                out.push_str(&yamabiko_address::domain::to_utf8(&domain));
+                Ok(())
+            }
+            _ => Err(ExpandError::at("attribute name syntax error", cursor.whole, start)),
         }
     }
 
@@ -457,6 +490,8 @@ mod tests {
             ("${{3.11.2}<=level{3.12}?{t}:{f}}", "t"),
             ("${{1}!={2}:f}", ""),
             ("${{1}>={2}:f}", "f"),
+            ("${domain_to_ascii{山彦.$v}}", "xn--rhts2e.3.7"),
+            ("${domain_to_utf8{ xn--rhts2e.example }}", "山彦.example"),
         ] {
             assert_eq!(with(&names, text).as_deref(), Ok(expected), "{text}");
         }
@@ -471,6 +506,7 @@ mod tests {
             ("${v", "truncated macro reference: \"${v\""),
             ("${v)", "truncated"),
             ("${v w}", "attribute name syntax error at: \"...v>>> w\""),
+            ("${v{w}}", "attribute name syntax error"),
             ("${v-w}", "attribute name syntax error"),
             ("${v?{a} b}", "a}>>>b\""),
             ("${v?{a}:{b} c}", "b}>>>c\""),

@@ -109,6 +109,10 @@ impl Collector {
             let text = format!("support for parameter \"{name}\" will be removed; instead, {advice}");
             self.add(NoticeKind::Deprecated, place.clone(), text);
         }
+        if table::is_read_only(name) {
+            self.add(NoticeKind::Ignored, place, format!("read-only parameter assignment: {name}={value}"));
+            return;
+        }
         let parameter = table::parameter(name);
         match parameter.map(|parameter| parameter.status()) {
             // Setting a parameter to its default promises nothing that is not kept.

@@ -68,7 +68,7 @@ impl View {
             "process_name" if self.service.is_some() => return self.service().map(|service| service.command.clone()),
             _ => {}
         }
-        if let Some(value) = self.written(name) {
+        if let Some(value) = self.written(name).filter(|_| !table::is_read_only(name)) {
             return Some(value.to_string());
         }
         if let Some(value) = self.shared.computed.get(name) {

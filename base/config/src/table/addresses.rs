@@ -33,7 +33,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     bool("resolve_null_domain", "no").since("2.1").used_by("trivial-rewrite"),
     bool("resolve_numeric_domain", "no").since("2.3").used_by("trivial-rewrite"),
     text("rewrite_service_name", "rewrite").required().since("2.0").used_by("all"),
-    bool("sender_based_routing", "no").since("2.0").obsolete(),
+    bool("sender_based_routing", "").since("2.0").obsolete(),
     tables("sender_dependent_default_transport_maps", "").since("2.7").used_by("trivial-rewrite"),
     tables("sender_dependent_relayhost_maps", "").since("2.3").used_by("trivial-rewrite"),
     bool("swap_bangpath", "yes").since("1.0").used_by("trivial-rewrite"),

@@ -16,7 +16,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     time("delay_warning_time", "0h").since("1.0").used_by("bounce, cleanup, sendmail"),
     bool("disable_verp_bounces", "no").since("1.1").used_by("cleanup, oqmgr, qmgr"),
     text("double_bounce_sender", "double-bounce").required().since("1.0").used_by("discard, error, smtpd"),
-    bool("enable_errors_to", "no").since("2.1").used_by("cleanup").obsolete(),
+    bool("enable_errors_to", "").since("2.1").used_by("cleanup").obsolete(),
     bool("enable_threaded_bounces", "no").since("3.6").used_by("bounce"),
     text("error_notice_recipient", "postmaster").required().since("1.0").used_by("smtp, smtpd"),
     time("maximal_queue_lifetime", "5d").between(0, 8640000).since("1.0").used_by("bounce, oqmgr, qmgr"),

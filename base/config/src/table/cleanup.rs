@@ -21,7 +21,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     int("duplicate_filter_limit", "1000").since("1.0").used_by("cleanup, local, showq"),
     text("empty_address_recipient", "MAILER-DAEMON").required().since("1.0").used_by("cleanup, showq, trivial-rewrite"),
     bool("enable_original_recipient", "yes").since("2.1").used_by("cleanup, local, pipe, virtual"),
-    int("extract_recipient_limit", "10240").since("1.0").obsolete(),
+    int("extract_recipient_limit", "").since("1.0").obsolete(),
     bool("force_mime_input_conversion", "no").since("3.9").used_by("cleanup"),
     text("full_name_encoding_charset", "utf-8").required().since("3.10").used_by("cleanup"),
     int("header_address_token_limit", "10240").at_least(1).since("2.0").used_by("cleanup"),

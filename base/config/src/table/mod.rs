@@ -299,3 +299,8 @@ pub fn parameters_refer_to(name: &str) -> bool {
 
 static REFERENCED: LazyLock<HashSet<String>> =
     LazyLock::new(|| SORTED.iter().flat_map(|parameter| crate::expand::references(parameter.default)).collect());
+
+/// True for the names that tell about the process and cannot be set.
+pub fn is_read_only(name: &str) -> bool {
+    matches!(name, "process_id" | "process_name" | "service_name")
+}

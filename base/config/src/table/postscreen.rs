@@ -15,7 +15,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     choice("postscreen_bare_newline_action", "ignore").required().since("2.8").used_by("postscreen"),
     bool("postscreen_bare_newline_enable", "no").since("2.8").used_by("postscreen"),
     time("postscreen_bare_newline_ttl", "30d").at_least(1).since("2.8").used_by("postscreen"),
-    choice("postscreen_blacklist_action", "ignore").since("2.8").used_by("postscreen").obsolete(),
+    choice("postscreen_blacklist_action", "").since("2.8").used_by("postscreen").obsolete(),
     time("postscreen_cache_cleanup_interval", "12h").since("2.8").used_by("postscreen"),
     tables("postscreen_cache_map", "btree:$data_directory/postscreen_cache")
         .since("2.8")
@@ -52,8 +52,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     list("postscreen_dnsbl_sites", "").since("2.8").used_by("dnsblog, postscreen"),
     int("postscreen_dnsbl_threshold", "1").at_least(1).since("2.8").used_by("postscreen"),
     time("postscreen_dnsbl_timeout", "10s").at_least(1).since("3.0").used_by("postscreen"),
-    time("postscreen_dnsbl_ttl", "1h").since("2.8").obsolete(),
-    int("postscreen_dnsbl_whitelist_threshold", "0").since("2.11").used_by("postscreen").obsolete(),
+    time("postscreen_dnsbl_ttl", "").since("2.8").obsolete(),
+    int("postscreen_dnsbl_whitelist_threshold", "").since("2.11").used_by("postscreen").obsolete(),
     bool("postscreen_enforce_tls", "$smtpd_enforce_tls").since("2.8").used_by("postscreen"),
     raw("postscreen_expansion_filter", "$smtpd_expansion_filter").required().since("2.8").used_by("postscreen"),
     list("postscreen_forbidden_commands", "$smtpd_forbidden_commands").since("2.8").used_by("postscreen, proxymap"),
@@ -115,5 +115,5 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     time("postscreen_upstream_proxy_timeout", "5s").at_least(1).since("2.10").used_by("postscreen"),
     bool("postscreen_use_tls", "$smtpd_use_tls").since("2.8").used_by("postscreen"),
     time("postscreen_watchdog_timeout", "10s").at_least(10).since("2.8").used_by("postscreen"),
-    list("postscreen_whitelist_interfaces", "static:all").since("2.9").obsolete(),
+    list("postscreen_whitelist_interfaces", "").since("2.9").obsolete(),
 ];

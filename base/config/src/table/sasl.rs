@@ -30,7 +30,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     list("smtp_sasl_tls_security_options", "$smtp_sasl_security_options").since("2.2").used_by("smtp"),
     list("smtp_sasl_tls_verified_security_options", "$smtp_sasl_tls_security_options").since("2.6").used_by("smtp"),
     choice("smtp_sasl_type", "cyrus").required().since("2.3").used_by("smtp"),
-    text("smtpd_sasl_application_name", "smtpd").since("2.1").used_by("smtpd").obsolete(),
+    text("smtpd_sasl_application_name", "").since("2.1").used_by("smtpd").obsolete(),
     bool("smtpd_sasl_auth_enable", "no").since("1.0").used_by("smtpd"),
     bool("smtpd_sasl_authenticated_header", "no").since("2.3").used_by("smtpd"),
     list("smtpd_sasl_exceptions_networks", "").since("2.1").used_by("smtpd"),

@@ -60,7 +60,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     list("smtpd_noop_commands", "").since("1.1").used_by("smtpd"),
     text("smtpd_null_access_lookup_key", "<>").since("1.1").used_by("smtpd"),
     bool("smtpd_peername_lookup", "yes").since("2.3").used_by("smtpd"),
-    bool("smtpd_per_record_deadline", "${stress?{yes}:{no}}").since("2.9").used_by("smtpd").obsolete(),
+    bool("smtpd_per_record_deadline", "").since("2.9").used_by("smtpd").obsolete(),
     bool("smtpd_per_request_deadline", "${smtpd_per_record_deadline?{$smtpd_per_record_deadline}:{${stress?{yes}:{no}}}}").since("3.7").used_by("smtpd"),
     text("smtpd_policy_service_default_action", "451 4.3.5 Server configuration problem").required().since("3.0").used_by("smtpd"),
     time("smtpd_policy_service_max_idle", "300s").at_least(1).since("2.1").used_by("smtpd"),

@@ -7,7 +7,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     list("authorized_flush_users", "static:anyone").since("2.2").used_by("postqueue, sendmail"),
     list("authorized_mailq_users", "static:anyone").since("2.2").used_by("postqueue, sendmail"),
     list("authorized_submit_users", "static:anyone").since("2.2").used_by("postdrop, sendmail"),
-    list("authorized_verp_clients", "$mynetworks").since("1.1").used_by("smtpd").obsolete(),
+    list("authorized_verp_clients", "").since("1.1").used_by("smtpd").obsolete(),
     path("command_directory", "/usr/sbin")
         .required()
         .since("1.0")

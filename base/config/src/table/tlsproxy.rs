@@ -17,11 +17,11 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         .since("3.4")
         .used_by("tlsproxy"),
     path("tlsproxy_client_key_file", "$smtp_tls_key_file").since("3.4").used_by("tlsproxy"),
-    choice("tlsproxy_client_level", "$smtp_tls_security_level").since("3.4").used_by("tlsproxy").obsolete(),
+    choice("tlsproxy_client_level", "").since("3.4").used_by("tlsproxy").obsolete(),
     text("tlsproxy_client_loglevel", "$smtp_tls_loglevel").since("3.4").used_by("tlsproxy"),
     text("tlsproxy_client_loglevel_parameter", "smtp_tls_loglevel").since("3.4"),
     tables("tlsproxy_client_per_site", "$smtp_tls_per_site").since("3.4").used_by("tlsproxy"),
-    tables("tlsproxy_client_policy", "$smtp_tls_policy_maps").since("3.4").used_by("tlsproxy").obsolete(),
+    tables("tlsproxy_client_policy", "").since("3.4").used_by("tlsproxy").obsolete(),
     tables("tlsproxy_client_policy_maps", "${tlsproxy_client_policy:$smtp_tls_policy_maps}")
         .since("3.7")
         .used_by("tlsproxy"),
@@ -68,7 +68,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     list("tlsproxy_tls_protocols", "$smtpd_tls_protocols").since("2.8").used_by("tlsproxy"),
     bool("tlsproxy_tls_req_ccert", "$smtpd_tls_req_ccert").since("2.8").used_by("tlsproxy"),
     choice("tlsproxy_tls_security_level", "$smtpd_tls_security_level").since("2.8").used_by("tlsproxy"),
-    time("tlsproxy_tls_session_cache_timeout", "$smtpd_tls_session_cache_timeout").since("2.8").obsolete(),
+    time("tlsproxy_tls_session_cache_timeout", "").since("2.8").obsolete(),
     bool("tlsproxy_use_tls", "$smtpd_use_tls").since("2.8").used_by("tlsproxy"),
     time("tlsproxy_watchdog_timeout", "10s").at_least(10).since("2.8").used_by("tlsproxy"),
 ];

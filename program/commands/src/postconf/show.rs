@@ -129,8 +129,11 @@ impl Shower<'_> {
 
     /// The class of a name, `None` when postconf does not know it.
     fn class(&self, name: &str) -> Option<Class> {
-        if table::parameter(name).is_some_and(|parameter| !parameter.is_obsolete) || table::parameters_refer_to(name) {
+        if table::parameter(name).is_some_and(|parameter| !parameter.is_obsolete) {
             Some(Class::Builtin)
+        } else if table::parameters_refer_to(name) {
+            // An old name that a default still refers to is listed with the administrator's own.
+            Some(Class::User)
         } else if self.usage.is_of_transport(name, self.config.services()) {
             Some(Class::Service)
         } else if self.main().get(name).is_some() && self.usage.uses_main(name, self.config.services()) {
@@ -191,8 +194,7 @@ impl Shower<'_> {
         let view = self.config.main();
         let is_written = match name {
             "config_directory" => view.is_set(name) || self.directory_given,
-            "process_id" | "process_name" | "service_name" => false,
-            _ => view.is_set(name),
+            _ => view.is_set(name) && !table::is_read_only(name),
         };
         if self.options.set_only && !is_written {
             return Ok(());
@@ -361,7 +363,7 @@ impl Shower<'_> {
 
     fn warn_read_only(&self, files: &Files, report: &mut Report<'_>) {
         for entry in self.main().entries() {
-            if matches!(entry.name.as_str(), "process_id" | "process_name" | "service_name") {
+            if table::is_read_only(&entry.name) {
                 let text =
                     format!("{}: read-only parameter assignment: {}={}", files.main_name, entry.name, entry.value);
                 report.warn(&text);
