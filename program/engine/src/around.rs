@@ -47,7 +47,7 @@ impl Around {
         } else {
             envelope.envid.clone_from(&old.envid);
             envelope.ret = old.ret;
-            (known.orcpt.clone(), known.notify)
+            (known.orcpt.clone(), if forward.told { without_success(known.notify) } else { known.notify })
         };
         envelope.body = old.body;
         envelope.smtputf8 = old.smtputf8;
@@ -119,6 +119,12 @@ impl Around {
             Err(_) => Vec::new(),
         }
     }
+}
+
+/// The same wishes without that for success; where that was the only one, for nothing at all.
+fn without_success(notify: Notify) -> Notify {
+    let rest = Notify { success: false, ..notify };
+    if rest.is_unset() && !notify.is_unset() { Notify { never: true, ..rest } } else { rest }
 }
 
 impl Surroundings for Around {

@@ -57,6 +57,18 @@ pub fn wants_success(envelope: &Envelope, outcomes: &[Outcome]) -> bool {
         })
 }
 
+/// Outcomes as a sender who asked for success hears of them: a recipient that became several is `expanded`, and what
+/// became of the several is not told (RFC 3461 section 5.2.7.3).
+fn worth_telling(outcomes: &[Outcome]) -> impl Iterator<Item = &Outcome> {
+    let expanded =
+        |recipient: u32| outcomes.iter().any(|o| o.recipient == recipient && o.result == Ended::Sent(Action::Expanded));
+    outcomes.iter().filter(move |outcome| match outcome.result {
+        Ended::Sent(Action::Expanded) => true,
+        Ended::Sent(_) => !expanded(outcome.recipient),
+        _ => true,
+    })
+}
+
 /// Ends an attempt. When the message is to be tried next, and where it then has to go; `None` when it is gone.
 pub async fn end(engine: &Acceptance, end: End, age: Age) -> Option<(Timestamp, Vec<u64>)> {
     let mut ending = Ending { engine, message: end.envelope.queue_id, end, age };
@@ -78,10 +90,7 @@ impl Ending<'_> {
         let generation = self.engine.current().get();
         let bouncer = &generation.bounce;
         let failed = self.failed(bouncer, &generation.mail_name);
-        let settled: Vec<Reported> = self
-            .end
-            .outcomes
-            .iter()
+        let settled: Vec<Reported> = worth_telling(&self.end.outcomes)
             .filter_map(|outcome| bouncer.report_outcome(&self.end.envelope, outcome))
             .collect();
         let waiting = self.waiting(bouncer);

@@ -75,6 +75,8 @@ pub(super) struct Expansion<'a> {
     steps: usize,
     /// For `Delivered-To:`.
     pub(super) delivered_to: String,
+    /// The sender is told that this is a list.
+    told: bool,
 }
 
 impl<'a> Expansion<'a> {
@@ -89,6 +91,7 @@ impl<'a> Expansion<'a> {
             outcomes: Vec::new(),
             steps: 0,
             delivered_to: fold_case(address).into_owned(),
+            told: false,
         }
     }
 
@@ -300,9 +303,25 @@ impl LocalAgent {
                 Standing { origin: Origin::Alias, from: Some(Arc::from(*key)), user, owner, depth: standing.depth + 1 };
             let unmatched = extension.filter(|_| *key == name && *key != local && self.settings.propagate.alias);
             self.enlist(expansion, elements(&hit.value), &inner, unmatched);
+            self.tell_expanded(expansion);
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Who asked to hear of success hears that the recipient is a list, once, and nothing of its members.
+    fn tell_expanded(&self, expansion: &mut Expansion<'_>) {
+        let index = expansion.request.recipients[expansion.position].index as usize;
+        let asked = expansion.request.envelope.recipients.get(index).is_some_and(|r| r.notify.wants_success());
+        if asked && !expansion.told {
+            expansion.told = true;
+            let mut verdict = Verdict::sent("alias expanded");
+            verdict.action = Action::Expanded;
+            self.end(expansion, None, verdict);
+            if let Some(outcome) = expansion.outcomes.last_mut() {
+                outcome.logged = true;
+            }
+        }
     }
 
     /// The user whose alias table this is runs what it says; root's tables are run by `default_privs`.
@@ -531,11 +550,13 @@ impl LocalAgent {
                 },
                 recipient: expansion.request.recipients[expansion.position].index,
                 owned: owner.is_some(),
+                told: expansion.told,
             };
             let verdict = match self.around.forward(expansion.request, forward).await {
                 Ok(queue_id) => {
                     let mut verdict = Verdict::sent(format!("forwarded as {queue_id}"));
-                    verdict.action = if owner.is_some() { Action::Delivered } else { Action::Expanded };
+                    // What was asked for goes on with it, unless the list's owner stands in between.
+                    verdict.action = if owner.is_some() { Action::Delivered } else { Action::HandedOn };
                     verdict
                 }
                 Err(why) => Verdict::trouble(why),

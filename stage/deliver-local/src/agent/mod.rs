@@ -72,6 +72,8 @@ pub struct Forward {
     pub recipient: u32,
     /// The alias has an owner: failures are the owner's affair, and so no DSN request goes on.
     pub owned: bool,
+    /// The sender has been told that the recipient is a list, and hears no more of success.
+    pub told: bool,
 }
 
 /// What the agents need of the engine.
