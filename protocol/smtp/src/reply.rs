@@ -150,7 +150,11 @@ impl ReplyParser {
 /// characters become `?`.
 pub fn put(text: &str, out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
-    out.extend(text.bytes().map(|b| if b < 32 && b != b'\t' || b == 127 { b'?' } else { b }));
+    let start = out.len();
+    out.extend_from_slice(text.as_bytes());
+    for byte in out.iter_mut().skip(start).filter(|byte| (**byte < 32 && **byte != b'\t') || **byte == 127) {
+        *byte = b'?';
+    }
     out.extend_from_slice(b"\r\n");
 }
 

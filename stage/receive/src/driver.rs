@@ -159,7 +159,7 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: Shutd
         tokio::spawn(async move {
             let _seat = seat;
             let (ip, port) = unmapped(address);
-            run(stream, &service, Some((ip, port)), stressed, shutdown).await;
+            run(stream, &service, From::Network(ip, port), stressed, shutdown).await;
         });
     }
     drop(listener);
@@ -200,23 +200,30 @@ pub async fn report_limits(
     }
 }
 
-/// One session with a client that is not on the network: `sendmail -bs`. Restrictions and limits do not apply.
-pub async fn converse<S>(stream: S, service: &Service, shutdown: Shutdown)
+/// One session with a user of this machine who runs `sendmail -bs`. Restrictions and limits do not apply; messages come
+/// in as any other that the user submits.
+pub async fn converse<S>(stream: S, service: &Service, user: u32, shutdown: Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    run(stream, service, None, false, shutdown).await;
+    run(stream, service, From::User(user), false, shutdown).await;
 }
 
-async fn run<S>(stream: S, service: &Service, from: Option<(IpAddr, u16)>, stressed: bool, shutdown: Shutdown)
+/// Where a session comes from.
+enum From {
+    Network(IpAddr, u16),
+    User(u32),
+}
+
+async fn run<S>(stream: S, service: &Service, from: From, stressed: bool, shutdown: Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let settings = service.settings();
     let peer = match from {
-        None => Peer::local(),
-        Some((address, port)) if !settings.peername_lookup => Peer::unnamed(address, port),
-        Some((address, port)) => {
+        From::User(_) => Peer::local(),
+        From::Network(address, port) if !settings.peername_lookup => Peer::unnamed(address, port),
+        From::Network(address, port) => {
             let (peer, warning) = look_up(&service.native, address, port).await;
             if let Some(warning) = warning {
                 service.log(&settings, Severity::Warning, warning);
@@ -229,10 +236,13 @@ where
     let origin = Origin::new(&settings.syslog_name, "smtpd");
     service.around.events.emit(Event { at: now, origin, kind: Kind::Connected { client } });
     let standing = settings.policy.standing(&peer).await;
-    let counted = from.filter(|_| !standing.unlimited && !standing.xclient);
-    let ticket = counted.map(|(address, _)| service.around.limits.connect(&settings.service, address, now));
+    let (user, counted) = match from {
+        From::User(user) => (Some(user), None),
+        From::Network(address, _) => (None, (!standing.unlimited && !standing.xclient).then_some(address)),
+    };
+    let ticket = counted.map(|address| service.around.limits.connect(&settings.service, address, now));
     let around = service.around.clone();
-    let mut session = Session::new(Arc::clone(&settings), stressed, around, peer, standing, from.is_none(), now);
+    let mut session = Session::new(Arc::clone(&settings), stressed, around, peer, standing, user, now);
     if let Some((_, open, rate)) = &ticket {
         let over = |value: u32, limit: u32| limit > 0 && value > limit;
         if over(*open, settings.connection_limit) {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use yamabiko_dns::Hosts;
-use yamabiko_envelope::{Content, EventSink};
+use yamabiko_envelope::{Content, EventSink, Source};
 use yamabiko_receive::{Admission, Service, ServiceParts, converse, serve};
 
 use common::World;
@@ -160,7 +160,7 @@ async fn a_session_over_a_pipe_has_no_restrictions() {
     let (ours, theirs) = tokio::io::duplex(4096);
     let service = Arc::clone(&running.service);
     let stopped = running.stop.subscribe();
-    let session = tokio::spawn(async move { converse(theirs, &service, stopped).await });
+    let session = tokio::spawn(async move { converse(theirs, &service, 1000, stopped).await });
     let (read, mut write) = tokio::io::split(ours);
     write
         .write_all(b"HELO me\r\nMAIL FROM:<a>\r\nRCPT TO:<x@other.test>\r\nDATA\r\nSubject: x\r\n.\r\nQUIT\r\n")
@@ -171,5 +171,9 @@ async fn a_session_over_a_pipe_has_no_restrictions() {
     assert!(said.contains("250 2.0.0 Ok: queued as ") && said.ends_with("221 2.0.0 Bye\r\n"), "{said}");
     session.await.unwrap();
     let submissions = running.world.engine.submissions.lock().unwrap();
-    assert_eq!(submissions[0].envelope.recipients[0].address, "x@other.test");
+    let submission = &submissions[0];
+    assert_eq!(submission.envelope.recipients[0].address, "x@other.test");
+    assert_eq!(submission.source, Source::Local { uid: 1000 });
+    let fields = String::from_utf8_lossy(&submission.trace_fields).into_owned();
+    assert!(fields.starts_with("Received: by mx.lab.test (Postfix, from userid 1000)\n\tid "), "{fields}");
 }

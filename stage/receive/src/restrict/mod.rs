@@ -273,7 +273,9 @@ impl Policy {
         let end_of_data = compiler.parameter(view, "smtpd_end_of_data_restrictions", None);
         let etrn = compiler.parameter(view, "smtpd_etrn_restrictions", Some(Subject::Etrn));
         let class = |name: &str| classes.get(&name.to_ascii_lowercase()).map(Arc::clone);
-        if !rule::refuses(&relay, &class, 0) && !rule::refuses(&recipient, &class, 0) {
+        // Who runs `sendmail -bs` may relay in any case.
+        let serves_strangers = view.service().is_some();
+        if serves_strangers && !rule::refuses(&relay, &class, 0) && !rule::refuses(&recipient, &class, 0) {
             return Err(SettingsError(
                 "in parameter smtpd_relay_restrictions or smtpd_recipient_restrictions, specify at least one working \
                  instance of: reject_unauth_destination, defer_unauth_destination, reject, defer, defer_if_permit or \

@@ -7,7 +7,8 @@ use yamabiko_envelope::{Kind, Notify, Recipient, VerpDelimiters};
 use yamabiko_smtp::command::{Allowed, Bdat, BdatError, MailParameters, RcptParameters, Tokens};
 use yamabiko_smtp::reply;
 
-use super::{Chunks, MailRequest, RcptRequest, Session, Transaction, Verb, Waiting, push};
+use super::verb::Verb;
+use super::{Chunks, MailRequest, RcptRequest, Session, Transaction, Waiting, push};
 use crate::admission::Etrn;
 use crate::limits::Counted;
 use crate::restrict::Outcome;
@@ -109,7 +110,7 @@ impl Session {
             let text = if extended { "501 Syntax: EHLO hostname" } else { "501 Syntax: HELO hostname" };
             return self.protocol_error(text);
         }
-        if self.stand_alone || self.settings.delay_reject {
+        if self.user.is_some() || self.settings.delay_reject {
             return self.helo_checked(name, extended, Outcome::Pass);
         }
         self.wait(Waiting::Helo { name, extended });
@@ -235,7 +236,7 @@ impl Session {
             refused = Some("503 5.5.4 Error: XVERP requires non-null sender".to_owned());
         }
         // The null reverse-path needs no look at the address.
-        if sender.is_empty() && (self.settings.delay_reject || self.stand_alone || refused.is_some()) {
+        if sender.is_empty() && (self.settings.delay_reject || self.user.is_some() || refused.is_some()) {
             return self.mail_checked(MailRequest { sender, parameters, refused }, Outcome::Pass);
         }
         self.wait(Waiting::Mail(Box::new(MailRequest { sender, parameters, refused })));
@@ -354,7 +355,7 @@ impl Session {
             ..Recipient::default()
         };
         let request = RcptRequest { recipient, refused };
-        if self.stand_alone && request.refused.is_none() {
+        if self.user.is_some() && request.refused.is_none() {
             return self.rcpt_checked(request, Outcome::Pass);
         }
         self.wait(Waiting::Rcpt(Box::new(request)));
@@ -395,9 +396,12 @@ impl Session {
         if transaction.queue_id.is_none() {
             let queue_id = self.around.admission.next_queue_id();
             transaction.queue_id = Some(queue_id);
-            let client = self.client.clone();
-            let forwarded = self.forwarded.as_ref().map(|f| f.for_log());
-            self.emit(Kind::Accepted { queue_id, client, sasl: None, forwarded });
+            // What a local user sends is logged when it is picked up.
+            if self.user.is_none() {
+                let client = self.client.clone();
+                let forwarded = self.forwarded.as_ref().map(|f| f.for_log());
+                self.emit(Kind::Accepted { queue_id, client, sasl: None, forwarded });
+            }
         }
         recipient.original = recipient.address.clone();
         if let Some(transaction) = self.transaction.as_mut() {
@@ -414,7 +418,7 @@ impl Session {
             None => "503 5.5.1 Error: need RCPT command",
             Some(transaction) if transaction.recipients.is_empty() => "554 5.5.1 Error: no valid recipients",
             Some(_) if words.next().is_some() => "501 5.5.4 Syntax: DATA",
-            Some(_) if self.stand_alone => return self.data_checked(Outcome::Pass),
+            Some(_) if self.user.is_some() => return self.data_checked(Outcome::Pass),
             Some(_) => return self.wait(Waiting::Data),
         };
         self.protocol_error(text);
@@ -463,7 +467,7 @@ impl Session {
             Chunks::None if transaction.recipients.is_empty() => {
                 self.skip_chunk(bdat, "554 5.5.1 Error: no valid recipients")
             }
-            Chunks::None if !self.stand_alone => self.wait(Waiting::Bdat(bdat)),
+            Chunks::None if self.user.is_none() => self.wait(Waiting::Bdat(bdat)),
             Chunks::None | Chunks::Open => self.bdat_checked(bdat, Outcome::Pass),
         }
     }
@@ -497,7 +501,7 @@ impl Session {
         }
         let shown = words.join(" ");
         match path::parse_address(&shown) {
-            Ok(address) if !address.is_empty() && self.stand_alone => self.vrfy_checked(&shown, Outcome::Pass),
+            Ok(address) if !address.is_empty() && self.user.is_some() => self.vrfy_checked(&shown, Outcome::Pass),
             Ok(address) if !address.is_empty() => self.wait(Waiting::Vrfy { address, shown, smtputf8 }),
             _ => {
                 self.illegal_address(&shown, "VRFY");
@@ -536,7 +540,7 @@ impl Session {
         if !valid {
             return self.protocol_error("501 Error: invalid parameter syntax");
         }
-        if self.stand_alone {
+        if self.user.is_some() {
             self.warn("do not use ETRN in \"sendmail -bs\" mode");
             return self.reply_error("458 Unable to queue messages");
         }
@@ -578,19 +582,20 @@ fn looks_like_header(word: &str) -> bool {
 /// The `Received:` field (RFC 5321 section 4.4) as Postfix writes it, lines ending in LF.
 pub(super) fn received(session: &Session, transaction: &Transaction, date: &str) -> String {
     let settings = &session.settings;
-    let mut text = String::with_capacity(256);
-    if !session.stand_alone {
-        let peer = &session.peer;
-        let helo = session.helo.as_deref().unwrap_or(&peer.name);
-        push(&mut text, format_args!("Received: from {helo} ({} [{}])\n", peer.name, peer.literal_text()));
+    let (host, name) = (&settings.myhostname, &settings.mail_name);
+    let id = transaction.queue_id.map(|id| id.to_string()).unwrap_or_default();
+    if let Some(user) = session.user {
+        return format!("Received: by {host} ({name}, from userid {user})\n\tid {id}; {date}\n");
     }
+    let peer = &session.peer;
+    let helo = session.helo.as_deref().unwrap_or(&peer.name);
     let protocol = match session.protocol {
         "ESMTP" if transaction.parameters.smtputf8 => "UTF8SMTP",
         protocol => protocol,
     };
-    let id = transaction.queue_id.map(|id| id.to_string()).unwrap_or_default();
-    let lead = if session.stand_alone { "Received: by" } else { "\tby" };
-    push(&mut text, format_args!("{lead} {} ({}) with {protocol} id {id}", settings.myhostname, settings.mail_name));
+    let mut text = String::with_capacity(256);
+    push(&mut text, format_args!("Received: from {helo} ({} [{}])\n", peer.name, peer.literal_text()));
+    push(&mut text, format_args!("\tby {host} ({name}) with {protocol} id {id}"));
     match &transaction.recipients[..] {
         [only] => push(&mut text, format_args!("\n\tfor <{}>; {date}\n", yamabiko_address::quote(&only.address))),
         _ => push(&mut text, format_args!(";\n\t{date}\n")),

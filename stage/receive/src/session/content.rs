@@ -1,7 +1,7 @@
 //! Message content: DATA and BDAT, from `354` to the reply after the message.
 
 use yamabiko_envelope::{
-    Content, Envelope, Event, Kind, Origin, QueueId, RewriteContext, Severity, Source, Submission,
+    ClientAttributes, Content, Envelope, Event, Kind, Origin, QueueId, RewriteContext, Severity, Source, Submission,
 };
 use yamabiko_smtp::command::{Bdat, Ret};
 use yamabiko_smtp::data::{DataDecoder, Progress};
@@ -11,8 +11,6 @@ use crate::admission::{Accepted, Refusal};
 use crate::restrict::Outcome;
 use crate::settings::{BareNewline, ErrorClasses};
 
-/// Room made for a message whose size is not known.
-const FIRST_ROOM: usize = 4096;
 /// Room made at most for the size that a client announces: it need not be true.
 const MOST_ROOM: u64 = 64 * 1024;
 
@@ -20,7 +18,7 @@ impl Session {
     pub(super) fn begin_incoming(&mut self, decoder: DataDecoder) {
         let announced = self.transaction.as_ref().map_or(0, |t| t.parameters.size).min(MOST_ROOM);
         // At most 64 KB, so it fits.
-        self.content = Vec::with_capacity(FIRST_ROOM.max(announced as usize + 512));
+        self.content = Vec::with_capacity(announced as usize);
         self.incoming = Some(Incoming { decoder, wire_bytes: 0, taken: 0, too_big: false, begun: false });
     }
 
@@ -179,7 +177,7 @@ impl Session {
             self.decided("reject", reply.clone());
             return self.refuse_message(&reply);
         }
-        if self.settings.policy.checks_end_of_data() && !self.stand_alone {
+        if self.settings.policy.checks_end_of_data() && self.user.is_none() {
             self.wait(Waiting::EndOfData { bdat });
         } else {
             self.wait(Waiting::Submit { bdat });
@@ -207,7 +205,7 @@ impl Session {
             &self.settings.zone,
         );
         let trace_fields = self.trace_fields(&date);
-        let client = self.client_attributes();
+        let client = if self.user.is_some() { ClientAttributes::default() } else { self.client_attributes() };
         let effects = std::mem::take(&mut self.checks.effects);
         let transaction = self.transaction.as_mut()?;
         let queue_id = transaction.queue_id?;
@@ -220,12 +218,14 @@ impl Session {
         envelope.body = body_type(&transaction.parameters);
         envelope.smtputf8 = transaction.parameters.smtputf8;
         envelope.verp = commands::verp(&transaction.parameters);
-        envelope.context = if self.standing.local_rewrite { RewriteContext::Local } else { RewriteContext::Remote };
+        let local = self.standing.local_rewrite || self.user.is_some();
+        envelope.context = if local { RewriteContext::Local } else { RewriteContext::Remote };
         envelope.client = client;
         envelope.filter = effects.filter.unwrap_or_else(|| self.settings.content_filter.clone());
         envelope.recipients = std::mem::take(&mut transaction.recipients);
         let content = Content::from(std::mem::take(&mut self.content));
-        let mut submission = Submission::new(envelope, content, Source::Smtp);
+        let source = self.user.map_or(Source::Smtp, |uid| Source::Local { uid });
+        let mut submission = Submission::new(envelope, content, source);
         submission.trace_fields = trace_fields;
         submission.hold = effects.hold;
         submission.discard = effects.discard;
@@ -233,6 +233,12 @@ impl Session {
         submission.bcc = effects.bcc;
         submission.no_address_mappings = self.settings.no_address_mappings;
         submission.no_header_body_checks = self.settings.no_header_body_checks;
+        if let Some(uid) = self.user {
+            let origin = Origin::new(&self.settings.syslog_name, "pickup");
+            let sender = submission.envelope.sender.clone();
+            let kind = Kind::PickedUp { queue_id, uid, sender };
+            self.around.events.emit(Event { at: self.now, origin, kind });
+        }
         Some(submission)
     }
 

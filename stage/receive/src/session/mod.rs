@@ -13,6 +13,7 @@
 
 mod commands;
 mod content;
+mod verb;
 mod xclient;
 
 use std::fmt::Write as _;
@@ -34,6 +35,7 @@ use crate::peer::{Peer, Standing};
 use crate::restrict::{Check, CheckState, Facts, Outcome, Record};
 use crate::settings::{BareNewline, ErrorClasses, Pressure, Settings};
 use crate::transcript::Transcript;
+use verb::{VERBS, Verb};
 
 /// What a session wants next.
 #[derive(Debug)]
@@ -52,64 +54,6 @@ pub enum Action {
     Etrn(String),
     /// Write the output and close.
     Close,
-}
-
-/// Commands in the order of the disconnect line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Helo,
-    Ehlo,
-    Xclient,
-    Xforward,
-    Starttls,
-    Auth,
-    Mail,
-    Rcpt,
-    Data,
-    Bdat,
-    Rset,
-    Noop,
-    Vrfy,
-    Etrn,
-    Quit,
-    Unknown,
-}
-
-const VERBS: [(Verb, &str, &str); 16] = [
-    (Verb::Helo, "HELO", "helo"),
-    (Verb::Ehlo, "EHLO", "ehlo"),
-    (Verb::Xclient, "XCLIENT", "xclient"),
-    (Verb::Xforward, "XFORWARD", "xforward"),
-    (Verb::Starttls, "STARTTLS", "starttls"),
-    (Verb::Auth, "AUTH", "auth"),
-    (Verb::Mail, "MAIL", "mail"),
-    (Verb::Rcpt, "RCPT", "rcpt"),
-    (Verb::Data, "DATA", "data"),
-    (Verb::Bdat, "BDAT", "bdat"),
-    (Verb::Rset, "RSET", "rset"),
-    (Verb::Noop, "NOOP", "noop"),
-    (Verb::Vrfy, "VRFY", "vrfy"),
-    (Verb::Etrn, "ETRN", "etrn"),
-    (Verb::Quit, "QUIT", "quit"),
-    (Verb::Unknown, "UNKNOWN", "unknown"),
-];
-
-impl Verb {
-    fn of(word: &str) -> Self {
-        VERBS.iter().find(|(_, upper, _)| upper.eq_ignore_ascii_case(word)).map_or(Verb::Unknown, |(verb, _, _)| *verb)
-    }
-    fn upper(self) -> &'static str {
-        // The table is in the order of the enum.
-        VERBS[self as usize].1
-    }
-    /// Counts as a junk command.
-    fn is_junk(self) -> bool {
-        matches!(self, Verb::Helo | Verb::Ehlo | Verb::Rset | Verb::Noop | Verb::Vrfy | Verb::Etrn)
-    }
-    /// RFC 2920: must be the last of a group of pipelined commands.
-    fn is_last_of_group(self) -> bool {
-        matches!(self, Verb::Helo | Verb::Ehlo | Verb::Data | Verb::Noop | Verb::Vrfy)
-    }
 }
 
 /// Where a BDAT sequence stands.
@@ -221,8 +165,8 @@ pub struct Session {
     around: Surroundings,
     peer: Peer,
     standing: Standing,
-    /// Not from the network: `sendmail -bs`.
-    stand_alone: bool,
+    /// Not from the network: `sendmail -bs`, run by this user.
+    user: Option<u32>,
     phase: Phase,
     output: Vec<u8>,
     content: Vec<u8>,
@@ -257,26 +201,27 @@ pub struct Session {
 }
 
 impl Session {
-    /// A conversation with `peer`. The first [`Session::advance`] greets.
+    /// A conversation with `peer`, or with the `user` of this machine who runs `sendmail -bs`. The first
+    /// [`Session::advance`] greets.
     pub fn new(
         settings: Arc<Settings>,
         stressed: bool,
         around: Surroundings,
         peer: Peer,
         standing: Standing,
-        stand_alone: bool,
+        user: Option<u32>,
         now: Timestamp,
     ) -> Self {
         let origin = Origin::new(&settings.syslog_name, "smtpd");
         let client = peer.client(settings.port_logging);
-        let transcript = Transcript::new(!settings.notify_classes.is_empty() && !stand_alone);
+        let transcript = Transcript::new(!settings.notify_classes.is_empty() && user.is_none());
         Self {
             pressure: if stressed { settings.stressed } else { settings.normal },
             settings,
             around,
             peer,
             standing,
-            stand_alone,
+            user,
             phase: Phase::Greeting,
             output: Vec::new(),
             content: Vec::new(),
@@ -757,7 +702,7 @@ impl Session {
 
     fn greet(&mut self, ahead: &[u8]) {
         self.stage = "CONNECT";
-        if !ahead.is_empty() && !self.stand_alone && self.settings.forbid_unauth_pipelining {
+        if !ahead.is_empty() && self.user.is_none() && self.settings.forbid_unauth_pipelining {
             self.info(format!(
                 "improper command pipelining after CONNECT from {}: {}",
                 self.peer.name_and_address,
@@ -771,7 +716,7 @@ impl Session {
         for warning in std::mem::take(&mut self.standing.warnings) {
             self.warn(warning);
         }
-        if self.stand_alone || self.settings.delay_reject {
+        if self.user.is_some() || self.settings.delay_reject {
             return self.connect_checked(Outcome::Pass);
         }
         self.wait(Waiting::Connect);
@@ -810,7 +755,7 @@ impl Session {
             Counted::Messages => (self.settings.message_rate, "Message delivery request rate"),
             Counted::Recipients => (self.settings.recipient_rate, "Recipient address rate"),
         };
-        let Some(address) = self.peer.address.filter(|_| limit > 0 && !self.stand_alone) else { return false };
+        let Some(address) = self.peer.address.filter(|_| limit > 0 && self.user.is_none()) else { return false };
         if self.standing.unlimited || self.standing.xclient {
             return false;
         }
@@ -830,7 +775,7 @@ impl Session {
 
     /// What is done about bare newlines from this client.
     fn bare_newline_policy(&self) -> BareNewline {
-        if self.standing.bare_newline_excluded || self.stand_alone {
+        if self.standing.bare_newline_excluded || self.user.is_some() {
             BareNewline::Accept
         } else {
             self.settings.bare_newline
@@ -874,7 +819,7 @@ impl Session {
     /// A client that sends on where it had to wait for the answer.
     fn talks_out_of_turn(&mut self, verb: Verb, ahead: &[u8]) -> bool {
         let out_of_turn = !ahead.is_empty()
-            && !self.stand_alone
+            && self.user.is_none()
             && (self.protocol == "SMTP" || verb.is_last_of_group())
             && !self.bad_pipelining;
         if !out_of_turn {

@@ -169,7 +169,7 @@ impl World {
             events: Arc::clone(&self.log) as Arc<dyn EventSink>,
             limits: Arc::clone(&self.limits),
         };
-        let session = Session::new(Arc::clone(&self.settings), false, around, peer, standing, false, NOW);
+        let session = Session::new(Arc::clone(&self.settings), false, around, peer, standing, None, NOW);
         Talk { world: self, session, input: Vec::new(), closed: false, pauses: 0 }
     }
 }
