@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use yamabiko_config::Config;
 use yamabiko_lookup::TableSet;
-use yamabiko_receive::{Admission, Limits, Service, ServiceParts, Settings, converse, serve};
+use yamabiko_receive::{Admission, Limits, Service, ServiceParts, Settings, converse, report_limits, serve};
 
 use crate::accept::Acceptance;
 use crate::agents::AgentParts;
@@ -63,6 +63,15 @@ impl Services {
         let limits = Limits::new(config.main().duration("anvil_rate_time_unit"));
         let (_, stdin) = settings(config, &generation.tables, None)?;
         let (stop, _) = watch::channel(false);
+        let view = config.main();
+        tokio::spawn(report_limits(
+            Arc::clone(&limits),
+            Arc::clone(&parts.events),
+            view.text("syslog_name").into(),
+            view.duration("anvil_status_update_time"),
+            view.duration("max_idle"),
+            stop.subscribe(),
+        ));
         let stdin = service(acceptance, parts, &limits, &spool, Arc::new(stdin));
         let mut services = Self {
             by_id: HashMap::new(),
@@ -148,10 +157,10 @@ impl Services {
     /// Takes connections over from the control socket for `sendmail -bs`.
     pub fn stdin_smtp(&self) -> Arc<dyn Fn(UnixStream, u32) + Send + Sync> {
         let (stdin, stop) = (Arc::clone(&self.stdin), self.stop.subscribe());
-        Arc::new(move |stream, _uid| {
+        Arc::new(move |stream, uid| {
             let service = Arc::clone(&stdin.read().unwrap_or_else(std::sync::PoisonError::into_inner));
             let stop = stop.clone();
-            tokio::spawn(async move { converse(stream, &service, stop).await });
+            tokio::spawn(async move { converse(stream, &service, uid, stop).await });
         })
     }
 
