@@ -62,7 +62,7 @@ fn read_offline(context: &Context, down: io::Error) -> Result<(Vec<Listed>, bool
         return Err(NoListing::Down(down));
     }
     let mut found = Vec::new();
-    if dir.is_dir() {
+    if offline::has_queue(context) {
         let inspection = offline::inspect(context).map_err(NoListing::Broken)?;
         for meta in inspection.list() {
             if let Ok(stored) = inspection.load(meta.queue_id) {

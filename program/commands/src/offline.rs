@@ -35,6 +35,11 @@ pub fn entry(envelope: &yamabiko_envelope::Envelope, meta: &Meta) -> Entry {
     }
 }
 
+/// Whether there is a queue at all: a mail system that was never started has none yet.
+pub fn has_queue(context: &Context) -> bool {
+    context.queue_directory().join("queue/log").is_dir()
+}
+
 /// Reads the queue as it lies on disk.
 pub fn inspect(context: &Context) -> Result<Inspection, String> {
     let dir = context.queue_directory().join("queue");
@@ -44,7 +49,7 @@ pub fn inspect(context: &Context) -> Result<Inspection, String> {
 /// Does an operation on a queue that no engine has open.
 pub fn operate(context: &mut Context, operation: Operation, selection: &Selection) -> Result<Vec<QueueId>, ExitCode> {
     let dir = context.queue_directory().join("queue");
-    if !dir.is_dir() {
+    if !has_queue(context) {
         return Ok(Vec::new());
     }
     if operation == Operation::Requeue {

@@ -102,7 +102,7 @@ fn fetch(context: &Context, id: QueueId) -> Result<Option<Fetched>, String> {
 }
 
 fn fetch_offline(context: &Context, id: QueueId) -> Result<Option<Fetched>, String> {
-    if !context.queue_directory().join("queue").is_dir() {
+    if !offline::has_queue(context) {
         return Ok(None);
     }
     let inspection = offline::inspect(context)?;
