@@ -2,7 +2,7 @@
 //!
 //! Addresses are in *internal* form: local part unquoted, no angle brackets, `""` for the null reverse-path.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +89,8 @@ pub struct ClientAttributes {
     pub protocol: String,
     /// Queue ID at the client, by XFORWARD IDENT.
     pub ident: String,
+    /// Our end of the connection; none for local submissions.
+    pub server: Option<SocketAddr>,
 }
 
 /// An authenticated client.

@@ -64,7 +64,8 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
             Ok(None) => return context.fatal(1, &missing),
             Err(why) => return context.fatal(1, &why),
         };
-        let message = Message { path: &path, envelope: &envelope, content: &content, server: None };
+        let server = envelope.client.server.map(|ours| (ours.ip(), ours.port()));
+        let message = Message { path: &path, envelope: &envelope, content: &content, server };
         let written = write(&mut out, &message, options, &TimeZone::system());
         if let Err(error) = written.and_then(|()| out.flush()) {
             if error.kind() == std::io::ErrorKind::BrokenPipe {

@@ -286,7 +286,7 @@ fn recipient(bytes: &[u8]) -> Result<Recipient, Malformed> {
 }
 
 fn put_client(out: &mut Vec<u8>, client: &ClientAttributes) {
-    let ClientAttributes { name, reverse_name, address, port, helo, protocol, ident } = client;
+    let ClientAttributes { name, reverse_name, address, port, helo, protocol, ident, server } = client;
     put_text(out, 1, name);
     put_text(out, 2, reverse_name);
     match address {
@@ -298,6 +298,9 @@ fn put_client(out: &mut Vec<u8>, client: &ClientAttributes) {
     put_text(out, 5, helo);
     put_text(out, 6, protocol);
     put_text(out, 7, ident);
+    if let Some(server) = server {
+        put_text(out, 8, &server.to_string());
+    }
 }
 
 fn client(bytes: &[u8]) -> Result<ClientAttributes, Malformed> {
@@ -316,6 +319,7 @@ fn client(bytes: &[u8]) -> Result<ClientAttributes, Malformed> {
             5 => client.helo = text(field)?,
             6 => client.protocol = text(field)?,
             7 => client.ident = text(field)?,
+            8 => client.server = Some(text(field)?.parse().map_err(|_| Malformed::Choice)?),
             _ => {}
         }
     }

@@ -43,6 +43,7 @@ fn full() -> Envelope {
         helo: "[192.0.2.3]".into(),
         protocol: "ESMTPSA".into(),
         ident: "4Xyz".into(),
+        server: Some("[2001:db8::2]:25".parse().unwrap()),
     };
     envelope.sasl = Some(SaslIdentity { method: "PLAIN".into(), username: "u".into(), sender: String::new() });
     envelope.filter = "scan:[127.0.0.1]:10025".into();

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -159,7 +159,8 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: Shutd
         tokio::spawn(async move {
             let _seat = seat;
             let (ip, port) = unmapped(address);
-            run(stream, &service, From::Network(ip, port), stressed, shutdown).await;
+            let ours = stream.local_addr().ok().map(|ours| SocketAddr::new(ours.ip().to_canonical(), ours.port()));
+            run(stream, &service, From::Network(ip, port), ours, stressed, shutdown).await;
         });
     }
     drop(listener);
@@ -206,7 +207,7 @@ pub async fn converse<S>(stream: S, service: &Service, user: u32, shutdown: Shut
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    run(stream, service, From::User(user), false, shutdown).await;
+    run(stream, service, From::User(user), None, false, shutdown).await;
 }
 
 /// Where a session comes from.
@@ -215,12 +216,18 @@ enum From {
     User(u32),
 }
 
-async fn run<S>(stream: S, service: &Service, from: From, stressed: bool, shutdown: Shutdown)
-where
+async fn run<S>(
+    stream: S,
+    service: &Service,
+    from: From,
+    server: Option<SocketAddr>,
+    stressed: bool,
+    shutdown: Shutdown,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let settings = service.settings();
-    let peer = match from {
+    let mut peer = match from {
         From::User(_) => Peer::local(),
         From::Network(address, port) if !settings.peername_lookup => Peer::unnamed(address, port),
         From::Network(address, port) => {
@@ -231,6 +238,7 @@ where
             peer
         }
     };
+    peer.server = server;
     let now = Timestamp::now();
     let client = peer.client(settings.port_logging);
     let origin = Origin::new(&settings.syslog_name, "smtpd");

@@ -36,6 +36,8 @@ pub struct Peer {
     pub reverse_status: NameStatus,
     /// `name[address]`, as log lines and replies show it.
     pub name_and_address: Arc<str>,
+    /// Our end of the connection.
+    pub server: Option<SocketAddr>,
 }
 
 impl Peer {
@@ -61,6 +63,7 @@ impl Peer {
             name_status: NameStatus::Permanent,
             reverse_status: NameStatus::Permanent,
             name_and_address: Arc::from(""),
+            server: None,
         };
         peer.renamed();
         peer
@@ -99,6 +102,7 @@ impl Peer {
             helo: helo.to_owned(),
             protocol: protocol.to_owned(),
             ident: String::new(),
+            server: self.server,
         }
     }
 }

@@ -328,6 +328,7 @@ mod tests {
                 helo: "c".into(),
                 protocol: "ESMTP".into(),
                 ident: String::new(),
+                server: None,
             },
             recipients: vec![
                 Recipient {

@@ -143,13 +143,13 @@ impl Session {
             limit => format!("SIZE {limit}"),
         };
         let name = self.settings.myhostname.to_string();
-        // XVERP is taken from those who may, but only snapshots of Postfix announce it.
-        let offers: [(bool, &str); 11] = [
+        let offers: [(bool, &str); 12] = [
             (true, &name),
             (!discard.pipelining, "PIPELINING"),
             (!discard.size, &size),
             (!discard.vrfy && !self.settings.disable_vrfy, "VRFY"),
             (!discard.etrn, "ETRN"),
+            (self.standing.verp, "XVERP"),
             (
                 self.standing.xclient && !discard.xclient,
                 "XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT",
