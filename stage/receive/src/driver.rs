@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -243,7 +243,10 @@ async fn run<S>(
     let client = peer.client(settings.port_logging);
     let origin = Origin::new(&settings.syslog_name, "smtpd");
     service.around.events.emit(Event { at: now, origin, kind: Kind::Connected { client } });
-    let standing = settings.policy.standing(&peer).await;
+    let standing = {
+        let asked = pin!(settings.policy.standing(&peer));
+        where_it_may_block(settings.policy.is_remote(), asked).await
+    };
     let (user, counted) = match from {
         From::User(user) => (Some(user), None),
         From::Network(address, _) => (None, (!standing.unlimited && !standing.xclient).then_some(address)),
@@ -340,9 +343,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                 Err(Broken::Shutdown) => self.session.shut_down(),
             }
         }
-        // The client may be gone; what it was told does not matter then.
+        // The client may be gone; what it was told does not matter then. Dropping the stream closes it.
         let _ = self.write().await;
-        let _ = timeout(Duration::from_secs(5), self.stream.shutdown()).await;
     }
 
     /// Whoever talks before the greeting is heard.
@@ -359,7 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                 let mut state = self.session.take_checks();
                 let outcome = {
                     let facts = self.session.facts();
-                    let asked = policy.check(check, &facts, &mut state, &*self.service.resolver);
+                    let asked = pin!(policy.check(check, &facts, &mut state, &*self.service.resolver));
                     where_it_may_block(policy.is_remote(), asked).await
                 };
                 self.session.checked(state, outcome);
@@ -367,7 +369,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             Action::Classify => {
                 let standing = {
                     let facts = self.session.facts();
-                    where_it_may_block(policy.is_remote(), policy.standing(facts.peer)).await
+                    let asked = pin!(policy.standing(facts.peer));
+                    where_it_may_block(policy.is_remote(), asked).await
                 };
                 self.session.stands(standing);
             }
@@ -390,7 +393,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
     }
 
     /// Writes the replies and reads what comes next.
-    async fn turn(&mut self, stop: std::pin::Pin<&mut impl Future<Output = ()>>) -> Result<(), Broken> {
+    async fn turn(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Broken> {
         self.write().await?;
         self.store().await;
         if self.start == self.end {
@@ -476,7 +479,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
 }
 
 /// A future that may wait for a socket with blocking calls, where that does not hold up other sessions.
-async fn where_it_may_block<T>(blocks: bool, future: impl Future<Output = T>) -> T {
+async fn where_it_may_block<T>(blocks: bool, future: Pin<&mut impl Future<Output = T>>) -> T {
     if blocks && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
         return tokio::task::block_in_place(|| Handle::current().block_on(future));
     }

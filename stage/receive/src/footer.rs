@@ -19,9 +19,9 @@ pub(crate) struct FooterFacts<'a> {
 }
 
 /// The lines of a refusal with its footer: `\c` at the front continues the line of the refusal, `\n` begins a new one.
-pub(crate) fn append(reply: &str, settings: &Settings, facts: &FooterFacts<'_>) -> Vec<String> {
+pub(crate) fn append(reply: &str, footer: &str, settings: &Settings, facts: &FooterFacts<'_>) -> Vec<String> {
     let lookup = |name: &str| value(name, settings, facts);
-    let footer = expand::expand(&settings.reject_footer, &lookup).unwrap_or_else(|_| settings.reject_footer.clone());
+    let footer = expand::expand(footer, &lookup).unwrap_or_else(|_| footer.to_owned());
     let (code, rest) = reply.split_at_checked(3).unwrap_or((reply, ""));
     let text = rest.trim_start();
     let status = EnhancedStatus::split(text).map(|(status, _)| format!("{status} ")).unwrap_or_default();
@@ -79,7 +79,8 @@ fn value(name: &str, settings: &Settings, facts: &FooterFacts<'_>) -> Option<Str
         _ => return Some(String::new()),
     };
     // A client must not put backslashes (line ends, see above) or control characters here.
-    Some(text.chars().map(|c| if c.is_control() || c == '\\' { '_' } else { c }).collect())
+    let fine = |c: char| settings.expansion_filter.contains(c) && !c.is_control() && c != '\\';
+    Some(text.chars().map(|c| if fine(c) { c } else { '_' }).collect())
 }
 
 /// `Jan 15 12:00:01`

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use yamabiko_config::{View, expand};
-use yamabiko_lookup::TableSet;
 use yamabiko_lookup::matchlist::StringList;
+use yamabiko_lookup::{Maps, TableSet};
 use yamabiko_message::date::Zone;
 use yamabiko_status::ReplyCode;
 
@@ -125,7 +125,9 @@ pub struct Settings {
     pub soft_bounce: bool,
     /// `smtpd_reject_footer`, unexpanded.
     pub reject_footer: String,
-    /// Characters that may come into the footer from a client.
+    /// `smtpd_reject_footer_maps`: a footer for a reply, in place of the usual one.
+    pub reject_footer_maps: Maps,
+    /// Characters that may come into the footer from a client (`smtpd_expansion_filter`).
     pub expansion_filter: String,
     pub bare_newline: BareNewline,
     pub bare_newline_code: u16,
@@ -228,7 +230,8 @@ impl Settings {
             delay_reject: view.bool("smtpd_delay_reject"),
             soft_bounce: view.bool("soft_bounce"),
             reject_footer: view.raw("smtpd_reject_footer"),
-            expansion_filter: view.raw("smtpd_expansion_filter"),
+            reject_footer_maps: Maps::open(tables, "smtpd_reject_footer_maps", &view.text("smtpd_reject_footer_maps")),
+            expansion_filter: unescaped(&view.raw("smtpd_expansion_filter")),
             bare_newline: BareNewline::parse(&view.text("smtpd_forbid_bare_newline")),
             bare_newline_code: u16::try_from(view.int("smtpd_forbid_bare_newline_reject_code")).unwrap_or(550),
             forbid_unauth_pipelining: view.bool("smtpd_forbid_unauth_pipelining"),
@@ -272,6 +275,33 @@ fn session_limit(view: &View) -> usize {
     usize::try_from(limit).unwrap_or(0)
 }
 
+/// C escapes (`\t`, `\40`, `\\`) as the characters they stand for.
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        let mut octal = None;
+        while let Some(digit) = chars.peek().and_then(|c| c.to_digit(8)).filter(|_| octal.is_none_or(|n| n < 32)) {
+            octal = Some(octal.unwrap_or(0) * 8 + digit);
+            chars.next();
+        }
+        match octal {
+            Some(code) => out.extend(char::from_u32(code)),
+            None => out.extend(chars.next().map(|c| match c {
+                't' => '\t',
+                'n' => '\n',
+                'r' => '\r',
+                other => other,
+            })),
+        }
+    }
+    out
+}
+
 /// A value as it is with `stress = yes`.
 fn under_stress(view: &View, name: &str) -> String {
     let lookup = |name: &str| if name == "stress" { Some("yes".to_owned()) } else { view.unexpanded(name) };
@@ -292,5 +322,15 @@ impl Pressure {
             junk_command_limit: number("smtpd_junk_command_limit", 100),
             per_request_deadline: text("smtpd_per_request_deadline").eq_ignore_ascii_case("yes"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescaped;
+
+    #[test]
+    fn escapes_of_the_expansion_filter() {
+        assert_eq!(unescaped(r"\t\40!\\ab\0401"), "\t !\\ab 1");
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use yamabiko_address::domain;
@@ -720,11 +721,13 @@ impl<'a> Evaluation<'a> {
 
     /// Obsolete, but found at the end of many old lists.
     async fn check_relay_domains(&mut self, node: &Node, about: About<'_>) -> Said {
-        self.state.records.push(Record::Warning(format!(
-            "support for restriction \"check_relay_domains\" will be removed from {}; use \"reject_unauth_destination\" \
-             instead",
-            self.policy.mail_name
-        )));
+        if !self.policy.relay_domains_told.swap(true, Ordering::Relaxed) {
+            self.state.records.push(Record::Warning(format!(
+                "support for restriction \"check_relay_domains\" will be removed from {}; use \
+                 \"reject_unauth_destination\" instead",
+                self.policy.mail_name
+            )));
+        }
         let peer = self.facts.peer;
         match self.policy.relay_domains.contains(&peer.name).await {
             Ok(true) => return self.permit(node, about).await,

@@ -17,6 +17,7 @@ mod rule;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use yamabiko_config::{Place, View};
 use yamabiko_dns::Resolver;
@@ -239,6 +240,8 @@ pub struct Policy {
     discard: Discard,
     discard_maps: Maps,
     remote_tables: bool,
+    /// `check_relay_domains` has been complained about.
+    relay_domains_told: AtomicBool,
     notices: Vec<String>,
 }
 
@@ -367,6 +370,7 @@ impl Policy {
                 &view.text("smtpd_discard_ehlo_keyword_address_maps"),
             ),
             remote_tables: false,
+            relay_domains_told: AtomicBool::new(false),
             notices,
         };
         policy.read_local_rewrite(view);

@@ -20,6 +20,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use memchr::memchr;
 use yamabiko_envelope::{
     BodyType, Client, ClientAttributes, CommandCount, Decision, Event, Events, Kind, Origin, QueueId, Recipient,
@@ -617,11 +618,12 @@ impl Session {
             if self.settings.soft_bounce {
                 crate::restrict::soften(&mut text);
             }
-            if self.settings.reject_footer.is_empty() {
-                self.say(&text);
-            } else {
-                for line in crate::footer::append(&text, &self.settings, &self.footer_facts()) {
-                    self.say(&line);
+            match self.footer(&text) {
+                None => self.say(&text),
+                Some(footer) => {
+                    for line in crate::footer::append(&text, &footer, &self.settings, &self.footer_facts()) {
+                        self.say(&line);
+                    }
                 }
             }
             if text.starts_with("421") || text.starts_with("521") {
@@ -630,6 +632,13 @@ impl Session {
         } else {
             self.say(text);
         }
+    }
+
+    /// The footer for a refusal. A table that does not answer at once is not waited for.
+    fn footer(&self, reply: &str) -> Option<String> {
+        let maps = &self.settings.reject_footer_maps;
+        let special = (!maps.is_empty()).then(|| maps.find(reply).now_or_never()?.ok()?).flatten();
+        special.or_else(|| (!self.settings.reject_footer.is_empty()).then(|| self.settings.reject_footer.clone()))
     }
 
     fn footer_facts(&self) -> crate::footer::FooterFacts<'_> {
