@@ -73,7 +73,50 @@ pub struct Target {
 enum State {
     File { file: File, identity: (u64, u64), looked: Instant },
     Stdout,
-    Syslog(Option<UnixDatagram>),
+    Syslog(Wire),
+}
+
+/// The connection to a syslog socket, or how often and when it was last tried in vain.
+#[derive(Debug)]
+struct Wire {
+    socket: Option<UnixDatagram>,
+    failures: u32,
+    failed: Instant,
+}
+
+/// A syslog socket that nobody listens on is tried with every line at first, for a daemon that is just being started
+/// again; then only this often, because trying costs more than the line does.
+const CONNECT_EVERY: Duration = Duration::from_millis(500);
+const AT_FIRST: u32 = 20;
+
+impl Wire {
+    fn new(path: &Path) -> Self {
+        Self { socket: connect(path).ok(), failures: 0, failed: Instant::now() }
+    }
+
+    fn fail(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        self.failed = Instant::now();
+    }
+
+    fn connected(&mut self, path: &Path) -> io::Result<&UnixDatagram> {
+        if self.socket.is_none() {
+            if self.failures > AT_FIRST && self.failed.elapsed() < CONNECT_EVERY {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            match connect(path) {
+                Ok(socket) => {
+                    self.failures = 0;
+                    self.socket = Some(socket);
+                }
+                Err(error) => {
+                    self.fail();
+                    return Err(error);
+                }
+            }
+        }
+        self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
 }
 
 impl Target {
@@ -83,7 +126,7 @@ impl Target {
         let state = match &destination {
             Destination::File(path) => Self::file_state(open_append(path)?)?,
             Destination::Stdout => State::Stdout,
-            Destination::Syslog { path, .. } => State::Syslog(connect(path).ok()),
+            Destination::Syslog { path, .. } => State::Syslog(Wire::new(path)),
         };
         Ok(Self { destination, state })
     }
@@ -116,7 +159,7 @@ impl Target {
     pub fn reopen(&mut self) -> io::Result<()> {
         match (&self.destination, &mut self.state) {
             (Destination::File(path), state) => *state = Self::file_state(open_append(path)?)?,
-            (Destination::Syslog { path, .. }, state) => *state = State::Syslog(connect(path).ok()),
+            (Destination::Syslog { path, .. }, state) => *state = State::Syslog(Wire::new(path)),
             (Destination::Stdout, _) => {}
         }
         Ok(())
@@ -178,14 +221,11 @@ fn connect(path: &Path) -> io::Result<UnixDatagram> {
 }
 
 /// One line, one datagram. A syslogd that was restarted gets a new connection, a busy one a little time.
-fn send(socket: &mut Option<UnixDatagram>, path: &Path, line: &str) -> io::Result<()> {
+fn send(wire: &mut Wire, path: &Path, line: &str) -> io::Result<()> {
+    let mut fresh = wire.socket.is_none();
     let mut tries = 0;
     loop {
-        let result = match socket {
-            Some(connected) => connected.send(line.as_bytes()),
-            None => connect(path).and_then(|new| socket.insert(new).send(line.as_bytes())),
-        };
-        let error = match result {
+        let error = match wire.connected(path)?.send(line.as_bytes()) {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
@@ -195,9 +235,15 @@ fn send(socket: &mut Option<UnixDatagram>, path: &Path, line: &str) -> io::Resul
         }
         if error.kind() == io::ErrorKind::WouldBlock {
             std::thread::sleep(Duration::from_millis(10));
-        } else if socket.take().is_none() {
+            continue;
+        }
+        // Once with a new connection; that one failing too means that nobody listens.
+        wire.socket = None;
+        if fresh {
+            wire.fail();
             return Err(error);
         }
+        fresh = true;
     }
 }
 
