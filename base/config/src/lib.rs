@@ -25,7 +25,7 @@ pub mod used;
 pub mod value;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -234,23 +234,41 @@ fn faults(shared: &Arc<view::Shared>) -> Vec<Fault> {
             faults.push(fault);
         }
     }
+    let dependents = dependents(&main, acting());
     for (index, service) in shared.services.iter().enumerate() {
-        if service.overrides.is_empty() {
-            continue;
-        }
         let view = View { shared: Arc::clone(shared), service: Some(index) };
-        // What is wrong in main.cf already is said once.
-        faults.extend(
-            acting()
-                .filter_map(|p| view.check_parameter(p).err())
-                .filter(|fault| !faults.iter().any(|known| known.text == fault.text))
-                .collect::<Vec<_>>(),
-        );
+        let mut seen = HashSet::new();
         for setting in &service.overrides {
-            if let Err(fault) = view.check_transport_parameter(&setting.name, &setting.value, Some(&service.place)) {
-                faults.push(fault);
+            let own = table::parameter(&setting.name).filter(|p| p.status() == table::Status::Honoured);
+            let others = dependents.get(&setting.name).into_iter().flatten().copied();
+            for parameter in own.into_iter().chain(others).filter(|parameter| seen.insert(parameter.name)) {
+                faults.extend(view.check_parameter(parameter).err());
+            }
+            faults.extend(view.check_transport_parameter(&setting.name, &setting.value, Some(&service.place)).err());
+        }
+    }
+    let mut seen = HashSet::new();
+    faults.retain(|fault| seen.insert(fault.clone()));
+    faults
+}
+
+/// For each name the parameters whose value refers to it, over any number of steps: what an `-o` of that name can change.
+fn dependents(
+    view: &View,
+    parameters: impl Iterator<Item = &'static &'static table::Parameter>,
+) -> HashMap<String, Vec<&'static table::Parameter>> {
+    let mut dependents: HashMap<String, Vec<&'static table::Parameter>> = HashMap::new();
+    for parameter in parameters {
+        let mut reached = HashSet::new();
+        let mut waiting = vec![parameter.name.to_string()];
+        while let Some(name) = waiting.pop() {
+            for name in view.unexpanded(&name).map(|value| expand::references(&value)).unwrap_or_default() {
+                if reached.insert(name.clone()) {
+                    dependents.entry(name.clone()).or_default().push(parameter);
+                    waiting.push(name);
+                }
             }
         }
     }
-    faults
+    dependents
 }

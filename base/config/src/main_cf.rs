@@ -77,7 +77,7 @@ pub struct Entry {
 }
 
 /// A fault of a file: what and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fault {
     /// Where; `None` when no file is to blame.
     pub place: Option<Place>,

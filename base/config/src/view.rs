@@ -64,8 +64,9 @@ impl View {
     /// The unexpanded value: as written, else the default. `None` for a name that is neither written nor in the table.
     pub fn unexpanded(&self, name: &str) -> Option<String> {
         match name {
-            "service_name" => return Some(self.service().map(|service| service.name.clone()).unwrap_or_default()),
-            "process_name" if self.service.is_some() => return self.service().map(|service| service.command.clone()),
+            // Names are no expressions: a dollar in them is a dollar.
+            "service_name" => return Some(self.service().map(|s| s.name.replace('$', "$$")).unwrap_or_default()),
+            "process_name" if self.service.is_some() => return self.service().map(|s| s.command.replace('$', "$$")),
             _ => {}
         }
         if let Some(value) = self.written(name).filter(|_| !table::is_read_only(name)) {

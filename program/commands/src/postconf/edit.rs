@@ -51,6 +51,13 @@ struct MainRequest {
     value: String,
 }
 
+impl MainRequest {
+    /// The entry as it is written: blanks within the value stay as they were asked for.
+    fn line(&self) -> String {
+        format!("{} = {}\n", self.name, self.value)
+    }
+}
+
 fn main_requests(options: &Options, kind: Edit, report: &mut Report<'_>) -> Result<Vec<MainRequest>, Fatal> {
     let mut requests: Vec<MainRequest> = Vec::new();
     for argument in &options.arguments {
@@ -58,9 +65,6 @@ fn main_requests(options: &Options, kind: Edit, report: &mut Report<'_>) -> Resu
             split_name_value(argument).map_err(Fatal)?
         } else {
             let name = argument.trim();
-            if name.contains('=') {
-                return Err(Fatal("-X or -# requires names without value".to_string()));
-            }
             if name.contains([' ', '\t']) {
                 return Err(Fatal("-X or -# requires names without white space".to_string()));
             }
@@ -100,9 +104,7 @@ fn edit_main(file: &EditedFile, requests: &[MainRequest], kind: Edit, report: &m
                     report.warn(&format!("{}: multiple entries for \"{}\"", file.path.display(), request.name));
                 }
                 if kind == Edit::Set {
-                    out.extend_from_slice(
-                        print::line(&format!("{} = {}", request.name, request.value), false).as_bytes(),
-                    );
+                    out.extend_from_slice(request.line().as_bytes());
                 }
             }
         }
@@ -118,7 +120,7 @@ fn edit_main(file: &EditedFile, requests: &[MainRequest], kind: Edit, report: &m
     if kind == Edit::Set {
         end_last_line(&mut out);
         for (request, _) in requests.iter().zip(found).filter(|(_, count)| *count == 0) {
-            out.extend_from_slice(print::line(&format!("{} = {}", request.name, request.value), false).as_bytes());
+            out.extend_from_slice(request.line().as_bytes());
         }
     }
     out
@@ -216,13 +218,9 @@ fn edit_master(
     let mut out = Vec::with_capacity(file.text.len() + 256);
     let name: std::sync::Arc<str> = file.path.to_string_lossy().into();
     for entry in master_entries(&file.text) {
-        out.extend_from_slice(&entry.around);
-        if entry.text.is_empty() {
-            continue;
-        }
         let logical: String = String::from_utf8_lossy(&entry.text).replace('\n', "");
-        if logical.starts_with([' ', '\t']) {
-            out.extend_from_slice(&entry.text);
+        if logical.is_empty() || logical.starts_with([' ', '\t']) {
+            out.extend_from_slice(&entry.whole);
             continue;
         }
         let place = Place::new(&name, entry.line);
@@ -235,8 +233,11 @@ fn edit_master(
                 outcome = outcome.max(apply(&mut service, &request.change)?);
             }
         }
+        if outcome != Outcome::Same {
+            out.extend_from_slice(&entry.comments);
+        }
         match outcome {
-            Outcome::Same => out.extend_from_slice(&entry.text),
+            Outcome::Same => out.extend_from_slice(&entry.whole),
             Outcome::Changed => out.extend_from_slice(entry_text(&service).as_bytes()),
             Outcome::CommentedOut => {
                 for line in physical_lines(&entry.text) {
@@ -352,16 +353,22 @@ fn entry_text(service: &Service) -> String {
     print::service(columns, &words, true)
 }
 
-/// An entry of master.cf with the comments and blank lines that stand before and within it.
+/// An entry of master.cf, or the comments and blank lines between two.
+#[derive(Default)]
 struct MasterEntry {
-    around: Vec<u8>,
+    /// Everything, byte for byte.
+    whole: Vec<u8>,
+    /// The entry's own lines; empty when there is no entry.
     text: Vec<u8>,
+    /// The comments and blank lines within the entry.
+    comments: Vec<u8>,
     line: u32,
 }
 
-/// Splits a file into entries. Comments within an entry come out before it, so that the entry is one piece.
+/// Splits a file into entries and what is between them.
 fn master_entries(text: &[u8]) -> Vec<MasterEntry> {
     let mut entries: Vec<MasterEntry> = Vec::new();
+    // Comments of which it is not known yet whether the entry before them goes on.
     let mut waiting: Vec<u8> = Vec::new();
     for (index, line) in physical_lines(text).enumerate() {
         let content = trim_start(line);
@@ -370,16 +377,23 @@ fn master_entries(text: &[u8]) -> Vec<MasterEntry> {
         } else if content.len() < line.len()
             && let Some(open) = entries.last_mut()
         {
-            open.around.append(&mut waiting);
+            open.whole.extend_from_slice(&waiting);
+            open.whole.extend_from_slice(line);
+            open.comments.append(&mut waiting);
             open.text.extend_from_slice(line);
         } else {
+            let between = std::mem::take(&mut waiting);
+            entries.push(MasterEntry { whole: between, ..MasterEntry::default() });
             let line_number = u32::try_from(index + 1).unwrap_or(u32::MAX);
-            entries.push(MasterEntry { around: std::mem::take(&mut waiting), text: line.to_vec(), line: line_number });
+            entries.push(MasterEntry {
+                whole: line.to_vec(),
+                text: line.to_vec(),
+                comments: Vec::new(),
+                line: line_number,
+            });
         }
     }
-    if !waiting.is_empty() {
-        entries.push(MasterEntry { around: waiting, text: Vec::new(), line: 0 });
-    }
+    entries.push(MasterEntry { whole: waiting, ..MasterEntry::default() });
     entries
 }
 

@@ -149,7 +149,7 @@ pub(super) fn parse(program: &str, args: &[String]) -> Result<Options, Vec<Strin
     options.arguments = rest.cloned().collect();
     let has = |letter| seen.contains(letter);
     // `postconf name=value` edits without being told to.
-    let assigns = !has('X') && !has('#') && options.arguments.iter().any(|argument| argument.contains('='));
+    let assigns = options.arguments.iter().any(|argument| argument.contains('='));
     let takes_templates = has('b') || has('t');
     if assigns && !takes_templates {
         seen.push('e');

@@ -1,7 +1,9 @@
 //! How postconf writes lines: white space made single, long lines folded on request.
 
-/// Where a folded line must end.
+/// The longest folded line.
 const LINE_LIMIT: usize = 80;
+/// The longest folded line of a service: Postfix counts differently there.
+const SERVICE_LINE_LIMIT: usize = 79;
 /// How a continuation line begins.
 const INDENT: &str = "    ";
 /// Where the columns of master.cf begin.
@@ -13,7 +15,7 @@ pub(super) fn line(text: &str, fold: bool) -> String {
     let mut length = 0;
     for word in text.split([' ', '\t', '\r', '\n']).filter(|word| !word.is_empty()) {
         if !out.is_empty() {
-            length = separate(&mut out, length, word.len(), fold);
+            length = separate(&mut out, length, word.len(), fold.then_some(LINE_LIMIT));
         }
         out.push_str(word);
         length += word.len();
@@ -23,8 +25,8 @@ pub(super) fn line(text: &str, fold: bool) -> String {
 }
 
 /// Puts a blank or a folded line end before a word, and gives back the new length of the line.
-fn separate(out: &mut String, length: usize, next: usize, fold: bool) -> usize {
-    if fold && length + 1 + next >= LINE_LIMIT {
+fn separate(out: &mut String, length: usize, next: usize, limit: Option<usize>) -> usize {
+    if limit.is_some_and(|limit| length + 1 + next > limit) {
         out.push('\n');
         out.push_str(INDENT);
         INDENT.len()
@@ -109,7 +111,7 @@ fn append_words(out: &mut String, mut length: usize, words: &[CommandWord], fold
         if force || word.own_line {
             length = LINE_LIMIT;
         }
-        length = separate(out, length, word.text.len(), fold);
+        length = separate(out, length, word.text.len(), fold.then_some(SERVICE_LINE_LIMIT));
         out.push_str(&word.text);
         length += word.text.len();
         force = word.own_line;
@@ -124,7 +126,7 @@ mod tests {
     fn folding() {
         let words: Vec<String> = (0..60).map(|n| format!("w{n}")).collect();
         let folded = line(&format!("name = {}", words.join("  ")), true);
-        assert!(folded.lines().all(|line| line.len() < LINE_LIMIT));
+        assert!(folded.lines().all(|line| line.len() <= LINE_LIMIT));
         assert!(folded.lines().skip(1).all(|line| line.starts_with(INDENT)));
         assert_eq!(line("name = ", false), "name =\n");
         assert_eq!(line("name = a\t b ", false), "name = a b\n");
