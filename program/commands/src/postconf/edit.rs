@@ -40,7 +40,7 @@ pub(super) fn edit(program: &Program<'_>, options: &Options, kind: Edit, report:
     } else {
         let requests = master_requests(options, kind)?;
         let file = EditedFile::open(&directory.join("master.cf"))?;
-        let text = edit_master(&file, requests, kind, report)?;
+        let text = edit_master(&file, requests, report)?;
         file.replace(&text)
     }
 }
@@ -87,12 +87,11 @@ fn edit_main(file: &EditedFile, requests: &[MainRequest], kind: Edit, report: &m
     // The request that the current logical line belongs to.
     let mut current: Option<usize> = None;
     for line in physical_lines(&file.text) {
-        let content = trim_start(line);
-        if content.is_empty() || content.starts_with(b"#") {
+        if is_comment(line) {
             out.extend_from_slice(line);
             continue;
         }
-        if content.len() == line.len() {
+        if trim_start(line).len() == line.len() {
             let end = line.iter().position(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b'=')).unwrap_or(line.len());
             let name = line.get(..end).unwrap_or(line);
             current = requests.iter().position(|request| request.name.as_bytes() == name);
@@ -135,6 +134,12 @@ fn end_last_line(out: &mut Vec<u8>) {
 
 fn physical_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split_inclusive(|byte| *byte == b'\n')
+}
+
+/// A comment or a blank line.
+fn is_comment(line: &[u8]) -> bool {
+    let content = trim_start(line);
+    content.is_empty() || content.starts_with(b"#")
 }
 
 fn trim_start(line: &[u8]) -> &[u8] {
@@ -196,7 +201,9 @@ fn master_request(mode: Mode, kind: Edit, argument: &str) -> Result<MasterReques
             Change::Set(what, value.to_string())
         }
         (Mode::ServiceParameters, _) => Change::Unset(what),
-        (_, Edit::Set) => Change::Replace(Box::new(parse_entry(value)?)),
+        (_, Edit::Set) => Change::Replace(Box::new(parse_entry(value).map_err(|Fatal(text)| {
+            Fatal(if text.starts_with("invalid ") { text } else { format!("{text}: \"{argument}\"") })
+        })?)),
         (_, Edit::CommentOut) => Change::CommentOut,
         (_, Edit::Exclude) => Change::Remove,
     };
@@ -209,12 +216,7 @@ fn parse_entry(line: &str) -> Result<Service, Fatal> {
 }
 
 /// The text of master.cf with the changes made.
-fn edit_master(
-    file: &EditedFile,
-    mut requests: Vec<MasterRequest>,
-    kind: Edit,
-    report: &mut Report<'_>,
-) -> Result<Vec<u8>, Fatal> {
+fn edit_master(file: &EditedFile, mut requests: Vec<MasterRequest>, report: &mut Report<'_>) -> Result<Vec<u8>, Fatal> {
     let mut out = Vec::with_capacity(file.text.len() + 256);
     let name: std::sync::Arc<str> = file.path.to_string_lossy().into();
     for entry in master_entries(&file.text) {
@@ -233,19 +235,21 @@ fn edit_master(
                 outcome = outcome.max(apply(&mut service, &request.change)?);
             }
         }
-        if outcome != Outcome::Same {
+        if outcome == Outcome::Changed {
             out.extend_from_slice(&entry.comments);
         }
         match outcome {
             Outcome::Same => out.extend_from_slice(&entry.whole),
             Outcome::Changed => out.extend_from_slice(entry_text(&service).as_bytes()),
             Outcome::CommentedOut => {
-                for line in physical_lines(&entry.text) {
-                    out.push(b'#');
+                for line in physical_lines(&entry.whole) {
+                    if !is_comment(line) {
+                        out.push(b'#');
+                    }
                     out.extend_from_slice(line);
                 }
             }
-            Outcome::Removed => {}
+            Outcome::Removed => out.extend_from_slice(&entry.comments),
         }
     }
     for request in requests.iter().filter(|request| !request.matched) {
@@ -254,8 +258,10 @@ fn edit_master(
                 end_last_line(&mut out);
                 out.extend_from_slice(entry_text(service).as_bytes());
             }
-            _ if kind == Edit::Set => report.warn(&format!("unmatched service_name/type: \"{}\"", request.text)),
-            _ => {}
+            Change::Unset(_) | Change::Set(..) | Change::Column(..) => {
+                report.warn(&format!("unmatched service_name/type: \"{}\"", request.text))
+            }
+            Change::CommentOut | Change::Remove => {}
         }
     }
     Ok(out)
@@ -339,7 +345,10 @@ fn set_column(service: &mut Service, index: usize, value: &str) -> Result<(), Fa
             if let Some(column) = columns.get_mut(index) {
                 *column = value;
             }
-            service.columns.clone_from(&as_line(columns)?.columns);
+            let checked = as_line(columns)?;
+            if let (Some(own), Some(new)) = (service.columns.get_mut(index - 2), checked.columns.get(index - 2)) {
+                own.clone_from(new);
+            }
         }
     }
     Ok(())
@@ -371,10 +380,9 @@ fn master_entries(text: &[u8]) -> Vec<MasterEntry> {
     // Comments of which it is not known yet whether the entry before them goes on.
     let mut waiting: Vec<u8> = Vec::new();
     for (index, line) in physical_lines(text).enumerate() {
-        let content = trim_start(line);
-        if content.is_empty() || content.starts_with(b"#") {
+        if is_comment(line) {
             waiting.extend_from_slice(line);
-        } else if content.len() < line.len()
+        } else if trim_start(line).len() < line.len()
             && let Some(open) = entries.last_mut()
         {
             open.whole.extend_from_slice(&waiting);

@@ -194,7 +194,7 @@ fn edits_of_master_cf() {
     let column = "slow       unix  -       -       n       60?     3       smtp";
     for (args, expected) in [
         (&["-MX", "smtp/inet"][..], format!("# top\n{slow}")),
-        (&["-M#", "slow/unix"], format!("# top\n{smtp}  # inner\n#slow unix - - n 60? 3 smtp -v\n#  -o odd=2\n")),
+        (&["-M#", "slow/unix"], format!("# top\n{smtp}#slow unix - - n 60? 3 smtp -v\n  # inner\n#  -o odd=2\n")),
         (&["-Pe", "slow/unix/odd=3"], format!("# top\n{smtp}  # inner\n{column} -v\n    -o odd=3\n")),
         (&["-Pe", "slow/unix/new=3"], format!("# top\n{smtp}  # inner\n{column} -v\n    -o odd=2\n    -o new=3\n")),
         (&["-PX", "slow/unix/odd"], format!("# top\n{smtp}  # inner\n{column} -v\n")),
@@ -203,6 +203,16 @@ fn edits_of_master_cf() {
             format!(
                 "# top\n{smtp}  # inner\nslow       unix  -       -       n       60?     3       lmtp\n    -o a=b\n"
             ),
+        ),
+        (
+            &["-F", "slow/unix/chroot=y"],
+            format!(
+                "# top\n{smtp}  # inner\nslow       unix  -       -       y       60?     3       smtp -v\n    -o odd=2\n"
+            ),
+        ),
+        (
+            &["-F", "smtp/inet/process_limit=5"],
+            format!("# top\nsmtp       inet  n       -       n       -       5       smtpd\n{slow}"),
         ),
         (
             &["-Me", "new/unix=new unix - - n - 1 smtp -o a=b -o {c=d e}"],
