@@ -112,9 +112,9 @@ impl Config {
             computed.insert("config_directory", directory.to_string());
         }
         let services = master.services();
-        let shared = compute(view::Shared { main, services, computed, own_addresses: Vec::new() }, host);
-        let shared = Arc::new(shared);
-        let faults = faults(&shared);
+        let shared = compute(view::Shared { main, services, computed, ..view::Shared::default() }, host);
+        let (shared, mut faults) = with_origins(shared);
+        faults.extend(self::faults(&shared));
         if !faults.is_empty() {
             return Err(ConfigError { faults });
         }
@@ -129,7 +129,7 @@ impl Config {
         if let Some(directory) = directory {
             computed.insert("config_directory", directory.to_string());
         }
-        let shared = view::Shared { main, services: master.entries, computed, own_addresses: Vec::new() };
+        let shared = view::Shared { main, services: master.entries, computed, ..view::Shared::default() };
         Config { shared: Arc::new(compute(shared, host)), notices: Vec::new() }
     }
 
@@ -214,6 +214,30 @@ fn compute(mut shared: view::Shared, host: &Host) -> view::Shared {
     shared
 }
 
+/// Reads the files that `myorigin` names: Debian's and Ubuntu's `myorigin = /etc/mailname`, of which the first line counts.
+fn with_origins(shared: view::Shared) -> (Arc<view::Shared>, Vec<Fault>) {
+    let shared = Arc::new(shared);
+    let (mut origins, mut faults) = (HashMap::new(), Vec::new());
+    for service in std::iter::once(None).chain((0..shared.services.len()).map(Some)) {
+        let view = View { shared: Arc::clone(&shared), service };
+        let name = view.text("myorigin");
+        if !name.starts_with('/') || origins.contains_key(&name) {
+            continue;
+        }
+        let read = read_file(Path::new(&name));
+        let origin = read.as_ref().map_or("", |text| text.lines().next().unwrap_or_default().trim());
+        origins.insert(name, origin.to_string());
+        if let Err(error) = read {
+            let place = view.place("myorigin");
+            faults.extend(error.faults.into_iter().map(|fault| Fault { place: place.clone(), ..fault }));
+        }
+    }
+    // The only reference: the views are gone.
+    let mut shared = Arc::into_inner(shared).unwrap_or_default();
+    shared.origins = origins;
+    (Arc::new(shared), faults)
+}
+
 /// The view with more computed values, and what a text expands to then.
 fn with_computed(view: View, values: &[(&'static str, String)], text: &str) -> (View, String) {
     // The only reference: no copy of the view has been made.
@@ -234,6 +258,7 @@ fn faults(shared: &Arc<view::Shared>) -> Vec<Fault> {
             faults.push(fault);
         }
     }
+    faults.extend(contradictions(&main));
     let dependents = dependents(&main, acting());
     for (index, service) in shared.services.iter().enumerate() {
         let view = View { shared: Arc::clone(shared), service: Some(index) };
@@ -271,4 +296,19 @@ fn dependents(
         }
     }
     dependents
+}
+
+/// Values that are fine alone and wrong together, in Postfix's words.
+fn contradictions(main: &View) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let (myhostname, relayhost, myorigin) = (main.text("myhostname"), main.text("relayhost"), main.text("myorigin"));
+    if myhostname.eq_ignore_ascii_case(&relayhost) {
+        let text = format!("myhostname and relayhost parameter settings must not be identical: {myhostname}");
+        faults.push(Fault { place: main.place("relayhost"), text });
+    }
+    if myorigin.contains([',', ' ', '\t', '\r', '\n']) {
+        let text = format!("myorigin parameter setting must not contain multiple values: {myorigin}");
+        faults.push(Fault { place: main.place("myorigin"), text });
+    }
+    faults
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::expand;
 use crate::main_cf::{Fault, Place};
+use crate::master_cf::Service;
 use crate::table::{self, Kind, Status};
 use crate::used::Usage;
 use crate::view::{Shared, View};
@@ -67,6 +68,7 @@ pub(crate) fn collect(shared: &Arc<Shared>, master_remarks: &[Fault]) -> Vec<Not
         collector.setting(&main, &entry.name, &entry.value, &entry.place, used);
     }
     for (index, service) in shared.services.iter().enumerate() {
+        collector.program(service);
         let view = View { shared: Arc::clone(shared), service: Some(index) };
         let mut seen = HashSet::new();
         for setting in &service.overrides {
@@ -89,6 +91,36 @@ fn is_a_transport_setting(name: &str, command: &str) -> bool {
         .any(|parameter| name.strip_suffix(parameter.suffix).and_then(|rest| rest.strip_suffix('_')) == Some(command))
 }
 
+/// Programs of services: those that do their work or whose work is done by another part.
+const PROGRAMS: [&str; 23] = [
+    "anvil",
+    "bounce",
+    "cleanup",
+    "discard",
+    "error",
+    "flush",
+    "lmtp",
+    "local",
+    "nqmgr",
+    "oqmgr",
+    "pickup",
+    "pipe",
+    "postlogd",
+    "proxymap",
+    "qmgr",
+    "scache",
+    "showq",
+    "smtp",
+    "smtpd",
+    "tlsmgr",
+    "trivial-rewrite",
+    "verify",
+    "virtual",
+];
+
+/// Programs of Postfix that are not there yet: their services do nothing.
+const PROGRAMS_NOT_YET: [&str; 5] = ["dnsblog", "postscreen", "qmqpd", "spawn", "tlsproxy"];
+
 struct Collector {
     notices: Vec<Notice>,
     usage: Usage,
@@ -98,6 +130,18 @@ struct Collector {
 impl Collector {
     fn add(&mut self, kind: NoticeKind, place: Option<Place>, text: String) {
         self.notices.push(Notice { kind, place, text });
+    }
+
+    /// A service that nobody answers.
+    fn program(&mut self, service: &Service) {
+        let (id, program) = (service.id(), service.command.as_str());
+        if PROGRAMS_NOT_YET.contains(&program) {
+            let text = format!("service {id}: {program} is not there yet: nothing answers there");
+            self.add(NoticeKind::NotYet, Some(service.place.clone()), text);
+        } else if !PROGRAMS.contains(&program) {
+            let text = format!("service {id}: there is no program \"{program}\": nothing answers there");
+            self.add(NoticeKind::Unused, Some(service.place.clone()), text);
+        }
     }
 
     /// One `name = value` that somebody wrote.

@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     /// Values that the machine or the process decide: myhostname, mydomain, mynetworks, process_id, ...
     pub(crate) computed: HashMap<&'static str, String>,
     pub(crate) own_addresses: Vec<Interface>,
+    /// First lines of the files that `myorigin` names (`/etc/mailname`), by file.
+    pub(crate) origins: HashMap<String, String>,
 }
 
 /// Settings as one reader sees them.
@@ -98,7 +100,11 @@ impl View {
     /// is no such name.
     pub fn find(&self, name: &str) -> Option<String> {
         // Everything written was expanded once when the configuration was read, so this cannot fail.
-        self.unexpanded(name).map(|value| self.expand(&value))
+        let value = self.unexpanded(name).map(|value| self.expand(&value))?;
+        match self.shared.origins.get(&value) {
+            Some(origin) if name == "myorigin" => Some(origin.clone()),
+            _ => Some(value),
+        }
     }
 
     /// Expands a text with the settings of this view. What cannot be expanded comes back as it is.

@@ -99,6 +99,17 @@ fn what_is_worth_telling() {
             ],
         ),
         ("virtual_alias_maps = ldap:vv\nvv_server_host = x\n", "", &[]),
+        ("content_filter = scan:x\nsmtpd_authorized_xclient_hosts = 127.0.0.1\n", "", &[]),
+        (
+            "",
+            "smtp inet n - n - - smptd",
+            &["master.cf, line 1: service smtp/inet: there is no program \"smptd\": nothing answers there"],
+        ),
+        (
+            "",
+            "smtp inet n - n - 1 postscreen",
+            &["master.cf, line 1: service smtp/inet: postscreen is not there yet: nothing answers there"],
+        ),
     ] {
         assert_eq!(notices(&format!("{level}{main}"), master), expected, "{main:?} {master:?}");
     }
@@ -128,6 +139,16 @@ fn faults_are_named_with_their_place() {
             "main.cf, line 1: relayhost: unreasonable macro call nesting: \"a\" needs itself",
         ),
         ("relayhost = ${x\n", "", "main.cf, line 1: relayhost: truncated macro reference: \"${x\""),
+        (
+            "relayhost = MX.lab.test\nmyhostname = mx.lab.test\n",
+            "",
+            "main.cf, line 1: myhostname and relayhost parameter settings must not be identical: mx.lab.test",
+        ),
+        (
+            "relayhost = x\nmyorigin = a, b\n",
+            "",
+            "main.cf, line 2: myorigin parameter setting must not contain multiple values: a, b",
+        ),
         ("mail_name =\n", "", "main.cf, line 1: bad string length 0 < 1: mail_name = "),
         ("", "smtp inet n - n - - smtpd -o biff=2\n", "master.cf, line 1: bad boolean configuration: biff = 2"),
         (
@@ -145,4 +166,18 @@ fn faults_are_named_with_their_place() {
         let error = Config::from_texts(main, master, ("main.cf", "master.cf"), &host()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
+}
+
+#[test]
+fn an_origin_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("mailname");
+    std::fs::write(&file, "example.jp\nmore\n").unwrap();
+    let main = format!("myorigin = {}\nmydomain = $myorigin\n", file.display());
+    let config = Config::from_texts(&main, "", ("main.cf", "master.cf"), &host()).unwrap();
+    assert_eq!(config.main().text("myorigin"), "example.jp");
+    assert_eq!(config.main().raw("myorigin"), file.display().to_string());
+    std::fs::remove_file(&file).unwrap();
+    let error = Config::from_texts(&main, "", ("main.cf", "master.cf"), &host()).unwrap_err();
+    assert_eq!(error.to_string(), format!("main.cf, line 1: open {}: No such file or directory", file.display()));
 }

@@ -84,10 +84,7 @@ const CONTENT: Group = Group {
         "lmtp_mime_header_checks",
         "lmtp_nested_header_checks",
         "lmtp_body_checks",
-        "content_filter",
-        "receive_override_options",
         "smtpd_proxy_*",
-        "smtpd_end_of_data_restrictions",
         "default_filter_nexthop",
         "force_mime_input_conversion",
     ],
@@ -97,46 +94,16 @@ const VERIFY: Group = Group { work: "address verification", patterns: &["address
 
 const RBL: Group = Group { work: "DNS block lists", patterns: &["default_rbl_reply", "rbl_reply_maps", "maps_rbl_*"] };
 
-const CACHE: Group = Group {
-    work: "the connection cache",
-    patterns: &[
-        "connection_cache_*",
-        "smtp_connection_cache_*",
-        "lmtp_connection_cache_*",
-        "smtp_connection_reuse_*",
-        "lmtp_connection_reuse_*",
-        "lmtp_cache_connection",
-    ],
-};
-
-const PROXY: Group = Group {
-    work: "XCLIENT, XFORWARD and the PROXY protocol",
-    patterns: &[
-        "smtpd_authorized_xclient_hosts",
-        "smtpd_authorized_xforward_hosts",
-        "smtpd_upstream_proxy_*",
-        "smtp_send_xforward_command",
-        "lmtp_send_xforward_command",
-    ],
-};
+const PROXY: Group = Group { work: "the PROXY protocol", patterns: &["smtpd_upstream_proxy_*"] };
 
 const OTHER: Group = Group {
     work: "later work",
-    patterns: &[
-        "qmqpd_*",
-        "multi_instance_*",
-        "use_srv_lookup",
-        "*_srv_lookup*",
-        "fast_flush_*",
-        "smtpd_etrn_restrictions",
-        "non_bdb_*",
-        "socketmap_*",
-    ],
+    patterns: &["qmqpd_*", "multi_instance_*", "use_srv_lookup", "*_srv_lookup*", "non_bdb_*", "socketmap_*"],
 };
 
 /// What is still to come, by work.
 pub const LATER: &[&Group] =
-    &[&TLSPROXY, &TLS, &SASL, &MILTER, &POLICY, &POSTSCREEN, &CONTENT, &VERIFY, &RBL, &CACHE, &PROXY, &OTHER];
+    &[&TLSPROXY, &TLS, &SASL, &MILTER, &POLICY, &POSTSCREEN, &CONTENT, &VERIFY, &RBL, &PROXY, &OTHER];
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[
@@ -150,6 +117,10 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("fork_*", "there is no process per session"),
     ("anvil_status_update_time", "counters are in the same process"),
     ("*_service_name", "the stages are one program"),
+    ("connection_cache_*", "connections are kept by the client itself"),
+    ("lmtp_cache_connection", "connections are kept by the client itself"),
+    ("fast_flush_refresh_time", "mail for a destination is found in the queue itself"),
+    ("fast_flush_purge_time", "mail for a destination is found in the queue itself"),
     ("proxy_*_maps", "tables are opened by the program itself"),
     ("hash_queue_*", "the queue is a log, not directories"),
     ("in_flow_delay", "acceptance is paced by the queue's log"),
