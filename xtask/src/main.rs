@@ -3,6 +3,15 @@
 //! `cargo xtask layering`: dependencies between our crates point from `program` down to `protocol` only, stages never
 //! depend on each other, and the asynchronous runtime and TLS appear only where network bytes are. The path of a
 //! crate is its ring; `cargo metadata` tells the rest.
+//!
+//! `cargo xtask fuzz`: every target file in `fuzz/fuzz_targets` is listed in `fuzz/Cargo.toml` and the other way round,
+//! and the inputs that strangers control each have one.
+//!
+//! `cargo xtask lab LAB BIN`: runs the laboratory's scenarios on the commands in BIN. Those in `tests/lab-passing.txt`
+//! must pass; others that pass are named, to be added there.
+
+mod fuzz;
+mod lab;
 
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
@@ -61,10 +70,14 @@ const OUTSIDE: [(&str, &[&str]); 4] = [
 const SUPERVISOR: [&str; 8] = ["config", "ipc", "sys", "log", "envelope", "address", "status", "lookup"];
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("layering") => layering(),
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["layering"] => layering(),
+        ["fuzz"] => fuzz::run(),
+        ["lab", lab, bin] => lab::run(lab, bin),
         _ => {
-            eprintln!("usage: cargo xtask layering");
+            eprintln!("usage: cargo xtask layering | fuzz | lab LAB BIN");
             ExitCode::from(2)
         }
     }

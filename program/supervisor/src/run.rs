@@ -304,7 +304,7 @@ impl Supervisor {
         let prepared = self.instance.load().and_then(|config| {
             let wanted = wanted(&config, &Host::of_this_machine("master"))?;
             let before = PathBuf::from(self.config.main().text("queue_directory"));
-            if PathBuf::from(config.main().text("queue_directory")) != before {
+            if config.main().text("queue_directory") != self.config.main().text("queue_directory") {
                 return Err(StartError(
                     "queue_directory changed: stop and start, a reload cannot move the queue".to_owned(),
                 ));

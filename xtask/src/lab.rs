@@ -1,0 +1,85 @@
+//! `cargo xtask lab`: the laboratory as a test that only goes forward.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use serde_json::Value;
+
+/// Scenarios that pass, one a line.
+const PASSING: &str = "tests/lab-passing.txt";
+/// One that fails is tried again so often, alone: a busy machine is no difference.
+const AGAIN: usize = 2;
+
+/// Runs everything, then once more what failed and should not have.
+pub fn run(lab: &str, bin: &str) -> ExitCode {
+    match compare(lab, bin) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("lab: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(lab: &str, bin: &str) -> Result<bool, String> {
+    let text = std::fs::read_to_string(PASSING).map_err(|error| format!("{PASSING}: {error}"))?;
+    let wanted = names(&text);
+    let passed = passing(lab, bin, &[])?;
+    let mut missing: Vec<&str> = wanted.difference(&passed).map(String::as_str).collect();
+    for _ in 0..AGAIN {
+        if missing.is_empty() {
+            break;
+        }
+        println!("lab: again: {}", missing.join(" "));
+        let passed = passing(lab, bin, &missing)?;
+        missing.retain(|name| !passed.contains(*name));
+    }
+    for name in passed.difference(&wanted) {
+        println!("lab: passes and is not in {PASSING}: {name}");
+    }
+    println!("lab: {} pass, {} are to pass", passed.len(), wanted.len());
+    if missing.is_empty() {
+        return Ok(true);
+    }
+    eprintln!("lab: these passed before and do not now: {}", missing.join(" "));
+    // The differences, for who reads this far.
+    let _ = Command::new(lab).args(["diff", "--bin", bin]).args(&missing).status();
+    Ok(false)
+}
+
+fn names(text: &str) -> BTreeSet<String> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+/// The scenarios that pass.
+fn passing(lab: &str, bin: &str, patterns: &[&str]) -> Result<BTreeSet<String>, String> {
+    let summary = std::env::temp_dir().join(format!("yamabiko-lab-{}.json", std::process::id()));
+    let result = run_to(lab, bin, patterns, &summary);
+    let _ = std::fs::remove_file(&summary);
+    result
+}
+
+fn run_to(lab: &str, bin: &str, patterns: &[&str], summary: &Path) -> Result<BTreeSet<String>, String> {
+    let mut command = Command::new(lab);
+    command.args(["run", "--bin", bin, "--json"]).arg(summary).args(patterns);
+    // Its exit code says whether all is equal, which is not what is asked here.
+    command.status().map_err(|error| format!("{lab}: {error}"))?;
+    let text = std::fs::read_to_string(summary).map_err(|error| format!("{lab} left no summary: {error}"))?;
+    let summary: Value =
+        serde_json::from_str(&text).map_err(|error| format!("the summary is not readable: {error}"))?;
+    let passed = summary["pass"].as_array().ok_or("the summary has no `pass`")?;
+    Ok(passed.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_remarks_and_blanks() {
+        let found: Vec<String> = names("# why\n\nqueue/mailq\n basic/local-delivery \n").into_iter().collect();
+        assert_eq!(found, ["basic/local-delivery", "queue/mailq"]);
+    }
+}
