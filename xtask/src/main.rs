@@ -5,7 +5,7 @@
 //! crate is its ring; `cargo metadata` tells the rest.
 //!
 //! `cargo xtask fuzz`: every target file in `fuzz/fuzz_targets` is listed in `fuzz/Cargo.toml` and the other way round,
-//! and the inputs that strangers control each have one.
+//! and the inputs that strangers control each have one. `cargo xtask fuzz SECONDS` runs each for so long.
 //!
 //! `cargo xtask lab LAB BIN`: runs the laboratory's scenarios on the commands in BIN. Those in `tests/lab-passing.txt`
 //! must pass; others that pass are named, to be added there.
@@ -75,9 +75,10 @@ fn main() -> ExitCode {
     match args[..] {
         ["layering"] => layering(),
         ["fuzz"] => fuzz::run(),
+        ["fuzz", seconds] => fuzz::short(seconds),
         ["lab", lab, bin] => lab::run(lab, bin),
         _ => {
-            eprintln!("usage: cargo xtask layering | fuzz | lab LAB BIN");
+            eprintln!("usage: cargo xtask layering | fuzz [SECONDS] | lab LAB BIN");
             ExitCode::from(2)
         }
     }
