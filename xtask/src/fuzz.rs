@@ -38,7 +38,6 @@ pub fn short(seconds: &str) -> ExitCode {
 }
 
 fn build_and_run(seconds: &str) -> Result<Vec<String>, String> {
-    let trouble = |what: &str| move |error: std::io::Error| format!("{what}: {error}");
     let rustc = Command::new("rustc").arg("-vV").output().map_err(trouble("rustc"))?;
     let about = String::from_utf8_lossy(&rustc.stdout);
     let host = about.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc does not say its host")?;
@@ -77,6 +76,11 @@ fn build_and_run(seconds: &str) -> Result<Vec<String>, String> {
         }
     }
     Ok(failed)
+}
+
+/// An error with what it is about.
+fn trouble(what: &str) -> impl FnOnce(std::io::Error) -> String + '_ {
+    move |error| format!("{what}: {error}")
 }
 
 /// The files of a directory, without `.rs`.
