@@ -26,7 +26,13 @@ pub fn main_cf(data: &[u8]) {
                 assert!(!notice.text.is_empty());
             }
         }
-        Err(error) => assert!(!error.faults.is_empty()),
+        Err(error) => {
+            assert!(!error.faults.is_empty());
+            for place in error.faults.iter().filter_map(|fault| fault.place.as_ref()) {
+                let lines = if *place.file == *NAMES.0 { text.split('\n').count() } else { 2 };
+                assert!((1..=lines).contains(&(place.line as usize)), "{place} of {lines} lines");
+            }
+        }
     }
     if let Ok(written) = written {
         // What was read can be written down and read again.
