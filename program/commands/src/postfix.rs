@@ -121,6 +121,7 @@ impl Script {
             return self.fatal("the Postfix mail system is already running");
         }
         self.say(Severity::Info, "starting the Postfix mail system");
+        let _ = nix::sys::prctl::set_thp_disable(true);
         let spawned = std::env::current_exe().and_then(|program| {
             let mut command = Command::new(program);
             command.args(["--role", "supervisor"]);
@@ -178,6 +179,7 @@ impl Script {
             return self.fatal("the Postfix mail system is already running");
         }
         self.say(Severity::Info, "starting the Postfix mail system");
+        let _ = nix::sys::prctl::set_thp_disable(true);
         self.welcome();
         let instance = match &self.context.instance {
             Instance::Directory(dir) => Instance::Directory(absolute(dir)),
@@ -295,6 +297,8 @@ pub fn supervisor_role(args: &[String]) -> ExitCode {
             words.next();
         }
     }
+    // Small processes stay small: huge pages would give each of them megabytes that it never uses. Children inherit it.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let Some(instance) = which else {
         eprintln!("yamabiko: fatal: --role supervisor is started by `postfix start`");
         return ExitCode::from(64);

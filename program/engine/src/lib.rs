@@ -26,6 +26,7 @@ pub mod generation;
 pub mod manager;
 mod pickup;
 mod report;
+mod sandbox;
 mod schedule_settings;
 mod service;
 mod workers;
@@ -70,6 +71,21 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // The first order is heard before there is a second thread: what is given up is then given up by all of them.
+    let first = match yamabiko_ipc::boss::receive::<Order>(&socket) {
+        Ok(Some((Order::Configure { config_directory, data_directory, listeners, log_file, .. }, descriptors))) => {
+            (load(&config_directory, &data_directory), Sockets::sort(&listeners, log_file, descriptors))
+        }
+        Ok(_) | Err(_) => return ExitCode::FAILURE,
+    };
+    let (config, sockets) = match first {
+        (Ok(config), sockets) => (config, sockets),
+        (Err(why), _) => {
+            let _ = yamabiko_ipc::boss::send(&socket, &Wish::Refused(why), &[]);
+            return ExitCode::FAILURE;
+        }
+    };
+    let unrestricted = sandbox::enter(&config);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = match runtime {
@@ -81,7 +97,7 @@ pub fn run() -> ExitCode {
     };
     let code = runtime.block_on(async {
         match Boss::listen(socket) {
-            Ok((boss, orders)) => live(boss, orders).await,
+            Ok((boss, orders)) => live(boss, orders, config, sockets, &unrestricted).await,
             Err(_) => ExitCode::FAILURE,
         }
     });
@@ -115,14 +131,14 @@ impl Sockets {
     }
 }
 
-async fn live(boss: Boss, mut orders: mpsc::UnboundedReceiver<Received>) -> ExitCode {
-    let Some((Order::Configure { config_directory, data_directory, listeners, log_file, verbose: _ }, descriptors)) =
-        orders.recv().await
-    else {
-        return ExitCode::FAILURE;
-    };
-    let sockets = Sockets::sort(&listeners, log_file, descriptors);
-    let engine = load(&config_directory, &data_directory).and_then(|config| Engine::start(&boss, config, sockets));
+async fn live(
+    boss: Boss,
+    mut orders: mpsc::UnboundedReceiver<Received>,
+    config: Arc<Config>,
+    sockets: Sockets,
+    unrestricted: &[String],
+) -> ExitCode {
+    let engine = Engine::start(&boss, config, sockets);
     let mut engine = match engine {
         Ok(engine) => engine,
         Err(why) => {
@@ -130,6 +146,9 @@ async fn live(boss: Boss, mut orders: mpsc::UnboundedReceiver<Received>) -> Exit
             return ExitCode::FAILURE;
         }
     };
+    for remark in unrestricted {
+        engine.acceptance.current().say(Severity::Warning, None, remark);
+    }
     if boss.tell(&Wish::Ready).is_err() {
         return ExitCode::FAILURE;
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 
 use super::{status_for, words};
@@ -45,13 +47,11 @@ pub(super) fn deliver(path: &str, limit: u64, prepend: &[u8], message: &mut impl
 
 /// Names are unique because the inode is in them; a file that is there already is not replaced all the same.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match std::fs::hard_link(from, to) {
-        Ok(()) => std::fs::remove_file(from),
-        // File systems without hard links.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::EMLINK)) => {
-            std::fs::rename(from, to)
-        }
-        Err(error) => Err(error),
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => Ok(()),
+        // File systems (or kernels) that know no such thing.
+        Err(Errno::EINVAL | Errno::ENOSYS) => std::fs::rename(from, to),
+        Err(errno) => Err(errno.into()),
     }
 }
 
