@@ -23,6 +23,8 @@ use crate::manager::Order;
 
 /// A caller that says nothing for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a requeue waits for deliveries of its message that are in progress.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 /// Submissions above this many bytes wait in a file.
 const IN_MEMORY: usize = 1 << 20;
 
@@ -267,26 +269,33 @@ impl Control {
             let now = Timestamp::now();
             let manager = self.engine.manager();
             let done = match operation {
+                // The queue first: what the manager begins after it has heard of it, it begins knowing.
                 Operation::Delete => {
-                    manager.send(Order::Withdraw(id));
-                    queue.remove(id).is_ok()
+                    let removed = queue.remove(id).is_ok();
+                    manager.send(Order::Withdraw(id, None));
+                    removed
                 }
                 Operation::Hold => {
-                    manager.send(Order::Withdraw(id));
-                    queue.hold(id).is_ok()
+                    let held = queue.hold(id).is_ok();
+                    if held {
+                        manager.send(Order::Withdraw(id, None));
+                    }
+                    held
                 }
                 Operation::Release => {
                     let released = queue.release(id, now).is_ok();
-                    manager.send(Order::Offer(id, now));
+                    if released {
+                        self.offer(id, now).await;
+                    }
                     released
                 }
                 Operation::Requeue => self.requeue(id).await,
-                Operation::Expire | Operation::ExpireNow => {
-                    // `-e` lets the message wait for its next attempt, `-f` does not.
-                    let due = if operation == Operation::ExpireNow { now } else { meta.next_attempt };
-                    let marked = queue.expire(id, due).is_ok();
-                    if operation == Operation::ExpireNow || meta.flags.hold() {
-                        manager.send(Order::Offer(id, due));
+                // Held mail stays held with `-e`; the rest is returned when it is next due.
+                Operation::Expire => queue.expire(id, meta.next_attempt).is_ok(),
+                Operation::ExpireNow => {
+                    let marked = queue.expire(id, now).is_ok();
+                    if marked && (!meta.flags.hold() || queue.release(id, now).is_ok()) {
+                        self.offer(id, now).await;
                     }
                     marked
                 }
@@ -298,10 +307,40 @@ impl Control {
         changed
     }
 
+    /// Has the manager try a message at `due`.
+    async fn offer(&self, id: QueueId, due: Timestamp) {
+        let queue = Arc::clone(self.engine.queue());
+        let sites = tokio::task::spawn_blocking(move || crate::manager::sites_of(&queue, id)).await;
+        self.engine.manager().send(Order::Offer(id, due, sites.unwrap_or_default()));
+    }
+
     /// Through cleanup again, under a new name, with the recipients that are left.
     async fn requeue(&self, id: QueueId) -> bool {
-        self.engine.manager().send(Order::Withdraw(id));
-        let Ok(stored) = self.engine.queue().load(id) else { return false };
+        let Some(before) = self.engine.queue().meta(id) else { return false };
+        let (answer, free) = oneshot::channel();
+        self.engine.manager().send(Order::Withdraw(id, Some(answer)));
+        if !matches!(tokio::time::timeout(DELIVERY_PATIENCE, free).await, Ok(Ok(()))) {
+            // Under a new name it would be delivered once more to those who are getting it now.
+            self.engine.current().say(Severity::Warning, Some(id), "not requeued: a delivery of it is in progress");
+            self.put_back(id, &before).await;
+            return false;
+        }
+        let queue = Arc::clone(self.engine.queue());
+        let stored = tokio::task::spawn_blocking(move || queue.load(id)).await.unwrap_or(Err(QueueError::Closed));
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(QueueError::NotFound(_)) => return false,
+            Err(error) => {
+                self.engine.current().complain(Some(id), &error);
+                self.put_back(id, &before).await;
+                return false;
+            }
+        };
+        if stored.envelope.recipients.iter().all(|recipient| recipient.state == RecipientState::Done) {
+            // The delivery that was waited for was the last: nothing is left but to be removed.
+            self.put_back(id, &before).await;
+            return false;
+        }
         let mut envelope = (*stored.envelope).clone();
         envelope.queue_id = self.engine.next_id();
         envelope.recipients.retain(|recipient| recipient.state != RecipientState::Done);
@@ -332,9 +371,16 @@ impl Control {
             Ok(_) => true,
             Err(refusal) => {
                 self.engine.current().say(Severity::Warning, Some(id), &format!("not requeued: {}", refusal.text));
-                self.engine.manager().send(Order::Offer(id, now));
+                self.put_back(id, &before).await;
                 false
             }
+        }
+    }
+
+    /// A message that was withdrawn waits again as it did before.
+    async fn put_back(&self, id: QueueId, before: &Meta) {
+        if !before.flags.hold() {
+            self.offer(id, before.next_attempt).await;
         }
     }
 

@@ -4,7 +4,8 @@
 //! a delivery, the end of a message. Results come back as orders. So the schedule needs no lock, and what is decided
 //! about a message is decided in one place.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use yamabiko_envelope::{
     Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Failure, Kind, Outcome, QueueId, Recipient,
     RecipientState, Result as Ended, Severity, Timestamp,
 };
-use yamabiko_queue::{Queue, QueueError};
-use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Route, Schedule, Settings, site_hash};
+use yamabiko_queue::{Meta, Queue, QueueError};
+use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Place, Route, Schedule, Settings, site_hash};
 use yamabiko_status::{Class, EnhancedStatus};
 
 use yamabiko_bounce::failure_of;
@@ -30,8 +31,8 @@ pub enum Order {
     Arrived(QueueId),
     /// A delivery ended.
     Attempted(Box<Delivery>, Arc<DeliveryRequest>, Attempt, Feedback),
-    /// A message that is not in memory any more was read and routed.
-    Routed(QueueId, Box<Routing>),
+    /// A message that is not in memory any more was read and routed; which of its routings this is.
+    Routed(QueueId, u64, Box<Routing>),
     /// The end of a message was dealt with: try again then, or it is gone.
     Ended(QueueId, Option<(Timestamp, Vec<u64>)>),
     /// `postqueue -f`
@@ -40,10 +41,13 @@ pub enum Order {
     FlushMessage(QueueId, oneshot::Sender<bool>),
     /// `postqueue -s`, ETRN
     FlushSite(String),
-    /// The message was held or deleted by an operator: it is not worked on any more.
-    Withdraw(QueueId),
-    /// The message was released, expired or put back by an operator.
-    Offer(QueueId, Timestamp),
+    /// The message was held or deleted by an operator, or is to be: it is not worked on any more. The answer, where
+    /// one is wanted, comes when nothing of it is in progress and what became of it is recorded.
+    Withdraw(QueueId, Option<oneshot::Sender<()>>),
+    /// The message was released, expired or put back by an operator; with the hashes of its sites.
+    Offer(QueueId, Timestamp, Vec<u64>),
+    /// The envelopes of deferred mail were looked through for sites: these messages go there.
+    Found(Vec<QueueId>),
     /// A new configuration.
     Reconfigure(Box<Settings>),
     /// Begin nothing more; the answer comes when all that was begun has ended and is recorded.
@@ -63,6 +67,14 @@ pub struct Routing {
     more: bool,
     limit: usize,
     first: bool,
+}
+
+impl Routing {
+    /// Nothing was found.
+    fn none(limit: usize, first: bool) -> Self {
+        let (routes, addresses, troubled) = (Vec::new(), Vec::new(), Vec::new());
+        Self { found: None, routes, addresses, troubled, more: false, limit, first }
+    }
 }
 
 /// What is remembered of a message while it is active.
@@ -117,6 +129,18 @@ pub struct Task {
     /// Who waits for their end; then nothing more is begun.
     drain: Option<oneshot::Sender<()>>,
     draining: bool,
+    /// Routings made beside: what belongs to an earlier life of a message is not heard.
+    routing: HashMap<QueueId, u64>,
+    routings: u64,
+    /// Messages whose attempt is being ended beside, and when an operator wants them tried again.
+    ending: HashMap<QueueId, Option<Timestamp>>,
+    /// Who waits until nothing of a message is in progress.
+    waiters: HashMap<QueueId, Vec<oneshot::Sender<()>>>,
+    /// Sites that envelopes are still to be looked through for, and whether that is being done.
+    sites: HashSet<u64>,
+    searching: bool,
+    /// It was said that nothing can be recorded any more.
+    stuck: bool,
 }
 
 impl Task {
@@ -144,6 +168,13 @@ impl Task {
             begun: 0,
             drain: None,
             draining: false,
+            routing: HashMap::new(),
+            routings: 0,
+            ending: HashMap::new(),
+            waiters: HashMap::new(),
+            sites: HashSet::new(),
+            searching: false,
+            stuck: false,
         }
     }
 
@@ -176,10 +207,12 @@ impl Task {
     fn work(&mut self) -> Duration {
         let mut now = Timestamp::now();
         let mut count = 0u32;
+        self.look_at_queue();
+        let idle = self.draining || self.stuck;
         while let Some(action) = self.schedule.poll(now) {
             match action {
                 // What is not begun is found again at the next start.
-                Action::Activate { .. } | Action::Deliver(_) if self.draining => {}
+                Action::Activate { .. } | Action::Deliver(_) if idle => {}
                 Action::Activate { message, limit, first } => self.activate(message, limit, first, now),
                 Action::Deliver(delivery) => self.deliver(delivery, now),
                 Action::Defer(deferral) => self.defer(&deferral, now),
@@ -196,6 +229,17 @@ impl Task {
         }
     }
 
+    /// What cannot be recorded is not begun: it would be delivered again with every attempt.
+    fn look_at_queue(&mut self) {
+        if !self.stuck
+            && let Some(why) = self.queue.failure()
+        {
+            self.stuck = true;
+            let text = format!("the queue cannot be written, no mail is delivered until the next start: {why}");
+            self.current.say(Severity::Fatal, None, &text);
+        }
+    }
+
     fn take(&mut self, order: Order) {
         let now = Timestamp::now();
         match order {
@@ -204,26 +248,43 @@ impl Task {
                 self.begun -= 1;
                 self.attempted(&delivery, &request, attempt, feedback, now);
             }
-            Order::Routed(id, routing) => self.routed(id, *routing, now),
+            Order::Routed(id, number, routing) => {
+                if self.routing.get(&id) == Some(&number) {
+                    self.routing.remove(&id);
+                    self.routed(id, *routing, now);
+                }
+            }
             Order::Ended(id, next) => {
                 self.begun -= 1;
-                if let Some((due, sites)) = next {
-                    self.schedule.message_deferred(id, due, &sites);
-                }
+                self.ended(id, next);
             }
             Order::FlushAll => self.schedule.flush_all(now),
             Order::FlushMessage(id, answer) => {
                 let _ = answer.send(self.schedule.flush_message(id, now));
             }
             Order::FlushSite(site) => self.flush_site(&site, now),
-            Order::Withdraw(id) => {
+            Order::Withdraw(id, answer) => {
                 self.schedule.remove(id);
-                self.active.remove(&id);
-                let _ = self.queue.set_active(id, false);
+                self.let_go(id);
+                if let Some(answer) = answer {
+                    self.waiters.entry(id).or_default().push(answer);
+                    self.answer_waiters(id);
+                }
             }
-            Order::Offer(id, due) => {
-                let sites = self.sites_of(id);
-                self.schedule.message_deferred(id, due, &sites);
+            Order::Offer(id, due, sites) => match self.ending.get_mut(&id) {
+                // Two lives at once would deliver twice: the end of this one comes first.
+                Some(wanted) => *wanted = Some(wanted.map_or(due, |other| other.min(due))),
+                None => {
+                    self.let_go(id);
+                    self.schedule.message_deferred(id, due, &sites);
+                }
+            },
+            Order::Found(ids) => {
+                self.searching = false;
+                for id in ids {
+                    self.schedule.flush_message(id, now);
+                }
+                self.search();
             }
             Order::Reconfigure(settings) => self.schedule.reconfigure(*settings),
             Order::Drain(drained) => {
@@ -233,27 +294,79 @@ impl Task {
         }
     }
 
-    /// Mail that was not looked at since the start has no sites in the schedule: read those envelopes now.
+    /// Mail that was not looked at since the start has no sites in the schedule: those envelopes are read now.
     fn flush_site(&mut self, site: &str, now: Timestamp) {
         self.schedule.flush_site(site, now);
-        let wanted = site_hash(site);
-        for meta in self.queue.list(|meta| !meta.flags.hold() && !meta.flags.active() && meta.attempts > 0) {
-            if self.sites_of(meta.queue_id).contains(&wanted) {
-                self.schedule.flush_message(meta.queue_id, now);
-            }
+        // Whoever asks for more names than that waits for the schedule.
+        if self.sites.len() < 1000 {
+            self.sites.insert(site_hash(site));
+        }
+        self.search();
+    }
+
+    /// Looks through deferred mail beside, for all sites that are asked for by now.
+    fn search(&mut self) {
+        if self.searching || self.sites.is_empty() {
+            return;
+        }
+        self.searching = true;
+        let wanted = std::mem::take(&mut self.sites);
+        let (queue, manager) = (Arc::clone(&self.queue), self.manager.clone());
+        tokio::task::spawn_blocking(move || {
+            let waits = |meta: &Meta| !meta.flags.hold() && !meta.flags.active() && meta.attempts > 0;
+            let ids = queue.list(waits).into_iter().map(|meta| meta.queue_id);
+            let found = ids.filter(|id| sites_of(&queue, *id).iter().any(|site| wanted.contains(site))).collect();
+            manager.send(Order::Found(found));
+        });
+    }
+
+    // ---- operators
+
+    /// The message is not ours any more, whatever is still in progress; what has become of it so far is recorded.
+    fn let_go(&mut self, id: QueueId) {
+        self.routing.remove(&id);
+        if let Some(active) = self.active.remove(&id) {
+            let mut changed = active.changed;
+            let mut changes: Vec<_> = active
+                .unsettled
+                .into_iter()
+                .filter_map(|index| changed.remove(&index).map(|state| (index, state)))
+                .collect();
+            let mail_name = self.engine.current().get().mail_name.clone();
+            report::keep_failed_leaves(&mut changes, &active.outcomes, &mail_name);
+            self.record(id, &changes);
+        }
+        let _ = self.queue.set_active(id, false);
+    }
+
+    /// Records states of a message that an operator may have removed meanwhile.
+    fn record(&self, id: QueueId, changes: &[(u32, RecipientState)]) {
+        if changes.is_empty() {
+            return;
+        }
+        match self.queue.settle(id, changes) {
+            Ok(()) | Err(QueueError::NotFound(_)) => {}
+            Err(error) => self.current.complain(Some(id), &error),
         }
     }
 
-    fn sites_of(&self, id: QueueId) -> Vec<u64> {
-        self.queue.envelope(id).map_or_else(
-            |_| Vec::new(),
-            |(envelope, _)| sites(envelope.recipients.iter().filter(|r| is_open(&r.state))),
-        )
+    fn answer_waiters(&mut self, id: QueueId) {
+        if self.waiters.is_empty() || self.ending.contains_key(&id) || self.schedule.place(id) == Some(Place::Active) {
+            return;
+        }
+        for waiter in self.waiters.remove(&id).unwrap_or_default() {
+            let _ = waiter.send(());
+        }
     }
 
     // ---- a message becomes active
 
     fn activate(&mut self, message: QueueId, limit: usize, first: bool, now: Timestamp) {
+        if first && self.queue.meta(message).is_some_and(|meta| meta.flags.hold()) {
+            // An operator was quicker than the order that made it wait here.
+            self.schedule.remove(message);
+            return;
+        }
         let known = match (first, self.active.get(&message)) {
             (false, Some(active)) => Some((Arc::clone(&active.envelope), active.content.clone(), active.expire)),
             _ => None,
@@ -266,22 +379,38 @@ impl Task {
         if fresh || !first {
             // What has just come in lies in memory, and file tables answer at once: no task for that.
             let mut routing = Box::pin(routing);
-            match routing.as_mut().now_or_never() {
-                Some(routing) => self.routed(message, routing, now),
-                None => self.route_aside(message, routing),
+            match catch_unwind(AssertUnwindSafe(|| routing.as_mut().now_or_never())) {
+                Ok(Some(routing)) => self.routed(message, routing, now),
+                Ok(None) => self.route_aside(message, routing, limit, first),
+                Err(_) => {
+                    self.current.say(Severity::Panic, Some(message), "routing failed; the message waits");
+                    self.routed(message, Routing::none(limit, first), now);
+                }
             }
         } else {
-            self.route_aside(message, Box::pin(routing));
+            self.route_aside(message, Box::pin(routing), limit, first);
         }
     }
 
     fn route_aside(
-        &self,
+        &mut self,
         message: QueueId,
         routing: std::pin::Pin<Box<impl Future<Output = Routing> + Send + 'static>>,
+        limit: usize,
+        first: bool,
     ) {
-        let manager = self.manager.clone();
-        tokio::spawn(async move { manager.send(Order::Routed(message, Box::new(routing.await))) });
+        self.routings += 1;
+        let number = self.routings;
+        self.routing.insert(message, number);
+        let (manager, current) = (self.manager.clone(), self.current.clone());
+        tokio::spawn(async move {
+            // A panic is a bug of ours: the message waits for its next attempt.
+            let routing = AssertUnwindSafe(routing).catch_unwind().await.unwrap_or_else(|_| {
+                current.say(Severity::Panic, Some(message), "routing failed; the message waits");
+                Routing::none(limit, first)
+            });
+            manager.send(Order::Routed(message, number, Box::new(routing)));
+        });
     }
 
     fn routed(&mut self, message: QueueId, routing: Routing, now: Timestamp) {
@@ -290,7 +419,7 @@ impl Task {
             let Some((envelope, content, expire)) = found else {
                 // It was removed meanwhile, or cannot be read: said where that was found out. Later, perhaps.
                 self.schedule.remove(message);
-                if self.queue.meta(message).is_some() {
+                if self.queue.meta(message).is_some_and(|meta| !meta.flags.hold()) {
                     self.schedule.message_deferred(message, now + Duration::from_secs(300), &[]);
                 }
                 return;
@@ -366,10 +495,20 @@ impl Task {
         // One `Attempted` for each.
         self.begun += 1;
         tokio::spawn(async move {
-            let (attempt, feedback) = deliver(&current, &request).await;
-            for outcome in &attempt.outcomes {
-                current.emit_outcome(&request, outcome);
-            }
+            let work = async {
+                let (attempt, feedback) = deliver(&current, &request).await;
+                for outcome in &attempt.outcomes {
+                    current.emit_outcome(&request, outcome);
+                }
+                (attempt, feedback)
+            };
+            // A panic is a bug of ours, and bugs of ours defer mail.
+            let (attempt, feedback) = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+                current.say(Severity::Panic, Some(delivery.message), "delivery failed; the recipients wait");
+                let reason = "unknown mail transport error";
+                let attempt = crate::generation::deferred(&request, EnhancedStatus::transient(3, 0), reason);
+                (attempt, Feedback::Nothing)
+            });
             manager.send(Order::Attempted(Box::new(delivery), request, attempt, feedback));
         });
     }
@@ -383,22 +522,26 @@ impl Task {
         now: Timestamp,
     ) {
         let mail_name = self.engine.current().get().mail_name.clone();
+        let mut results: HashMap<u32, RecipientState> = HashMap::new();
+        for outcome in &attempt.outcomes {
+            merge(results.entry(outcome.recipient).or_default(), outcome, &mail_name);
+        }
+        let states = request.recipients.iter().map(|recipient| {
+            // An agent that says nothing about a recipient has not delivered to it.
+            let state = results.remove(&recipient.index).unwrap_or_else(|| {
+                RecipientState::Deferred(Box::new(plain(
+                    EnhancedStatus::transient(3, 0),
+                    "delivery agent gave no result",
+                )))
+            });
+            (recipient.index, state)
+        });
+        let mut states: Vec<_> = states.collect();
         if let Some(active) = self.active.get_mut(&delivery.message) {
-            let mut results: HashMap<u32, RecipientState> = HashMap::new();
-            for outcome in attempt.outcomes {
-                merge(results.entry(outcome.recipient).or_default(), &outcome, &mail_name);
-                active.outcomes.push(outcome);
-            }
-            for recipient in &request.recipients {
-                // An agent that says nothing about a recipient has not delivered to it.
-                let state = results.remove(&recipient.index).unwrap_or_else(|| {
-                    RecipientState::Deferred(Box::new(plain(
-                        EnhancedStatus::transient(3, 0),
-                        "delivery agent gave no result",
-                    )))
-                });
-                active.changed.insert(recipient.index, state);
-                active.unsettled.push(recipient.index);
+            active.outcomes.extend(attempt.outcomes);
+            for (index, state) in states {
+                active.changed.insert(index, state);
+                active.unsettled.push(index);
             }
             // With more of the message still to come, what is done is recorded now: a crash then repeats less.
             if active.changed.len() < open_recipients(&active.envelope) {
@@ -406,12 +549,16 @@ impl Task {
                     .into_iter()
                     .filter_map(|index| active.changed.get(&index).map(|state| (index, state.clone())))
                     .collect();
-                if let Err(error) = self.queue.settle(delivery.message, &changes) {
-                    self.current.complain(Some(delivery.message), &error);
-                }
+                self.record(delivery.message, &changes);
             }
+        } else {
+            // An operator took the message away while it was being delivered. It may come back: what was delivered
+            // must not be delivered again then, and what failed is told of.
+            report::keep_failed_leaves(&mut states, &attempt.outcomes, &mail_name);
+            self.record(delivery.message, &states);
         }
         self.schedule.delivery_done(delivery.id, feedback, now);
+        self.answer_waiters(delivery.message);
     }
 
     fn defer(&mut self, deferral: &Deferral, now: Timestamp) {
@@ -464,11 +611,35 @@ impl Task {
         let (engine, manager) = (self.engine.clone(), self.manager.clone());
         // One `Ended` for each.
         self.begun += 1;
+        self.ending.insert(message, None);
+        let retry_at = age.retry_at;
         tokio::spawn(async move {
-            let next = report::end(&engine, end, age).await;
+            let end = AssertUnwindSafe(report::end(&engine, end, age));
+            let next = end.catch_unwind().await.unwrap_or_else(|_| {
+                // What had been recorded stays; the rest is done again at the next attempt.
+                let text = "the end of an attempt failed; the message waits";
+                engine.current().say(Severity::Panic, Some(message), text);
+                Some((retry_at, Vec::new()))
+            });
             let _ = engine.queue().set_active(message, false);
             manager.send(Order::Ended(message, next));
         });
+    }
+
+    /// An attempt is over and dealt with: the message is gone, or waits for the next one.
+    fn ended(&mut self, message: QueueId, next: Option<(Timestamp, Vec<u64>)>) {
+        let wanted = self.ending.remove(&message).flatten();
+        let next = match (next, wanted) {
+            (Some((due, sites)), Some(wanted)) => Some((due.min(wanted), sites)),
+            (None, Some(wanted)) => Some((wanted, Vec::new())),
+            (next, None) => next,
+        };
+        if let Some((due, sites)) = next
+            && self.queue.meta(message).is_some_and(|meta| !meta.flags.hold())
+        {
+            self.schedule.message_deferred(message, due, &sites);
+        }
+        self.answer_waiters(message);
     }
 
     fn remove(&self, message: QueueId, now: Timestamp) {
@@ -498,7 +669,14 @@ pub fn sites<'a>(recipients: impl Iterator<Item = &'a Recipient>) -> Vec<u64> {
     found
 }
 
-fn plain(status: EnhancedStatus, reason: &str) -> Failure {
+/// The sites of a message in the queue, of recipients that are still to be delivered.
+pub fn sites_of(queue: &Queue, id: QueueId) -> Vec<u64> {
+    queue
+        .envelope(id)
+        .map_or_else(|_| Vec::new(), |(envelope, _)| sites(envelope.recipients.iter().filter(|r| is_open(&r.state))))
+}
+
+pub(crate) fn plain(status: EnhancedStatus, reason: &str) -> Failure {
     Failure {
         status,
         reason: reason.to_owned(),
@@ -557,15 +735,7 @@ async fn route(
     limit: usize,
     first: bool,
 ) -> Routing {
-    let mut routing = Routing {
-        found: None,
-        routes: Vec::new(),
-        addresses: Vec::new(),
-        troubled: Vec::new(),
-        more: false,
-        limit,
-        first,
-    };
+    let mut routing = Routing::none(limit, first);
     let found = match known {
         Some(known) => Some(known),
         None => match queue.load(message) {
@@ -583,6 +753,11 @@ async fn route(
         },
     };
     let Some((envelope, content, expire)) = found else { return routing };
+    if expire {
+        // It is returned without another attempt.
+        routing.found = Some((envelope, content, expire));
+        return routing;
+    }
     let generation = current.get();
     let open: Vec<u32> = (0u32..)
         .zip(&envelope.recipients)

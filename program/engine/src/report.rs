@@ -16,7 +16,7 @@ use yamabiko_queue::QueueError;
 use yamabiko_status::EnhancedStatus;
 
 use crate::accept::Acceptance;
-use crate::manager::{is_open, sites};
+use crate::manager::{is_open, plain, sites};
 
 /// A message whose attempt has ended.
 pub struct End {
@@ -75,6 +75,18 @@ pub async fn end(engine: &Acceptance, end: End, age: Age) -> Option<(Timestamp, 
     ending.run().await
 }
 
+/// Leaves of expansions that failed and cannot be told of now: their recipients stay failed, and the notice is made at
+/// the next attempt.
+pub fn keep_failed_leaves(states: &mut [(u32, RecipientState)], outcomes: &[Outcome], mail_name: &str) {
+    for outcome in outcomes.iter().filter(|outcome| outcome.result == Ended::Failed && outcome.expanded.is_some()) {
+        for (index, state) in states.iter_mut() {
+            if *index == outcome.recipient && *state == RecipientState::Done {
+                *state = RecipientState::Failed(Box::new(failure_of(outcome, mail_name)));
+            }
+        }
+    }
+}
+
 /// The work of [`end`].
 struct Ending<'a> {
     engine: &'a Acceptance,
@@ -126,8 +138,25 @@ impl Ending<'_> {
                     *state = RecipientState::Done;
                 }
             }
+        } else {
+            self.keep_leaves();
         }
         self.leave(told, warn && told)
+    }
+
+    /// The sender could not be told of leaves that failed: that is remembered with their recipients.
+    fn keep_leaves(&mut self) {
+        let mail_name = self.engine.current().get().mail_name.clone();
+        let mut states: Vec<_> = (0u32..).zip(self.end.states.iter().cloned()).collect();
+        keep_failed_leaves(&mut states, &self.end.outcomes, &mail_name);
+        for (index, state) in states {
+            let known = &mut self.end.states[index as usize];
+            if *known != state {
+                *known = state;
+                self.end.changed.push(index);
+            }
+        }
+        self.record();
     }
 
     /// Mail that is too old, or was told to expire, fails with what it was deferred for.
@@ -139,10 +168,16 @@ impl Ending<'_> {
             let kind = Kind::Expired { queue_id: self.message, sender, forced: self.end.expire };
             self.engine.current().emit("qmgr", self.age.now, kind);
             for (index, state) in (0u32..).zip(&mut self.end.states) {
-                if let RecipientState::Deferred(failure) = state {
-                    *state = RecipientState::Failed(failure.clone());
-                    self.end.changed.push(index);
-                }
+                let failure = match state {
+                    RecipientState::Deferred(failure) => failure.clone(),
+                    // It was told to expire before it was tried, so there is no reason but that.
+                    RecipientState::Pending => {
+                        Box::new(plain(EnhancedStatus::transient(7, 0), "message is administratively expired"))
+                    }
+                    RecipientState::Done | RecipientState::Failed(_) => continue,
+                };
+                *state = RecipientState::Failed(failure);
+                self.end.changed.push(index);
             }
         }
         expired

@@ -13,5 +13,6 @@
 mod crash;
 mod harness;
 mod life;
+mod operators;
 mod queue;
 mod scripts;
