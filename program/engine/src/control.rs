@@ -425,7 +425,12 @@ impl Control {
             date: &date,
         };
         let submission = match yamabiko_pickup::submission(envelope, content, &facts) {
-            Ok(submission) => submission,
+            Ok(mut submission) => {
+                submission.envelope.filter.clone_from(&generation.pickup.filter);
+                submission.no_address_mappings = generation.pickup.no_address_mappings;
+                submission.no_header_body_checks = generation.pickup.no_header_body_checks;
+                submission
+            }
             Err(unfit) => return Reply::Refused(unfit.0),
         };
         drop(generation);

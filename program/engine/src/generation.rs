@@ -3,7 +3,8 @@
 //! A reload makes a new [`Generation`] whole, beside the old one, and swaps them. Sessions and deliveries that run keep
 //! the one they began with; nothing is changed under anybody's feet.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use yamabiko_config::Config;
 use yamabiko_envelope::{
@@ -43,6 +44,10 @@ pub struct Generation {
     soft_bounce: bool,
     /// Transports that take one recipient at a time.
     one_recipient: Vec<String>,
+    /// Warnings that were given already.
+    said: Mutex<HashSet<String>>,
+    /// What the pickup service does to local submissions.
+    pub pickup: Pickup,
     /// `myhostname`
     pub myhostname: String,
     /// `mail_name`
@@ -241,7 +246,12 @@ pub fn deferred(request: &DeliveryRequest, status: EnhancedStatus, reason: &str)
 
 impl Generation {
     /// Where a recipient of a message goes, and its address as resolved. An error is temporary; its text is for the log.
-    pub async fn route(&self, envelope: &Envelope, recipient: &Recipient) -> Result<(Route, String), String> {
+    pub async fn route(
+        &self,
+        envelope: &Envelope,
+        recipient: &Recipient,
+        events: &Events,
+    ) -> Result<(Route, String), String> {
         let (local, domain) = yamabiko_address::split_domain(&recipient.address);
         if local.eq_ignore_ascii_case(&self.double_bounce)
             && self.router.local().contains(domain.unwrap_or_default()).await.map_err(|error| error.to_string())?
@@ -263,8 +273,20 @@ impl Generation {
         }
         let resolved =
             self.router.resolve(&envelope.sender, &recipient.address).await.map_err(|error| error.to_string())?;
+        self.warn_of(&resolved.warnings, events);
         let route = self.to(&resolved.transport, &resolved.nexthop, &resolved.recipient);
         Ok((route, resolved.recipient))
+    }
+
+    /// Faults of the configuration that an address has shown, each said once.
+    fn warn_of(&self, warnings: &[String], events: &Events) {
+        for warning in warnings {
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.len() < SAID && said.insert(warning.clone()) {
+                let origin = Origin::new(&self.syslog_name, "trivial-rewrite");
+                events.emit(Event::text(Timestamp::now(), origin, Severity::Warning, warning.clone()));
+            }
+        }
     }
 
     fn to(&self, transport: &str, nexthop: &str, address: &str) -> Route {
@@ -274,6 +296,33 @@ impl Generation {
         });
         let destination = destination_name(nexthop, local);
         Route { recipient: 0, transport: transport.into(), nexthop: nexthop.into(), destination: destination.into() }
+    }
+}
+
+/// Warnings of one kind that are said before they are enough.
+const SAID: usize = 1000;
+
+/// Settings of the pickup service for what `sendmail` brings.
+pub struct Pickup {
+    /// `content_filter`
+    pub filter: String,
+    /// `receive_override_options = no_address_mappings`
+    pub no_address_mappings: bool,
+    /// `receive_override_options = no_header_body_checks`
+    pub no_header_body_checks: bool,
+}
+
+impl Pickup {
+    fn of(config: &Config) -> Self {
+        let service = config.services().iter().find(|service| service.command == "pickup");
+        let view = service.map_or_else(|| config.main(), |service| config.service_view(service));
+        let options = view.list("receive_override_options");
+        let has = |word: &str| options.iter().any(|option| option == word);
+        Self {
+            filter: view.text("content_filter"),
+            no_address_mappings: has("no_address_mappings"),
+            no_header_body_checks: has("no_header_body_checks"),
+        }
     }
 }
 
@@ -299,6 +348,7 @@ impl Generation {
         let Parts { config, tables, agents, one_recipient, events, bounce } = parts;
         let main = config.main();
         let router = Router::new(&main, &tables);
+        let pickup = Pickup::of(&config);
         Self {
             cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables, router.mapper().clone(), events),
             router,
@@ -314,6 +364,8 @@ impl Generation {
             tables,
             agents,
             one_recipient,
+            said: Mutex::default(),
+            pickup,
         }
     }
 }

@@ -768,7 +768,7 @@ async fn route(
     for &index in open.iter().skip(skip).take(limit) {
         // The index was made from this list.
         let recipient = &envelope.recipients[index as usize];
-        match generation.route(&envelope, recipient).await {
+        match generation.route(&envelope, recipient, current.events()).await {
             Ok((route, address)) => {
                 if address != recipient.address {
                     routing.addresses.push((index, address));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use yamabiko_config::View;
-use yamabiko_lookup::{Maps, TableSet};
+use yamabiko_lookup::{Maps, TableSet, Usage};
 
 use crate::job::{Lock, Locking};
 
@@ -187,7 +187,8 @@ pub struct VirtualSettings {
 impl VirtualSettings {
     /// For the service of this name in master.cf, by its view of the configuration.
     pub fn from_view(view: &View, tables: &TableSet, transport: &str) -> Self {
-        let open = |name: &str| Maps::open(tables, name, &view.text(name));
+        // No `$1` of a pattern decides whose file is written.
+        let open = |name: &str| Maps::open_as(tables, name, &view.text(name), Usage::SENSITIVE);
         Self {
             mailbox_maps: open("virtual_mailbox_maps"),
             uid_maps: open("virtual_uid_maps"),
