@@ -77,6 +77,8 @@ pub(super) struct Expansion<'a> {
     pub(super) delivered_to: String,
     /// The sender is told that this is a list.
     told: bool,
+    /// The list led back to what it had led to before.
+    came_back: bool,
 }
 
 impl<'a> Expansion<'a> {
@@ -92,6 +94,7 @@ impl<'a> Expansion<'a> {
             steps: 0,
             delivered_to: fold_case(address).into_owned(),
             told: false,
+            came_back: false,
         }
     }
 
@@ -155,8 +158,13 @@ impl LocalAgent {
         }
         self.send_on(&mut expansion).await;
         if expansion.outcomes.is_empty() {
-            // Everything in the list had been done before, or the list was empty: nothing is left to be done.
-            self.end(&mut expansion, None, Verdict::sent("discarded"));
+            // Nothing came of it, so nobody has the message: an alias that leads only to itself, or to nothing.
+            let name = split_domain(&request.recipients[position].address).0.to_owned();
+            let verdict = match expansion.came_back {
+                true => Verdict::new(EnhancedStatus::permanent(4, 6), format!("alias database loop for {name}")),
+                false => Verdict::new(EnhancedStatus::permanent(3, 5), format!("alias {name} expands to nothing")),
+            };
+            self.end(&mut expansion, None, verdict);
         }
         expansion.outcomes
     }
@@ -245,6 +253,7 @@ impl LocalAgent {
         let (local, name): (String, String) = (fold_case(local).into_owned(), fold_case(name).into_owned());
         let extension = extension.map(str::to_owned);
         if !expansion.seen.insert(format!("user {literal} {:?} {}", standing.from, fold_case(&address))) {
+            expansion.came_back = true;
             return;
         }
         if !literal {

@@ -1,0 +1,382 @@
+//! local(8) decided on paper: aliases, `.forward` and mailboxes with a worker that only writes down what it is asked.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use yamabiko_config::{Config, Host};
+use yamabiko_deliver_local::agent::{
+    As, Boxed, Destination, Forward, LocalAgent, Settings, Surroundings, User, VirtualAgent, VirtualSettings,
+};
+use yamabiko_deliver_local::job::{Done, Job, Place};
+use yamabiko_envelope::{
+    Content, DeliveryRecipient, DeliveryRequest, Envelope, Outcome, QueueId, Recipient, Result as Ended, Timestamp,
+};
+use yamabiko_lookup::TableSet;
+
+const ID: QueueId = QueueId::new(1_795_280_034_000_000, 1);
+
+/// A machine with users `alice`, `bob` and `root`, whose `.forward` files are given.
+#[derive(Default)]
+struct Machine {
+    forwards: HashMap<String, String>,
+    includes: HashMap<String, String>,
+    jobs: Mutex<Vec<String>>,
+}
+
+impl Machine {
+    fn note(&self, text: String) {
+        self.jobs.lock().unwrap().push(text);
+    }
+}
+
+fn name_of(user: &As) -> String {
+    match user {
+        As::Login { name, .. } => name.clone(),
+        As::Ids { uid, gid } => format!("{uid}:{gid}"),
+    }
+}
+
+impl Surroundings for Machine {
+    fn work<'a>(&'a self, user: As, job: Job, _: Option<&'a Content>) -> Boxed<'a, io::Result<Done>> {
+        let who = name_of(&user);
+        let done = match &job {
+            Job::Forward { paths, .. } => {
+                let found =
+                    paths.iter().find_map(|path| self.forwards.get(path).map(|text| (text.clone(), path.clone())));
+                Done::Text(found)
+            }
+            Job::Include { path, .. } => Done::Text(self.includes.get(path).map(|text| (text.clone(), path.clone()))),
+            Job::Deliver { place: Place::Mailbox { path, .. }, .. } => {
+                self.note(format!("{who} mbox {path}"));
+                Done::Delivered(String::new())
+            }
+            Job::Deliver { place: Place::Maildir { path, .. }, .. } => {
+                self.note(format!("{who} maildir {path}"));
+                Done::Delivered(String::new())
+            }
+            Job::Deliver { place: Place::Command { command, .. }, .. } => {
+                self.note(format!("{who} command {command}"));
+                Done::Delivered(String::new())
+            }
+        };
+        Box::pin(std::future::ready(Ok(done)))
+    }
+
+    fn route<'a>(&'a self, address: &'a str) -> Boxed<'a, Result<Destination, String>> {
+        let address = if address.contains('@') { address.to_owned() } else { format!("{address}@here.test") };
+        let transport = if address.ends_with("@here.test") { "local" } else { "smtp" };
+        let nexthop = address.rsplit('@').next().unwrap_or_default().to_owned();
+        Box::pin(std::future::ready(Ok(Destination { transport: transport.to_owned(), nexthop, address })))
+    }
+
+    fn forward<'a>(&'a self, _: &'a DeliveryRequest, forward: Forward) -> Boxed<'a, Result<QueueId, String>> {
+        self.note(format!(
+            "forward {} from {} ({})",
+            forward.recipients.join(" "),
+            forward.sender,
+            forward.delivered_to
+        ));
+        Box::pin(std::future::ready(Ok(ID)))
+    }
+
+    fn pass<'a>(
+        &'a self,
+        request: &'a DeliveryRequest,
+        recipient: usize,
+        address: &'a str,
+        transport: &'a str,
+        nexthop: &'a str,
+    ) -> Boxed<'a, Vec<Outcome>> {
+        self.note(format!("pass {address} {transport} {nexthop}"));
+        let outcome = Outcome {
+            recipient: request.recipients[recipient].index,
+            expanded: None,
+            result: Ended::Sent(yamabiko_envelope::Action::Delivered),
+            status: yamabiko_status::EnhancedStatus::success(0, 0),
+            reason: "passed".to_owned(),
+            diagnostic: None,
+            remote_mta: None,
+            relay: transport.to_owned(),
+            stage: None,
+            reply: None,
+            connection_use: 1,
+            connected: None,
+            ended: self.now(),
+            soft: false,
+            logged: true,
+        };
+        Box::pin(std::future::ready(vec![outcome]))
+    }
+
+    fn warn(&self, text: String) {
+        self.note(format!("warning {text}"));
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_seconds(1_795_280_034)
+    }
+
+    fn user(&self, name: &str) -> Result<Option<Arc<User>>, String> {
+        let uid = ["root", "alice", "bob", "nobody"].iter().position(|known| *known == name);
+        Ok(uid.map(|uid| {
+            Arc::new(User {
+                name: name.to_owned(),
+                uid: uid as u32,
+                home: format!("/home/{name}"),
+                shell: "/bin/sh".to_owned(),
+            })
+        }))
+    }
+
+    fn user_name(&self, _: u32) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+}
+
+fn config(main: &str) -> Arc<Config> {
+    let base = "compatibility_level = 3.6\nmyhostname = mx.here.test\nmydomain = here.test\nmydestination = here.test\n\
+                alias_database =\nmail_spool_directory = /spool\nlocal_recipient_maps =\n";
+    let main = format!("{base}{main}\n");
+    Config::from_texts(&main, "local unix - n n - - local\n", ("main.cf", "master.cf"), &Host::default()).unwrap()
+}
+
+fn request(recipient: &str, content: &str) -> DeliveryRequest {
+    let mut envelope = Envelope::new(ID, Timestamp::from_seconds(1_795_280_000), "s@remote.test");
+    envelope.recipients.push(Recipient {
+        address: recipient.to_owned(),
+        original: recipient.to_owned(),
+        ..Recipient::default()
+    });
+    DeliveryRequest {
+        envelope: Arc::new(envelope),
+        content: Content::from(content.as_bytes().to_vec()),
+        transport: "local".into(),
+        nexthop: "here.test".into(),
+        recipients: vec![DeliveryRecipient { index: 0, address: recipient.to_owned() }],
+        sender: "s@remote.test".into(),
+        activated: Timestamp::default(),
+        started: Timestamp::default(),
+        backlog: false,
+    }
+}
+
+/// Outcomes as `status address: reason`, then what was asked of the machine.
+fn deliver(main: &str, machine: Machine, recipient: &str, content: &str) -> Vec<String> {
+    let config = config(main);
+    let machine = Arc::new(machine);
+    let settings = Settings::from_view(&config.main(), &TableSet::default(), "local");
+    let agent = LocalAgent::new(settings, Arc::clone(&machine) as Arc<dyn Surroundings>);
+    let request = request(recipient, content);
+    let attempt = pollster::block_on(agent.deliver(&request));
+    shown(&attempt.outcomes, recipient, &machine)
+}
+
+fn shown(outcomes: &[Outcome], recipient: &str, machine: &Machine) -> Vec<String> {
+    let mut lines: Vec<String> = machine.jobs.lock().unwrap().clone();
+    lines.extend(outcomes.iter().map(|outcome| {
+        assert!(outcome.result != Ended::Sent(yamabiko_envelope::Action::Relayed));
+        format!("{} {}: {}", outcome.status, outcome.expanded.as_deref().unwrap_or(recipient), outcome.reason)
+    }));
+    lines
+}
+
+fn machine(forwards: &[(&str, &str)]) -> Machine {
+    let forwards = forwards.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+    Machine { forwards: forwards.collect(), ..Machine::default() }
+}
+
+#[test]
+fn where_mail_goes() {
+    let forwarded = format!("2.0.0 list@here.test: forwarded as {ID}");
+    let alias = |text: &str| format!("alias_maps = inline:{{ {text} }}\nrecipient_delimiter = +");
+    let cases: Vec<(String, Machine, &str, Vec<String>)> = vec![
+        (
+            alias("x=y"),
+            machine(&[]),
+            "alice@here.test",
+            vec!["alice mbox /spool/alice".into(), "2.0.0 alice@here.test: delivered to mailbox".into()],
+        ),
+        (
+            "alias_maps =\nhome_mailbox = Maildir/".into(),
+            machine(&[]),
+            "alice@here.test",
+            vec!["alice maildir /home/alice/Maildir/".into(), "2.0.0 alice@here.test: delivered to maildir".into()],
+        ),
+        (
+            alias("x=y"),
+            machine(&[]),
+            "nosuch@here.test",
+            vec!["5.1.1 nosuch@here.test: unknown user: \"nosuch\"".into()],
+        ),
+        // Extensions: the alias with it first, then without; then the mailbox.
+        (
+            alias("list+urgent=bob, list=alice"),
+            machine(&[]),
+            "list+urgent@here.test",
+            vec!["bob mbox /spool/bob".into(), "2.0.0 bob@here.test: delivered to mailbox".into()],
+        ),
+        (
+            alias("list=alice"),
+            machine(&[]),
+            "list+other@here.test",
+            vec!["alice mbox /spool/alice".into(), "2.0.0 alice@here.test: delivered to mailbox".into()],
+        ),
+        // Lists, the same mailbox once, mail that goes on in one message.
+        (
+            alias("{list = alice, bob, alice, far@else.test, too@else.test}"),
+            machine(&[]),
+            "list@here.test",
+            vec![
+                "alice mbox /spool/alice".into(),
+                "bob mbox /spool/bob".into(),
+                "forward far@else.test too@else.test from s@remote.test (list@here.test)".into(),
+                "2.0.0 alice@here.test: delivered to mailbox".into(),
+                "2.0.0 bob@here.test: delivered to mailbox".into(),
+                forwarded.clone(),
+            ],
+        ),
+        // With an owner everything goes on, in the owner's name.
+        (
+            alias("{list = alice}, {owner-list = bob}"),
+            machine(&[]),
+            "list@here.test",
+            vec!["forward alice@here.test from owner-list@here.test (list@here.test)".into(), forwarded],
+        ),
+        // An alias in a circle ends; one that names itself means the user.
+        (
+            alias("{a = b}, {b = a}"),
+            machine(&[]),
+            "a@here.test",
+            vec!["5.4.6 a@here.test: alias database loop for a".into()],
+        ),
+        (
+            alias("{a = (nobody)}"),
+            machine(&[]),
+            "a@here.test",
+            vec!["5.3.5 a@here.test: alias a expands to nothing".into()],
+        ),
+        (
+            alias("{alice = alice, \\bob}"),
+            machine(&[]),
+            "alice@here.test",
+            vec![
+                "alice mbox /spool/alice".into(),
+                "bob mbox /spool/bob".into(),
+                "2.0.0 alice@here.test: delivered to mailbox".into(),
+                "2.0.0 bob@here.test: delivered to mailbox".into(),
+            ],
+        ),
+        // .forward: itself is the mailbox, a command runs as its user, a file with an extension comes first.
+        (
+            alias("x=y"),
+            machine(&[("/home/alice/.forward", "# me\nalice, \"|/bin/prog x\"\n")]),
+            "alice@here.test",
+            vec![
+                "alice mbox /spool/alice".into(),
+                "alice command /bin/prog x".into(),
+                "2.0.0 alice@here.test: delivered to mailbox".into(),
+                "2.0.0 alice@here.test: delivered to command: /bin/prog x".into(),
+            ],
+        ),
+        (
+            alias("x=y"),
+            machine(&[("/home/alice/.forward+tag", "bob"), ("/home/alice/.forward", "far@else.test")]),
+            "alice+tag@here.test",
+            vec!["bob mbox /spool/bob".into(), "2.0.0 bob@here.test: delivered to mailbox".into()],
+        ),
+        // Two users who forward to each other: each .forward once.
+        (
+            alias("x=y"),
+            machine(&[("/home/alice/.forward", "bob"), ("/home/bob/.forward", "alice")]),
+            "alice@here.test",
+            vec!["alice mbox /spool/alice".into(), "2.0.0 alice@here.test: delivered to mailbox".into()],
+        ),
+        // Commands and files out of an include file are off by default; aliases run as default_privs.
+        (
+            alias("{p = \"|/bin/prog\"}"),
+            machine(&[]),
+            "p@here.test",
+            vec!["nobody command /bin/prog".into(), "2.0.0 p@here.test: delivered to command: /bin/prog".into()],
+        ),
+        // Nobody's mail.
+        (
+            "alias_maps =\nfallback_transport = smtp:[inner]".into(),
+            machine(&[]),
+            "who@here.test",
+            vec!["pass who@here.test smtp [inner]".into(), "2.0.0 who@here.test: passed".into()],
+        ),
+        (
+            "alias_maps =\nluser_relay = $local@else.test".into(),
+            machine(&[]),
+            "who@here.test",
+            vec![
+                "forward who@else.test from s@remote.test (who@here.test)".into(),
+                format!("2.0.0 who@here.test: forwarded as {ID}"),
+            ],
+        ),
+        (
+            "alias_maps =\nmailbox_transport = lmtp:unix:/x".into(),
+            machine(&[]),
+            "alice@here.test",
+            vec!["pass alice@here.test lmtp unix:/x".into(), "2.0.0 alice@here.test: passed".into()],
+        ),
+    ];
+    for (main, machine, recipient, expected) in cases {
+        assert_eq!(deliver(&main, machine, recipient, "Subject: x\n\nbody\n"), expected, "{recipient} with {main}");
+    }
+}
+
+#[test]
+fn include_files_may_not_run_commands() {
+    let mut machine = machine(&[]);
+    machine.includes.insert("/etc/list".into(), "alice\n# c\n\"|rm -rf /\"\n/tmp/file\n".into());
+    let main = "alias_maps = inline:{ {l = :include:/etc/list} }";
+    assert_eq!(
+        deliver(main, machine, "l@here.test", "\n"),
+        [
+            "alice mbox /spool/alice",
+            "2.0.0 alice@here.test: delivered to mailbox",
+            "5.7.1 l@here.test: mail to command is restricted",
+            "5.7.1 l@here.test: mail to file is restricted",
+        ]
+    );
+}
+
+#[test]
+fn a_message_that_was_here_before_is_a_loop() {
+    let content = "Received: x\nDelivered-To: ALICE@here.test\n\nDelivered-To: bob@here.test\n";
+    let main = "alias_maps =";
+    assert_eq!(
+        deliver(main, machine(&[]), "alice@here.test", content),
+        ["5.4.6 alice@here.test: mail forwarding loop for alice@here.test"]
+    );
+    assert_eq!(deliver(main, machine(&[]), "bob@here.test", content).len(), 2);
+}
+
+#[test]
+fn virtual_mailboxes() {
+    let main = "virtual_mailbox_domains = v.test\nvirtual_mailbox_base = /vmail\nrecipient_delimiter = +\n\
+                virtual_mailbox_maps = inline:{ a@v.test=a/Maildir/, b@v.test=b, low@v.test=low }\n\
+                virtual_uid_maps = inline:{ low@v.test=5, @v.test=5000 }\nvirtual_gid_maps = static:5000";
+    for (recipient, expected) in [
+        ("a@v.test", vec!["5000:5000 maildir /vmail/a/Maildir/", "2.0.0 a@v.test: delivered to maildir"]),
+        ("a+x@v.test", vec!["5000:5000 maildir /vmail/a/Maildir/", "2.0.0 a+x@v.test: delivered to maildir"]),
+        ("b@v.test", vec!["5000:5000 mbox /vmail/b", "2.0.0 b@v.test: delivered to mailbox"]),
+        ("c@v.test", vec!["5.1.1 c@v.test: unknown user: \"c@v.test\""]),
+        (
+            "low@v.test",
+            vec![
+                "warning recipient low@v.test: bad uid 5 in virtual_uid_maps",
+                "4.3.5 low@v.test: recipient uid below virtual_minimum_uid",
+            ],
+        ),
+    ] {
+        let config = config(main);
+        let machine = Arc::new(machine(&[]));
+        let settings = VirtualSettings::from_view(&config.main(), &TableSet::default(), "virtual");
+        let agent = VirtualAgent::new(settings, Arc::clone(&machine) as Arc<dyn Surroundings>);
+        let attempt = pollster::block_on(agent.deliver(&request(recipient, "\n")));
+        assert_eq!(shown(&attempt.outcomes, recipient, &machine), expected, "{recipient}");
+    }
+}
