@@ -52,7 +52,7 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
         return code;
     }
     let mut script = match Context::open("postfix", which) {
-        Ok(context) => Script { context, verbose },
+        Ok(context) => Script { context, verbose, ours: called_as_yamabiko },
         Err(code) => return code,
     };
     match verb.as_str() {
@@ -94,13 +94,15 @@ fn prepare(which: &Instance, starts: bool) -> Result<(), ExitCode> {
 struct Script {
     context: Context,
     verbose: u8,
+    /// Called as `yamabiko status`, not as `postfix status`.
+    ours: bool,
 }
 
 impl Script {
     /// Into the log, and to the person who looks on.
     fn say(&mut self, severity: Severity, text: &str) {
         self.context.log_as("postfix-script", severity, None, text);
-        if std::io::stderr().is_terminal() {
+        if self.ours || std::io::stderr().is_terminal() {
             let word = if severity == Severity::Fatal { "fatal: " } else { "" };
             eprintln!("postfix/postfix-script: {word}{text}");
         }
@@ -263,11 +265,20 @@ impl Script {
     /// Silent when all is well: what is wrong was said when the configuration was loaded, what is odd is said here.
     fn check(&mut self) -> ExitCode {
         let notices: Vec<String> = self.context.config.notices().iter().map(ToString::to_string).collect();
-        for notice in notices {
+        let findings = yamabiko_engine::examine(&self.context.config);
+        for notice in notices.iter().chain(&findings.warnings) {
             eprintln!("postfix: warning: {notice}");
-            self.context.log_as("postfix", Severity::Warning, None, &notice);
+            self.context.log_as("postfix", Severity::Warning, None, notice);
         }
-        self.lay_out_only()
+        for fault in &findings.faults {
+            eprintln!("postfix: fatal: {fault}");
+            self.context.log_as("postfix", Severity::Fatal, None, fault);
+        }
+        if let Err(error) = yamabiko_supervisor::addresses(&self.context.config) {
+            return self.fatal(&error.to_string());
+        }
+        let laid_out = self.lay_out_only();
+        if findings.faults.is_empty() { laid_out } else { ExitCode::from(1) }
     }
 
     fn lay_out_only(&mut self) -> ExitCode {

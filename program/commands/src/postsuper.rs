@@ -1,6 +1,7 @@
 //! postsuper(1): delete, hold, release, requeue and expire messages; check the queue's structure.
 
 use std::io::BufRead;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
 use yamabiko_envelope::{QueueId, Severity};
@@ -94,7 +95,10 @@ fn may_operate(context: &Context) -> bool {
         return true;
     }
     let owner = context.main().text("mail_owner");
-    nix::unistd::User::from_name(&owner).ok().flatten().is_some_and(|user| user.uid == me)
+    let is_owner = nix::unistd::User::from_name(&owner).ok().flatten().is_some_and(|user| user.uid == me);
+    // Started by an ordinary user, the queue is that user's whoever `mail_owner` is.
+    let queue = context.queue_directory().join("queue");
+    is_owner || std::fs::metadata(queue).is_ok_and(|found| found.uid() == me.as_raw())
 }
 
 fn total(context: &mut Context, operation: Operation, count: usize) {

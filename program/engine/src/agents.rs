@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use yamabiko_config::{Config, ServiceType, View};
+use yamabiko_config::{Config, Service, ServiceType, View};
 use yamabiko_deliver::{Protocol, Simple, SmtpAgent};
 use yamabiko_deliver_local::agent::{
     LocalAgent, Settings as LocalSettings, Surroundings, VirtualAgent, VirtualSettings,
@@ -80,11 +80,7 @@ impl Agents {
                 "error" => (Means::Simple(Simple::Error), "error"),
                 "discard" => (Means::Simple(Simple::Discard), "discard"),
                 "pipe" => {
-                    let why = format!(
-                        "{}: transport {name}: pipe(8) is not there yet; mail for it waits in the queue",
-                        service.place
-                    );
-                    notices.push(why);
+                    notices.push(pipe_not_yet(service));
                     (Means::NotYet("pipe(8) delivery is not available in this release".to_owned()), "pipe")
                 }
                 _ => continue,
@@ -108,6 +104,11 @@ impl Agents {
         by_name.insert(Self::DISCARD_NOTICE.to_owned(), Arc::new(notice));
         (Self { by_name }, one_recipient, notices)
     }
+}
+
+/// What an admin should know of a transport that runs pipe(8).
+pub fn pipe_not_yet(service: &Service) -> String {
+    format!("{}: transport {}: pipe(8) is not there yet; mail for it waits in the queue", service.place, service.name)
 }
 
 /// What agents are made with besides the configuration.

@@ -21,6 +21,7 @@ mod agents;
 mod around;
 mod boss;
 mod control;
+mod examine;
 mod flush;
 pub mod generation;
 pub mod manager;
@@ -31,12 +32,15 @@ mod schedule_settings;
 mod service;
 mod workers;
 
+pub use examine::{Findings, examine};
+
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
@@ -61,6 +65,10 @@ use crate::workers::Workers;
 const THREADS: usize = 4;
 /// How long the last log lines may take.
 const LOG_PATIENCE: Duration = Duration::from_secs(3);
+/// The same notice of a table is worth another line after this time.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
+/// Notices of tables that are remembered for that.
+const SAID_MAX: usize = 1000;
 
 /// Runs the engine: the supervisor started it with a socket to itself as standard input.
 pub fn run() -> ExitCode {
@@ -112,7 +120,15 @@ fn load(config_directory: &str, data_directory: &str) -> Result<Arc<Config>, Str
     } else {
         yamabiko_supervisor::Instance::Directory(PathBuf::from(config_directory))
     };
-    instance.load().map_err(|error| error.to_string())
+    instance.load().map_err(|error| {
+        let why = error.to_string();
+        if !why.ends_with("Permission denied") {
+            return why;
+        }
+        let uid = nix::unistd::geteuid();
+        let name = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+        format!("{why}: the engine runs as user {name}, who must be able to read the configuration")
+    })
 }
 
 /// The sockets that come with a configuration.
@@ -338,13 +354,24 @@ fn bouncer(config: &Config) -> (yamabiko_bounce::Bouncer, Vec<String>) {
     }
 }
 
-/// Tables that speak into the log.
+/// Tables that speak into the log. What is said of a table again within some seconds is left out: several parameters may
+/// name it.
 fn tables(config: &Config, events: &Events, setup: &Setup) -> TableSet {
     let mut aliases = config.main().list("alias_maps");
     aliases.extend(config.main().list("alias_database"));
     let (events, name) = (Arc::clone(events), Arc::clone(&setup.syslog_name));
+    let said: Mutex<HashMap<String, Instant>> = Mutex::default();
     let options = yamabiko_lookup::Options {
         notify: Arc::new(move |notice: yamabiko_lookup::Notice| {
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.get(&notice.text).is_some_and(|at| at.elapsed() < SAID_AGAIN) {
+                return;
+            }
+            if said.len() >= SAID_MAX {
+                said.clear();
+            }
+            said.insert(notice.text.clone(), Instant::now());
+            drop(said);
             let severity = match notice.kind {
                 yamabiko_lookup::NoticeKind::Warning => Severity::Warning,
                 yamabiko_lookup::NoticeKind::Info => Severity::Info,

@@ -21,7 +21,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// By `mail_owner` and `setgid_group`, which must exist, be different from each other, and not be root.
+    /// By `mail_owner` and `setgid_group`, which must exist, as must `default_privs`; the mail owner must not be root.
     pub fn of(config: &Config) -> Result<Self, StartError> {
         let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         if !uid.is_root() {
@@ -44,6 +44,15 @@ impl Identity {
             .ok_or_else(|| {
                 StartError(format!("setgid_group: unknown group: {group}; make it, or set setgid_group in main.cf"))
             })?;
+        let default = main.text("default_privs");
+        if User::from_name(&default)
+            .map_err(|error| StartError(format!("cannot look up default_privs {default}: {error}")))?
+            .is_none()
+        {
+            return Err(StartError(format!(
+                "default_privs: unknown user: {default}; make it, or set default_privs in main.cf"
+            )));
+        }
         if user.uid.is_root() || user.gid.as_raw() == 0 {
             return Err(StartError(format!("mail_owner {owner} must not be root nor in root's group")));
         }

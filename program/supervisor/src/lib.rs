@@ -17,4 +17,5 @@ mod listeners;
 mod run;
 
 pub use layout::{Instance, PidFile, StartError, lay_out_instance, running_pid};
+pub use listeners::addresses_wanted as addresses;
 pub use run::{Start, run};

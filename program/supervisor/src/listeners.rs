@@ -35,6 +35,15 @@ pub struct Wanted {
     pub service: u32,
 }
 
+/// Where an instance would listen.
+///
+/// # Errors
+/// A port or a host name that is not known.
+pub fn addresses_wanted(config: &Config) -> Result<Vec<SocketAddr>, StartError> {
+    let wanted = wanted(config, &Host::of_this_machine("master"))?;
+    Ok(wanted.into_iter().map(|wanted| wanted.address).collect())
+}
+
 /// The addresses that master.cf and `inet_interfaces` ask for, of services that exist here.
 pub fn wanted(config: &Config, host: &Host) -> Result<Vec<Wanted>, StartError> {
     let mut all = Vec::new();
@@ -98,14 +107,20 @@ fn addresses(config: &Config, host: &Host, named: Option<&str>, port: u16) -> Re
 impl Listeners {
     /// Opens what is wanted and not open yet; says what would not open. Sockets no longer wanted are closed by
     /// [`Listeners::retain`], once the engine has let go of them.
-    pub fn open(&mut self, queue_directory: &Path, owner: (u32, u32), wanted: &[Wanted]) -> Result<(), StartError> {
+    pub fn open(
+        &mut self,
+        config: &Config,
+        queue_directory: &Path,
+        owner: (u32, u32),
+        wanted: &[Wanted],
+    ) -> Result<(), StartError> {
         if self.control.is_none() {
             self.control = Some(control_socket(queue_directory, owner)?);
         }
-        for Wanted { address, .. } in wanted {
+        for Wanted { address, service } in wanted {
             if !self.inet.contains_key(address) {
-                let socket = bind(*address)
-                    .map_err(|error| StartError(format!("bind {} port {}: {error}", address.ip(), address.port())))?;
+                let place = config.services().get(*service as usize).map(|service| service.place.to_string());
+                let socket = bind(*address).map_err(|error| unbound(*address, place.as_deref(), &error))?;
                 self.inet.insert(*address, socket);
             }
         }
@@ -122,6 +137,20 @@ impl Listeners {
     pub fn retain(&mut self, wanted: &[Wanted]) {
         self.inet.retain(|address, _| wanted.iter().any(|w| w.address == *address));
     }
+}
+
+/// Why a port could not be had, and what to do about it.
+fn unbound(address: SocketAddr, place: Option<&str>, error: &io::Error) -> StartError {
+    let (ip, port) = (address.ip(), address.port());
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("; another program has it: \"ss -ltnp sport = :{port}\" says which"),
+        io::ErrorKind::PermissionDenied if port < 1024 => "; ports below 1024 are for root".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address".to_owned(),
+        _ => String::new(),
+    };
+    let why = error.to_string();
+    let why = why.split_once(" (os error ").map_or(&*why, |(words, _)| words);
+    StartError(format!("{}: bind {ip} port {port}: {why}{advice}", place.unwrap_or("master.cf")))
 }
 
 fn bind(address: SocketAddr) -> io::Result<OwnedFd> {

@@ -166,7 +166,7 @@ impl Supervisor {
         let config = Arc::clone(&self.config);
         let wanted = wanted(&config, &Host::of_this_machine("master"))?;
         let queue = PathBuf::from(config.main().text("queue_directory"));
-        self.listeners.open(&queue, (self.identity.owner_uid, self.identity.owner_gid), &wanted)?;
+        self.listeners.open(&config, &queue, (self.identity.owner_uid, self.identity.owner_gid), &wanted)?;
         self.wanted = wanted;
         self.say(Severity::Info, &self.named("daemon started"));
         self.start_engine()?;
@@ -310,7 +310,7 @@ impl Supervisor {
                 ));
             }
             lay_out(&config, &self.identity)?;
-            self.listeners.open(&before, (self.identity.owner_uid, self.identity.owner_gid), &wanted)?;
+            self.listeners.open(&config, &before, (self.identity.owner_uid, self.identity.owner_gid), &wanted)?;
             self.configure(&config, &wanted)?;
             Ok((config, wanted))
         });

@@ -96,6 +96,11 @@ impl Compiler<'_> {
             let used = if takes_argument && argument.is_some() { 2 } else { 1 };
             let element: Arc<str> = rest[..used].join(" ").into();
             rest = &rest[used..];
+            if let Rule::Unusable(why) = &rule {
+                let place = place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+                let what = "clients that get there are told 451 4.3.5";
+                self.warnings.push(format!("{place}{parameter}: {why}; {what}"));
+            }
             if let (Rule::Permit | Rule::Reject | Rule::Defer | Rule::CheckRelayDomains, Some(next)) =
                 (&rule, rest.first())
                 && !matches!(nodes.last(), Some(Node { rule: Rule::WarnIfReject, .. }))
