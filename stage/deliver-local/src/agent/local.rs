@@ -272,6 +272,8 @@ impl LocalAgent {
         };
         if let (Some(user), false) = (&user, literal)
             && standing.from.as_deref() != Some(name.as_str())
+            // Each .forward once: two users who forward to each other both keep a copy where the circle closes.
+            && !expansion.seen.contains(&format!("forward {name}"))
             && self.dot_forward(expansion, &address, user, extension.as_deref(), &standing).await
         {
             return;
@@ -426,6 +428,7 @@ impl LocalAgent {
         if list.is_empty() {
             return false;
         }
+        expansion.seen.insert(format!("forward {}", user.name));
         let named_extension = extension.is_some_and(|extension| path.ends_with(extension));
         let inner = Standing {
             origin: Origin::Forward,
