@@ -27,7 +27,7 @@ pub struct Host {
 }
 
 impl Default for Host {
-    /// A host named `localhost` with the loopback addresses only, which resolves no names.
+    /// A host named `localhost` with the loopback addresses only, which resolves no other name.
     fn default() -> Host {
         Host {
             hostname: "localhost".into(),
@@ -37,7 +37,13 @@ impl Default for Host {
             ],
             process_id: 1,
             process_name: "yamabiko".into(),
-            resolve: |_| Vec::new(),
+            resolve: |name| {
+                if name == "localhost" {
+                    vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16])]
+                } else {
+                    Vec::new()
+                }
+            },
         }
     }
 }
@@ -127,8 +133,8 @@ fn class_prefix(first_octet: u8) -> u8 {
     }
 }
 
-/// The addresses that `inet_interfaces` and `inet_protocols` choose of the machine's.
-pub(crate) fn own_addresses(interfaces: &[String], protocols: &[String], host: &Host) -> Vec<Interface> {
+/// The addresses that `inet_interfaces` and `inet_protocols` choose of the machine's, and the names that have none.
+pub(crate) fn own_addresses(interfaces: &[String], protocols: &[String], host: &Host) -> (Vec<Interface>, Vec<String>) {
     let wanted = |address: &IpAddr| {
         protocols.is_empty()
             || protocols.iter().any(|protocol| match protocol.to_ascii_lowercase().as_str() {
@@ -139,6 +145,7 @@ pub(crate) fn own_addresses(interfaces: &[String], protocols: &[String], host: &
             })
     };
     let mut own: Vec<Interface> = Vec::new();
+    let mut unresolved = Vec::new();
     let mut add = |interface: Interface| {
         if wanted(&interface.address) && !own.iter().any(|known| known.address == interface.address) {
             own.push(interface);
@@ -156,6 +163,9 @@ pub(crate) fn own_addresses(interfaces: &[String], protocols: &[String], host: &
                     Ok(address) => vec![address],
                     Err(_) => (host.resolve)(bare),
                 };
+                if addresses.is_empty() {
+                    unresolved.push(bare.to_string());
+                }
                 for address in addresses {
                     let known = host.interfaces.iter().copied().find(|interface| interface.address == address);
                     let whole = if address.is_ipv4() { 32 } else { 128 };
@@ -164,5 +174,5 @@ pub(crate) fn own_addresses(interfaces: &[String], protocols: &[String], host: &
             }
         }
     }
-    own
+    (own, unresolved)
 }

@@ -20,6 +20,7 @@ mod host;
 pub mod main_cf;
 pub mod master_cf;
 mod notices;
+mod sanity;
 pub mod table;
 pub mod used;
 pub mod value;
@@ -204,13 +205,14 @@ fn compute(mut shared: view::Shared, host: &Host) -> view::Shared {
     found.push(("mydomain", domain_of(&myhostname).unwrap_or_else(|| "localdomain".to_string())));
     // Bad values of these are reported with all others later; here they just choose nothing.
     let (view, interfaces) = with_computed(view, &found, "$inet_interfaces");
-    let own =
+    let (own, unresolved) =
         host::own_addresses(&value::split_list(&interfaces), &value::split_list(&view.expand("$inet_protocols")), host);
     let networks = host::mynetworks(&view.expand("$mynetworks_style"), &own);
     let (view, _) = with_computed(view, &[("mynetworks", networks)], "");
     // The only reference: no copy of the view has been made.
     let mut shared = Arc::into_inner(view.shared).unwrap_or_default();
     shared.own_addresses = own;
+    shared.unresolved = unresolved;
     shared
 }
 
@@ -258,7 +260,7 @@ fn faults(shared: &Arc<view::Shared>) -> Vec<Fault> {
             faults.push(fault);
         }
     }
-    faults.extend(contradictions(&main));
+    faults.extend(sanity::faults(&main));
     let dependents = dependents(&main, acting());
     for (index, service) in shared.services.iter().enumerate() {
         let view = View { shared: Arc::clone(shared), service: Some(index) };
@@ -296,19 +298,4 @@ fn dependents(
         }
     }
     dependents
-}
-
-/// Values that are fine alone and wrong together, in Postfix's words.
-fn contradictions(main: &View) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    let (myhostname, relayhost, myorigin) = (main.text("myhostname"), main.text("relayhost"), main.text("myorigin"));
-    if myhostname.eq_ignore_ascii_case(&relayhost) {
-        let text = format!("myhostname and relayhost parameter settings must not be identical: {myhostname}");
-        faults.push(Fault { place: main.place("relayhost"), text });
-    }
-    if myorigin.contains([',', ' ', '\t', '\r', '\n']) {
-        let text = format!("myorigin parameter setting must not contain multiple values: {myorigin}");
-        faults.push(Fault { place: main.place("myorigin"), text });
-    }
-    faults
 }

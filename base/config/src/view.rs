@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) own_addresses: Vec<Interface>,
     /// First lines of the files that `myorigin` names (`/etc/mailname`), by file.
     pub(crate) origins: HashMap<String, String>,
+    /// Names in `inet_interfaces` that have no address.
+    pub(crate) unresolved: Vec<String>,
 }
 
 /// Settings as one reader sees them.

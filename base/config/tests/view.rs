@@ -156,6 +156,24 @@ fn faults_are_named_with_their_place() {
             "x unix - - n - - smtp\n",
             "main.cf, line 1: bad numerical configuration: x_recipient_limit = y",
         ),
+        (
+            "relayhost = mx.lab.test\n",
+            "",
+            "main.cf, line 1: myhostname and relayhost parameter settings must not be identical: mx.lab.test",
+        ),
+        ("myorigin = a b\n", "", "main.cf, line 1: myorigin parameter setting must not contain multiple values: a b"),
+        (
+            "myhostname = foo..b\nmydomain = b\n",
+            "",
+            "main.cf, line 1: parameter myhostname: bad parameter value: foo..b",
+        ),
+        ("mynetworks_style = net\n", "", "main.cf, line 1: unknown mynetworks mask style value \"net\" in \"net\""),
+        ("inet_protocols = ipv4, x\n", "", "main.cf, line 1: unknown inet_protocols value \"x\" in \"ipv4, x\""),
+        (
+            "inet_interfaces = mx.test\n",
+            "",
+            "main.cf, line 1: config variable inet_interfaces: host not found: mx.test",
+        ),
         ("", "smtp inet n - n -\n", "master.cf, line 1: bad field count"),
         (
             "",
@@ -173,7 +191,7 @@ fn an_origin_in_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("mailname");
     std::fs::write(&file, "example.jp\nmore\n").unwrap();
-    let main = format!("myorigin = {}\nmydomain = $myorigin\n", file.display());
+    let main = format!("myorigin = {}\nmydestination = $myorigin\n", file.display());
     let config = Config::from_texts(&main, "", ("main.cf", "master.cf"), &host()).unwrap();
     assert_eq!(config.main().text("myorigin"), "example.jp");
     assert_eq!(config.main().raw("myorigin"), file.display().to_string());

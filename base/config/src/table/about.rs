@@ -1,6 +1,138 @@
-//! Short explanations of parameters, for help pages and reports.
+//! Short explanations of parameters, for help pages and reports: those that people set, and those that are ours.
 
-/// One sentence about the named parameter, or nothing.
-pub(super) fn about(_name: &str) -> &'static str {
-    ""
+/// Name and sentence, sorted by name.
+static ABOUT: &[(&str, &str)] = &[
+    ("2bounce_notice_recipient", "Who gets a notice when the notice of a failure could not be delivered."),
+    ("alias_database", "The tables that newaliases builds."),
+    ("alias_maps", "The tables of local aliases, looked up at delivery."),
+    ("allow_percent_hack", "Read user%domain as user@domain when the part after @ is ours."),
+    ("always_bcc", "An address that gets a copy of every message."),
+    ("append_at_myorigin", "Complete an address without domain with @$myorigin."),
+    ("append_dot_mydomain", "Complete a domain without a dot with .$mydomain."),
+    ("biff", "Tell a user's terminal about new mail."),
+    ("bounce_queue_lifetime", "How long a notice of failure is tried. The default unit is days."),
+    ("bounce_size_limit", "How many bytes of the original message a notice returns."),
+    ("bounce_template_file", "A file with the texts of notices."),
+    ("canonical_maps", "Tables that rewrite addresses in envelopes and headers."),
+    ("compatibility_level", "The release whose defaults are wanted; without it the oldest ones are in force."),
+    ("daemon_directory", "Where Postfix keeps its daemons; nothing is read from there."),
+    ("data_directory", "Where the program keeps what it may write besides the queue."),
+    (
+        "default_destination_concurrency_limit",
+        "Deliveries at once to one destination, for transports without a limit of their own.",
+    ),
+    (
+        "default_destination_rate_delay",
+        "A pause between deliveries to one destination; above zero they go one at a time.",
+    ),
+    ("default_destination_recipient_limit", "Recipients in one delivery, for transports without a limit of their own."),
+    ("default_process_limit", "How many sessions of one service may be open at once."),
+    ("default_transport", "The transport for everywhere else."),
+    ("defer_transports", "Transports whose mail waits until the queue is flushed by hand."),
+    (
+        "delay_warning_time",
+        "After how long a sender is told that mail is still waiting; 0 for never. The default unit is hours.",
+    ),
+    ("disable_vrfy_command", "Do not answer VRFY."),
+    ("double_bounce_sender", "The sender of notices to the postmaster; notices about these are not sent."),
+    ("enable_long_queue_ids", "Long queue ids. Ours are always long."),
+    ("fallback_transport", "A transport for recipients that are unknown here."),
+    ("forward_path", "The files that hold a user's own forwarding."),
+    ("header_size_limit", "The longest header, continuation lines included."),
+    ("home_mailbox", "A mailbox or (ending in /) a maildir below the user's home."),
+    ("hopcount_limit", "How many Received headers make a loop."),
+    ("inet_interfaces", "The addresses on which mail is received."),
+    ("inet_protocols", "IPv4, IPv6 or both."),
+    ("initial_destination_concurrency", "Deliveries at once to a destination that has not been tried yet."),
+    ("line_length_limit", "The longest line of a message that is kept in one piece."),
+    ("local_recipient_maps", "Tables with all local users and aliases; empty: do not check."),
+    ("log_format", "What log lines look like: as Postfix writes them, or one JSON object each."),
+    ("luser_relay", "Where mail for unknown local users goes."),
+    ("mail_name", "The name of the mail system in greetings, headers and notices."),
+    ("mail_owner", "The user that owns the queue and runs most of the program."),
+    ("mail_spool_directory", "The directory of users' mailboxes."),
+    ("mailbox_command", "A command that delivers to users, run as the user."),
+    ("mailbox_size_limit", "The largest mailbox file; 0 for no limit."),
+    ("mailbox_transport", "A transport for all local users."),
+    ("maillog_file", "A file to log to instead of the system's log; /dev/stdout when started in the foreground."),
+    ("masquerade_domains", "Domains whose host names are hidden."),
+    ("maximal_backoff_time", "The longest pause between two attempts."),
+    ("maximal_queue_lifetime", "How long a message is tried. The default unit is days."),
+    ("message_size_limit", "The largest message, in bytes; 0 for no limit."),
+    ("minimal_backoff_time", "The shortest pause between two attempts."),
+    ("mydestination", "The domains that are delivered to users of this machine."),
+    ("mydomain", "The domain of this machine."),
+    ("myhostname", "The full name of this machine."),
+    ("mynetworks", "The clients that may send anywhere."),
+    ("mynetworks_style", "How mynetworks is found when it is not set: host, subnet or class."),
+    ("myorigin", "The domain of mail that is posted on this machine."),
+    ("notify_classes", "The kinds of trouble that the postmaster is told of."),
+    ("owner_request_special", "Treat owner-name and name-request as they are, not as addresses with an extension."),
+    ("parent_domain_matches_subdomains", "The lists in which a domain stands for its subdomains too."),
+    ("propagate_unmatched_extensions", "The tables whose results inherit the extension of the address looked up."),
+    ("proxy_interfaces", "Addresses of a gateway that forwards mail to us: they are ours."),
+    ("queue_directory", "Where the queue is."),
+    ("queue_minfree", "Bytes that must stay free for mail to be accepted."),
+    ("queue_run_delay", "How often deferred mail is looked at."),
+    ("recipient_bcc_maps", "Tables that add a recipient by recipient."),
+    ("recipient_delimiter", "The characters that part a user's name from an extension."),
+    ("relay_domains", "Domains that we accept mail for and pass on."),
+    ("relay_recipient_maps", "Tables with the recipients of relay_domains."),
+    ("relayhost", "The host that takes all mail for elsewhere."),
+    ("relocated_maps", "Tables of users who have moved."),
+    ("sender_dependent_relayhost_maps", "Tables that choose the relay host by sender."),
+    ("smtp_bind_address", "The address that outgoing IPv4 connections come from."),
+    ("smtp_fallback_relay", "Hosts to try when a destination cannot be reached."),
+    ("smtp_generic_maps", "Tables that rewrite local addresses in mail that leaves."),
+    ("smtp_helo_name", "The name we greet other servers with."),
+    ("smtpd_banner", "The text after 220."),
+    ("smtpd_client_connection_count_limit", "Connections at once from one client."),
+    ("smtpd_client_restrictions", "Who may connect."),
+    ("smtpd_data_restrictions", "What is checked at DATA."),
+    ("smtpd_delay_reject", "Refuse at RCPT TO what could be refused earlier."),
+    ("smtpd_error_sleep_time", "A pause after a client's error."),
+    ("smtpd_forbid_bare_newline", "What to do with lines that end in a bare newline: smuggled mail hides behind them."),
+    ("smtpd_forbid_unauth_pipelining", "End sessions of clients that talk before they may."),
+    ("smtpd_hard_error_limit", "Errors after which a session ends."),
+    ("smtpd_helo_required", "Ask for HELO or EHLO before MAIL."),
+    ("smtpd_recipient_limit", "Recipients of one message."),
+    ("smtpd_recipient_restrictions", "Which recipients are refused, besides relaying."),
+    ("smtpd_relay_restrictions", "Who may send to recipients that are not ours."),
+    ("smtpd_restriction_classes", "Names of own lists of restrictions."),
+    ("smtpd_sender_restrictions", "Which senders are refused."),
+    ("smtpd_timeout", "How long a client may be silent."),
+    ("soft_bounce", "Turn every failure into a delay, for trying things out."),
+    ("strict_rfc821_envelopes", "Take addresses of MAIL and RCPT only with their angle brackets."),
+    ("syslog_name", "The first part of a log line's program name."),
+    ("transport_maps", "Tables that choose transport and next hop by recipient."),
+    ("undisclosed_recipients_header", "The header added to mail without recipients in its headers."),
+    ("virtual_alias_domains", "Domains of which every address is an alias."),
+    ("virtual_alias_maps", "Tables of aliases for addresses of any domain."),
+    ("virtual_gid_maps", "The group that owns a virtual mailbox."),
+    ("virtual_mailbox_base", "The directory below which virtual mailboxes are."),
+    ("virtual_mailbox_domains", "Domains whose mailboxes belong to no user of the machine."),
+    ("virtual_mailbox_maps", "Tables of the mailboxes of virtual_mailbox_domains."),
+    ("virtual_uid_maps", "The user that owns a virtual mailbox."),
+];
+
+/// One sentence about the named parameter; empty where none is written.
+pub(super) fn about(name: &str) -> &'static str {
+    match ABOUT.binary_search_by_key(&name, |(own, _)| own) {
+        Ok(index) => ABOUT.get(index).map_or("", |(_, text)| text),
+        Err(_) => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_and_in_the_table() {
+        assert!(ABOUT.is_sorted_by_key(|(name, _)| *name));
+        for (name, _) in ABOUT {
+            assert!(super::super::parameter(name).is_some(), "{name}");
+            assert!(!about(name).is_empty());
+        }
+    }
 }

@@ -37,6 +37,9 @@ const TLS: Group = Group {
         "*_requiretls_policy",
         "requiretls_*",
         "openssl_path",
+        "relay_clientcerts",
+        "dnssec_probe",
+        "smtpd_client_new_tls_session_rate_limit",
         "smtp_cname_overrides_servername",
         "lmtp_cname_overrides_servername",
     ],
@@ -53,7 +56,10 @@ const SASL: Group = Group {
         "cyrus_sasl_config_path",
         "broken_sasl_auth_clients",
         "smtp_send_dummy_mail_auth",
-        "smtpd_relay_before_recipient_restrictions_sasl",
+        "smtpd_client_auth_rate_limit",
+        "smtpd_sender_login_maps",
+        "send_cyrus_sasl_authzid",
+        "lmtp_send_dummy_mail_auth",
         "smtp_sender_dependent_authentication",
         "lmtp_sender_dependent_authentication",
     ],
@@ -84,6 +90,15 @@ const CONTENT: Group = Group {
         "lmtp_mime_header_checks",
         "lmtp_nested_header_checks",
         "lmtp_body_checks",
+        "strict_7bit_headers",
+        "strict_8bitmime",
+        "strict_8bitmime_body",
+        "strict_mime_encoding_domain",
+        "disable_mime_input_processing",
+        "mime_boundary_length_limit",
+        "mime_nesting_limit",
+        "non_empty_end_of_header_action",
+        "smtpd_reject_filter_maps",
         "smtpd_proxy_*",
         "default_filter_nexthop",
         "force_mime_input_conversion",
@@ -98,7 +113,18 @@ const PROXY: Group = Group { work: "the PROXY protocol", patterns: &["smtpd_upst
 
 const OTHER: Group = Group {
     work: "later work",
-    patterns: &["qmqpd_*", "multi_instance_*", "use_srv_lookup", "*_srv_lookup*", "non_bdb_*", "socketmap_*"],
+    patterns: &[
+        "qmqpd_*",
+        "multi_instance_*",
+        "use_srv_lookup",
+        "allow_srv_lookup_fallback",
+        "ignore_srv_lookup_error",
+        "postmulti_*",
+        "permit_mx_backup_networks",
+        "smtpd_dns_reply_filter",
+        "non_bdb_*",
+        "socketmap_*",
+    ],
 };
 
 /// What is still to come, by work.
@@ -107,15 +133,24 @@ pub const LATER: &[&Group] =
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[
+    ("application_event_drain_time", "the stages are one program"),
+    ("daemon_timeout", "the stages are one program"),
+    ("qmgr_daemon_timeout", "the stages are one program"),
+    ("qmgr_ipc_timeout", "the stages are one program"),
+    ("qmgr_fudge_factor", "only Postfix's oldest queue manager reads it"),
+    ("postlogd_watchdog_timeout", "the log is written by a thread of the program"),
+    ("destination_concurrency_feedback_debug", "an aid for those who worked on Postfix"),
+    ("fault_injection_code", "an aid for those who worked on Postfix"),
+    ("dns_ncache_ttl_fix_enable", "the resolver needs no such fix"),
+    ("queue_file_attribute_count_limit", "the queue is a log, not files"),
+    ("smtpd_delay_open_until_valid_rcpt", "nothing is written before the end of data"),
     ("berkeley_db_*", "Berkeley DB is not used: tables have an index of their own"),
     ("lmdb_map_size", "tables have an index of their own"),
     ("ipc_*", "the stages are one program"),
-    ("max_idle", "there are no idle daemon processes to end"),
     ("max_use", "daemon processes need no replacement"),
     ("service_throttle_time", "the stages are one program"),
     ("trigger_timeout", "the stages are one program"),
     ("fork_*", "there is no process per session"),
-    ("anvil_status_update_time", "counters are in the same process"),
     ("*_service_name", "the stages are one program"),
     ("connection_cache_*", "connections are kept by the client itself"),
     ("lmtp_cache_connection", "connections are kept by the client itself"),
@@ -127,7 +162,6 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("qmgr_clog_warn_time", "there is no clogged active queue to warn of"),
     ("shlib_directory", "there are no plugins"),
     ("meta_directory", "there are no packaging files"),
-    ("strict_mailbox_ownership_sun", "not needed"),
     ("sun_mailtool_compatibility", "kept by Postfix for a program of 1995"),
     ("backwards_bounce_logfile_compatibility", "the queue is a log, not files"),
 ];
@@ -145,7 +179,7 @@ pub(super) fn status(name: &str) -> Status {
     }
 }
 
-fn matches(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((before, after)) => {

@@ -304,3 +304,43 @@ static REFERENCED: LazyLock<HashSet<String>> =
 pub fn is_read_only(name: &str) -> bool {
     matches!(name, "process_id" | "process_name" | "service_name")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_once() {
+        assert!(parameters().windows(2).all(|pair| pair[0].name < pair[1].name));
+    }
+
+    /// Whatever the level, a default must be a value of its own parameter.
+    #[test]
+    fn every_default_is_a_value() {
+        for level in ["", "compatibility_level = 0\n", "compatibility_level = 2\n", "compatibility_level = 3.11\n"] {
+            let config =
+                crate::Config::from_texts(level, "", ("main.cf", "master.cf"), &crate::Host::default()).unwrap();
+            for parameter in parameters().iter().filter(|parameter| !parameter.is_obsolete) {
+                assert_eq!(config.main().check_parameter(parameter), Ok(()), "{}", parameter.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_of_a_default_is_a_name() {
+        for parameter in parameters().iter().filter(|parameter| parameter.kind != Kind::Raw) {
+            for name in crate::expand::references(parameter.default) {
+                let known = super::parameter(&name).is_some();
+                assert!(known, "{} refers to {name}", parameter.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_lists_of_statuses_name_parameters() {
+        let groups = LATER.iter().flat_map(|group| group.patterns.iter().copied());
+        for pattern in groups.chain(IGNORED.iter().map(|(pattern, _)| *pattern)) {
+            assert!(parameters().iter().any(|p| later::matches(pattern, p.name)), "{pattern} matches nothing");
+        }
+    }
+}
