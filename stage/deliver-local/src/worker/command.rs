@@ -143,11 +143,10 @@ impl<'a> Feeding<'a> {
     fn talk(&mut self, child: &mut Child, message: &mut impl Read, deadline: Instant) -> io::Result<()> {
         let mut stdin = child.stdin.take();
         let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-        for fd in [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)]
-        {
-            if let Some(fd) = fd {
-                fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            }
+        let pipes =
+            [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)];
+        for fd in pipes.into_iter().flatten() {
+            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         let mut buffer = vec![0; 1 << 15];
         while stdin.is_some() || stdout.is_some() || stderr.is_some() {
