@@ -37,7 +37,7 @@ pub use examine::{Findings, examine};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -251,6 +251,9 @@ impl Engine {
             .map_err(|error| format!("control socket: {error}"))?;
         tokio::spawn(pickup::run(queue_directory.join("maildrop"), control, current, wake));
         notices(&config, &events, &setup);
+        for remark in leftovers(&queue_directory) {
+            say(&events, &setup, Severity::Warning, &remark);
+        }
         Ok(Self { acceptance, parts, services, logger, setup })
     }
 
@@ -335,6 +338,33 @@ fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setu
         one_recipient,
         events: Arc::clone(events),
     })
+}
+
+/// Mail that another Postfix left in its own queue. It is not read here, and nobody may take that for lost.
+fn leftovers(queue_directory: &Path) -> Vec<String> {
+    const QUEUES: [&str; 4] = ["incoming", "active", "deferred", "hold"];
+    // Deferred mail lies one or two letters deeper (hash_queue_depth). So many are enough to say "many".
+    const ENOUGH: usize = 1000;
+    fn count(directory: &Path, depth: usize) -> usize {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).take(ENOUGH);
+        entries
+            .map(|entry| match entry.file_type() {
+                Ok(kind) if kind.is_dir() && depth > 0 => count(&entry.path(), depth - 1),
+                Ok(kind) => usize::from(kind.is_file()),
+                Err(_) => 0,
+            })
+            .sum()
+    }
+    let found = QUEUES.map(|queue| (queue, count(&queue_directory.join(queue), 2)));
+    let remark = |(queue, files): (&str, usize)| {
+        let many = if files >= ENOUGH { "at least " } else { "" };
+        format!(
+            "{many}{files} queue files of another Postfix in {}: they are left alone; start that Postfix once more to deliver \
+             them before it is removed",
+            queue_directory.join(queue).display()
+        )
+    };
+    found.into_iter().filter(|(_, files)| *files > 0).map(remark).collect()
 }
 
 /// What writes notices, with the templates of `bounce_template_file`.
