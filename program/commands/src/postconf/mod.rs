@@ -9,7 +9,7 @@ mod print;
 mod show;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use yamabiko_config::Host;
@@ -19,51 +19,12 @@ use options::{Mode, Options};
 /// The directory of the configuration when nothing else is said.
 const DEFAULT_DIRECTORY: &str = "/etc/postfix";
 
-/// The notices' templates, which the bounce stage knows.
-pub trait Templates {
-    /// The templates in force as they are written (`postconf -t`); `file` is `bounce_template_file` or the file on the
-    /// command line, if any.
-    ///
-    /// # Errors
-    /// A file that cannot be read or understood.
-    fn written(&self, file: Option<&str>) -> Result<String, String>;
-
-    /// The texts of the templates with `$name` filled in (`postconf -b`).
-    ///
-    /// # Errors
-    /// A file that cannot be read or understood.
-    fn filled(&self, file: Option<&str>, value: &dyn Fn(&str) -> String) -> Result<String, String>;
-}
-
-/// For builds without the bounce stage's templates.
-struct NoTemplates;
-
-impl Templates for NoTemplates {
-    fn written(&self, _file: Option<&str>) -> Result<String, String> {
-        Err("templates of notices cannot be shown by this version".to_string())
-    }
-
-    fn filled(&self, _file: Option<&str>, _value: &dyn Fn(&str) -> String) -> Result<String, String> {
-        self.written(None)
-    }
-}
-
 /// Runs `postconf`; `program_name` is what it was called by, for messages.
 pub fn run(program_name: &str, args: &[String]) -> ExitCode {
-    run_with(program_name, args, &NoTemplates)
-}
-
-/// The same with the templates that `-b` and `-t` show.
-pub fn run_with(program_name: &str, args: &[String], templates: &dyn Templates) -> ExitCode {
     let stdout = std::io::stdout();
     let mut out = std::io::BufWriter::new(stdout.lock());
     let host = Host::of_this_machine("postconf");
-    let program = Program {
-        name: program_name,
-        environment_directory: std::env::var("MAIL_CONFIG").ok(),
-        host: &host,
-        templates,
-    };
+    let program = Program { name: program_name, environment_directory: std::env::var("MAIL_CONFIG").ok(), host: &host };
     let mut messages = std::io::stderr();
     let code = program.main(args, &mut out, &mut messages);
     let flushed = out.flush();
@@ -75,7 +36,6 @@ struct Program<'a> {
     name: &'a str,
     environment_directory: Option<String>,
     host: &'a Host,
-    templates: &'a dyn Templates,
 }
 
 /// Why the program ends: the text behind `fatal: `.
@@ -158,12 +118,20 @@ impl Program<'_> {
             [file] => Some(file.as_str()).filter(|file| !file.is_empty()),
             _ => return Err(Fatal("specify one of -b and -t".to_string())),
         };
-        let text = if options.mode == Mode::Templates {
-            self.templates.written(file)
-        } else {
-            self.templates.filled(file, &|name| view.find(name).unwrap_or_default())
+        let text = match file {
+            Some(file) => Some(std::fs::read(file).map_err(|error| Fatal(open_error(Path::new(file), &error)))?),
+            None => None,
         };
-        report.out.write_all(text.map_err(Fatal)?.as_bytes())?;
+        let file = file.zip(text.as_deref());
+        let shown = if options.mode == Mode::Templates {
+            yamabiko_bounce::show_templates(&view, file)
+        } else {
+            yamabiko_bounce::show_expanded(&view, file)
+        };
+        for warning in &shown.warnings {
+            report.warn(warning);
+        }
+        report.out.write_all(&shown.text)?;
         Ok(())
     }
 }
@@ -209,7 +177,7 @@ impl Report<'_> {
 }
 
 /// `open FILE: reason`, as Postfix words it.
-fn open_error(path: &std::path::Path, error: &std::io::Error) -> String {
+fn open_error(path: &Path, error: &std::io::Error) -> String {
     let reason = match error.kind() {
         std::io::ErrorKind::NotFound => "No such file or directory".to_string(),
         std::io::ErrorKind::PermissionDenied => "Permission denied".to_string(),

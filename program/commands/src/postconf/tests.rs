@@ -38,7 +38,6 @@ fn run_in(directory: &Path, args: &[&str]) -> Run {
         name: "postconf",
         environment_directory: Some(directory.to_string_lossy().into_owned()),
         host: &host,
-        templates: &NoTemplates,
     };
     let (mut out, mut messages) = (Vec::new(), Vec::new());
     let args: Vec<String> = args.iter().map(ToString::to_string).collect();
@@ -238,4 +237,28 @@ fn an_edit_keeps_permissions_and_bytes_that_are_no_text() {
     assert_eq!(run_in(directory.path(), &["-e", "a=3"]).code, 0);
     assert_eq!(std::fs::read(&path).unwrap(), b"caf\xe9 = 1\na = 3\n");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn templates_of_notices() {
+    let directory = directory("myhostname = mx.example\n", "");
+    let built_in = run_in(directory.path(), &["-t"]);
+    assert_eq!((built_in.code, built_in.messages.as_str()), (0, ""));
+    assert!(built_in.out.starts_with("failure_template = <<EOF\n"), "{}", built_in.out);
+    let filled = run_in(directory.path(), &["-b"]);
+    assert_eq!(filled.code, 0);
+    assert!(
+        filled.out.contains("mx.example") && filled.out.starts_with("expanded_failure_text = <<EOF\n"),
+        "{}",
+        filled.out
+    );
+    let missing = run_in(directory.path(), &["-b", "/no/such/file"]);
+    assert_eq!(
+        (missing.code, missing.messages.as_str()),
+        (1, "postconf: fatal: open /no/such/file: No such file or directory\n")
+    );
+    let file = directory.path().join("templates");
+    std::fs::write(&file, "failure_template = <<EOF\nFrom: me\nSubject: no\n\nSorry from $myhostname.\nEOF\n").unwrap();
+    let own = run_in(directory.path(), &["-b", file.to_str().unwrap_or_default()]);
+    assert!(own.out.contains("Sorry from mx.example."), "{}{}", own.out, own.messages);
 }
