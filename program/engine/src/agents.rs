@@ -22,7 +22,7 @@ pub enum Means {
     /// local(8)
     Local(Box<LocalAgent>),
     /// virtual(8)
-    Virtual(VirtualAgent),
+    Virtual(Box<VirtualAgent>),
     /// error(8), retry and discard(8)
     Simple(Simple),
     /// A program that is not there yet: mail for it waits. With the reason.
@@ -74,7 +74,7 @@ impl Agents {
                 }
                 "virtual" => {
                     let settings = VirtualSettings::from_view(&view, tables, name);
-                    (Means::Virtual(VirtualAgent::new(settings, Arc::clone(&parts.surroundings))), "virtual")
+                    (Means::Virtual(Box::new(VirtualAgent::new(settings, Arc::clone(&parts.surroundings)))), "virtual")
                 }
                 "error" if name == "retry" => (Means::Simple(Simple::Retry), "error"),
                 "error" => (Means::Simple(Simple::Error), "error"),

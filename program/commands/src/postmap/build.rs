@@ -341,7 +341,7 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 /// The reverse of [`base64`]; `None` for anything else.
 pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return None;
     }
     let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();
