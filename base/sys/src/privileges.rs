@@ -45,6 +45,24 @@ pub fn drop_for_good(uid: u32, gid: u32, groups: Groups<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// A program that is installed setuid or setgid goes on with no more rights than its caller has. On any error the
+/// caller must end the process.
+pub fn give_up_set_id() -> io::Result<()> {
+    let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
+    setresgid(group, group, group).map_err(crate::io)?;
+    setresuid(user, user, user).map_err(crate::io)
+}
+
+/// Forgets the environment but for the search path. For programs with more rights than their caller, who wrote it. Must
+/// be called before there is a second thread.
+pub fn forget_environment() {
+    let names: Vec<_> = std::env::vars_os().map(|(name, _)| name).filter(|name| name != "PATH").collect();
+    for name in names {
+        // SAFETY: the caller promises that there is no other thread that could read the environment now.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,6 +44,32 @@ pub struct Context {
     log: Setup,
 }
 
+/// This process has more rights than whoever called it: `postdrop` is installed setgid.
+pub fn is_set_id() -> bool {
+    nix::unistd::getuid() != nix::unistd::geteuid() || nix::unistd::getgid() != nix::unistd::getegid()
+}
+
+/// The mail system for a process with more rights than its caller: the default directory, or one that root has listed
+/// in the default main.cf (`alternate_config_directories`, `multi_instance_directories`). The caller's environment does
+/// not count.
+pub fn guarded_instance(option: Option<&str>) -> Result<Instance, String> {
+    guarded(option, || {
+        let config = Instance::Directory(PathBuf::from(DEFAULT_DIRECTORY)).load().map_err(|error| error.to_string())?;
+        let main = config.main();
+        let mut listed = main.list("alternate_config_directories");
+        listed.extend(main.list("multi_instance_directories"));
+        Ok(listed)
+    })
+}
+
+fn guarded(option: Option<&str>, listed: impl Fn() -> Result<Vec<String>, String>) -> Result<Instance, String> {
+    let named = option.unwrap_or(DEFAULT_DIRECTORY);
+    if named == DEFAULT_DIRECTORY || listed()?.iter().any(|directory| directory == named) {
+        return Ok(Instance::Directory(PathBuf::from(named)));
+    }
+    Err(format!("unauthorized configuration directory name: {named}"))
+}
+
 /// The mail system that is meant: `-c`, then `MAIL_CONFIG`, then the data folder of the working directory if the
 /// command was called as `yamabiko NAME`, then the default directory.
 pub fn instance(option: Option<&str>, called_as_yamabiko: bool) -> Instance {
@@ -120,4 +146,28 @@ pub fn caller() -> String {
     let uid = nix::unistd::getuid();
     let name = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| "unknown".to_owned(), |user| user.name);
     format!("{name}({uid})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_rights_read_only_what_root_has_listed() {
+        let listed = || Ok(vec!["/etc/postfix-out".to_owned()]);
+        for (option, allowed) in [
+            (None, true),
+            (Some(DEFAULT_DIRECTORY), true),
+            (Some("/etc/postfix-out"), true),
+            (Some("/etc/postfix-out/"), false),
+            (Some("/etc/postfix/"), false),
+            (Some("/tmp/mine"), false),
+            (Some("/etc/postfix-out/../../tmp"), false),
+            (Some(""), false),
+        ] {
+            assert_eq!(guarded(option, listed).is_ok(), allowed, "{option:?}");
+        }
+        assert!(guarded(Some("/x"), || Err("no main.cf".to_owned())).is_err());
+        assert!(guarded(None, || Err("not looked at".to_owned())).is_ok());
+    }
 }

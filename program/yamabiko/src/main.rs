@@ -33,6 +33,14 @@ fn main() -> ExitCode {
     let called = args.next().unwrap_or_default();
     let args: Vec<String> = args.collect();
     let name = Path::new(&called).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if commands::context::is_set_id() {
+        // Only `postdrop` is meant to have more rights than its caller, and even it believes nothing of what the caller
+        // has put around it.
+        yamabiko_sys::privileges::forget_environment();
+        if name != "postdrop" && yamabiko_sys::privileges::give_up_set_id().is_err() {
+            return ExitCode::from(71);
+        }
+    }
     match args.split_first() {
         Some((role, rest)) if role == "--role" => self::role(rest),
         Some((command, rest)) if name.starts_with("yamabiko") => own(command, rest),

@@ -335,20 +335,38 @@ pub fn postdrop(args: &[String]) -> ExitCode {
         _ => None,
     });
     // Whoever is not root chooses among the directories that root has listed (Postfix: alternate_config_directories).
-    let context = match Context::open("postdrop", crate::context::instance(directory, false)) {
+    let which = if crate::context::is_set_id() {
+        match crate::context::guarded_instance(directory) {
+            Ok(which) => which,
+            Err(why) => {
+                eprintln!("postdrop: fatal: {why}");
+                return ExitCode::from(exit::TEMPFAIL);
+            }
+        }
+    } else {
+        crate::context::instance(directory, false)
+    };
+    let context = match Context::open("postdrop", which) {
         Ok(context) => context,
         Err(code) => return code,
     };
     let maildrop = context.queue_directory().join("maildrop");
+    let limit = u64::try_from(context.main().int("message_size_limit")).unwrap_or(0);
     let mut input = std::io::stdin().lock();
     let dropped = yamabiko_ipc::frame::receive::<SubmitEnvelope>(&mut input).and_then(|envelope| {
         let mut draft = Draft::begin(&maildrop, &file_name(), &envelope)?;
         let mut buffer = vec![0; 1 << 16];
+        let mut size = 0u64;
         loop {
-            match input.read(&mut buffer)? {
-                0 => return draft.finish(),
-                n => draft.write(&buffer[..n])?,
+            let n = input.read(&mut buffer)?;
+            if n == 0 {
+                return draft.finish();
             }
+            size += n as u64;
+            if limit > 0 && size > limit {
+                return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "message file too big"));
+            }
+            draft.write(&buffer[..n])?;
         }
     });
     match dropped {
