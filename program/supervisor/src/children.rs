@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
@@ -13,6 +14,9 @@ use crate::identity::Identity;
 
 /// The first argument that makes this binary run as one of its processes instead of as a command.
 pub const ROLE: &str = "--role";
+
+/// How long the engine may take to hear what we say.
+const SEND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is kept of the environment, besides what `import_environment` names.
 const KEEP: [&str; 4] = ["TZ", "LANG", "RUST_BACKTRACE", "PATH"];
@@ -45,7 +49,11 @@ impl Launcher {
             // std clears the supplementary groups when root sets a user ID.
             command.uid(identity.owner_uid).gid(identity.owner_gid);
         }
-        Ok((command.stdin(Stdio::from(theirs)).spawn()?, UnixStream::from(ours)))
+        let process = command.stdin(Stdio::from(theirs)).spawn()?;
+        let socket = UnixStream::from(ours);
+        // An engine that does not listen must not keep us from the signals.
+        socket.set_write_timeout(Some(SEND_PATIENCE))?;
+        Ok((process, socket))
     }
 
     /// A worker under a user's ID, and the socket that the engine will speak to it through.

@@ -78,7 +78,7 @@ pub fn lay_out(config: &Config, identity: &Identity) -> Result<(), StartError> {
         ("queue", 0o700, owner),
         ("public", 0o755, owner),
         ("private", 0o700, owner),
-        ("maildrop", 0o730, drop),
+        ("maildrop", 0o1730, drop),
         ("spool", 0o700, owner),
     ];
     for (name, mode, (uid, gid)) in plan {

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -174,10 +173,13 @@ fn control_socket(queue_directory: &Path, (uid, gid): (u32, u32)) -> Result<Owne
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(trouble(error)),
         _ => {}
     }
-    let listener = UnixListener::bind(&path).map_err(trouble)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).map_err(trouble)?;
+    // The directory is the mail owner's: nothing is done to the name once it is there but what does not follow links.
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o111));
+    let bound = UnixListener::bind(&path);
+    nix::sys::stat::umask(umask);
+    let listener = bound.map_err(trouble)?;
     if nix::unistd::geteuid().is_root() {
-        std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(trouble)?;
+        std::os::unix::fs::lchown(&path, Some(uid), Some(gid)).map_err(trouble)?;
     }
     listener.set_nonblocking(true).map_err(trouble)?;
     Ok(listener.into())

@@ -32,6 +32,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How long the engine may take to come up (a million messages take some seconds).
 const READY_WITHIN: Duration = Duration::from_secs(600);
+/// Workers that may run at once. The engine keeps itself to far fewer; one that was taken over is kept to this.
+const WORKERS: usize = 1000;
 /// How long the last lines may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -361,8 +363,9 @@ impl Supervisor {
     }
 
     fn start_worker(&mut self, number: u64, user: &WorkerUser) {
-        let started = self
-            .ids_for(user)
+        let room = if self.workers.len() < WORKERS { Ok(()) } else { Err("too many workers run already".to_owned()) };
+        let started = room
+            .and_then(|()| self.ids_for(user))
             .and_then(|ids| self.launcher.worker(ids).map_err(|error| format!("cannot start a worker: {error}")));
         let (refused, sockets) = match started {
             Ok((child, socket)) => {
@@ -374,7 +377,9 @@ impl Supervisor {
         if let Some(engine) = &self.engine
             && let Err(error) = boss::send(&engine.socket, &Order::Worker { number, refused }, &sockets)
         {
-            self.say(Severity::Error, &format!("cannot hand a worker to the engine: {error}"));
+            // It does not listen to us any more, and must not make us wait for it.
+            self.say(Severity::Error, &format!("cannot hand a worker to the engine ({error}); it is started again"));
+            self.kill_engine();
         }
     }
 
