@@ -15,6 +15,7 @@ use yamabiko_queue::{NewMessage, Queue, QueueError};
 use yamabiko_receive::{Accepted, Admission, Etrn, Later, Refusal};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
+use crate::blocking::where_it_may_block;
 use crate::generation::Current;
 use crate::manager::{Manager, Order};
 
@@ -75,7 +76,9 @@ impl Acceptance {
         let now = Timestamp::now();
         let id = submission.envelope.queue_id;
         let generation = inner.current.get();
-        let accepted = match generation.cleanup.process(submission, now, &inner.zone).await {
+        let cleanup = &generation.cleanup;
+        let process = cleanup.process(submission, now, &inner.zone);
+        let accepted = match where_it_may_block(cleanup.is_remote(), process).await {
             Verdict::Accept(accepted) => accepted,
             Verdict::Discard => return Ok(Taken::Discarded(id)),
             Verdict::Refuse(refusal) => {

@@ -37,6 +37,8 @@ pub struct Agent {
     pub program: &'static str,
     /// `syslog_name` of the service.
     pub syslog_name: Arc<str>,
+    /// It looks things up with calls that may block.
+    pub blocks: bool,
     events: Events,
 }
 
@@ -91,7 +93,13 @@ impl Agents {
             let syslog_name = view.text("syslog_name").into();
             by_name.insert(
                 name.to_owned(),
-                Arc::new(Agent { means, program, syslog_name, events: Arc::clone(&parts.events) }),
+                Arc::new(Agent {
+                    means,
+                    program,
+                    syslog_name,
+                    blocks: blocks(&view),
+                    events: Arc::clone(&parts.events),
+                }),
             );
         }
         let syslog_name = config.main().text("syslog_name").into();
@@ -99,6 +107,7 @@ impl Agents {
             means: Means::Simple(Simple::Discard),
             program: "qmgr",
             syslog_name,
+            blocks: false,
             events: Arc::clone(&parts.events),
         };
         by_name.insert(Self::DISCARD_NOTICE.to_owned(), Arc::new(notice));
@@ -109,6 +118,28 @@ impl Agents {
 /// What an admin should know of a transport that runs pipe(8).
 pub fn pipe_not_yet(service: &Service) -> String {
     format!("{}: transport {}: pipe(8) is not there yet; mail for it waits in the queue", service.place, service.name)
+}
+
+/// Tables that agents look things up in while they deliver.
+const TABLES: [&str; 10] = [
+    "alias_maps",
+    "mailbox_transport_maps",
+    "mailbox_command_maps",
+    "fallback_transport_maps",
+    "virtual_mailbox_maps",
+    "virtual_uid_maps",
+    "virtual_gid_maps",
+    "smtp_generic_maps",
+    "lmtp_generic_maps",
+    "smtp_tls_policy_maps",
+];
+
+/// Some table of an agent may be behind a socket, which is waited for with blocking calls.
+fn blocks(view: &View) -> bool {
+    TABLES.iter().any(|name| {
+        let text = view.text(name);
+        text.contains("tcp:") || text.contains("socketmap:")
+    })
 }
 
 /// What agents are made with besides the configuration.

@@ -4,14 +4,15 @@
 //! `authorized_mailq_users` and `authorized_flush_users`, submitting by `authorized_submit_users`, changing the queue for
 //! root and the mail owner only. What a caller sends is bounded, and a caller that stalls is dropped.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use yamabiko_envelope::{Content, Kind, QueueId, RecipientState, Severity, Source, Submission, Timestamp};
 use yamabiko_ipc::control::{Entry, Flush, Hello, Operation, QueueName, Reply, Request, Selection, SubmitEnvelope};
 use yamabiko_ipc::{VERSION, frame};
@@ -19,12 +20,23 @@ use yamabiko_lookup::matchlist::StringList;
 use yamabiko_queue::{Meta, QueueError, State};
 
 use crate::accept::{Acceptance, Taken};
+use crate::blocking::where_it_may_block;
 use crate::manager::Order;
 
 /// A caller that says nothing for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a requeue waits for deliveries of its message that are in progress.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
+/// The same for a whole conversation: the slowest `sendmail` that is still worth waiting for.
+const CONVERSATION: Duration = Duration::from_secs(3600);
+/// Largest request, in bytes: a submission with a hundred thousand recipients fits. Root's and our own may be as large as
+/// the protocol allows.
+const REQUEST: usize = 8 << 20;
+/// Largest piece of a message's content.
+const PIECE: usize = 1 << 20;
+/// Callers of one user that are served at once, and how many more may wait for their turn.
+const SERVED: usize = 50;
+const WAITING: usize = 200;
 /// Submissions above this many bytes wait in a file.
 const IN_MEMORY: usize = 1 << 20;
 
@@ -37,6 +49,45 @@ pub struct Control {
     maildrop: PathBuf,
     pickup: Arc<tokio::sync::Notify>,
     smtp: Arc<dyn Fn(UnixStream, u32) + Send + Sync>,
+    callers: Arc<Mutex<HashMap<u32, Callers>>>,
+}
+
+/// Callers of one user.
+struct Callers {
+    known: usize,
+    turns: Arc<Semaphore>,
+}
+
+/// A caller's place among those of its user.
+struct Seat {
+    callers: Arc<Mutex<HashMap<u32, Callers>>>,
+    uid: u32,
+    turns: Arc<Semaphore>,
+}
+
+impl Seat {
+    /// `None` when the user has too many callers already.
+    fn take(callers: &Arc<Mutex<HashMap<u32, Callers>>>, uid: u32) -> Option<Self> {
+        let mut all = callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = all.entry(uid).or_insert_with(|| Callers { known: 0, turns: Arc::new(Semaphore::new(SERVED)) });
+        if own.known >= SERVED + WAITING {
+            return None;
+        }
+        own.known += 1;
+        Some(Self { callers: Arc::clone(callers), uid, turns: Arc::clone(&own.turns) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut all = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = all.get_mut(&self.uid) {
+            own.known -= 1;
+            if own.known == 0 {
+                all.remove(&self.uid);
+            }
+        }
+    }
 }
 
 impl Control {
@@ -48,7 +99,7 @@ impl Control {
         smtp: Arc<dyn Fn(UnixStream, u32) + Send + Sync>,
     ) -> Self {
         let (spool, maildrop) = (queue_directory.join("spool"), queue_directory.join("maildrop"));
-        Self { engine, since: Timestamp::now(), spool, maildrop, pickup, smtp }
+        Self { engine, since: Timestamp::now(), spool, maildrop, pickup, smtp, callers: Arc::default() }
     }
 
     /// Accepts callers for as long as the engine lives.
@@ -59,7 +110,7 @@ impl Control {
                     let control = self.clone();
                     tokio::spawn(async move {
                         // A caller that went away is not our trouble.
-                        let _ = control.converse(stream).await;
+                        let _ = control.serve_one(stream).await;
                     });
                 }
                 Err(error) => {
@@ -70,9 +121,21 @@ impl Control {
         }
     }
 
-    async fn converse(&self, mut stream: UnixStream) -> io::Result<()> {
+    /// Each user's callers are served so many at a time: one user's load keeps nobody else waiting.
+    async fn serve_one(&self, mut stream: UnixStream) -> io::Result<()> {
         let uid = stream.peer_cred()?.uid();
-        let Some((kind, payload)) = receive(&mut stream).await? else { return Ok(()) };
+        let Some(seat) = Seat::take(&self.callers, uid) else {
+            let why = format!("too many commands of user {} at once", named(uid));
+            return reply(&mut stream, &Reply::TryLater(why)).await;
+        };
+        // The semaphore is never closed.
+        let Ok(_turn) = seat.turns.acquire().await else { return Ok(()) };
+        tokio::time::timeout(CONVERSATION, self.converse(stream, uid)).await?
+    }
+
+    async fn converse(&self, mut stream: UnixStream, uid: u32) -> io::Result<()> {
+        let largest = if self.is_master(uid) { frame::LIMIT as usize } else { REQUEST };
+        let Some((kind, payload)) = receive(&mut stream, largest).await? else { return Ok(()) };
         let hello: Hello = match frame::decode(kind, &payload) {
             Ok(hello) => hello,
             Err(error) => return reply(&mut stream, &Reply::Refused(format!("not understood: {error}"))).await,
@@ -128,11 +191,17 @@ impl Control {
                 self.pickup.notify_one();
                 reply(&mut stream, &Reply::Done).await
             }
-            Request::Smtp => {
-                reply(&mut stream, &Reply::Done).await?;
-                (self.smtp)(stream, uid);
-                Ok(())
-            }
+            Request::Smtp => match self.may(uid, "authorized_submit_users").await {
+                Ok(()) => {
+                    reply(&mut stream, &Reply::Done).await?;
+                    (self.smtp)(stream, uid);
+                    Ok(())
+                }
+                Err(()) => {
+                    let why = format!("User {} is not allowed to submit mail", named(uid));
+                    reply(&mut stream, &Reply::Refused(why)).await
+                }
+            },
             Request::Status => reply(&mut stream, &Reply::Running { pid: std::process::id(), since: self.since }).await,
         }
     }
@@ -148,11 +217,13 @@ impl Control {
         }
         let generation = self.engine.current().get();
         let list = StringList::new(&generation.tables, parameter, &generation.config.main().text(parameter), false);
-        let name = nix::unistd::User::from_uid(uid.into())
-            .ok()
-            .flatten()
-            .map_or_else(|| "unknown".to_owned(), |user| user.name);
-        match list.contains(&name).await {
+        // The user database may be elsewhere.
+        let found = tokio::task::spawn_blocking(move || nix::unistd::User::from_uid(uid.into())).await;
+        let name = match found {
+            Ok(Ok(Some(user))) => user.name,
+            _ => "unknown".to_owned(),
+        };
+        match where_it_may_block(list.is_remote(), list.contains(&name)).await {
             Ok(true) => Ok(()),
             // A table that cannot be read is no permission.
             Ok(false) | Err(_) => Err(()),
@@ -392,7 +463,9 @@ impl Control {
         let mut collected = Collected::new(&self.spool);
         let mut too_large = false;
         loop {
-            let Some((kind, payload)) = receive(stream).await? else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+            let Some((kind, payload)) = receive(stream, PIECE).await? else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
             if kind != frame::BYTES {
                 return Ok(Reply::Refused("content expected".to_owned()));
             }
@@ -415,6 +488,10 @@ impl Control {
         let engine = &self.engine;
         let (id, now) = (engine.next_id(), Timestamp::now());
         let generation = engine.current().get();
+        let limit = u64::try_from(generation.config.main().int("message_size_limit")).unwrap_or(0);
+        if limit > 0 && content.len() > limit {
+            return Reply::Refused("Message file too big".to_owned());
+        }
         let date = engine.date(now);
         let facts = yamabiko_pickup::Facts {
             queue_id: id,
@@ -509,7 +586,7 @@ fn named(uid: u32) -> String {
     format!("{name}({uid})")
 }
 
-async fn receive(stream: &mut UnixStream) -> io::Result<Option<(u8, Vec<u8>)>> {
+async fn receive(stream: &mut UnixStream, largest: usize) -> io::Result<Option<(u8, Vec<u8>)>> {
     let read = async {
         let mut head = [0; 5];
         match stream.read_exact(&mut head).await {
@@ -518,6 +595,9 @@ async fn receive(stream: &mut UnixStream) -> io::Result<Option<(u8, Vec<u8>)>> {
             Err(error) => return Err(error),
         }
         let (kind, len) = frame::parse_header(head)?;
+        if len > largest {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is over the limit"));
+        }
         let mut payload = Vec::with_capacity(len.min(1 << 16));
         if stream.take(len as u64).read_to_end(&mut payload).await? < len {
             return Err(io::ErrorKind::UnexpectedEof.into());

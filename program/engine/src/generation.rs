@@ -17,6 +17,7 @@ use yamabiko_schedule::{Feedback, Route, destination_name};
 use yamabiko_status::{Class, EnhancedStatus};
 
 use crate::agents::Agents;
+use crate::blocking::where_it_may_block;
 use crate::manager::feedback_of;
 
 /// One configuration, built out.
@@ -111,7 +112,8 @@ impl Current {
         };
         // A panic in an agent is a bug of ours, and bugs of ours defer mail.
         let (agent, work) = (Arc::clone(agent), Arc::clone(request));
-        let mut attempt = match tokio::spawn(async move { agent.deliver(&work).await }).await {
+        let delivery = async move { where_it_may_block(agent.blocks, agent.deliver(&work)).await };
+        let mut attempt = match tokio::spawn(delivery).await {
             Ok(attempt) => attempt,
             Err(error) => {
                 self.say(Severity::Panic, Some(request.envelope.queue_id), &format!("delivery agent: {error}"));

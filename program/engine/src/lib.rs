@@ -19,6 +19,7 @@
 pub mod accept;
 mod agents;
 mod around;
+mod blocking;
 mod boss;
 mod control;
 mod examine;
@@ -37,11 +38,13 @@ pub use examine::{Findings, examine};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
 use yamabiko_config::Config;
@@ -93,6 +96,7 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    more_files();
     let unrestricted = sandbox::enter(&config);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
@@ -111,6 +115,18 @@ pub fn run() -> ExitCode {
     });
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
+}
+
+/// As many open files as we may have: each session, delivery and command is at least one, and the usual soft limit is
+/// meant for programs that use select(2).
+fn more_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // What cannot be had makes clients wait in the listen queue.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// The configuration that an order names.
@@ -207,6 +223,7 @@ impl Engine {
         let setup = Setup::from_view(&main);
         let logger = open_log(&setup, sockets.log)?;
         let events: Events = Arc::clone(&logger) as Events;
+        tell_panics(&events, &setup);
         let queue_directory = PathBuf::from(main.text("queue_directory"));
         let options = yamabiko_queue::Options {
             min_free: u64::try_from(main.int("queue_minfree")).unwrap_or(0),
@@ -236,7 +253,14 @@ impl Engine {
         let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone());
         around.complete(acceptance.clone());
         let task = manager::Task::new(schedule_settings::from_config(&config), acceptance.clone(), line.1);
-        tokio::spawn(task.run());
+        let (watched, last_words) = (task.run(), Arc::clone(&logger));
+        tokio::spawn(async move {
+            if AssertUnwindSafe(watched).catch_unwind().await.is_err() {
+                // Without it nothing is delivered. The supervisor starts us again, and the queue has everything.
+                let _ = tokio::task::spawn_blocking(move || last_words.flush(LOG_PATIENCE)).await;
+                std::process::abort();
+            }
+        });
         let services = Services::start(&acceptance, &parts, &config, sockets.inet, spool)?;
         let wake = Arc::new(Notify::new());
         let control = Control::new(acceptance.clone(), &queue_directory, Arc::clone(&wake), services.stdin_smtp());
@@ -311,6 +335,26 @@ fn open_log(setup: &Setup, file: Option<OwnedFd>) -> Result<Arc<Logger>, String>
 
 fn say(events: &Events, setup: &Setup, severity: Severity, text: &str) {
     events.emit(Event::text(Timestamp::now(), Origin::new(&setup.syslog_name, "master"), severity, text));
+}
+
+/// Threads without which there is no mail system: when one of them fails the supervisor starts everything again.
+const INDISPENSABLE: [&str; 5] = ["queue-log", "queue-pool", "queue-large", "boss", "log"];
+
+/// A panic is a bug of ours. Whoever is near it defers the mail it was working on; the log says where it was.
+fn tell_panics(events: &Events, setup: &Setup) {
+    let (events, name) = (Arc::clone(events), Arc::clone(&setup.syslog_name));
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let text = format!("thread {thread}: {}", panic.to_string().replace('\n', " "));
+        eprintln!("yamabiko-engine: {text}");
+        events.emit(Event::text(Timestamp::now(), Origin::new(&name, "qmgr"), Severity::Panic, text));
+        if INDISPENSABLE.contains(&thread) {
+            // Time for the line to be written, if there is anybody to write it.
+            std::thread::sleep(Duration::from_millis(200));
+            std::process::abort();
+        }
+    }));
 }
 
 /// What is set and does not act yet, what is misspelt: once, at start and reload.

@@ -22,6 +22,7 @@ use yamabiko_status::{Class, EnhancedStatus};
 use yamabiko_bounce::failure_of;
 
 use crate::accept::Acceptance;
+use crate::blocking::where_it_may_block;
 use crate::generation::Current;
 use crate::report;
 
@@ -376,7 +377,8 @@ impl Task {
         let current = self.current.clone();
         let fresh = self.queue.meta(message).is_some_and(|meta| meta.attempts == 0);
         let routing = route(queue, current, message, known, skip, limit, first);
-        if fresh || !first {
+        let waits = self.engine.current().get().router.is_remote();
+        if (fresh || !first) && !waits {
             // What has just come in lies in memory, and file tables answer at once: no task for that.
             let mut routing = Box::pin(routing);
             match catch_unwind(AssertUnwindSafe(|| routing.as_mut().now_or_never())) {
@@ -405,7 +407,9 @@ impl Task {
         let (manager, current) = (self.manager.clone(), self.current.clone());
         tokio::spawn(async move {
             // A panic is a bug of ours: the message waits for its next attempt.
-            let routing = AssertUnwindSafe(routing).catch_unwind().await.unwrap_or_else(|_| {
+            let remote = current.get().router.is_remote();
+            let routing = where_it_may_block(remote, AssertUnwindSafe(routing).catch_unwind());
+            let routing = routing.await.unwrap_or_else(|_| {
                 current.say(Severity::Panic, Some(message), "routing failed; the message waits");
                 Routing::none(limit, first)
             });

@@ -37,7 +37,9 @@ async fn sweep(maildrop: &Path, control: &Control, current: &Current) {
     };
     for path in names {
         let name = path.display();
-        match read(&path) {
+        let file = path.clone();
+        let found = tokio::task::spawn_blocking(move || read(&file)).await;
+        match found.unwrap_or_else(|error| Err(error.into())) {
             Ok(Found::Whole(dropped)) => {
                 let answer = control.take(dropped.envelope, dropped.content, dropped.uid).await;
                 match answer {

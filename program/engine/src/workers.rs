@@ -21,8 +21,10 @@ use crate::boss::Boss;
 
 /// Idle workers live this long.
 const IDLE: Duration = Duration::from_secs(5);
-/// Workers of all users at once: processes are not free.
+/// Workers of all users at once that have something to do: processes are not free.
 const WORKERS: usize = 100;
+/// Idle workers of all users: mail for many users, one message each, must not leave a process for each of them.
+const KEPT: usize = 50;
 /// A command's own time limit ends it; this is for a worker that is stuck altogether.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -68,7 +70,14 @@ impl Workers {
         };
         // The semaphore is never closed.
         let _slot = self.slots.acquire().await.map_err(io::Error::other)?;
-        let kept = self.lock().get_mut(&user).and_then(Vec::pop);
+        let kept = {
+            let mut idle = self.lock();
+            let kept = idle.get_mut(&user).and_then(Vec::pop);
+            if idle.get(&user).is_some_and(Vec::is_empty) {
+                idle.remove(&user);
+            }
+            kept
+        };
         let (mut socket, fresh) = match kept {
             Some(idle) => (idle.socket, false),
             None => (self.hire(&user).await?, true),
@@ -81,9 +90,27 @@ impl Workers {
             done = converse(&mut socket, job, content).await;
         }
         if done.is_ok() {
-            self.lock().entry(user).or_default().push(Idle { socket, since: Instant::now() });
+            self.keep(user, socket);
         }
         done
+    }
+
+    /// Keeps a worker for the next job of its user; where too many are kept, the one that waits longest ends.
+    fn keep(&self, user: WorkerUser, socket: UnixStream) {
+        let mut idle = self.lock();
+        if idle.values().map(Vec::len).sum::<usize>() >= KEPT {
+            let oldest =
+                idle.iter().filter_map(|(user, kept)| Some((kept.first()?.since, user))).min_by_key(|(at, _)| *at);
+            if let Some(user) = oldest.map(|(_, user)| user.clone())
+                && let Some(kept) = idle.get_mut(&user)
+            {
+                kept.remove(0);
+                if kept.is_empty() {
+                    idle.remove(&user);
+                }
+            }
+        }
+        idle.entry(user).or_default().push(Idle { socket, since: Instant::now() });
     }
 
     async fn hire(&self, user: &WorkerUser) -> io::Result<UnixStream> {
