@@ -57,9 +57,12 @@ fn value_of(view: &View, kind: TemplateKind, template: &Template, name: &str) ->
         let Some(unit) = unit_seconds(suffix) else {
             return (None, vec![format!("{source}: unrecognized suffix \"{suffix}\" in parameter \"{name}\"")]);
         };
-        let result = view.duration(parameter).as_secs() / unit.as_secs();
+        let time = view.duration(parameter);
+        let result = time.as_secs() / unit.as_secs();
         let kind = kind.name();
         let odd = match result {
+            // A time that is switched off is nothing in every unit.
+            0 if time.is_zero() => None,
             0 => Some(("zero result".to_owned(), "reduce")),
             1..=999 => None,
             _ => Some((format!("excessive result \"{result}\""), "increase")),

@@ -128,8 +128,10 @@ impl Program<'_> {
         } else {
             yamabiko_bounce::show_expanded(&view, file)
         };
+        // These are the words of bounce(8), which Postfix runs for this.
+        let mut bounce = Report { program: "postfix/bounce", out: &mut *report.out, messages: &mut *report.messages };
         for warning in &shown.warnings {
-            report.warn(warning);
+            bounce.warn(warning);
         }
         report.out.write_all(&shown.text)?;
         Ok(())
