@@ -1,6 +1,6 @@
 //! Log lines made from typed events, the places they go, and the way back.
 //!
-//! * [`line`] writes an [`Event`](yamabiko_envelope::Event) as Postfix writes it, to the letter: log tools key on it.
+//! * [`mod@line`] writes an [`Event`](yamabiko_envelope::Event) as Postfix writes it, to the letter: log tools key on it.
 //! * [`json`] writes the same event as one JSON object with typed fields (`log_format = json`).
 //! * [`Header`] is what stands before the text: time, host, service, process.
 //! * [`Destination`] names a place (file, stdout, syslog socket), [`Target`] is that place opened.

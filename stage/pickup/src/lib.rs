@@ -1,6 +1,6 @@
 //! Local submissions: what `sendmail` hands in, over the control socket or as a file in `maildrop/`.
 //!
-//! * [`SubmitEnvelope`](yamabiko_ipc::control::SubmitEnvelope) is what a submitter says; [`submission`] makes of it what
+//! * [`SubmitEnvelope`] is what a submitter says; [`submission`] makes of it what
 //!   cleanup takes, trusting nothing in it but what the kernel says of the submitter.
 //! * [`maildrop`] is the file form, written by `postdrop` when the engine is down.
 

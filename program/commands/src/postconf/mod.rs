@@ -1,7 +1,7 @@
 //! postconf(1): shows and edits main.cf and master.cf.
 //!
 //! Output, warnings and errors are Postfix's. [`options`] reads the command line, [`show`] reports, [`edit`] changes files,
-//! [`print`] writes lines. What postconf shows is what is written: values are not checked here.
+//! [`mod@print`] writes lines. What postconf shows is what is written: values are not checked here.
 
 mod edit;
 mod options;

@@ -87,7 +87,7 @@ fn hold_release_requeue_delete() {
     let said = instance.run("postsuper", &["-d", &fourth]);
     assert!(said.err.contains("Deleted: 1 message"), "{said:?}");
     let ids: Vec<String> = instance.queue().into_iter().map(|entry| entry.id).collect();
-    assert_eq!(ids, [fifth.clone()]);
+    assert_eq!(ids, std::slice::from_ref(&fifth));
     sink.accept_all();
     let said = instance.run("postsuper", &["-r", &fifth]);
     assert!(said.err.contains("Requeued: 1 message"), "{said:?}");
