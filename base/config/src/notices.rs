@@ -80,6 +80,13 @@ pub(crate) fn collect(shared: &Arc<Shared>, master_remarks: &[Fault]) -> Vec<Not
             collector.setting(&view, &setting.name, &setting.value, &service.place, used);
         }
     }
+    let (mailbox, message) = (main.int("mailbox_size_limit"), main.int("message_size_limit"));
+    if mailbox > 0 && (message == 0 || mailbox < message) {
+        let text = format!("mailbox_size_limit={mailbox} is smaller than message_size_limit={message}");
+        let advice = "messages between the two are taken and then returned";
+        let place = main.place("mailbox_size_limit").or_else(|| main.place("message_size_limit"));
+        collector.add(NoticeKind::Understood, place, format!("{text}: {advice}"));
+    }
     collector.old_defaults(&main);
     collector.notices
 }

@@ -98,6 +98,15 @@ fn what_is_worth_telling() {
                 "main.cf, line 2: support for parameter \"virtual_maps\" will be removed; instead, specify \"virtual_alias_maps\"",
             ],
         ),
+        (
+            "mailbox_size_limit = 5000\nmessage_size_limit = 6000\n",
+            "",
+            &[
+                "main.cf, line 2: mailbox_size_limit=5000 is smaller than message_size_limit=6000: messages between the \
+               two are taken and then returned",
+            ],
+        ),
+        ("mailbox_size_limit = 0\nmessage_size_limit = 60000000\n", "", &[]),
         ("virtual_alias_maps = ldap:vv\nvv_server_host = x\n", "", &[]),
         ("content_filter = scan:x\nsmtpd_authorized_xclient_hosts = 127.0.0.1\n", "", &[]),
         (

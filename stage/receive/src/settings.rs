@@ -136,6 +136,8 @@ pub struct Settings {
     pub verp_filter: String,
     pub port_logging: bool,
     pub peername_lookup: bool,
+    /// Encryption is demanded: without TLS no mail is taken here.
+    pub enforce_tls: bool,
     pub noop_commands: StringList,
     pub forbidden_commands: StringList,
     pub discard: Discard,
@@ -190,9 +192,18 @@ impl Settings {
         let (discard, unknown) = Discard::parse(&view.text("smtpd_discard_ehlo_keywords"));
         notices
             .extend(unknown.into_iter().map(|word| format!("smtpd_discard_ehlo_keywords: unknown keyword \"{word}\"")));
-        if !matches!(view.text("smtpd_tls_security_level").as_str(), "" | "none")
-            || ["smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode"].iter().any(|name| view.bool(name))
-        {
+        let level = view.text("smtpd_tls_security_level");
+        let enforce_tls = match level.as_str() {
+            "" => view.bool("smtpd_enforce_tls"),
+            level => !matches!(level, "none" | "may"),
+        } || view.bool("smtpd_tls_wrappermode");
+        if enforce_tls {
+            notices.push(
+                "TLS is not there yet, and this service demands it (smtpd_tls_security_level, smtpd_enforce_tls or \
+                 smtpd_tls_wrappermode): it takes no mail"
+                    .to_owned(),
+            );
+        } else if !matches!(level.as_str(), "" | "none") || view.bool("smtpd_use_tls") {
             notices.push("smtpd_tls_security_level: TLS is not there yet; STARTTLS is not offered".to_owned());
         }
         if view.bool("smtpd_sasl_auth_enable") {
@@ -239,6 +250,7 @@ impl Settings {
             verp_filter: view.text("verp_delimiter_filter"),
             port_logging: view.bool("smtpd_client_port_logging"),
             peername_lookup: view.bool("smtpd_peername_lookup"),
+            enforce_tls,
             noop_commands: listed("smtpd_noop_commands"),
             forbidden_commands: listed("smtpd_forbidden_commands"),
             discard,

@@ -62,6 +62,9 @@ impl Session {
         if verb == Verb::Unknown {
             return self.protocol_error("500 5.5.2 Error: command not recognized");
         }
+        if self.settings.enforce_tls && self.user.is_none() && !verb.is_before_tls() {
+            return self.reply_error("530 5.7.0 Must issue a STARTTLS command first");
+        }
         self.stage = verb.upper();
         if self.talks_out_of_turn(verb, ahead) {
             self.seen.add(ErrorClasses::PROTOCOL);
@@ -178,6 +181,9 @@ impl Session {
     fn starttls(&mut self, mut words: Tokens<'_>) {
         match words.next() {
             Some(_) => self.protocol_error("501 5.5.4 Syntax: STARTTLS"),
+            None if self.settings.enforce_tls => {
+                self.reply_error("454 4.7.0 TLS not available due to local problem");
+            }
             None => self.protocol_error("502 5.5.1 Error: command not implemented"),
         }
     }

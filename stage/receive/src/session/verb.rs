@@ -48,6 +48,10 @@ impl Verb {
         // The table is in the order of the enum.
         VERBS[self as usize].1
     }
+    /// May be said before STARTTLS where encryption is demanded.
+    pub(super) fn is_before_tls(self) -> bool {
+        matches!(self, Verb::Helo | Verb::Ehlo | Verb::Xclient | Verb::Starttls | Verb::Noop | Verb::Quit)
+    }
     /// Counts as a junk command.
     pub(super) fn is_junk(self) -> bool {
         matches!(self, Verb::Helo | Verb::Ehlo | Verb::Rset | Verb::Noop | Verb::Vrfy | Verb::Etrn)
