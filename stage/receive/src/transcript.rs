@@ -8,7 +8,7 @@ use crate::settings::Settings;
 /// Bytes kept at most.
 const MAX_BYTES: usize = 64 * 1024;
 /// Longer lines are folded in the notice.
-const FOLD_AT: usize = 78;
+const FOLD_AT: usize = 79;
 
 /// The lines of both sides since the last reset.
 #[derive(Debug, Default)]

@@ -455,7 +455,8 @@ impl Session {
 
     /// The answer to [`Action::Classify`].
     pub fn stands(&mut self, standing: Standing) {
-        self.standing = standing;
+        // Whose headers are completed is decided by who connected, as Postfix does, not by whom XCLIENT names.
+        self.standing = Standing { local_rewrite: self.standing.local_rewrite, ..standing };
         self.phase = Phase::Greeting;
     }
 
