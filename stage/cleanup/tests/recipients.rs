@@ -170,7 +170,7 @@ fn dsn_wishes() {
     assert_eq!((&*accepted.expanded[0].address, accepted.expanded[0].notify), ("list@lab.test", success));
     let mut local = submit(&["x@y.test"]);
     local.source = Source::Local { uid: 0 };
-    assert_eq!(bench.accept(local).envelope.recipients[0].orcpt, "");
+    assert_eq!(bench.accept(local).envelope.recipients[0].orcpt, "rfc822;x@y.test");
 }
 
 #[test]

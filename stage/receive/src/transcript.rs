@@ -59,7 +59,9 @@ fn fold(line: &str, out: &mut String) {
             return;
         }
         let hard = (0..=room).rev().find(|at| rest.is_char_boundary(*at)).unwrap_or(rest.len());
-        let (now, later) = match rest[..hard].rfind(' ').filter(|at| *at > "Out: ".len()) {
+        // A word may end just where the room does.
+        let within = if rest[hard..].starts_with(' ') { &rest[..=hard] } else { &rest[..hard] };
+        let (now, later) = match within.rfind(' ').filter(|at| *at > "Out: ".len()) {
             Some(blank) => (&rest[..blank], &rest[blank + 1..]),
             None => rest.split_at(hard),
         };
