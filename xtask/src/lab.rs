@@ -8,6 +8,22 @@ use serde_json::Value;
 
 /// Scenarios that pass, one a line.
 const PASSING: &str = "tests/lab-passing.txt";
+/// What BIN must have: the laboratory finds a command that is missing there further on in PATH, and would then praise the
+/// Postfix of this machine.
+const COMMANDS: [&str; 12] = [
+    "postfix",
+    "sendmail",
+    "mailq",
+    "newaliases",
+    "postqueue",
+    "postsuper",
+    "postcat",
+    "postconf",
+    "postmap",
+    "postalias",
+    "postlog",
+    "qshape",
+];
 /// One that fails is tried again so often, alone: a busy machine is no difference.
 const AGAIN: usize = 2;
 
@@ -23,7 +39,23 @@ pub fn run(lab: &str, bin: &str) -> ExitCode {
     }
 }
 
+/// Every command is there and is our program.
+fn all_ours(bin: &Path) -> Result<(), String> {
+    let real = |name: &str| {
+        let path = bin.join(name);
+        path.canonicalize().map_err(|error| format!("{}: {error}; `yamabiko install --bindir` lays it", path.display()))
+    };
+    let program = real("yamabiko")?;
+    for name in COMMANDS {
+        if real(name)? != program {
+            return Err(format!("{} is not a name of {}", bin.join(name).display(), program.display()));
+        }
+    }
+    Ok(())
+}
+
 fn compare(lab: &str, bin: &str) -> Result<bool, String> {
+    all_ours(Path::new(bin))?;
     let text = std::fs::read_to_string(PASSING).map_err(|error| format!("{PASSING}: {error}"))?;
     let wanted = names(&text);
     let passed = passing(lab, bin, &[])?;
@@ -76,6 +108,23 @@ fn run_to(lab: &str, bin: &str, patterns: &[&str], summary: &Path) -> Result<BTr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_command_is_not_borrowed_from_the_machine() {
+        let dir = std::env::temp_dir().join(format!("yamabiko-xtask-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("yamabiko"), "").unwrap();
+        let alone = all_ours(&dir);
+        for name in COMMANDS {
+            std::os::unix::fs::symlink(dir.join("yamabiko"), dir.join(name)).unwrap();
+        }
+        let whole = all_ours(&dir);
+        std::fs::remove_file(dir.join("qshape")).unwrap();
+        std::fs::write(dir.join("qshape"), "").unwrap();
+        let mixed = all_ours(&dir);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(alone.is_err() && whole.is_ok() && mixed.is_err(), "{alone:?} {whole:?} {mixed:?}");
+    }
 
     #[test]
     fn the_list_has_remarks_and_blanks() {
