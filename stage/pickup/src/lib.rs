@@ -17,6 +17,9 @@ pub struct Unfit(pub String);
 /// More recipients than this in one submission are refused; the message is one line of memory each.
 const RECIPIENTS: usize = 1_000_000;
 
+/// Longer addresses than this are nobody's (Postfix: `line_length_limit`).
+const ADDRESS: usize = 2048;
+
 /// What the engine knows about a submission beside what the submitter said.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
@@ -42,6 +45,17 @@ pub fn submission(said: SubmitEnvelope, content: Content, facts: &Facts<'_>) -> 
     if said.recipients.len() > RECIPIENTS {
         return Err(Unfit(format!("more than {RECIPIENTS} recipients")));
     }
+    let one_line = |text: &str| !text.contains(|c: char| c.is_ascii_control());
+    if !one_line(&said.envid) {
+        return Err(Unfit("the envelope ID has control characters".to_owned()));
+    }
+    let fits = |c: char| c.is_ascii_graphic();
+    if said.verp.is_some_and(|verp| !fits(verp.first) || !fits(verp.second)) {
+        return Err(Unfit("VERP delimiters must be printable characters".to_owned()));
+    }
+    if said.recipients.iter().chain([&said.sender, &said.full_name]).any(|text| text.len() > ADDRESS) {
+        return Err(Unfit(format!("an address is longer than {ADDRESS} bytes")));
+    }
     let sender = if said.sender.is_empty() { String::new() } else { address(&said.sender) };
     let mut envelope = Envelope::new(facts.queue_id, facts.now, sender);
     envelope.envid = said.envid;
@@ -61,7 +75,7 @@ pub fn submission(said: SubmitEnvelope, content: Content, facts: &Facts<'_>) -> 
         })
         .collect();
     let mut submission = Submission::new(envelope, content, Source::Local { uid: facts.uid });
-    submission.full_name = said.full_name;
+    submission.full_name = in_one_line(&said.full_name).into_owned();
     submission.trace_fields = format!(
         "Received: by {} ({}, from userid {})\n\tid {}; {}\n",
         facts.myhostname, facts.mail_name, facts.uid, facts.queue_id, facts.date
@@ -70,8 +84,18 @@ pub fn submission(said: SubmitEnvelope, content: Content, facts: &Facts<'_>) -> 
     Ok(submission)
 }
 
+/// What comes from a command line goes into headers, logs and SMTP commands: a line end in it, or another control
+/// character, is as good as a blank there.
+fn in_one_line(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains(|c: char| c.is_ascii_control()) {
+        return text.into();
+    }
+    text.chars().map(|c| if c.is_ascii_control() { ' ' } else { c }).collect::<String>().into()
+}
+
 /// A recipient or sender as people write them on a command line, to internal form.
 fn address(given: &str) -> String {
+    let given = &*in_one_line(given);
     path::parse_address(given).unwrap_or_else(|_| unquote(given.trim()).into_owned())
 }
 
@@ -107,5 +131,25 @@ mod tests {
             )
         );
         assert!(super::submission(SubmitEnvelope::default(), Content::from(Vec::new()), &facts).is_err());
+        // Nothing that a submitter says makes a line of its own.
+        let said = || SubmitEnvelope {
+            sender: "me\nX-Evil: 1".into(),
+            recipients: vec!["a\r\nb@x.test".into(), "c\0d".into()],
+            full_name: "Me\nX: y".into(),
+            ..SubmitEnvelope::default()
+        };
+        let submission = super::submission(said(), Content::from(Vec::new()), &facts).unwrap();
+        let recipients = submission.envelope.recipients.iter().flat_map(|r| [&r.address, &r.original]);
+        for text in recipients.chain([&submission.envelope.sender, &submission.full_name]) {
+            assert!(!text.contains(|c: char| c.is_ascii_control()), "{text:?}");
+        }
+        let verp = yamabiko_envelope::VerpDelimiters { first: '+', second: '\n' };
+        for bad in [
+            SubmitEnvelope { envid: "x\nY: z".into(), ..said() },
+            SubmitEnvelope { verp: Some(verp), ..said() },
+            SubmitEnvelope { sender: "x".repeat(3000), ..said() },
+        ] {
+            assert!(super::submission(bad, Content::from(Vec::new()), &facts).is_err());
+        }
     }
 }
