@@ -153,18 +153,26 @@ pub struct DataEncoder {
     room: usize,
     at_start: bool,
     broke: bool,
+    /// What is sent for a CR within a line.
+    stray: u8,
 }
 
 impl DataEncoder {
     /// For DATA: dots doubled. A line longer than `line_limit` bytes is broken by CRLF and a blank (Postfix:
     /// `smtp_line_length_limit`); 0 breaks none.
     pub fn new(line_limit: usize) -> Self {
-        Self { dots: true, limit: line_limit, room: line_limit, at_start: true, broke: false }
+        Self { dots: true, limit: line_limit, room: line_limit, at_start: true, broke: false, stray: b'\r' }
     }
 
     /// For BDAT and for counting: no dots doubled, no line broken.
     pub fn plain() -> Self {
         Self { dots: false, ..Self::new(0) }
+    }
+
+    /// Sends a blank for every CR within a line: to a server that takes a CR for a line end, what is one message here
+    /// could be two (Postfix: `cleanup_replace_stray_cr_lf`).
+    pub fn without_stray_cr(self) -> Self {
+        Self { stray: b' ', ..self }
     }
 
     /// A line was broken because it was too long.
@@ -194,7 +202,7 @@ impl DataEncoder {
             }
             self.at_start = false;
             if self.limit == 0 {
-                out.extend_from_slice(piece);
+                self.put(piece, out);
                 return;
             }
             if self.room == 0 {
@@ -204,9 +212,22 @@ impl DataEncoder {
                 self.room = self.limit.saturating_sub(1).max(1);
             }
             let (now, later) = piece.split_at(piece.len().min(self.room));
-            out.extend_from_slice(now);
+            self.put(now, out);
             self.room -= now.len();
             piece = later;
+        }
+    }
+
+    fn put(&self, piece: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(piece);
+        if self.stray != b'\r' {
+            let new = out.get_mut(start..).unwrap_or_default();
+            for at in memchr::memchr_iter(b'\r', piece) {
+                if let Some(byte) = new.get_mut(at) {
+                    *byte = self.stray;
+                }
+            }
         }
     }
 
@@ -378,5 +399,22 @@ mod tests {
         let mut bdat = Vec::new();
         put_bdat(12, true, &mut bdat);
         assert_eq!(bdat, b"BDAT 12 LAST\r\n");
+    }
+
+    #[test]
+    fn no_carriage_return_is_sent_within_a_line() {
+        for (text, wanted) in [
+            (&b"a\r.\rMAIL FROM:<x>\r\n.\r\n"[..], &b"a . MAIL FROM:<x> \r\n.. \r\n.\r\n"[..]),
+            (b"\r.\n\r\n", b" .\r\n \r\n.\r\n"),
+            (b"plain\n", b"plain\r\n.\r\n"),
+        ] {
+            for limit in [0, 998] {
+                let mut out = Vec::new();
+                let mut encoder = DataEncoder::new(limit).without_stray_cr();
+                text.chunks(2).for_each(|piece| encoder.encode(piece, &mut out));
+                encoder.finish(&mut out);
+                assert_eq!(out, wanted, "{:?}", String::from_utf8_lossy(text));
+            }
+        }
     }
 }

@@ -130,6 +130,11 @@ impl<'a> Wire<'a> {
         }
     }
 
+    /// A CR within a line is sent as a blank.
+    pub fn without_stray_cr(self) -> Self {
+        Self { encoder: self.encoder.without_stray_cr(), ..self }
+    }
+
     /// A line was broken because it was too long for the protocol.
     pub fn broke_a_line(&self) -> bool {
         self.encoder.broke_a_line()

@@ -91,6 +91,8 @@ pub struct Settings {
     pub skip_quit_response: bool,
     /// `lmtp_assume_final`
     pub assume_final: bool,
+    /// `cleanup_replace_stray_cr_lf`: no CR goes out but at the end of a line.
+    pub replace_stray_cr: bool,
     /// `smtp_line_length_limit`; 0 for none.
     pub line_length_limit: usize,
     /// `disable_mime_output_conversion`: eight-bit text is sent as it is to servers that did not offer 8BITMIME.
@@ -169,6 +171,7 @@ impl Default for Settings {
             skip_5xx_greeting: true,
             skip_quit_response: true,
             assume_final: false,
+            replace_stray_cr: true,
             line_length_limit: 998,
             disable_mime_output_conversion: false,
             tcp_port: "smtp".to_owned(),
@@ -262,6 +265,7 @@ impl Settings {
             skip_5xx_greeting: flag("skip_5xx_greeting"),
             skip_quit_response: flag("skip_quit_response"),
             assume_final: !smtp && view.bool("lmtp_assume_final"),
+            replace_stray_cr: view.bool("cleanup_replace_stray_cr_lf"),
             line_length_limit: count("line_length_limit"),
             disable_mime_output_conversion: view.bool("disable_mime_output_conversion"),
             tcp_port: text("tcp_port"),

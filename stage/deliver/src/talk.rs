@@ -71,6 +71,9 @@ async fn send(
 ) {
     let downgrade = needs_downgrade(job, &conversation.session().capabilities, settings);
     let mut wire = Wire::new(text, settings.line_length_limit, downgrade);
+    if settings.replace_stray_cr {
+        wire = wire.without_stray_cr();
+    }
     loop {
         match wire.fill(&mut conversation.output) {
             Err(_) => {

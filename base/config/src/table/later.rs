@@ -149,7 +149,6 @@ const OTHER: Group = Group {
         "empty_address_local_login_sender_maps_lookup_key",
         "full_name_encoding_charset",
         "enable_idna2003_compatibility",
-        "cleanup_replace_stray_cr_lf",
         "*_delivery_status_filter",
         "known_tcp_ports",
         "master_service_disable",
