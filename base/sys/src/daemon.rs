@@ -28,6 +28,22 @@ pub fn silence() -> io::Result<()> {
     nix::unistd::dup2_stderr(&null).map_err(crate::io)
 }
 
+/// Closes every open file but standard input, output and error: what the caller of a daemon had open is none of its
+/// business, and even less of the programs that it starts.
+///
+/// Must be called before this process has opened anything itself.
+pub fn close_inherited() {
+    // SAFETY: the caller promises that nothing here owns any of these descriptors. Old kernels do not know the call;
+    // then they stay open.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+}
+
+/// Keeps every open file but standard input, output and error from the programs that this process starts.
+pub fn keep_inherited_from_children() {
+    // SAFETY: only marks descriptors, closes none. Old kernels do not know the flag; then nothing changes.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
+}
+
 /// Leads a new session; without effect for a process that leads its group already.
 pub fn new_session() {
     // Fails for a group leader only, which needs no new session.

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use nix::unistd::{Gid, Uid, User};
 use yamabiko_envelope::{QueueId, Timestamp};
 use yamabiko_ipc::control::{Entry, Operation, QueueName, Selection};
 use yamabiko_queue::{Inspection, Meta, Options, Queue, State, fs::RealFileSystem};
@@ -46,6 +47,35 @@ pub fn inspect(context: &Context) -> Result<Inspection, String> {
     Inspection::open(Arc::new(RealFileSystem), &dir).map_err(|error| format!("cannot read {}: {error}", dir.display()))
 }
 
+/// While it lives, a command that root has called acts under the mail owner's ID.
+struct AsOwner(Option<(Uid, Gid)>);
+
+impl AsOwner {
+    fn become_owner(context: &Context) -> io::Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(Self(None));
+        }
+        let name = context.main().text("mail_owner");
+        let owner = User::from_name(&name)?.ok_or_else(|| io::Error::other(format!("unknown user: {name}")))?;
+        let before = (nix::unistd::geteuid(), nix::unistd::getegid());
+        nix::unistd::setegid(owner.gid)?;
+        // From here on dropping it gives the rights back, whatever fails.
+        let acting = Self(Some(before));
+        nix::unistd::seteuid(owner.uid)?;
+        Ok(acting)
+    }
+}
+
+impl Drop for AsOwner {
+    fn drop(&mut self) {
+        if let Some((uid, gid)) = self.0 {
+            // What a saved ID allows cannot fail.
+            let _ = nix::unistd::seteuid(uid);
+            let _ = nix::unistd::setegid(gid);
+        }
+    }
+}
+
 /// Does an operation on a queue that no engine has open.
 pub fn operate(context: &mut Context, operation: Operation, selection: &Selection) -> Result<Vec<QueueId>, ExitCode> {
     let dir = context.queue_directory().join("queue");
@@ -55,6 +85,11 @@ pub fn operate(context: &mut Context, operation: Operation, selection: &Selectio
     if operation == Operation::Requeue {
         return Err(context.fatal(1, "requeueing needs a running mail system: messages go through cleanup again"));
     }
+    // Files that are made now must be the engine's at the next start, not root's.
+    let _owner = match AsOwner::become_owner(context) {
+        Ok(owner) => owner,
+        Err(error) => return Err(context.fatal(1, &format!("cannot act as the mail owner: {error}"))),
+    };
     let opened = Queue::open(Arc::new(RealFileSystem), &dir, Options::default());
     let (queue, _) = opened.map_err(|error| context.fatal(1, &format!("cannot open {}: {error}", dir.display())))?;
     let usual: &[QueueName] = match operation {
@@ -77,6 +112,7 @@ pub fn operate(context: &mut Context, operation: Operation, selection: &Selectio
             Operation::Hold => queue.hold(id),
             Operation::Release => queue.release(id, now),
             Operation::Expire => queue.expire(id, meta.next_attempt),
+            Operation::ExpireNow if meta.flags.hold() => queue.expire(id, now).and_then(|()| queue.release(id, now)),
             Operation::ExpireNow => queue.expire(id, now),
             Operation::Requeue => continue,
         };

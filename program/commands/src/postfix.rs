@@ -187,6 +187,7 @@ impl Script {
             Instance::Directory(dir) => Instance::Directory(absolute(dir)),
             embedded => embedded.clone(),
         };
+        yamabiko_sys::daemon::keep_inherited_from_children();
         yamabiko_supervisor::run(Start { instance, ready: None, foreground: true, verbose: self.verbose })
     }
 
@@ -314,6 +315,7 @@ pub fn supervisor_role(args: &[String]) -> ExitCode {
         eprintln!("yamabiko: fatal: --role supervisor is started by `postfix start`");
         return ExitCode::from(64);
     };
+    yamabiko_sys::daemon::close_inherited();
     let ready = std::io::stdout().as_fd().try_clone_to_owned().map(File::from).ok();
     // Nobody after us may hold the pipe open: its end is what `postfix start` waits for.
     if let Ok(null) = File::options().write(true).open("/dev/null") {
