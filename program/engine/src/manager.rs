@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use yamabiko_envelope::{
     Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Failure, Kind, Outcome, QueueId, Recipient,
-    RecipientState, Result as Ended, Severity, Timestamp,
+    RecipientState, Result as Ended, Severity, Timestamp, Trace,
 };
 use yamabiko_queue::{Meta, Queue, QueueError};
 use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Place, Route, Schedule, Settings, site_hash};
@@ -530,7 +530,12 @@ impl Task {
         for outcome in &attempt.outcomes {
             merge(results.entry(outcome.recipient).or_default(), outcome, &mail_name);
         }
+        let probe = is_probe(&request.envelope);
         let states = request.recipients.iter().map(|recipient| {
+            if probe {
+                // An answer is all that is wanted, whatever it is.
+                return (recipient.index, RecipientState::Done);
+            }
             // An agent that says nothing about a recipient has not delivered to it.
             let state = results.remove(&recipient.index).unwrap_or_else(|| {
                 RecipientState::Deferred(Box::new(plain(
@@ -573,7 +578,11 @@ impl Task {
             let failure = plain(deferral.status, &deferral.reason);
             let outcome = deferred_outcome(index, &failure, now);
             self.current.emit_suspended(&active.envelope, recipient, address, active.activated, &outcome);
-            active.changed.insert(index, RecipientState::Deferred(Box::new(failure)));
+            let state = match is_probe(&active.envelope) {
+                true => RecipientState::Done,
+                false => RecipientState::Deferred(Box::new(failure)),
+            };
+            active.changed.insert(index, state);
             active.unsettled.push(index);
             active.outcomes.push(outcome);
         }
@@ -653,6 +662,11 @@ impl Task {
             Err(error) => self.current.complain(Some(message), &error),
         }
     }
+}
+
+/// The message asks what would become of it, and is over when that is known.
+pub fn is_probe(envelope: &Envelope) -> bool {
+    matches!(envelope.trace, Trace::ProbeReport | Trace::Probe)
 }
 
 /// Still to be delivered.

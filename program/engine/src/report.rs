@@ -16,7 +16,7 @@ use yamabiko_queue::QueueError;
 use yamabiko_status::EnhancedStatus;
 
 use crate::accept::Acceptance;
-use crate::manager::{is_open, plain, sites};
+use crate::manager::{is_open, is_probe, plain, sites};
 
 /// A message whose attempt has ended.
 pub struct End {
@@ -78,7 +78,8 @@ pub async fn end(engine: &Acceptance, end: End, age: Age) -> Option<(Timestamp, 
 /// Leaves of expansions that failed and cannot be told of now: their recipients stay failed, and the notice is made at
 /// the next attempt.
 pub fn keep_failed_leaves(states: &mut [(u32, RecipientState)], outcomes: &[Outcome], mail_name: &str) {
-    for outcome in outcomes.iter().filter(|outcome| outcome.result == Ended::Failed && outcome.expanded.is_some()) {
+    let leaves = outcomes.iter().filter(|outcome| outcome.result == Ended::Failed && outcome.expanded.is_some());
+    for outcome in leaves {
         for (index, state) in states.iter_mut() {
             if *index == outcome.recipient && *state == RecipientState::Done {
                 *state = RecipientState::Failed(Box::new(failure_of(outcome, mail_name)));
@@ -206,7 +207,8 @@ impl Ending<'_> {
             RecipientState::Failed(failure) => Some(bouncer.report_failure(recipient, failure, false)),
             _ => None,
         });
-        let leaves = self.end.outcomes.iter().filter_map(|outcome| {
+        let probe = is_probe(&self.end.envelope);
+        let leaves = self.end.outcomes.iter().filter(|_| !probe).filter_map(|outcome| {
             let leaf = outcome.expanded.as_ref().filter(|_| outcome.result == Ended::Failed)?;
             let known = self.end.envelope.recipients.get(outcome.recipient as usize)?;
             let recipient = Recipient { address: leaf.clone(), ..known.clone() };

@@ -102,3 +102,23 @@ fn expired_mail_goes_back_without_another_attempt() {
     assert_eq!(sink.count(), before);
     assert!(instance.log().contains("status=force-expired, returned to sender"), "{}", instance.log());
 }
+
+#[test]
+fn a_probe_delivers_nothing_and_is_answered_once() {
+    let instance = Instance::started();
+    let sink = Sink::start(instance.next_hop);
+    sink.rule("RCPT", "gone@", "550 5.1.1 no such user here");
+    sink.rule("RCPT", "late@", "451 4.2.0 come back later");
+    let recipients = ["one@box.example", "there@far.example", "gone@far.example", "late@far.example"];
+    instance.ok("sendmail", &[&["-f", "me@box.example", "-bv"], &recipients[..]].concat());
+    instance.until_empty();
+    let mails = instance.until_mails("me", 1);
+    assert_eq!(mails.len(), 1, "{mails:?}");
+    for recipient in recipients {
+        assert!(mails[0].contains(&format!("Final-Recipient: rfc822; {recipient}\n")), "{recipient}: {}", mails[0]);
+    }
+    assert_eq!(mails[0].matches("Action: deliverable\n").count(), 2, "{}", mails[0]);
+    assert_eq!(mails[0].matches("Action: undeliverable\n").count(), 2, "{}", mails[0]);
+    assert!(instance.mails("one").is_empty());
+    assert_eq!(sink.count(), 0);
+}

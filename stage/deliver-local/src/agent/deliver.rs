@@ -3,7 +3,9 @@
 use std::io;
 
 use yamabiko_address::domain::fold_case;
-use yamabiko_envelope::{Action, ContentReader, DeliveryRequest, DiagnosticType, Outcome, Result as Ended, Timestamp};
+use yamabiko_envelope::{
+    Action, ContentReader, DeliveryRequest, DiagnosticType, Outcome, Result as Ended, Timestamp, Trace,
+};
 use yamabiko_message::date::{self, Zone};
 use yamabiko_status::EnhancedStatus;
 
@@ -39,7 +41,7 @@ impl Verdict {
             Ok(Done::Delivered(output)) => Self::sent(sent(&output)),
             Ok(Done::Failed { status, reason }) => Self {
                 status: status.parse().unwrap_or(EnhancedStatus::transient(3, 0)),
-                reason,
+                reason: bounded(reason),
                 unix: true,
                 action: Action::Delivered,
             },
@@ -49,6 +51,21 @@ impl Verdict {
             Err(error) => Self::trouble(format!("delivery worker: {error}")),
         }
     }
+}
+
+/// A worker is its user's process, so what it says is as long as its user wants. It is kept for every recipient, logged
+/// and sent in notices.
+fn bounded(mut reason: String) -> String {
+    const LONGEST: usize = 12 << 10;
+    let end = (0..=LONGEST.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0);
+    reason.truncate(end);
+    reason
+}
+
+/// The message only asks what would become of it (`sendmail -bv`): nothing is delivered, and the answer says where it
+/// would have been.
+pub(crate) fn is_probe(request: &DeliveryRequest) -> bool {
+    matches!(request.envelope.trace, Trace::ProbeReport | Trace::Probe)
 }
 
 /// An outcome for a recipient, or for an address that it became.

@@ -14,7 +14,7 @@ use yamabiko_address::{ExtensionRules, split_domain, split_extension_with};
 use yamabiko_envelope::{Action, Attempt, DeliveryRequest, Outcome};
 use yamabiko_status::EnhancedStatus;
 
-use super::deliver::{Verdict, fields, from_line, outcome, was_delivered_to};
+use super::deliver::{Verdict, fields, from_line, is_probe, outcome, was_delivered_to};
 use super::list::{Element, elements, file_elements};
 use super::settings::{Allowed, Settings};
 use super::{As, Forward, Surroundings, User};
@@ -496,6 +496,9 @@ impl LocalAgent {
         if !expansion.seen.insert(format!("command {name} {command}")) {
             return;
         }
+        if is_probe(expansion.request) {
+            return self.end(expansion, None, Verdict::sent(format!("delivers to command: {command}")));
+        }
         let address = expansion.request.recipients[expansion.position].address.clone();
         let known = match (standing.origin, &user) {
             (Origin::Forward, Some(user)) => Some(Arc::clone(user)),
@@ -540,6 +543,9 @@ impl LocalAgent {
             };
             (place, format!("file: {path}"))
         };
+        if is_probe(expansion.request) {
+            return self.end(expansion, None, Verdict::sent(format!("delivers to {kind}")));
+        }
         let job = Job::Deliver { place, prepend };
         let done = self.around.work(self.authority(standing), job, Some(&expansion.request.content)).await;
         let mut verdict = Verdict::of(done, |_| format!("delivered to {kind}"));
@@ -552,6 +558,13 @@ impl LocalAgent {
     /// What goes on as new messages: one for each sender.
     async fn send_on(&self, expansion: &mut Expansion<'_>) {
         for (owner, recipients) in std::mem::take(&mut expansion.onward) {
+            if is_probe(expansion.request) {
+                for address in recipients {
+                    let verdict = Verdict::sent(format!("forwards to {}", yamabiko_address::quote(&address)));
+                    self.end(expansion, Some(&address), verdict);
+                }
+                continue;
+            }
             let forward = Forward {
                 sender: owner.as_deref().map_or_else(|| expansion.request.sender.to_string(), str::to_owned),
                 recipients,

@@ -6,7 +6,7 @@ use yamabiko_address::split_domain;
 use yamabiko_lookup::Maps;
 use yamabiko_status::EnhancedStatus;
 
-use super::deliver::{Verdict, fields, from_line};
+use super::deliver::{Verdict, fields, from_line, is_probe};
 use super::local::{Expansion, LocalAgent, Standing, expand, filtered};
 use super::{As, User};
 use crate::job::{Job, Place};
@@ -73,6 +73,9 @@ impl LocalAgent {
             Err(()) => return,
         };
         let (place, whose, kind) = match command {
+            Some(command) if is_probe(expansion.request) => {
+                return self.end(expansion, Some(address), Verdict::sent(format!("delivers to command: {command}")));
+            }
             Some(command) => {
                 let place = self.command_place(expansion, &command, address, Some(user));
                 let _ = extension;
@@ -85,6 +88,9 @@ impl LocalAgent {
             }
             None => self.box_of(expansion, user),
         };
+        if is_probe(expansion.request) {
+            return self.end(expansion, Some(address), Verdict::sent(format!("delivers to {kind}")));
+        }
         let path = match &place {
             Place::Mailbox { path, .. } | Place::Maildir { path, .. } => path.clone(),
             Place::Command { .. } => String::new(),

@@ -6,7 +6,7 @@ use yamabiko_envelope::{Attempt, DeliveryRequest};
 use yamabiko_lookup::{AddressForms, LookupError, Maps};
 use yamabiko_status::EnhancedStatus;
 
-use super::deliver::{Verdict, fields, from_line, outcome, was_delivered_to};
+use super::deliver::{Verdict, fields, from_line, is_probe, outcome, was_delivered_to};
 use super::{As, Surroundings, VirtualSettings};
 use crate::job::{Job, Place};
 
@@ -61,6 +61,9 @@ impl VirtualAgent {
             base => format!("{base}/{found}"),
         };
         let maildir = path.ends_with('/');
+        if is_probe(request) {
+            return Verdict::sent(if maildir { "delivers to maildir" } else { "delivers to mailbox" });
+        }
         let known = &request.recipients[position];
         // The index was made from this envelope.
         let original = request.envelope.recipients.get(known.index as usize).map(|r| r.original.as_str());
