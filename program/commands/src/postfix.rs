@@ -114,6 +114,26 @@ impl Script {
         ExitCode::from(1)
     }
 
+    fn unreachable(&mut self, pid: i32, error: nix::errno::Errno) -> ExitCode {
+        match error {
+            nix::errno::Errno::EPERM => self.fatal(&format!(
+                "cannot signal process {pid}: the mail system belongs to another user; only root and that user may do this"
+            )),
+            error => self.fatal(&format!("cannot signal process {pid}: {}", error.desc())),
+        }
+    }
+
+    fn not_running(&mut self) -> ExitCode {
+        let code = self.fatal("the Postfix mail system is not running");
+        if let (true, Instance::Directory(dir)) = (self.ours, &self.context.instance)
+            && dir == Path::new(crate::context::DEFAULT_DIRECTORY)
+        {
+            let folder = crate::context::DATA_FOLDER;
+            eprintln!("yamabiko: this is about {}; there is no {folder} in this folder", dir.display());
+        }
+        code
+    }
+
     fn pid(&self) -> Option<i32> {
         running_pid(&self.context.queue_directory())
     }
@@ -193,11 +213,11 @@ impl Script {
 
     fn stop(&mut self, signal: Signal, text: &str) -> ExitCode {
         let Some(pid) = self.pid() else {
-            return self.fatal("the Postfix mail system is not running");
+            return self.not_running();
         };
         self.say(Severity::Info, text);
         if let Err(error) = kill(Pid::from_raw(pid), signal) {
-            return self.fatal(&format!("cannot signal process {pid}: {error}"));
+            return self.unreachable(pid, error);
         }
         let end = Instant::now() + STOP_PATIENCE;
         while self.pid().is_some() {
@@ -212,12 +232,12 @@ impl Script {
     /// What is wrong is said here, before the running system is disturbed at all.
     fn reload(&mut self) -> ExitCode {
         let Some(pid) = self.pid() else {
-            return self.fatal("the Postfix mail system is not running");
+            return self.not_running();
         };
         self.say(Severity::Info, "refreshing the Postfix mail system");
         match kill(Pid::from_raw(pid), Signal::SIGHUP) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => self.fatal(&format!("cannot signal process {pid}: {error}")),
+            Err(error) => self.unreachable(pid, error),
         }
     }
 
@@ -234,7 +254,7 @@ impl Script {
         match self.pid() {
             Some(pid) => match kill(Pid::from_raw(pid), Signal::SIGUSR1) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => self.fatal(&format!("cannot signal process {pid}: {error}")),
+                Err(error) => self.unreachable(pid, error),
             },
             None => ExitCode::SUCCESS,
         }

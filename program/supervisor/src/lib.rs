@@ -16,6 +16,7 @@ mod layout;
 mod listeners;
 mod run;
 
+pub use identity::{Embedded, embedded};
 pub use layout::{Instance, PidFile, StartError, lay_out_instance, running_pid};
 pub use listeners::addresses_wanted as addresses;
 pub use run::{Start, run};

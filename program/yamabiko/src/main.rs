@@ -76,6 +76,10 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
         args.push(word.to_owned());
         return commands::postfix::run(&args, true);
     }
+    if word.starts_with("-c") {
+        let args: Vec<String> = std::iter::once(word.to_owned()).chain(rest.iter().cloned()).collect();
+        return commands::postfix::run(&args, true);
+    }
     if word == "install" {
         return commands::install::run(rest);
     }
@@ -108,7 +112,7 @@ fn command(name: &str, args: &[String], ours: bool) -> Option<ExitCode> {
         "postlog" => commands::postlog::run(args, ours),
         "postdrop" => commands::sendmail::postdrop(args),
         "qshape" => commands::qshape::run(args, ours),
-        "postconf" => commands::postconf::run(name, args),
+        "postconf" => commands::postconf::run(name, args, ours),
         "postmap" => commands::postmap::run("postmap", args),
         "postalias" => commands::postmap::run("postalias", args),
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use yamabiko_config::Host;
+use yamabiko_supervisor::{Embedded, Instance};
 
 use options::{Mode, Options};
 
@@ -20,11 +21,17 @@ use options::{Mode, Options};
 const DEFAULT_DIRECTORY: &str = "/etc/postfix";
 
 /// Runs `postconf`; `program_name` is what it was called by, for messages.
-pub fn run(program_name: &str, args: &[String]) -> ExitCode {
+/// `called_as_yamabiko`: a data folder in the working directory counts before the default directory.
+pub fn run(program_name: &str, args: &[String], called_as_yamabiko: bool) -> ExitCode {
     let stdout = std::io::stdout();
     let mut out = std::io::BufWriter::new(stdout.lock());
     let host = Host::of_this_machine("postconf");
-    let program = Program { name: program_name, environment_directory: std::env::var("MAIL_CONFIG").ok(), host: &host };
+    let embedded = match crate::context::instance(None, called_as_yamabiko) {
+        Instance::Embedded(data) => yamabiko_supervisor::embedded(&data).ok(),
+        Instance::Directory(_) => None,
+    };
+    let environment_directory = std::env::var("MAIL_CONFIG").ok();
+    let program = Program { name: program_name, environment_directory, host: &host, embedded };
     let mut messages = std::io::stderr();
     let code = program.main(args, &mut out, &mut messages);
     let flushed = out.flush();
@@ -36,6 +43,8 @@ struct Program<'a> {
     name: &'a str,
     environment_directory: Option<String>,
     host: &'a Host,
+    /// The texts of both files where there are none: the data folder of `yamabiko start`.
+    embedded: Option<Embedded>,
 }
 
 /// Why the program ends: the text behind `fatal: `.
@@ -76,6 +85,11 @@ impl Program<'_> {
         PathBuf::from(named.unwrap_or_else(|| DEFAULT_DIRECTORY.to_string()))
     }
 
+    /// The configuration has no files.
+    fn texts(&self, options: &Options) -> Option<&Embedded> {
+        self.embedded.as_ref().filter(|_| options.config_directory.is_none())
+    }
+
     fn dispatch(&self, options: &Options, report: &mut Report<'_>) -> Result<u8, Fatal> {
         match options.mode {
             Mode::ServerSasl | Mode::ClientSasl => {
@@ -90,6 +104,13 @@ impl Program<'_> {
             Mode::Tls => return self.tls(options, report),
             Mode::FilledTemplates | Mode::Templates => self.templates(options, report)?,
             Mode::Main | Mode::Services | Mode::Columns | Mode::ServiceParameters => match options.edit {
+                Some(_) if self.texts(options).is_some() => {
+                    return Err(Fatal(
+                        "this mail system runs without configuration files; make a directory with main.cf and \
+                         master.cf (postconf -n and -M print what they are now) and start it with -c"
+                            .to_string(),
+                    ));
+                }
                 Some(kind) => edit::edit(self, options, kind, report)?,
                 None => show::show(self, options, report)?,
             },

@@ -54,7 +54,10 @@ pub(super) fn show(program: &Program<'_>, options: &Options, report: &mut Report
 /// The configuration for reports that say nothing about the files themselves.
 pub(super) fn load_quietly(program: &Program<'_>, options: &Options) -> Result<Config, Fatal> {
     let main_name = program.directory(options).join("main.cf");
-    let text = read_text(&main_name).map_err(|error| Fatal(open_error(&main_name, &error)))?;
+    let text = match program.texts(options) {
+        Some(texts) => texts.main.clone(),
+        None => read_text(&main_name).map_err(|error| Fatal(open_error(&main_name, &error)))?,
+    };
     let main = MainCf::parse(&main_name.to_string_lossy(), &text).map_err(|fault| Fatal(fault.to_string()))?;
     Ok(Config::unchecked(main, MasterCf::default(), given_directory(program, options).as_deref(), program.host))
 }
@@ -75,7 +78,8 @@ fn read(program: &Program<'_>, options: &Options, report: &mut Report<'_>) -> Re
         (main_path.to_string_lossy().into_owned(), master_path.to_string_lossy().into_owned());
     let wants_master = options.mode != Mode::Main;
     let mut master = MasterCf::default();
-    match read_text(&master_path) {
+    let texts = program.texts(options);
+    match texts.map_or_else(|| read_text(&master_path), |texts| Ok(texts.master.clone())) {
         Ok(text) => {
             master = MasterCf::parse(&master_name, &text).map_err(|fault| Fatal(master_fault(&fault)))?;
             for remark in &master.remarks {
@@ -87,7 +91,8 @@ fn read(program: &Program<'_>, options: &Options, report: &mut Report<'_>) -> Re
     }
     let mut main = MainCf::default();
     if !options.defaults {
-        let text = read_text(&main_path).map_err(|error| Fatal(open_error(&main_path, &error)))?;
+        let text = texts.map_or_else(|| read_text(&main_path), |texts| Ok(texts.main.clone()));
+        let text = text.map_err(|error| Fatal(open_error(&main_path, &error)))?;
         main = MainCf::parse(&main_name, &text).map_err(|fault| Fatal(fault.to_string()))?;
         for remark in &main.remarks {
             report.warn(&remark.to_string());

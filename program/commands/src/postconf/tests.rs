@@ -38,6 +38,7 @@ fn run_in(directory: &Path, args: &[&str]) -> Run {
         name: "postconf",
         environment_directory: Some(directory.to_string_lossy().into_owned()),
         host: &host,
+        embedded: None,
     };
     let (mut out, mut messages) = (Vec::new(), Vec::new());
     let args: Vec<String> = args.iter().map(ToString::to_string).collect();

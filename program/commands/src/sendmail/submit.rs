@@ -258,11 +258,22 @@ impl Place {
 
     /// The setgid helper, where it is installed.
     fn postdrop(context: &Context, envelope: &SubmitEnvelope) -> Result<Self, String> {
+        let yamabiko_supervisor::Instance::Directory(dir) = &context.instance else {
+            return Err("the mail system is down, and only the user who started it can leave mail for it".to_owned());
+        };
         let program = Path::new(&context.main().text("command_directory")).join("postdrop");
-        let mut command = Command::new(&program);
-        if let yamabiko_supervisor::Instance::Directory(dir) = &context.instance {
-            command.arg("-c").arg(dir);
+        // Another mail system's postdrop (Postfix's own, still installed) reads something else.
+        let asked = Command::new(&program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
+        if asked.is_ok_and(|said| !said.stdout.starts_with(POSTDROP_VERSION.as_bytes())) {
+            return Err(format!(
+                "the mail system is down, and mail cannot wait for it: {} is another mail system's; a copy of this \
+                 program, set-gid {}, has to be there (command_directory)",
+                program.display(),
+                context.main().text("setgid_group")
+            ));
         }
+        let mut command = Command::new(&program);
+        command.arg("-c").arg(dir);
         let mut child = command.stdin(Stdio::piped()).spawn().map_err(|error| {
             format!("the mail system is down, and mail cannot wait for it: {}: {error}", program.display())
         })?;
@@ -322,9 +333,16 @@ fn file_name() -> String {
     format!("{:X}{:X}", now.0, std::process::id())
 }
 
+/// The beginning of what our `postdrop --version` prints.
+const POSTDROP_VERSION: &str = "yamabiko postdrop ";
+
 /// postdrop(1): installed setgid, it may only create a file. The envelope and the message come on standard input from
 /// our own `sendmail`; nothing in them is believed later but the file's owner.
 pub fn postdrop(args: &[String]) -> ExitCode {
+    if args.first().is_some_and(|word| word == "--version") {
+        println!("{POSTDROP_VERSION}{}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     let parsed = crate::getopt::parse("c:rv", args);
     let Ok((flags, _)) = parsed else {
         eprintln!("postdrop: fatal: usage: postdrop [-c config_dir] [-v]");
