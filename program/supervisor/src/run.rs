@@ -405,7 +405,7 @@ impl Supervisor {
         };
         if uid == 0 || gid == 0 {
             return Err(format!(
-                "will not act for user ID {uid} and group ID {gid}: root gets no mail of its own, alias it"
+                "root gets no mail of its own (user ID {uid}, group ID {gid}): write who reads it into the aliases, \"root: name\""
             ));
         }
         Ok(Some((uid, gid, spool)))
