@@ -18,6 +18,8 @@ pub fn run() -> ExitCode {
         if let Ok(null) = std::fs::File::open("/dev/null") {
             let _ = nix::unistd::dup2_stdin(null);
         }
+        // Other processes of the user, the commands that are run here among them, have no business in the conversation.
+        let _ = nix::sys::prctl::set_dumpable(false);
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         yamabiko_deliver_local::worker::serve(&mut input, &mut output)
     });

@@ -380,3 +380,11 @@ fn virtual_mailboxes() {
         assert_eq!(shown(&attempt.outcomes, recipient, &machine), expected, "{recipient}");
     }
 }
+
+#[test]
+fn a_list_without_end_is_told_of_once() {
+    let endless = machine(&[("/home/alice/.forward", &"alice,".repeat(400_000))]);
+    let lines = deliver("alias_maps =", endless, "alice@here.test", "\n");
+    let loops = lines.iter().filter(|line| line.contains("possible alias database loop")).count();
+    assert_eq!((loops, lines.len() < 10), (1, true), "{} {:?}", lines.len(), &lines[..lines.len().min(10)]);
+}

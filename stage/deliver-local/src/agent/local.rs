@@ -152,6 +152,10 @@ impl LocalAgent {
                 let name = work.standing.from.as_deref().unwrap_or_default().to_owned();
                 let reason = format!("possible alias database loop for {name}");
                 self.end(&mut expansion, None, Verdict::new(EnhancedStatus::permanent(4, 6), reason));
+                if expansion.steps > self.settings.expansion_limit {
+                    // One word for all that is left: a user's list must not fill the log.
+                    expansion.work.clear();
+                }
                 continue;
             }
             self.step(&mut expansion, work).await;
@@ -368,6 +372,9 @@ impl LocalAgent {
     }
 
     fn enlist(&self, expansion: &mut Expansion<'_>, list: Vec<Element>, standing: &Standing, unmatched: Option<&str>) {
+        let mut list = list;
+        // What is beyond the limit is never worked on; one more says that there was more.
+        list.truncate(self.settings.expansion_limit.saturating_sub(expansion.steps) + 1);
         // In front, in order: deliveries happen in the order in which lists are written.
         for element in list.into_iter().rev() {
             let element = match (element, unmatched, self.settings.recipient_delimiter.chars().next()) {
