@@ -1,6 +1,10 @@
 //! A configuration looked at before it runs, for `postfix check`: what would keep the mail system from starting, and what
 //! is not what it seems. Nothing is started, no port is opened, no mail is touched.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use yamabiko_cleanup::Cleanup;
@@ -27,6 +31,43 @@ impl EventSink for Nobody {
     fn emit(&self, _event: Event) {}
 }
 
+/// Who will read the tables, where root looks at a configuration for somebody else.
+struct Reader {
+    name: String,
+    uid: u32,
+    gid: u32,
+}
+
+impl Reader {
+    /// `None` when whoever looks is the reader.
+    fn of(mail_owner: &str) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            return None;
+        }
+        let user = nix::unistd::User::from_name(mail_owner).ok().flatten()?;
+        Some(Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+    }
+
+    /// By the mode bits of the file and of the directories above it.
+    fn may_open(&self, path: &Path) -> io::Result<()> {
+        let path = path.canonicalize()?;
+        for (step, place) in path.ancestors().enumerate() {
+            let found = std::fs::metadata(place)?;
+            let shift = match (found.uid() == self.uid, found.gid() == self.gid) {
+                (true, _) => 6,
+                (false, true) => 3,
+                (false, false) => 0,
+            };
+            let wanted = if step == 0 { 0o4 } else { 0o1 };
+            if found.mode() >> shift & wanted == 0 {
+                let why = format!("Permission denied for user {} (by the mode of {})", self.name, place.display());
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Opens every table and compiles every restriction list, as a start would.
 pub fn examine(config: &Config) -> Findings {
     let said: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -34,11 +75,16 @@ pub fn examine(config: &Config) -> Findings {
     let mut aliases = main.list("alias_maps");
     aliases.extend(main.list("alias_database"));
     let hear = Arc::clone(&said);
+    let reader = Reader::of(&main.text("mail_owner"));
     let tables = TableSet::new(yamabiko_lookup::Options {
         notify: Arc::new(move |notice: Notice| {
             if notice.kind != NoticeKind::Info {
                 hear.lock().unwrap_or_else(PoisonError::into_inner).push(notice.text);
             }
+        }),
+        open_file: Arc::new(move |path| {
+            let file = File::open(path)?;
+            reader.as_ref().map_or(Ok(()), |reader| reader.may_open(path)).map(|()| file)
         }),
         aliases,
         ..yamabiko_lookup::Options::default()
@@ -72,6 +118,24 @@ pub fn examine(config: &Config) -> Findings {
 mod tests {
     use super::*;
     use yamabiko_config::Host;
+
+    #[test]
+    fn who_may_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (open, closed) = (dir.path().join("open"), dir.path().join("closed"));
+        for (path, mode) in [(&open, 0o644), (&closed, 0o600)] {
+            std::fs::write(path, "").unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let owner = std::fs::metadata(&open).unwrap();
+        let myself = Reader { name: "me".to_owned(), uid: owner.uid(), gid: owner.gid() };
+        let stranger = Reader { name: "x".to_owned(), uid: owner.uid() + 1, gid: owner.gid() + 1 };
+        assert!(myself.may_open(&open).is_ok() && myself.may_open(&closed).is_ok());
+        assert!(stranger.may_open(&closed).is_err());
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(stranger.may_open(&open).is_err());
+    }
 
     #[test]
     fn what_an_administrator_hears() {
