@@ -4,7 +4,7 @@
 //! `authorized_mailq_users` and `authorized_flush_users`, submitting by `authorized_submit_users`, changing the queue for
 //! root and the mail owner only. What a caller sends is bounded, and a caller that stalls is dropped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +13,14 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
-use yamabiko_envelope::{Content, Kind, QueueId, RecipientState, Severity, Source, Submission, Timestamp};
+use yamabiko_envelope::{
+    Content, Kind, QueueId, RecipientState, RewriteContext, Severity, Source, Submission, Timestamp,
+};
 use yamabiko_ipc::control::{Entry, Flush, Hello, Operation, QueueName, Reply, Request, Selection, SubmitEnvelope};
 use yamabiko_ipc::{VERSION, frame};
 use yamabiko_lookup::matchlist::StringList;
 use yamabiko_queue::{Meta, QueueError, State};
+use yamabiko_status::EnhancedStatus;
 
 use crate::accept::{Acceptance, Taken};
 use crate::blocking::where_it_may_block;
@@ -414,11 +417,14 @@ impl Control {
         }
         let mut envelope = (*stored.envelope).clone();
         envelope.queue_id = self.engine.next_id();
-        envelope.recipients.retain(|recipient| recipient.state != RecipientState::Done);
+        let (done, mut open): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut envelope.recipients).into_iter().partition(|known| known.state == RecipientState::Done);
+        let done: HashSet<String> = done.into_iter().map(|known| known.original).collect();
+        open.iter_mut().for_each(|recipient| recipient.state = RecipientState::Pending);
+        envelope.recipients = open;
         for recipient in &mut envelope.recipients {
-            recipient.state = RecipientState::Pending;
-            // Aliases are looked up anew for what was given.
-            if !recipient.original.is_empty() {
+            // Aliases are looked up anew for what was given; not where some of what it became has been delivered to.
+            if !recipient.original.is_empty() && !done.contains(&recipient.original) {
                 recipient.address.clone_from(&recipient.original);
             }
         }
@@ -518,6 +524,46 @@ impl Control {
             Err(refusal) if refusal.code.is_transient() => Reply::TryLater(refusal.text),
             Err(refusal) => Reply::Refused(refusal.text),
         }
+    }
+}
+
+impl Control {
+    /// A submission that was taken without a look, and cannot be accepted, goes back to its sender. False when nobody
+    /// could be told.
+    pub async fn give_back(&self, envelope: SubmitEnvelope, content: Content, uid: u32, why: &str) -> bool {
+        let engine = &self.engine;
+        let now = Timestamp::now();
+        let (myhostname, mail_name, date) = (String::new(), String::new(), String::new());
+        let facts = yamabiko_pickup::Facts {
+            queue_id: engine.next_id(),
+            now,
+            uid,
+            myhostname: &myhostname,
+            mail_name: &mail_name,
+            date: &date,
+        };
+        let Ok(submission) = yamabiko_pickup::submission(envelope, content, &facts) else { return false };
+        let (mut envelope, content) = (submission.envelope, submission.content);
+        let generation = engine.current().get();
+        let complete = |address: &str| match address {
+            "" => String::new(),
+            address => generation.router.rewriter().rewrite(RewriteContext::Local, address).into_owned(),
+        };
+        envelope.sender = complete(&envelope.sender);
+        for recipient in &mut envelope.recipients {
+            recipient.address = complete(&recipient.address);
+        }
+        let bouncer = &generation.bounce;
+        let failure = crate::manager::plain(EnhancedStatus::permanent(0, 0), why);
+        let failed: Vec<_> =
+            envelope.recipients.iter().map(|recipient| bouncer.report_failure(recipient, &failure, false)).collect();
+        let wanted = bouncer.wanted(&envelope);
+        let original = tokio::task::spawn_blocking(move || yamabiko_bounce::read_original(&content, wanted)).await;
+        let original = original.ok().and_then(Result::ok);
+        let job = yamabiko_bounce::Job { envelope: &envelope, original: original.as_deref(), now, zone: engine.zone() };
+        let plan = bouncer.failed(&job, &failed, &mut || engine.next_id());
+        drop(generation);
+        crate::report::send(engine, plan).await
     }
 }
 

@@ -2,20 +2,24 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use yamabiko_envelope::{Severity, Timestamp};
 use yamabiko_ipc::control::Reply;
-use yamabiko_pickup::maildrop::{Found, read};
+use yamabiko_pickup::maildrop::{Dropped, Found, read};
 
 use crate::control::Control;
 use crate::generation::Current;
 
 /// A file that is not whole after so long was given up by its writer.
 const STALE: Duration = Duration::from_secs(86_400);
+/// Extension of files that nobody wants.
+const REFUSED: &str = "refused";
 /// How often the directory is looked at without being told (`pickup` in master.cf has 60 s).
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -36,22 +40,28 @@ async fn sweep(maildrop: &Path, control: &Control, current: &Current) {
         }
     };
     for path in names {
+        if path.extension().is_some_and(|extension| extension == REFUSED) {
+            continue;
+        }
         let name = path.display();
         let file = path.clone();
         let found = tokio::task::spawn_blocking(move || read(&file)).await;
         match found.unwrap_or_else(|error| Err(error.into())) {
             Ok(Found::Whole(dropped)) => {
-                let answer = control.take(dropped.envelope, dropped.content, dropped.uid).await;
-                match answer {
+                let Dropped { envelope, content, uid, .. } = *dropped;
+                // A panic is a bug of ours: the file waits, and the others are taken up all the same.
+                let taken = AssertUnwindSafe(control.take(envelope.clone(), content.clone(), uid)).catch_unwind();
+                match taken.await.unwrap_or_else(|_| Reply::TryLater("internal error".to_owned())) {
                     Reply::Accepted(_) => remove(&path, current),
+                    // Its submitter was told that all is well: so it goes back.
+                    Reply::Refused(why) if control.give_back(envelope, content, uid, &why).await => {
+                        remove(&path, current);
+                    }
                     Reply::Refused(why) => {
-                        // The submitter's mistake: kept for the admin to see, out of the way.
-                        current.say(
-                            Severity::Warning,
-                            None,
-                            &format!("{name}: refused: {why}; the file is kept with .refused"),
-                        );
-                        let _ = fs::rename(&path, path.with_extension("refused"));
+                        // Nobody can be told: kept for the admin to see, out of the way.
+                        let text = format!("{name}: refused: {why}; the file is kept with .{REFUSED}");
+                        current.say(Severity::Warning, None, &text);
+                        let _ = fs::rename(&path, path.with_extension(REFUSED));
                     }
                     Reply::TryLater(why) => {
                         current.say(Severity::Warning, None, &format!("{name}: not taken up yet: {why}"))
@@ -65,10 +75,9 @@ async fn sweep(maildrop: &Path, control: &Control, current: &Current) {
                     remove(&path, current);
                 }
             }
-            Ok(Found::Strange(why)) if path.extension().is_none_or(|e| e != "refused") => {
+            Ok(Found::Strange(why)) => {
                 current.say(Severity::Warning, None, &format!("{name}: {why}; left alone"));
             }
-            Ok(Found::Strange(_)) => {}
             Err(error) => current.say(Severity::Warning, None, &format!("{name}: {error}")),
         }
     }
@@ -78,7 +87,7 @@ fn remove(path: &Path, current: &Current) {
     if let Err(error) = fs::remove_file(path) {
         // It would be taken up again and again: that is worse than keeping it under another name.
         current.say(Severity::Error, None, &format!("cannot remove {}: {error}", path.display()));
-        let _ = fs::rename(path, path.with_extension("refused"));
+        let _ = fs::rename(path, path.with_extension(REFUSED));
     }
 }
 

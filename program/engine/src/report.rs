@@ -259,7 +259,7 @@ impl Ending<'_> {
 }
 
 /// Queues the notices of a plan. False when one could not be queued: then the recipients are not settled.
-async fn send(engine: &Acceptance, plan: Plan) -> bool {
+pub async fn send(engine: &Acceptance, plan: Plan) -> bool {
     let current = engine.current();
     for event in plan.events {
         current.emit("bounce", Timestamp::now(), event);

@@ -269,3 +269,21 @@ fn the_control_socket_knows_who_calls() {
     assert!(said.code != 0, "{said:?}");
     assert_eq!(instance.queue().len(), 1);
 }
+
+#[test]
+fn mail_submitted_while_down_that_is_refused_goes_back() {
+    let mut instance = Instance::new();
+    instance.start();
+    instance.stop();
+    let text = format!("Subject: large\n\n{}", "0123456789\n".repeat(2000));
+    let said = instance.run_with("sendmail", &["-f", "me@box.example", "one@box.example"], &text);
+    assert_eq!(said.code, 0, "{said:?}");
+    // Meanwhile somebody thinks otherwise of such mail.
+    instance.set("message_size_limit", "10000");
+    instance.start();
+    let notice = instance.until_mails("me", 1).remove(0);
+    assert!(notice.contains("too big") && notice.contains("one@box.example"), "{notice}");
+    instance.until_empty();
+    assert!(instance.mails("one").is_empty());
+    assert_eq!(instance.shell("ls queue/maildrop").out, "");
+}
