@@ -68,37 +68,6 @@ impl Reader {
     }
 }
 
-/// Messages counted at most: more are "many".
-const COUNTED: usize = 1000;
-
-/// Messages that Postfix left in its own queue, which is not read here: whoever changes over must not forget them.
-pub(crate) fn left_by_postfix(queue_directory: &Path) -> Option<String> {
-    let mut count = 0;
-    let mut waiting: Vec<_> =
-        ["incoming", "active", "deferred", "hold"].iter().map(|name| (queue_directory.join(name), 0)).collect();
-    while let Some((directory, depth)) = waiting.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_file() => count += 1,
-                // `hash_queue_depth`: directories of one letter.
-                Ok(kind) if kind.is_dir() && depth < 3 => waiting.push((entry.path(), depth + 1)),
-                _ => {}
-            }
-            if count >= COUNTED {
-                break;
-            }
-        }
-    }
-    let many = if count >= COUNTED { "at least " } else { "" };
-    (count > 0).then(|| {
-        format!(
-            "{}: {many}{count} messages of Postfix wait there and are not read: stop this mail system and have Postfix \
-             deliver them, or give this one a queue_directory of its own",
-            queue_directory.display()
-        )
-    })
-}
-
 /// Opens every table and compiles every restriction list, as a start would.
 pub fn examine(config: &Config) -> Findings {
     let said: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -121,7 +90,7 @@ pub fn examine(config: &Config) -> Findings {
         ..yamabiko_lookup::Options::default()
     });
     let mut found = Findings::default();
-    found.warnings.extend(left_by_postfix(Path::new(&main.text("queue_directory"))));
+    found.warnings.extend(crate::leftovers(Path::new(&main.text("queue_directory"))));
     let router = Router::new(&main, &tables);
     let events: Events = Arc::new(Nobody);
     Cleanup::new(&main, &tables, router.mapper().clone(), events);
@@ -150,19 +119,6 @@ pub fn examine(config: &Config) -> Findings {
 mod tests {
     use super::*;
     use yamabiko_config::Host;
-
-    #[test]
-    fn mail_that_postfix_left() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(left_by_postfix(dir.path()), None);
-        std::fs::create_dir_all(dir.path().join("deferred/4")).unwrap();
-        std::fs::create_dir_all(dir.path().join("queue/log")).unwrap();
-        std::fs::write(dir.path().join("queue/log/00000000.seg"), "").unwrap();
-        assert_eq!(left_by_postfix(dir.path()), None);
-        std::fs::write(dir.path().join("deferred/4/4FC149A41B1"), "").unwrap();
-        let said = left_by_postfix(dir.path()).unwrap();
-        assert!(said.contains(": 1 messages of Postfix wait there"), "{said}");
-    }
 
     #[test]
     fn who_may_read() {
