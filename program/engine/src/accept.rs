@@ -100,7 +100,12 @@ impl Acceptance {
             hold,
         };
         let (sender, receiver) = oneshot::channel();
-        let done = Box::new(move |result| {
+        let manager = inner.manager.clone();
+        let done = Box::new(move |result: Result<(), QueueError>| {
+            // Here and not after the wait: whoever waits may be gone, and the message is there all the same.
+            if result.is_ok() && !hold {
+                manager.send(Order::Arrived(id));
+            }
             let _ = sender.send(result);
         });
         match old {
@@ -111,9 +116,6 @@ impl Acceptance {
             Ok(()) => {
                 if let Some((envelope, head)) = about {
                     crate::report::tell_expanded(self, envelope, head, expanded);
-                }
-                if !hold {
-                    inner.manager.send(Order::Arrived(id));
                 }
                 Ok(Taken::Queued(id))
             }

@@ -445,7 +445,8 @@ impl Control {
         let picked = Kind::PickedUp { queue_id: new, uid: nix::unistd::geteuid().as_raw(), sender };
         self.engine.current().emit("pickup", now, picked);
         match self.engine.accept(submission, Some(id)).await {
-            Ok(_) => true,
+            Ok(Taken::Queued(_)) => true,
+            Ok(Taken::Discarded(_)) => self.engine.queue().remove(id).is_ok(),
             Err(refusal) => {
                 self.engine.current().say(Severity::Warning, Some(id), &format!("not requeued: {}", refusal.text));
                 self.put_back(id, &before).await;
