@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use yamabiko_envelope::{
     Content, Kind, QueueId, RecipientState, RewriteContext, Severity, Source, Submission, Timestamp,
 };
@@ -51,7 +52,7 @@ pub struct Control {
     spool: PathBuf,
     maildrop: PathBuf,
     pickup: Arc<tokio::sync::Notify>,
-    smtp: Arc<dyn Fn(UnixStream, u32) + Send + Sync>,
+    smtp: Arc<dyn Fn(UnixStream, u32) -> JoinHandle<()> + Send + Sync>,
     callers: Arc<Mutex<HashMap<u32, Callers>>>,
 }
 
@@ -99,7 +100,7 @@ impl Control {
         engine: Acceptance,
         queue_directory: &std::path::Path,
         pickup: Arc<tokio::sync::Notify>,
-        smtp: Arc<dyn Fn(UnixStream, u32) + Send + Sync>,
+        smtp: Arc<dyn Fn(UnixStream, u32) -> JoinHandle<()> + Send + Sync>,
     ) -> Self {
         let (spool, maildrop) = (queue_directory.join("spool"), queue_directory.join("maildrop"));
         Self { engine, since: Timestamp::now(), spool, maildrop, pickup, smtp, callers: Arc::default() }
@@ -133,23 +134,33 @@ impl Control {
         };
         // The semaphore is never closed.
         let Ok(_turn) = seat.turns.acquire().await else { return Ok(()) };
-        tokio::time::timeout(CONVERSATION, self.converse(stream, uid)).await?
+        if let Some(session) = tokio::time::timeout(CONVERSATION, self.converse(stream, uid)).await?? {
+            // It has its own time limits; how it ends is its own affair.
+            let _ = session.await;
+        }
+        Ok(())
     }
 
-    async fn converse(&self, mut stream: UnixStream, uid: u32) -> io::Result<()> {
+    /// Answers one request. What comes back is the SMTP session that the conversation has become, if it has.
+    async fn converse(&self, mut stream: UnixStream, uid: u32) -> io::Result<Option<JoinHandle<()>>> {
         let largest = if self.is_master(uid) { frame::LIMIT as usize } else { REQUEST };
-        let Some((kind, payload)) = receive(&mut stream, largest).await? else { return Ok(()) };
+        let Some((kind, payload)) = receive(&mut stream, largest).await? else { return Ok(None) };
         let hello: Hello = match frame::decode(kind, &payload) {
             Ok(hello) => hello,
-            Err(error) => return reply(&mut stream, &Reply::Refused(format!("not understood: {error}"))).await,
+            Err(error) => {
+                reply(&mut stream, &Reply::Refused(format!("not understood: {error}"))).await?;
+                return Ok(None);
+            }
         };
         if hello.version != VERSION {
             let why = format!(
                 "this engine speaks version {VERSION} of the control protocol, the command version {}",
                 hello.version
             );
-            return reply(&mut stream, &Reply::Refused(why)).await;
+            reply(&mut stream, &Reply::Refused(why)).await?;
+            return Ok(None);
         }
+        let mut session = None;
         match hello.request {
             Request::List => match self.may(uid, "authorized_mailq_users").await {
                 Ok(()) => self.list(&mut stream).await,
@@ -160,11 +171,8 @@ impl Control {
             },
             Request::Cat(id) => {
                 if !self.is_master(uid) {
-                    return reply(
-                        &mut stream,
-                        &Reply::Refused("use of this command is reserved for the superuser".to_owned()),
-                    )
-                    .await;
+                    let why = "use of this command is reserved for the superuser".to_owned();
+                    return reply(&mut stream, &Reply::Refused(why)).await.map(|()| None);
                 }
                 self.cat(&mut stream, id).await
             }
@@ -197,7 +205,7 @@ impl Control {
             Request::Smtp => match self.may(uid, "authorized_submit_users").await {
                 Ok(()) => {
                     reply(&mut stream, &Reply::Done).await?;
-                    (self.smtp)(stream, uid);
+                    session = Some((self.smtp)(stream, uid));
                     Ok(())
                 }
                 Err(()) => {
@@ -206,7 +214,8 @@ impl Control {
                 }
             },
             Request::Status => reply(&mut stream, &Reply::Running { pid: std::process::id(), since: self.since }).await,
-        }
+        }?;
+        Ok(session)
     }
 
     /// Root, or whoever we run as ourselves.

@@ -155,12 +155,12 @@ impl Services {
     }
 
     /// Takes connections over from the control socket for `sendmail -bs`.
-    pub fn stdin_smtp(&self) -> Arc<dyn Fn(UnixStream, u32) + Send + Sync> {
+    pub fn stdin_smtp(&self) -> Arc<dyn Fn(UnixStream, u32) -> JoinHandle<()> + Send + Sync> {
         let (stdin, stop) = (Arc::clone(&self.stdin), self.stop.subscribe());
         Arc::new(move |stream, uid| {
             let service = Arc::clone(&stdin.read().unwrap_or_else(std::sync::PoisonError::into_inner));
             let stop = stop.clone();
-            tokio::spawn(async move { converse(stream, &service, uid, stop).await });
+            tokio::spawn(async move { converse(stream, &service, uid, stop).await })
         })
     }
 
