@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use yamabiko_envelope::Severity;
 use yamabiko_ipc::control::{Caller, Flush, Reply, Request};
@@ -216,7 +216,10 @@ impl Script {
             return self.not_running();
         };
         self.say(Severity::Info, text);
-        if let Err(error) = kill(Pid::from_raw(pid), signal) {
+        let master = Pid::from_raw(pid);
+        // `abort` is for all of it: an engine left behind would hold the ports for a while.
+        let whole = signal == Signal::SIGKILL && nix::unistd::getpgid(Some(master)) == Ok(master);
+        if let Err(error) = if whole { killpg(master, signal) } else { kill(master, signal) } {
             return self.unreachable(pid, error);
         }
         let end = Instant::now() + STOP_PATIENCE;

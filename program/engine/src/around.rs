@@ -10,6 +10,8 @@ use yamabiko_envelope::{
     Severity, Source, Submission, Timestamp,
 };
 
+use yamabiko_status::EnhancedStatus;
+
 use crate::accept::{Acceptance, Taken};
 use crate::workers::Workers;
 
@@ -100,6 +102,12 @@ impl Around {
         nexthop: &str,
     ) -> Vec<Outcome> {
         let Some(known) = request.recipients.get(recipient) else { return Vec::new() };
+        if *request.transport == *transport {
+            self.warn(format!("transport {transport} hands mail to itself; see mailbox_transport, fallback_transport"));
+            let why = "mail system configuration error";
+            let all = crate::generation::deferred(request, EnhancedStatus::transient(3, 5), why).outcomes;
+            return all.into_iter().filter(|outcome| outcome.recipient == known.index).collect();
+        }
         let passed = Arc::new(DeliveryRequest {
             transport: transport.into(),
             nexthop: nexthop.into(),

@@ -245,3 +245,18 @@ fn nonsense_on_the_control_socket_is_answered_or_dropped() {
     stalled.write_all(&frame(1000, b'J', b"{")).unwrap();
     assert!(instance.queue().is_empty());
 }
+
+#[test]
+fn an_abort_is_for_all_of_it() {
+    let instance = Instance::started();
+    // A session in the middle of a message would keep the engine for a while.
+    let mut half = instance.client();
+    half.expect("MAIL FROM:<a@test.example>", 250);
+    half.expect("RCPT TO:<one@box.example>", 250);
+    half.expect("DATA", 354);
+    let said = instance.postfix("abort");
+    assert_eq!(said.code, 0, "{said:?}");
+    // The ports and the queue are free at once.
+    instance.start();
+    instance.stop();
+}
