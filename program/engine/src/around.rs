@@ -9,10 +9,10 @@ use yamabiko_envelope::{
     Content, DeliveryRecipient, DeliveryRequest, Envelope, Notify, Outcome, QueueId, Recipient, RewriteContext,
     Severity, Source, Submission, Timestamp,
 };
-
 use yamabiko_status::EnhancedStatus;
 
 use crate::accept::{Acceptance, Taken};
+use crate::blocking::ask_users;
 use crate::workers::Workers;
 
 /// The engine as local delivery sees it. Made before the rest of the engine is, so the rest is put in later.
@@ -179,7 +179,7 @@ impl Surroundings for Around {
     }
 
     fn user(&self, name: &str) -> Result<Option<Arc<User>>, String> {
-        let found = nix::unistd::User::from_name(name).map_err(|error| error.to_string())?;
+        let found = ask_users(|| nix::unistd::User::from_name(name)).map_err(|error| error.to_string())?;
         Ok(found.map(|user| {
             Arc::new(User {
                 name: user.name,
@@ -191,7 +191,7 @@ impl Surroundings for Around {
     }
 
     fn user_name(&self, uid: u32) -> Result<Option<String>, String> {
-        let found = nix::unistd::User::from_uid(uid.into()).map_err(|error| error.to_string())?;
+        let found = ask_users(|| nix::unistd::User::from_uid(uid.into())).map_err(|error| error.to_string())?;
         Ok(found.map(|user| user.name))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::OnceLock;
 use std::task::Poll;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -14,4 +15,42 @@ pub async fn where_it_may_block<F: Future>(blocks: bool, work: F) -> F::Output {
     }
     std::future::poll_fn(|context| -> Poll<F::Output> { tokio::task::block_in_place(|| work.as_mut().poll(context)) })
         .await
+}
+
+/// Asks the user database. Where that may be on another machine, other tasks of this thread do not wait for it.
+pub fn ask_users<T>(question: impl FnOnce() -> T) -> T {
+    if !users_are_elsewhere() || Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {
+        return question();
+    }
+    tokio::task::block_in_place(question)
+}
+
+/// nsswitch.conf(5) names a source of users that is not a file of this machine.
+fn users_are_elsewhere() -> bool {
+    static ELSEWHERE: OnceLock<bool> = OnceLock::new();
+    *ELSEWHERE.get_or_init(|| std::fs::read_to_string("/etc/nsswitch.conf").is_ok_and(|text| names_another(&text)))
+}
+
+fn names_another(text: &str) -> bool {
+    let sources = text.lines().filter_map(|line| line.trim_start().strip_prefix("passwd:"));
+    let words = sources.flat_map(|sources| sources.split('#').next().unwrap_or_default().split_ascii_whitespace());
+    words.filter(|word| !word.starts_with('[')).any(|word| !matches!(word, "files" | "compat" | "db"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_of_other_machines() {
+        for (text, expected) in [
+            ("passwd: files\n", false),
+            ("passwd:\tfiles db # sss\ngroup: ldap\n", false),
+            ("passwd: files [NOTFOUND=return] sss\n", true),
+            ("passwd: compat ldap", true),
+            ("", false),
+        ] {
+            assert_eq!(names_another(text), expected, "{text}");
+        }
+    }
 }
