@@ -81,8 +81,16 @@ struct State {
     written: u64,
     lost: u64,
     writer_waits: bool,
+    /// Somebody waits for what is queued: the writer does not gather any longer.
+    hurry: bool,
     stop: bool,
 }
+
+/// How long the writer lets events gather before it writes them: one write and one wake-up for many lines. A line is in
+/// the file this much later, and a process that is killed takes so much with it.
+const GATHER: Duration = Duration::from_millis(2);
+/// So many are enough for one write.
+const ENOUGH: usize = 512;
 
 #[derive(Debug)]
 enum Order {
@@ -147,7 +155,8 @@ impl Logger {
         let mut state = self.shared.lock();
         state.orders.push(order);
         state.queued += 1;
-        self.shared.wake_writer(&state);
+        state.hurry = true;
+        self.shared.work.notify_one();
     }
 
     /// Waits until everything emitted or ordered before has been done, at most `patience`. False when that was not enough.
@@ -155,7 +164,8 @@ impl Logger {
         let deadline = Instant::now() + patience;
         let mut state = self.shared.lock();
         let goal = state.queued;
-        self.shared.wake_writer(&state);
+        state.hurry = true;
+        self.shared.work.notify_one();
         while state.written < goal {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
             state = self.shared.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -171,7 +181,8 @@ impl EventSink for Logger {
         if state.queue.len() >= shared.capacity {
             let deadline = Instant::now() + shared.patience;
             while state.queue.len() >= shared.capacity {
-                shared.wake_writer(&state);
+                state.hurry = true;
+                shared.work.notify_one();
                 let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                     state.lost += 1;
                     return;
@@ -264,6 +275,14 @@ impl Writer {
             state = self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.writer_waits = false;
         }
+        let gathering =
+            |state: &mut State| !state.hurry && !state.stop && state.orders.is_empty() && state.queue.len() < ENOUGH;
+        if gathering(&mut state) {
+            // Nobody wakes us for an event now, so this is a nap; only a flush, an order or the end cuts it short.
+            let napped = self.shared.work.wait_timeout_while(state, GATHER, gathering);
+            state = napped.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.hurry = false;
         let batch = Batch {
             events: std::mem::take(&mut state.queue),
             orders: std::mem::take(&mut state.orders),
