@@ -17,7 +17,7 @@ use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::blocking::where_it_may_block;
 use crate::generation::Current;
-use crate::manager::{Manager, Order};
+use crate::orders::{Manager, Order};
 
 /// Takes messages.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use yamabiko_envelope::{Attempt, DeliveryRequest, Events, Origin, Timestamp};
 use yamabiko_lookup::TableSet;
 use yamabiko_status::EnhancedStatus;
 
-use crate::generation::deferred;
+use crate::outcome::deferred;
 
 /// What delivers.
 pub enum Means {

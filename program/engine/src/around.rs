@@ -105,7 +105,7 @@ impl Around {
         if *request.transport == *transport {
             self.warn(format!("transport {transport} hands mail to itself; see mailbox_transport, fallback_transport"));
             let why = "mail system configuration error";
-            let all = crate::generation::deferred(request, EnhancedStatus::transient(3, 5), why).outcomes;
+            let all = crate::outcome::deferred(request, EnhancedStatus::transient(3, 5), why).outcomes;
             return all.into_iter().filter(|outcome| outcome.recipient == known.index).collect();
         }
         let passed = Arc::new(DeliveryRequest {

@@ -25,7 +25,7 @@ use yamabiko_status::EnhancedStatus;
 
 use crate::accept::{Acceptance, Taken};
 use crate::blocking::where_it_may_block;
-use crate::manager::Order;
+use crate::orders::Order;
 
 /// A caller that says nothing for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -393,7 +393,7 @@ impl Control {
     /// Has the manager try a message at `due`.
     async fn offer(&self, id: QueueId, due: Timestamp) {
         let queue = Arc::clone(self.engine.queue());
-        let sites = tokio::task::spawn_blocking(move || crate::manager::sites_of(&queue, id)).await;
+        let sites = tokio::task::spawn_blocking(move || crate::outcome::sites_of(&queue, id)).await;
         self.engine.manager().send(Order::Offer(id, due, sites.unwrap_or_default()));
     }
 
@@ -564,7 +564,7 @@ impl Control {
             recipient.address = complete(&recipient.address);
         }
         let bouncer = &generation.bounce;
-        let failure = crate::manager::plain(EnhancedStatus::permanent(0, 0), why);
+        let failure = crate::outcome::plain(EnhancedStatus::permanent(0, 0), why);
         let failed: Vec<_> =
             envelope.recipients.iter().map(|recipient| bouncer.report_failure(recipient, &failure, false)).collect();
         let wanted = bouncer.wanted(&envelope);

@@ -14,11 +14,11 @@ use yamabiko_envelope::{
 use yamabiko_lookup::TableSet;
 use yamabiko_route::Router;
 use yamabiko_schedule::{Feedback, Route, destination_name};
-use yamabiko_status::{Class, EnhancedStatus};
+use yamabiko_status::EnhancedStatus;
 
 use crate::agents::Agents;
 use crate::blocking::where_it_may_block;
-use crate::manager::feedback_of;
+use crate::outcome::{deferred, feedback_of, soften};
 
 /// One configuration, built out.
 pub struct Generation {
@@ -212,38 +212,6 @@ fn delivery_event(
         reply: outcome.reply,
         remote_mta: outcome.remote_mta.clone(),
     }))
-}
-
-/// `soft_bounce`: what failed is tried again.
-fn soften(outcome: &mut Outcome) {
-    if outcome.result == Ended::Failed {
-        outcome.result = Ended::Deferred;
-        outcome.status = EnhancedStatus { class: Class::Transient, ..outcome.status };
-        outcome.soft = true;
-    }
-}
-
-/// All recipients of a request deferred for one reason.
-pub fn deferred(request: &DeliveryRequest, status: EnhancedStatus, reason: &str) -> Attempt {
-    let now = Timestamp::now();
-    let outcome = |recipient: u32| Outcome {
-        recipient,
-        expanded: None,
-        result: Outcome::result_of(status, yamabiko_envelope::Action::Delivered),
-        status,
-        reason: reason.to_owned(),
-        diagnostic: None,
-        remote_mta: None,
-        relay: "none".to_owned(),
-        stage: None,
-        reply: None,
-        connection_use: 1,
-        connected: None,
-        ended: now,
-        soft: false,
-        logged: false,
-    };
-    Attempt { outcomes: request.recipients.iter().map(|r| outcome(r.index)).collect(), destination_failure: None }
 }
 
 impl Generation {

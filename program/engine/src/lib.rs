@@ -26,8 +26,11 @@ mod examine;
 mod flush;
 pub mod generation;
 pub mod manager;
+mod orders;
+mod outcome;
 mod pickup;
 mod report;
+mod routing;
 mod sandbox;
 mod schedule_settings;
 mod service;
@@ -60,7 +63,7 @@ use crate::around::Around;
 use crate::boss::{Boss, Received};
 use crate::control::Control;
 use crate::generation::{Current, Generation, Parts};
-use crate::manager::Manager;
+use crate::orders::Manager;
 use crate::service::Services;
 use crate::workers::Workers;
 
@@ -290,7 +293,7 @@ impl Engine {
         self.services.reconfigure(&self.acceptance, &self.parts, &config, &generation.tables, sockets.inet)?;
         self.acceptance.current().swap(generation);
         let schedule = Box::new(schedule_settings::from_config(&config));
-        self.acceptance.manager().send(manager::Order::Reconfigure(schedule));
+        self.acceptance.manager().send(orders::Order::Reconfigure(schedule));
         self.logger.reconfigure(setup.form, setup.style);
         self.logger.replace(vec![target]);
         self.setup = setup;
@@ -310,7 +313,7 @@ impl Engine {
     async fn stop(self, within: Duration) {
         let patience = within.saturating_sub(Duration::from_secs(2));
         let (drained, all) = tokio::sync::oneshot::channel();
-        self.acceptance.manager().send(manager::Order::Drain(drained));
+        self.acceptance.manager().send(orders::Order::Drain(drained));
         // A delivery that takes longer is cut off: then it may be made once more after the next start.
         let _ = tokio::join!(self.services.stop(patience), tokio::time::timeout(patience, all));
         let queue = Arc::clone(self.acceptance.queue());

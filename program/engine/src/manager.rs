@@ -12,71 +12,20 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use yamabiko_envelope::{
-    Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Failure, Kind, Outcome, QueueId, Recipient,
-    RecipientState, Result as Ended, Severity, Timestamp, Trace,
+    Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Kind, Outcome, QueueId, RecipientState, Severity,
+    Timestamp,
 };
 use yamabiko_queue::{Meta, Queue, QueueError};
-use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Place, Route, Schedule, Settings, site_hash};
-use yamabiko_status::{Class, EnhancedStatus};
-
-use yamabiko_bounce::failure_of;
+use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Place, Schedule, Settings, site_hash};
+use yamabiko_status::EnhancedStatus;
 
 use crate::accept::Acceptance;
 use crate::blocking::where_it_may_block;
 use crate::generation::Current;
+use crate::orders::{Manager, Order};
+use crate::outcome::{deferred_outcome, is_open, is_probe, merge, open_recipients, plain, sites_of};
 use crate::report;
-
-/// What others want of the manager.
-pub enum Order {
-    /// A message became durable and is to be tried at once.
-    Arrived(QueueId),
-    /// A delivery ended.
-    Attempted(Box<Delivery>, Arc<DeliveryRequest>, Attempt, Feedback),
-    /// A message that is not in memory any more was read and routed; which of its routings this is.
-    Routed(QueueId, u64, Box<Routing>),
-    /// The end of a message was dealt with: try again then, or it is gone.
-    Ended(QueueId, Option<(Timestamp, Vec<u64>)>),
-    /// `postqueue -f`
-    FlushAll,
-    /// `postqueue -i`; the answer says whether the message was there.
-    FlushMessage(QueueId, oneshot::Sender<bool>),
-    /// `postqueue -s`, ETRN
-    FlushSite(String),
-    /// The message was held or deleted by an operator, or is to be: it is not worked on any more. The answer, where
-    /// one is wanted, comes when nothing of it is in progress and what became of it is recorded.
-    Withdraw(QueueId, Option<oneshot::Sender<()>>),
-    /// The message was released, expired or put back by an operator; with the hashes of its sites.
-    Offer(QueueId, Timestamp, Vec<u64>),
-    /// The envelopes of deferred mail were looked through for sites: these messages go there.
-    Found(Vec<QueueId>),
-    /// A new configuration.
-    Reconfigure(Box<Settings>),
-    /// Begin nothing more; the answer comes when all that was begun has ended and is recorded.
-    Drain(oneshot::Sender<()>),
-}
-
-/// A message that was read, and where its recipients go.
-pub struct Routing {
-    /// What was read; `None` where it could not be.
-    found: Option<(Arc<Envelope>, Content, bool)>,
-    /// Where they go.
-    routes: Vec<Route>,
-    /// Addresses as resolved, where they differ from the envelope's.
-    addresses: Vec<(u32, String)>,
-    /// Recipients that could not be routed for now.
-    troubled: Vec<u32>,
-    more: bool,
-    limit: usize,
-    first: bool,
-}
-
-impl Routing {
-    /// Nothing was found.
-    fn none(limit: usize, first: bool) -> Self {
-        let (routes, addresses, troubled) = (Vec::new(), Vec::new(), Vec::new());
-        Self { found: None, routes, addresses, troubled, more: false, limit, first }
-    }
-}
+use crate::routing::{Routing, route};
 
 /// What is remembered of a message while it is active.
 struct Active {
@@ -95,25 +44,6 @@ struct Active {
     expire: bool,
     /// Nothing but what `changed` says of them is recorded on disk yet.
     unsettled: Vec<u32>,
-}
-
-/// The handle that others hold.
-#[derive(Clone)]
-pub struct Manager {
-    orders: mpsc::UnboundedSender<Order>,
-}
-
-impl Manager {
-    /// Sends an order. A manager that is gone means that we are stopping: the queue keeps what it has.
-    pub fn send(&self, order: Order) {
-        let _ = self.orders.send(order);
-    }
-
-    /// A handle and the line it speaks into.
-    pub fn line() -> (Self, mpsc::UnboundedReceiver<Order>) {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        (Self { orders }, receiver)
-    }
 }
 
 /// The task.
@@ -510,7 +440,7 @@ impl Task {
             let (attempt, feedback) = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
                 current.say(Severity::Panic, Some(delivery.message), "delivery failed; the recipients wait");
                 let reason = "unknown mail transport error";
-                let attempt = crate::generation::deferred(&request, EnhancedStatus::transient(3, 0), reason);
+                let attempt = crate::outcome::deferred(&request, EnhancedStatus::transient(3, 0), reason);
                 (attempt, Feedback::Nothing)
             });
             manager.send(Order::Attempted(Box::new(delivery), request, attempt, feedback));
@@ -664,145 +594,6 @@ impl Task {
     }
 }
 
-/// The message asks what would become of it, and is over when that is known.
-pub fn is_probe(envelope: &Envelope) -> bool {
-    matches!(envelope.trace, Trace::ProbeReport | Trace::Probe)
-}
-
-/// Still to be delivered.
-pub fn is_open(state: &RecipientState) -> bool {
-    matches!(state, RecipientState::Pending | RecipientState::Deferred(_))
-}
-
-fn open_recipients(envelope: &Envelope) -> usize {
-    envelope.recipients.iter().filter(|r| is_open(&r.state)).count()
-}
-
-/// Hashes of the domains of recipients.
-pub fn sites<'a>(recipients: impl Iterator<Item = &'a Recipient>) -> Vec<u64> {
-    let domains = recipients.filter_map(|r| yamabiko_address::split_domain(&r.address).1);
-    let mut found: Vec<u64> = domains.map(site_hash).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-/// The sites of a message in the queue, of recipients that are still to be delivered.
-pub fn sites_of(queue: &Queue, id: QueueId) -> Vec<u64> {
-    queue
-        .envelope(id)
-        .map_or_else(|_| Vec::new(), |(envelope, _)| sites(envelope.recipients.iter().filter(|r| is_open(&r.state))))
-}
-
-pub(crate) fn plain(status: EnhancedStatus, reason: &str) -> Failure {
-    Failure {
-        status,
-        reason: reason.to_owned(),
-        diagnostic: String::new(),
-        remote_mta: String::new(),
-        relay: "none".to_owned(),
-    }
-}
-
-fn deferred_outcome(recipient: u32, failure: &Failure, now: Timestamp) -> Outcome {
-    Outcome {
-        recipient,
-        expanded: None,
-        result: Ended::Deferred,
-        status: failure.status,
-        reason: failure.reason.clone(),
-        diagnostic: None,
-        remote_mta: None,
-        relay: "none".to_owned(),
-        stage: None,
-        reply: None,
-        connection_use: 1,
-        connected: None,
-        ended: now,
-        soft: false,
-        logged: false,
-    }
-}
-
-/// The state of a recipient after one more of its outcomes: deferred if any is, failed only if all that ended did.
-fn merge(state: &mut RecipientState, outcome: &Outcome, mail_name: &str) {
-    let next = match outcome.result {
-        Ended::Deferred => RecipientState::Deferred(Box::new(failure_of(outcome, mail_name))),
-        Ended::Failed if outcome.expanded.is_none() => RecipientState::Failed(Box::new(failure_of(outcome, mail_name))),
-        // A leaf of an expansion that failed is reported for itself; the recipient as such is done.
-        Ended::Failed | Ended::Sent(_) => RecipientState::Done,
-    };
-    let rank = |state: &RecipientState| match state {
-        RecipientState::Pending => 0,
-        RecipientState::Done => 1,
-        RecipientState::Failed(_) => 2,
-        RecipientState::Deferred(_) => 3,
-    };
-    if rank(&next) >= rank(state) {
-        *state = next;
-    }
-}
-
-/// Reads a message if need be and finds out where its recipients go.
-async fn route(
-    queue: Arc<Queue>,
-    current: Current,
-    message: QueueId,
-    known: Option<(Arc<Envelope>, Content, bool)>,
-    skip: usize,
-    limit: usize,
-    first: bool,
-) -> Routing {
-    let mut routing = Routing::none(limit, first);
-    let found = match known {
-        Some(known) => Some(known),
-        None => match queue.load(message) {
-            Ok(stored) => Some((stored.envelope, stored.content, stored.meta.flags.expire())),
-            Err(QueueError::NotFound(_)) => None,
-            Err(QueueError::Damaged(id, what)) => {
-                current.say(Severity::Error, Some(id), &format!("damaged message is set aside in corrupt/: {what}"));
-                let _ = queue.set_aside(id, what);
-                None
-            }
-            Err(error) => {
-                current.complain(Some(message), &error);
-                None
-            }
-        },
-    };
-    let Some((envelope, content, expire)) = found else { return routing };
-    if expire {
-        // It is returned without another attempt.
-        routing.found = Some((envelope, content, expire));
-        return routing;
-    }
-    let generation = current.get();
-    let open: Vec<u32> = (0u32..)
-        .zip(&envelope.recipients)
-        .filter(|(_, recipient)| is_open(&recipient.state))
-        .map(|(index, _)| index)
-        .collect();
-    routing.more = open.len() > skip + limit;
-    for &index in open.iter().skip(skip).take(limit) {
-        // The index was made from this list.
-        let recipient = &envelope.recipients[index as usize];
-        match generation.route(&envelope, recipient, current.events()).await {
-            Ok((route, address)) => {
-                if address != recipient.address {
-                    routing.addresses.push((index, address));
-                }
-                routing.routes.push(Route { recipient: index, ..route });
-            }
-            Err(why) => {
-                current.say(Severity::Warning, Some(message), &why);
-                routing.troubled.push(index);
-            }
-        }
-    }
-    routing.found = Some((envelope, content, expire));
-    routing
-}
-
 /// Delivers; with VERP every recipient for itself, each from a sender of its own.
 async fn deliver(current: &Current, request: &Arc<DeliveryRequest>) -> (Attempt, Feedback) {
     let Some(verp) = request.envelope.verp.filter(|_| !request.envelope.sender.is_empty()) else {
@@ -821,19 +612,4 @@ async fn deliver(current: &Current, request: &Arc<DeliveryRequest>) -> (Attempt,
         last = feedback;
     }
     (Attempt { outcomes, destination_failure: failure }, last)
-}
-
-/// The class of feedback for an attempt that an agent made.
-pub fn feedback_of(attempt: &Attempt) -> Feedback {
-    match &attempt.destination_failure {
-        Some((status, reason)) => {
-            let status = if status.class == Class::Permanent {
-                EnhancedStatus { class: Class::Transient, ..*status }
-            } else {
-                *status
-            };
-            Feedback::DestinationFailure { status, reason: reason.clone() }
-        }
-        None => Feedback::Answered,
-    }
 }

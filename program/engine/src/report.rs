@@ -16,7 +16,7 @@ use yamabiko_queue::QueueError;
 use yamabiko_status::EnhancedStatus;
 
 use crate::accept::Acceptance;
-use crate::manager::{is_open, is_probe, plain, sites};
+use crate::outcome::{is_open, is_probe, plain, sites};
 
 /// A message whose attempt has ended.
 pub struct End {

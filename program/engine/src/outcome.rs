@@ -1,0 +1,139 @@
+//! What outcomes mean: for the state of a recipient, for the schedule, for the next attempt. Pure functions.
+
+use yamabiko_bounce::failure_of;
+use yamabiko_envelope::{
+    Attempt, DeliveryRequest, Envelope, Failure, Outcome, QueueId, Recipient, RecipientState, Result as Ended,
+    Timestamp, Trace,
+};
+use yamabiko_queue::Queue;
+use yamabiko_schedule::{Feedback, site_hash};
+use yamabiko_status::{Class, EnhancedStatus};
+
+/// The message asks what would become of it, and is over when that is known.
+pub fn is_probe(envelope: &Envelope) -> bool {
+    matches!(envelope.trace, Trace::ProbeReport | Trace::Probe)
+}
+
+/// Still to be delivered.
+pub fn is_open(state: &RecipientState) -> bool {
+    matches!(state, RecipientState::Pending | RecipientState::Deferred(_))
+}
+
+/// How many are still to be delivered.
+pub fn open_recipients(envelope: &Envelope) -> usize {
+    envelope.recipients.iter().filter(|r| is_open(&r.state)).count()
+}
+
+/// Hashes of the domains of recipients.
+pub fn sites<'a>(recipients: impl Iterator<Item = &'a Recipient>) -> Vec<u64> {
+    let domains = recipients.filter_map(|r| yamabiko_address::split_domain(&r.address).1);
+    let mut found: Vec<u64> = domains.map(site_hash).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// The sites of a message in the queue, of recipients that are still to be delivered.
+pub fn sites_of(queue: &Queue, id: QueueId) -> Vec<u64> {
+    queue
+        .envelope(id)
+        .map_or_else(|_| Vec::new(), |(envelope, _)| sites(envelope.recipients.iter().filter(|r| is_open(&r.state))))
+}
+
+/// A reason of our own, without a remote server in it.
+pub fn plain(status: EnhancedStatus, reason: &str) -> Failure {
+    Failure {
+        status,
+        reason: reason.to_owned(),
+        diagnostic: String::new(),
+        remote_mta: String::new(),
+        relay: "none".to_owned(),
+    }
+}
+
+/// The outcome of a recipient that was deferred without an attempt.
+pub fn deferred_outcome(recipient: u32, failure: &Failure, now: Timestamp) -> Outcome {
+    Outcome {
+        recipient,
+        expanded: None,
+        result: Ended::Deferred,
+        status: failure.status,
+        reason: failure.reason.clone(),
+        diagnostic: None,
+        remote_mta: None,
+        relay: "none".to_owned(),
+        stage: None,
+        reply: None,
+        connection_use: 1,
+        connected: None,
+        ended: now,
+        soft: false,
+        logged: false,
+    }
+}
+
+/// The state of a recipient after one more of its outcomes: deferred if any is, failed only if all that ended did.
+pub fn merge(state: &mut RecipientState, outcome: &Outcome, mail_name: &str) {
+    let next = match outcome.result {
+        Ended::Deferred => RecipientState::Deferred(Box::new(failure_of(outcome, mail_name))),
+        Ended::Failed if outcome.expanded.is_none() => RecipientState::Failed(Box::new(failure_of(outcome, mail_name))),
+        // A leaf of an expansion that failed is reported for itself; the recipient as such is done.
+        Ended::Failed | Ended::Sent(_) => RecipientState::Done,
+    };
+    let rank = |state: &RecipientState| match state {
+        RecipientState::Pending => 0,
+        RecipientState::Done => 1,
+        RecipientState::Failed(_) => 2,
+        RecipientState::Deferred(_) => 3,
+    };
+    if rank(&next) >= rank(state) {
+        *state = next;
+    }
+}
+
+/// `soft_bounce`: what failed is tried again.
+pub fn soften(outcome: &mut Outcome) {
+    if outcome.result == Ended::Failed {
+        outcome.result = Ended::Deferred;
+        outcome.status = EnhancedStatus { class: Class::Transient, ..outcome.status };
+        outcome.soft = true;
+    }
+}
+
+/// All recipients of a request deferred for one reason.
+pub fn deferred(request: &DeliveryRequest, status: EnhancedStatus, reason: &str) -> Attempt {
+    let now = Timestamp::now();
+    let outcome = |recipient: u32| Outcome {
+        recipient,
+        expanded: None,
+        result: Outcome::result_of(status, yamabiko_envelope::Action::Delivered),
+        status,
+        reason: reason.to_owned(),
+        diagnostic: None,
+        remote_mta: None,
+        relay: "none".to_owned(),
+        stage: None,
+        reply: None,
+        connection_use: 1,
+        connected: None,
+        ended: now,
+        soft: false,
+        logged: false,
+    };
+    Attempt { outcomes: request.recipients.iter().map(|r| outcome(r.index)).collect(), destination_failure: None }
+}
+
+/// The class of feedback for an attempt that an agent made.
+pub fn feedback_of(attempt: &Attempt) -> Feedback {
+    match &attempt.destination_failure {
+        Some((status, reason)) => {
+            let status = if status.class == Class::Permanent {
+                EnhancedStatus { class: Class::Transient, ..*status }
+            } else {
+                *status
+            };
+            Feedback::DestinationFailure { status, reason: reason.clone() }
+        }
+        None => Feedback::Answered,
+    }
+}

@@ -1,0 +1,96 @@
+//! Reading a message and finding out where its recipients go, a portion of them at a time.
+
+use std::sync::Arc;
+
+use yamabiko_envelope::{Content, Envelope, QueueId, Severity};
+use yamabiko_queue::{Queue, QueueError};
+use yamabiko_schedule::Route;
+
+use crate::generation::Current;
+use crate::outcome::is_open;
+
+/// A message that was read, and where its recipients go.
+pub struct Routing {
+    /// What was read; `None` where it could not be.
+    pub found: Option<(Arc<Envelope>, Content, bool)>,
+    /// Where they go.
+    pub routes: Vec<Route>,
+    /// Addresses as resolved, where they differ from the envelope's.
+    pub addresses: Vec<(u32, String)>,
+    /// Recipients that could not be routed for now.
+    pub troubled: Vec<u32>,
+    /// There are more recipients than this portion.
+    pub more: bool,
+    /// Recipients that this portion may have.
+    pub limit: usize,
+    /// It is the first portion.
+    pub first: bool,
+}
+
+impl Routing {
+    /// Nothing was found.
+    pub fn none(limit: usize, first: bool) -> Self {
+        let (routes, addresses, troubled) = (Vec::new(), Vec::new(), Vec::new());
+        Self { found: None, routes, addresses, troubled, more: false, limit, first }
+    }
+}
+
+/// Reads a message if need be and finds out where its recipients go.
+pub async fn route(
+    queue: Arc<Queue>,
+    current: Current,
+    message: QueueId,
+    known: Option<(Arc<Envelope>, Content, bool)>,
+    skip: usize,
+    limit: usize,
+    first: bool,
+) -> Routing {
+    let mut routing = Routing::none(limit, first);
+    let found = match known {
+        Some(known) => Some(known),
+        None => match queue.load(message) {
+            Ok(stored) => Some((stored.envelope, stored.content, stored.meta.flags.expire())),
+            Err(QueueError::NotFound(_)) => None,
+            Err(QueueError::Damaged(id, what)) => {
+                current.say(Severity::Error, Some(id), &format!("damaged message is set aside in corrupt/: {what}"));
+                let _ = queue.set_aside(id, what);
+                None
+            }
+            Err(error) => {
+                current.complain(Some(message), &error);
+                None
+            }
+        },
+    };
+    let Some((envelope, content, expire)) = found else { return routing };
+    if expire {
+        // It is returned without another attempt.
+        routing.found = Some((envelope, content, expire));
+        return routing;
+    }
+    let generation = current.get();
+    let open: Vec<u32> = (0u32..)
+        .zip(&envelope.recipients)
+        .filter(|(_, recipient)| is_open(&recipient.state))
+        .map(|(index, _)| index)
+        .collect();
+    routing.more = open.len() > skip + limit;
+    for &index in open.iter().skip(skip).take(limit) {
+        // The index was made from this list.
+        let recipient = &envelope.recipients[index as usize];
+        match generation.route(&envelope, recipient, current.events()).await {
+            Ok((route, address)) => {
+                if address != recipient.address {
+                    routing.addresses.push((index, address));
+                }
+                routing.routes.push(Route { recipient: index, ..route });
+            }
+            Err(why) => {
+                current.say(Severity::Warning, Some(message), &why);
+                routing.troubled.push(index);
+            }
+        }
+    }
+    routing.found = Some((envelope, content, expire));
+    routing
+}
