@@ -149,6 +149,33 @@ pub enum Result {
 }
 
 impl Outcome {
+    /// An outcome without a remote server in it: no diagnostic, no stage, `relay=none`.
+    pub fn of_our_own(
+        recipient: u32,
+        result: Result,
+        status: EnhancedStatus,
+        reason: impl Into<String>,
+        ended: Timestamp,
+    ) -> Self {
+        Self {
+            recipient,
+            expanded: None,
+            result,
+            status,
+            reason: reason.into(),
+            diagnostic: None,
+            remote_mta: None,
+            relay: "none".to_owned(),
+            stage: None,
+            reply: None,
+            connection_use: 1,
+            connected: None,
+            ended,
+            soft: false,
+            logged: false,
+        }
+    }
+
     /// The result for a status: class 2 is `sent`, 4 deferred, 5 failed.
     pub fn result_of(status: EnhancedStatus, action: Action) -> Result {
         match status.class {

@@ -1,4 +1,4 @@
-//! What outcomes mean: for the state of a recipient, for the schedule, for the next attempt. Pure functions.
+//! What outcomes mean: for the state of a recipient, for the schedule, for the next attempt.
 
 use yamabiko_bounce::failure_of;
 use yamabiko_envelope::{
@@ -53,23 +53,7 @@ pub fn plain(status: EnhancedStatus, reason: &str) -> Failure {
 
 /// The outcome of a recipient that was deferred without an attempt.
 pub fn deferred_outcome(recipient: u32, failure: &Failure, now: Timestamp) -> Outcome {
-    Outcome {
-        recipient,
-        expanded: None,
-        result: Ended::Deferred,
-        status: failure.status,
-        reason: failure.reason.clone(),
-        diagnostic: None,
-        remote_mta: None,
-        relay: "none".to_owned(),
-        stage: None,
-        reply: None,
-        connection_use: 1,
-        connected: None,
-        ended: now,
-        soft: false,
-        logged: false,
-    }
+    Outcome::of_our_own(recipient, Ended::Deferred, failure.status, failure.reason.clone(), now)
 }
 
 /// The state of a recipient after one more of its outcomes: deferred if any is, failed only if all that ended did.
@@ -102,24 +86,8 @@ pub fn soften(outcome: &mut Outcome) {
 
 /// All recipients of a request deferred for one reason.
 pub fn deferred(request: &DeliveryRequest, status: EnhancedStatus, reason: &str) -> Attempt {
-    let now = Timestamp::now();
-    let outcome = |recipient: u32| Outcome {
-        recipient,
-        expanded: None,
-        result: Outcome::result_of(status, yamabiko_envelope::Action::Delivered),
-        status,
-        reason: reason.to_owned(),
-        diagnostic: None,
-        remote_mta: None,
-        relay: "none".to_owned(),
-        stage: None,
-        reply: None,
-        connection_use: 1,
-        connected: None,
-        ended: now,
-        soft: false,
-        logged: false,
-    };
+    let (now, result) = (Timestamp::now(), Outcome::result_of(status, yamabiko_envelope::Action::Delivered));
+    let outcome = |recipient| Outcome::of_our_own(recipient, result, status, reason, now);
     Attempt { outcomes: request.recipients.iter().map(|r| outcome(r.index)).collect(), destination_failure: None }
 }
 

@@ -290,23 +290,10 @@ pub fn tell_expanded(engine: &Acceptance, envelope: Arc<Envelope>, head: Bytes, 
         let now = Timestamp::now();
         let mut about = (*envelope).clone();
         about.recipients = expanded;
-        let outcomes = (0u32..).take(about.recipients.len()).map(|recipient| Outcome {
-            recipient,
-            expanded: None,
-            result: Ended::Sent(Action::Expanded),
-            status: EnhancedStatus::success(0, 0),
-            reason: "alias expanded".to_owned(),
-            diagnostic: None,
-            remote_mta: None,
-            relay: "none".to_owned(),
-            stage: None,
-            reply: None,
-            connection_use: 1,
-            connected: None,
-            ended: now,
-            soft: false,
-            logged: true,
-        });
+        let (result, status) = (Ended::Sent(Action::Expanded), EnhancedStatus::success(0, 0));
+        let outcomes = (0u32..)
+            .take(about.recipients.len())
+            .map(|recipient| Outcome::of_our_own(recipient, result, status, "alias expanded", now));
         let reported: Vec<Reported> =
             outcomes.filter_map(|outcome| generation.bounce.report_outcome(&about, &outcome)).collect();
         let job = Job { envelope: &about, original: Some(&head), now, zone: engine.zone() };

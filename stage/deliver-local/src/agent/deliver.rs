@@ -79,23 +79,14 @@ pub(crate) fn outcome(
 ) -> Outcome {
     let known = &request.recipients[recipient];
     let expanded = address.filter(|address| *address != known.address).map(str::to_owned);
+    let result = Outcome::result_of(verdict.status, verdict.action);
+    let diagnostic =
+        (verdict.unix && !matches!(result, Ended::Sent(_))).then(|| (DiagnosticType::Unix, verdict.reason.clone()));
     Outcome {
-        recipient: known.index,
         expanded,
-        result: Outcome::result_of(verdict.status, verdict.action),
-        status: verdict.status,
-        diagnostic: (verdict.unix && !matches!(Outcome::result_of(verdict.status, verdict.action), Ended::Sent(_)))
-            .then(|| (DiagnosticType::Unix, verdict.reason.clone())),
-        reason: verdict.reason,
-        remote_mta: None,
+        diagnostic,
         relay: relay.to_owned(),
-        stage: None,
-        reply: None,
-        connection_use: 1,
-        connected: None,
-        ended: now,
-        soft: false,
-        logged: false,
+        ..Outcome::of_our_own(known.index, result, verdict.status, verdict.reason, now)
     }
 }
 
