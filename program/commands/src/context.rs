@@ -8,7 +8,7 @@ use std::sync::Arc;
 use yamabiko_config::{Config, View};
 use yamabiko_envelope::{Event, Kind, Origin, QueueId, Severity, Timestamp};
 use yamabiko_log::Setup;
-use yamabiko_supervisor::Instance;
+use yamabiko_supervisor::{Instance, StartError};
 
 /// Exit codes of sysexits(3) as Postfix's commands use them.
 pub mod exit {
@@ -92,7 +92,28 @@ pub fn embedded_here() -> Instance {
 impl Context {
     /// Loads the configuration, or says why not and gives the exit code.
     pub fn open(program: &'static str, instance: Instance) -> Result<Self, ExitCode> {
-        match instance.load() {
+        Self::made(program, instance.load(), instance)
+    }
+
+    /// As [`Context::open`], for what is done with a mail system that runs: a fault in a configuration that is not in
+    /// force yet must not keep anybody from stopping it, or mail from coming in. The fault is said all the same.
+    pub fn open_running(program: &'static str, instance: Instance) -> Result<Self, ExitCode> {
+        let loaded = instance.load().or_else(|error| match instance.load_unchecked() {
+            Some(config) => {
+                eprintln!("{program}: warning: {error}");
+                Ok(config)
+            }
+            None => Err(error),
+        });
+        Self::made(program, loaded, instance)
+    }
+
+    fn made(
+        program: &'static str,
+        loaded: Result<Arc<Config>, StartError>,
+        instance: Instance,
+    ) -> Result<Self, ExitCode> {
+        match loaded {
             Ok(config) => {
                 let log = Setup::from_view(&config.main());
                 Ok(Self { program, instance, config, log })

@@ -47,7 +47,7 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
             _ => {}
         }
     }
-    let mut context = match Context::open("postcat", instance(directory, called_as_yamabiko)) {
+    let mut context = match Context::open_running("postcat", instance(directory, called_as_yamabiko)) {
         Ok(context) => context,
         Err(code) => return code,
     };

@@ -51,7 +51,12 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
     if let Err(code) = prepare(&which, starts) {
         return code;
     }
-    let mut script = match Context::open("postfix", which) {
+    // What begins something wants a sound configuration; what looks at it or ends it does not.
+    let opened = match verb.as_str() {
+        "stop" | "abort" | "status" | "flush" | "logrotate" => Context::open_running("postfix", which),
+        _ => Context::open("postfix", which),
+    };
+    let mut script = match opened {
         Ok(context) => Script { context, verbose, ours: called_as_yamabiko },
         Err(code) => return code,
     };

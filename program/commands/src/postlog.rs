@@ -39,7 +39,7 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
             _ => {}
         }
     }
-    let mut context = match Context::open("postlog", instance(directory, called_as_yamabiko)) {
+    let mut context = match Context::open_running("postlog", instance(directory, called_as_yamabiko)) {
         Ok(context) => context,
         Err(code) => return code,
     };

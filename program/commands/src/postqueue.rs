@@ -36,7 +36,7 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
         Flag::Value('c', dir) => Some(dir.as_str()),
         _ => None,
     });
-    let mut context = match Context::open("postqueue", instance(directory, called_as_yamabiko)) {
+    let mut context = match Context::open_running("postqueue", instance(directory, called_as_yamabiko)) {
         Ok(context) => context,
         Err(code) => return code,
     };

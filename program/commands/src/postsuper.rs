@@ -40,7 +40,7 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
         _ => None,
     });
     let which = instance(directory, called_as_yamabiko);
-    let mut context = match Context::open("postsuper", which) {
+    let mut context = match Context::open_running("postsuper", which) {
         Ok(context) => context,
         Err(code) => return code,
     };

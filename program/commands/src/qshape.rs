@@ -54,7 +54,7 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
     if queues.is_empty() {
         queues = vec![QueueName::Incoming, QueueName::Active];
     }
-    let mut context = match Context::open("qshape", instance(directory, called_as_yamabiko)) {
+    let mut context = match Context::open_running("qshape", instance(directory, called_as_yamabiko)) {
         Ok(context) => context,
         Err(code) => return code,
     };

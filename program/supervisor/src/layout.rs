@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, Uid};
-use yamabiko_config::{Config, Host};
+use yamabiko_config::{Config, Host, MainCf, MasterCf};
 
 use crate::identity::Identity;
 
@@ -46,6 +46,20 @@ impl Instance {
                     .map_err(|error| StartError(error.to_string()))
             }
         }
+    }
+
+    /// Reads the configuration as it is written, faulty values and all: for commands that must work on a mail system
+    /// whose next configuration is wrong. `None` when the files themselves cannot be read.
+    pub fn load_unchecked(&self) -> Option<Arc<Config>> {
+        let Instance::Directory(directory) = self else { return None };
+        let read = |name: &str| {
+            let path = directory.join(name);
+            std::fs::read_to_string(&path).ok().map(|text| (path.display().to_string(), text))
+        };
+        let ((main_name, main), (master_name, master)) = (read("main.cf")?, read("master.cf")?);
+        let main = MainCf::parse(&main_name, &main).ok()?;
+        let master = MasterCf::parse(&master_name, &master).ok()?;
+        Some(Arc::new(Config::unchecked(main, master, directory.to_str(), &Host::of_this_machine("postfix"))))
     }
 }
 

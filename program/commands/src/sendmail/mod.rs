@@ -27,7 +27,7 @@ pub fn run(name: &str, args: &[String], called_as_yamabiko: bool) -> ExitCode {
     };
     let options = options::read(args, default);
     let directory = options.as_ref().ok().and_then(|options| options.config.as_deref()).map(config_directory);
-    let mut context = match Context::open("sendmail", instance(directory.as_deref(), called_as_yamabiko)) {
+    let mut context = match Context::open_running("sendmail", instance(directory.as_deref(), called_as_yamabiko)) {
         Ok(context) => context,
         Err(_) => return ExitCode::from(exit::TEMPFAIL),
     };

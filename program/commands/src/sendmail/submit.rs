@@ -364,7 +364,7 @@ pub fn postdrop(args: &[String]) -> ExitCode {
     } else {
         crate::context::instance(directory, false)
     };
-    let context = match Context::open("postdrop", which) {
+    let context = match Context::open_running("postdrop", which) {
         Ok(context) => context,
         Err(code) => return code,
     };

@@ -118,9 +118,17 @@ fn a_wrong_reload_keeps_the_old_configuration() {
     kill(Pid::from_raw(supervisor), Signal::SIGHUP).unwrap();
     instance.until("a refused reload", || instance.log().contains("reload refused"));
     assert!(instance.client().greeting.lines[0].ends_with("ESMTP Yamabiko"), "{:?}", instance.client().greeting);
+    // The fault keeps nobody from looking at what runs, nor from stopping it.
+    assert_eq!(instance.postfix("status").code, 0);
+    let stopped = instance.postfix("stop");
+    assert!(stopped.code == 0 && stopped.err.contains("default_process_limit"), "{}", stopped.err);
+    assert!(instance.postfix("start").code != 0);
     instance.set("default_process_limit", "100");
+    instance.start();
+    let supervisor = instance.supervisor().unwrap();
+    instance.set("smtpd_banner", "$myhostname ESMTP changed again");
     instance.reload();
-    assert!(instance.client().greeting.lines[0].ends_with("ESMTP changed"));
+    assert!(instance.client().greeting.lines[0].ends_with("ESMTP changed again"));
     assert_eq!(instance.supervisor(), Some(supervisor));
 }
 
