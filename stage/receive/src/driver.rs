@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use yamabiko_dns::{Hosts, Native, Resolver};
 use yamabiko_envelope::{Content, Event, Events, Kind, Origin, Severity, Submission, Timestamp};
+use yamabiko_tls::Stream;
 
 use crate::admission::Admission;
 use crate::limits::Limits;
@@ -28,6 +29,9 @@ use crate::settings::Settings;
 
 /// Bytes of the read buffer of a session.
 const READ_BUFFER: usize = 16 * 1024;
+
+/// How long the end of an encrypted connection may take.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Becomes true when the server is to stop.
 pub type Shutdown = watch::Receiver<bool>;
@@ -263,7 +267,7 @@ async fn run<S>(
         }
     }
     let mut conversation = Conversation {
-        stream,
+        stream: Stream::Plain(stream),
         service,
         settings: &settings,
         session,
@@ -290,7 +294,8 @@ async fn submit_notice(around: &Surroundings, settings: &Settings, notice: Submi
 }
 
 struct Conversation<'s, S> {
-    stream: S,
+    /// STARTTLS changes what it is.
+    stream: Stream<S>,
     service: &'s Service,
     settings: &'s Arc<Settings>,
     session: Session,
@@ -345,6 +350,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
         }
         // The client may be gone; what it was told does not matter then. Dropping the stream closes it.
         let _ = self.write().await;
+        if self.stream.is_encrypted() {
+            // A peer that is told of the end knows that nothing was cut off.
+            let _ = timeout(FAREWELL, self.stream.shutdown()).await;
+        }
     }
 
     /// Whoever talks before the greeting is heard.
@@ -439,7 +448,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
         if output.is_empty() {
             return Ok(());
         }
-        let written = timeout(limit, self.stream.write_all(output)).await;
+        let encrypted = self.stream.is_encrypted();
+        let stream = &mut self.stream;
+        let written = timeout(limit, async {
+            stream.write_all(output).await?;
+            if encrypted { stream.flush().await } else { Ok(()) }
+        });
+        let written = written.await;
         output.clear();
         match written {
             Err(_) => Err(Broken::Timeout),
