@@ -90,6 +90,7 @@ impl Acceptance {
         };
         let yamabiko_cleanup::Accepted { envelope, head, body, hold, expanded } = *accepted;
         drop(generation);
+        let sender_hash = yamabiko_schedule::sender_hash(&envelope.sender);
         let envelope = Arc::new(envelope);
         let about = (!expanded.is_empty()).then(|| (Arc::clone(&envelope), head.clone()));
         let message = NewMessage {
@@ -104,7 +105,7 @@ impl Acceptance {
         let done = Box::new(move |result: Result<(), QueueError>| {
             // Here and not after the wait: whoever waits may be gone, and the message is there all the same.
             if result.is_ok() && !hold {
-                manager.send(Order::Arrived(id));
+                manager.send(Order::Arrived(id, sender_hash));
             }
             let _ = sender.send(result);
         });

@@ -21,6 +21,7 @@ mod agents;
 mod around;
 mod blocking;
 mod boss;
+mod clog;
 mod control;
 mod examine;
 mod flush;
@@ -364,6 +365,9 @@ fn tell_panics(events: &Events, setup: &Setup) {
 fn notices(config: &Config, events: &Events, setup: &Setup) {
     for notice in config.notices() {
         say(events, setup, Severity::Warning, &notice.to_string());
+    }
+    for remark in schedule_settings::remarks(config) {
+        say(events, setup, Severity::Warning, &remark);
     }
 }
 

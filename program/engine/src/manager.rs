@@ -80,14 +80,7 @@ impl Task {
         let (queue, current) = (Arc::clone(engine.queue()), engine.current().clone());
         let manager = engine.manager().clone();
         let mut schedule = Schedule::new(settings);
-        for meta in queue.list(|meta| !meta.flags.hold()) {
-            if meta.attempts == 0 {
-                schedule.message_arrived(meta.queue_id, meta.next_attempt);
-            } else {
-                // Sites are learnt when the message is next deferred: reading every envelope now would make the start slow.
-                schedule.message_deferred(meta.queue_id, meta.next_attempt, &[]);
-            }
-        }
+        take_up(&mut schedule, &queue);
         Self {
             schedule,
             active: HashMap::new(),
@@ -148,6 +141,11 @@ impl Task {
                 Action::Deliver(delivery) => self.deliver(delivery, now),
                 Action::Defer(deferral) => self.defer(&deferral, now),
                 Action::Finished(message) => self.finish(message, now),
+                Action::Clogged(clogged) => {
+                    for line in crate::clog::lines(&clogged, &self.engine.current().get().config) {
+                        self.current.say(Severity::Warning, None, &line);
+                    }
+                }
             }
             count += 1;
             if count.is_multiple_of(64) {
@@ -174,7 +172,7 @@ impl Task {
     fn take(&mut self, order: Order) {
         let now = Timestamp::now();
         match order {
-            Order::Arrived(id) => self.schedule.message_arrived(id, now),
+            Order::Arrived(id, sender) => self.schedule.message_arrived(id, sender),
             Order::Attempted(delivery, request, attempt, feedback) => {
                 self.begun -= 1;
                 self.attempted(&delivery, &request, attempt, feedback, now);
@@ -399,7 +397,7 @@ impl Task {
             };
             self.defer(&deferral, now);
         }
-        self.schedule.activated(message, &sender, routes, more);
+        self.schedule.activated(message, &sender, routes, more, now);
     }
 
     // ---- deliveries
@@ -590,6 +588,25 @@ impl Task {
             Ok(()) => self.current.emit("qmgr", now, Kind::Removed { queue_id: message }),
             Err(QueueError::NotFound(_)) => {}
             Err(error) => self.current.complain(Some(message), &error),
+        }
+    }
+}
+
+/// Everything that the queue holds waits for its time, as it did before the restart.
+fn take_up(schedule: &mut Schedule, queue: &Queue) {
+    let mut after = None;
+    loop {
+        let page = queue.page(after, 1000);
+        let Some(last) = page.last() else { return };
+        after = Some(last.queue_id);
+        for meta in page.into_iter().filter(|meta| !meta.flags.hold()) {
+            // Senders and sites are learnt when the message is next tried: reading every envelope now would make the
+            // start slow. Until then new mail that a crash has left is one line among those of the senders to come.
+            if meta.attempts == 0 {
+                schedule.message_arrived(meta.queue_id, 0);
+            } else {
+                schedule.message_deferred(meta.queue_id, meta.next_attempt, &[]);
+            }
         }
     }
 }

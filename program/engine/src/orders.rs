@@ -10,8 +10,8 @@ use crate::routing::Routing;
 
 /// What others want of the manager.
 pub enum Order {
-    /// A message became durable and is to be tried at once.
-    Arrived(QueueId),
+    /// A message became durable and is to be tried at once; the hash of its sender.
+    Arrived(QueueId, u64),
     /// A delivery ended.
     Attempted(Box<Delivery>, Arc<DeliveryRequest>, Attempt, Feedback),
     /// A message that is not in memory any more was read and routed; which of its routings this is.

@@ -4,6 +4,7 @@
 //! master.cf, where Postfix ignores it silently and many recipes have it.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use yamabiko_config::{Config, ServiceType, View};
 use yamabiko_schedule::{ConcurrencyFeedback, Settings, TransportSettings};
@@ -27,6 +28,11 @@ pub fn from_config(config: &Config) -> Settings {
         active_limit: count(main.int("qmgr_message_active_limit")),
         recipient_limit: count(main.int("qmgr_message_recipient_limit")),
         recipient_minimum: count(main.int("qmgr_message_recipient_minimum")),
+        clog_warn_time: if main.bool("helpful_warnings") {
+            main.duration("qmgr_clog_warn_time")
+        } else {
+            Duration::ZERO
+        },
         defer_transports: main.list("defer_transports").into_iter().collect(),
         ..Settings::default()
     };
@@ -41,9 +47,29 @@ pub fn from_config(config: &Config) -> Settings {
     settings
 }
 
+/// What cannot be obeyed, in Postfix's words.
+pub fn remarks(config: &Config) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for service in config.services().iter().filter(|service| service.kind == ServiceType::Unix) {
+        let view = config.service_view(service);
+        for sign in ["negative", "positive"] {
+            let suffix = format!("destination_concurrency_{sign}_feedback");
+            let text = view.transport_text(&service.name, &suffix);
+            if let Err(why) = ConcurrencyFeedback::from_str(&text) {
+                let name = format!("{}_{suffix}", service.name);
+                remarks.push(format!("{name}: ignoring malformed or unreasonable feedback: {text} ({why}); 1 is used"));
+            }
+        }
+    }
+    // A faulty default is the same fault for every transport.
+    remarks.truncate(10);
+    remarks
+}
+
 fn transport(view: &View, name: &str, process_limit: usize) -> TransportSettings {
     let feedback = |suffix: &str| {
         let text = view.transport_text(name, suffix);
+        // What is none was said by `remarks`.
         ConcurrencyFeedback::from_str(&text).unwrap_or(ConcurrencyFeedback::ONE)
     };
     let number = |suffix: &str| view.transport_int(name, suffix);

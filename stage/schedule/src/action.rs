@@ -84,6 +84,36 @@ pub enum Action {
     /// Nothing of this message is in progress any more and the schedule has forgotten it: remove it from the queue,
     /// return it, or call [`Schedule::message_deferred`].
     Finished(QueueId),
+    /// Warn of a destination that takes up more than a fifth of what may be active (`qmgr_clog_warn_time`).
+    Clogged(Clogged),
+}
+
+/// A destination whose mail takes up much of what may be active, so that other mail waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clogged {
+    /// The transport.
+    pub transport: Arc<str>,
+    /// The next hop.
+    pub nexthop: Arc<str>,
+    /// Active messages for it.
+    pub messages: usize,
+    /// Active messages altogether.
+    pub active: usize,
+    /// What holds it up.
+    pub limit: ClogLimit,
+}
+
+/// What an administrator can do about a clogged destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClogLimit {
+    /// `destination_concurrency_limit`, which is this, is used up.
+    Concurrency(u32),
+    /// Its window is wider than its share of `qmgr_message_active_limit`, which is this.
+    Active(usize),
+    /// It shares its transport with others.
+    Shared,
+    /// It is slow.
+    Slow,
 }
 
 /// What a delivery has shown about its destination and transport. What became of recipients is the engine's business.

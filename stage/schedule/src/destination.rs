@@ -34,6 +34,8 @@ pub(crate) struct Destination {
     pub dead: Option<Dead>,
     /// Pausing for `destination_rate_delay` until then.
     pub paused: Option<Timestamp>,
+    /// No warning of a clogged queue before.
+    pub quiet_until: Timestamp,
     window: u32,
     success: f64,
     failure: f64,
@@ -51,6 +53,7 @@ impl Destination {
             peers: 0,
             dead: None,
             paused: None,
+            quiet_until: Timestamp(0),
             window: settings.initial_window(),
             success: 0.0,
             failure: 0.0,
@@ -68,7 +71,7 @@ impl Destination {
         self.peers == 0 && self.busy == 0 && self.paused.is_none()
     }
 
-    #[cfg(test)]
+    /// How many deliveries may go there at once.
     pub(crate) fn window(&self) -> u32 {
         self.window
     }

@@ -33,8 +33,11 @@ mod schedule;
 mod settings;
 mod slab;
 mod waiting;
+mod wheel;
 
-pub use action::{Action, Counts, Deferral, Delivery, DeliveryId, Feedback, Place, Route, destination_name};
+pub use action::{
+    Action, ClogLimit, Clogged, Counts, Deferral, Delivery, DeliveryId, Feedback, Place, Route, destination_name,
+};
 pub use schedule::Schedule;
 pub use settings::{ConcurrencyFeedback, NotAFeedback, Settings, TransportSettings};
-pub use waiting::site_hash;
+pub use waiting::{sender_hash, site_hash};

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use yamabiko_envelope::{QueueId, Timestamp};
 use yamabiko_status::EnhancedStatus;
 
-use crate::action::{Action, Counts, Deferral, Delivery, DeliveryId, Feedback, Place, Route};
+use crate::action::{Action, ClogLimit, Clogged, Counts, Deferral, Delivery, DeliveryId, Feedback, Place, Route};
 use crate::destination::{Dead, Destination};
 use crate::rotation::Rotation;
 use crate::settings::{Settings, TransportSettings};
 use crate::slab::Slab;
-use crate::waiting::{Line, Taken, Waiting, site_hash};
+use crate::waiting::{Line, Taken, Waiting, sender_hash, site_hash};
 
 /// Recipients of one message that are routed at once (Postfix: `extra_recipient_limit`).
 const PORTION: usize = 1000;
@@ -60,11 +60,14 @@ enum Then {
     Finish,
     Forget,
     /// It came back while deliveries of its former life were still running.
-    Wait {
-        due: Timestamp,
-        line: Line,
-        sites: Vec<u64>,
-    },
+    Wait(Comeback),
+}
+
+/// How a message is to wait.
+#[derive(Debug)]
+enum Comeback {
+    Incoming { sender: u64 },
+    Deferred { due: Timestamp, sites: Vec<u64> },
 }
 
 #[derive(Debug)]
@@ -199,25 +202,33 @@ impl Schedule {
         self.settings.transport(transport).destination_recipient_limit == 1
     }
 
-    /// A new message. It is due at once.
-    pub fn message_arrived(&mut self, message: QueueId, now: Timestamp) {
-        self.wait(message, now, Line::Incoming, &[]);
+    /// A new message, with the [`sender_hash`] of its envelope sender. It is due at once, or when it is that sender's
+    /// turn if more is waiting than may be active.
+    pub fn message_arrived(&mut self, message: QueueId, sender: u64) {
+        self.wait(message, Comeback::Incoming { sender });
     }
 
     /// A message to be tried (again) at `due`: after [`Action::Finished`], when it could not be read after
     /// [`Action::Activate`], and for what a restart found in the queue. `sites` are the [`site_hash`]es of the domains
     /// of its recipients, for [`Schedule::flush_site`].
     pub fn message_deferred(&mut self, message: QueueId, due: Timestamp, sites: &[u64]) {
-        self.wait(message, due, Line::Deferred, sites);
+        if self.active.contains_key(&message) {
+            self.wait(message, Comeback::Deferred { due, sites: sites.to_vec() });
+        } else {
+            self.waiting.insert_deferred(message, due, sites);
+        }
     }
 
-    fn wait(&mut self, id: QueueId, due: Timestamp, line: Line, sites: &[u64]) {
-        if !self.active.contains_key(&id) {
-            self.waiting.insert(id, due, line, sites);
+    fn wait(&mut self, id: QueueId, how: Comeback) {
+        if self.active.contains_key(&id) {
+            // Deliveries of it may still be running: two lives at once would deliver twice.
+            self.abandon(id, Then::Wait(how));
             return;
         }
-        // Deliveries of it may still be running: two lives at once would deliver twice.
-        self.abandon(id, Then::Wait { due, line, sites: sites.to_vec() });
+        match how {
+            Comeback::Incoming { sender } => self.waiting.insert_incoming(id, sender),
+            Comeback::Deferred { due, sites } => self.waiting.insert_deferred(id, due, &sites),
+        }
     }
 
     /// The message was deleted or held: nothing new is started for it, and it is never [`Action::Finished`]. Deliveries
@@ -405,10 +416,10 @@ impl Schedule {
     /// The answer to [`Action::Activate`]: where the recipients of this portion go, and whether there are `more`. A
     /// message without any recipient left is finished at once. `sender` is the envelope sender, for fairness. Nothing
     /// happens when the message was removed meanwhile.
-    pub fn activated(&mut self, message: QueueId, sender: &str, routes: Vec<Route>, more: bool) {
+    pub fn activated(&mut self, message: QueueId, sender: &str, routes: Vec<Route>, more: bool, now: Timestamp) {
         let Some(entry) = self.active.get_mut(&message).filter(|entry| entry.activating) else { return };
         entry.activating = false;
-        entry.sender = site_hash(sender);
+        entry.sender = sender_hash(sender);
         entry.more = more && !routes.is_empty();
         let (sender, flushed) = (entry.sender, entry.flushed);
         self.activating -= 1;
@@ -445,8 +456,38 @@ impl Schedule {
             if self.peers[peer].standing == Standing::Loose {
                 self.ready_peer(peer, Standing::Ready);
             }
+            self.warn_if_clogged(peer, now);
         }
         self.finish_if_done(message);
+    }
+
+    /// One destination's mail that piles up in what may be active keeps other mail waiting: Postfix's
+    /// `qmgr_entry_create` in values, the advice included.
+    fn warn_if_clogged(&mut self, peer: u32, now: Timestamp) {
+        let Peer { destination: d, ref nexthop, .. } = self.peers[peer];
+        let limit = self.settings.active_limit.max(1);
+        let destination = &mut self.destinations[d];
+        let messages = destination.peers as usize + destination.busy as usize;
+        let often = self.settings.clog_warn_time;
+        if messages <= limit / 5 || often.is_zero() || now < destination.quiet_until {
+            return;
+        }
+        destination.quiet_until = now + often;
+        let transport = &self.transports[destination.transport];
+        let (concurrency, active) = (transport.settings.destination_concurrency_limit, self.active.len());
+        // The window beside this destination's part of the limit, without the rounding of a division.
+        let wide = destination.window() as usize * active > limit * messages;
+        let hint = if concurrency > 0 && concurrency <= destination.busy + 1 {
+            ClogLimit::Concurrency(concurrency)
+        } else if wide {
+            ClogLimit::Active(limit)
+        } else if transport.destinations.len() > 1 {
+            ClogLimit::Shared
+        } else {
+            ClogLimit::Slow
+        };
+        let (transport, nexthop) = (Arc::clone(&transport.name), Arc::clone(nexthop));
+        self.outbox.push_back(Action::Clogged(Clogged { transport, nexthop, messages, active, limit: hint }));
     }
 
     /// Why a recipient cannot be tried now; the key is equal for recipients with the same reason.
@@ -797,7 +838,7 @@ impl Schedule {
         match message.then {
             Then::Finish => self.outbox.push_back(Action::Finished(id)),
             Then::Forget => {}
-            Then::Wait { due, line, sites } => self.waiting.insert(id, due, line, &sites),
+            Then::Wait(how) => self.wait(id, how),
         }
     }
 }

@@ -34,6 +34,7 @@ struct World {
     running: Vec<Delivery>,
     deferrals: Vec<Deferral>,
     finished: Vec<QueueId>,
+    clogged: Vec<Clogged>,
     /// Answer [`Action::Activate`] at once.
     activates: bool,
 }
@@ -47,6 +48,7 @@ impl World {
             running: vec![],
             deferrals: vec![],
             finished: vec![],
+            clogged: vec![],
             activates: true,
         }
     }
@@ -58,7 +60,7 @@ impl World {
     fn arrive(&mut self, n: u64, sender: &str, routes: impl IntoIterator<Item = impl Into<String>>) {
         let routes = routes.into_iter().map(Into::into).collect();
         self.mail.insert(id(n), Mail { sender: sender.into(), routes, ..Mail::default() });
-        self.schedule.message_arrived(id(n), self.now);
+        self.schedule.message_arrived(id(n), sender_hash(sender));
     }
 
     fn pass(&mut self, time: Duration) {
@@ -81,6 +83,7 @@ impl World {
                     self.deferrals.push(deferral);
                 }
                 Action::Finished(message) => self.finished.push(message),
+                Action::Clogged(clogged) => self.clogged.push(clogged),
             }
         }
         started
@@ -99,7 +102,7 @@ impl World {
         let routes = part.iter().map(|r| route(*r, &mail.routes[*r as usize])).collect();
         mail.handed += part.len();
         let sender = mail.sender.clone();
-        self.schedule.activated(message, &sender, routes, part.len() < open.len());
+        self.schedule.activated(message, &sender, routes, part.len() < open.len(), self.now);
     }
 
     fn resolve(&mut self, message: QueueId, recipients: &[u32]) {
@@ -437,7 +440,7 @@ fn removed_while_active() {
     assert_eq!(started.len(), 5);
     assert!(world.schedule.remove(id(1)));
     // It comes back (postsuper -H) while five deliveries still run: they end first.
-    world.schedule.message_arrived(id(1), world.now);
+    world.schedule.message_arrived(id(1), 0);
     assert!(world.run().is_empty());
     assert_eq!(world.schedule.place(id(1)), Some(Place::Active));
     for delivery in &started {
@@ -454,11 +457,62 @@ fn removed_while_active() {
     assert!(!world.schedule.remove(id(1)));
     // Unreadable after Activate.
     world.activates = false;
-    world.schedule.message_arrived(id(2), world.now);
+    world.schedule.message_arrived(id(2), 0);
     world.run();
     world.schedule.message_deferred(id(2), world.now + seconds(60), &[]);
     assert_eq!(world.schedule.place(id(2)), Some(Place::Deferred));
     assert_eq!(world.schedule.next_deadline(), Some(world.now + seconds(60)));
+}
+
+#[test]
+fn a_destination_that_clogs_what_is_active_is_told_of_once_in_a_while() {
+    let settings = |limit| Settings {
+        active_limit: 100,
+        default_transport: TransportSettings { destination_concurrency_limit: limit, ..TransportSettings::default() },
+        ..Settings::default()
+    };
+    // Concurrency limit, other destinations, what is advised.
+    for (limit, others, hint) in
+        [(5, 0, ClogLimit::Concurrency(5)), (20, 3, ClogLimit::Shared), (20, 0, ClogLimit::Slow)]
+    {
+        let mut world = World::new(settings(limit));
+        (1..=others).for_each(|n| world.arrive(1000 + n, "c@d", [format!("smtp:other{n}.example")]));
+        world.run();
+        for n in 1..=30 {
+            world.arrive(n, "a@b", ["smtp:Slow.example"]);
+            world.run();
+        }
+        assert_eq!(world.clogged.len(), 1, "{hint:?}");
+        let clogged = world.clogged.remove(0);
+        assert_eq!((&*clogged.nexthop, &*clogged.transport, clogged.limit), ("Slow.example", "smtp", hint));
+        // More than a fifth of what may be active.
+        assert_eq!((clogged.messages, clogged.active), (21, 21 + others as usize));
+        world.pass(seconds(299));
+        world.arrive(31, "a@b", ["smtp:Slow.example"]);
+        world.run();
+        assert_eq!(world.clogged.len(), 0);
+        world.pass(seconds(1));
+        world.arrive(32, "a@b", ["smtp:Slow.example"]);
+        world.run();
+        assert_eq!(world.clogged.len(), 1);
+    }
+    let mut world = World::new(Settings { clog_warn_time: Duration::ZERO, ..settings(20) });
+    (1..=90).for_each(|n| world.arrive(n, "a@b", ["smtp:slow.example"]));
+    world.run();
+    assert_eq!(world.clogged, []);
+}
+
+#[test]
+fn a_flood_of_new_mail_leaves_room_for_other_senders() {
+    // All places are taken by a sender whose mail goes slowly; of the next two that come free one is somebody else's.
+    let mut world = World::new(Settings { active_limit: 10, ..Settings::default() });
+    (1..=1000).for_each(|n| world.arrive(n, "loud@b", ["smtp:slow.example"]));
+    let started = world.run();
+    world.arrive(2000, "quiet@b", ["smtp:quick.example"]);
+    assert!(world.run().is_empty());
+    started[..2].iter().for_each(|delivery| world.done(delivery, Feedback::Answered));
+    let next = world.run();
+    assert!(next.iter().any(|delivery| delivery.message == id(2000)), "{next:?}");
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Settings {
     pub recipient_minimum: usize,
     /// Messages that the engine reads and routes at once.
     pub activation_limit: usize,
+    /// `qmgr_clog_warn_time`: shortest time between warnings about one destination; zero is never.
+    pub clog_warn_time: Duration,
     /// `defer_transports`: their mail waits until somebody flushes the queue.
     pub defer_transports: HashSet<String>,
     /// For transports that `transports` does not name.
@@ -54,6 +56,7 @@ impl Default for Settings {
             recipient_limit: 20_000,
             recipient_minimum: 10,
             activation_limit: 64,
+            clog_warn_time: Duration::from_secs(300),
             defer_transports: HashSet::new(),
             default_transport: TransportSettings::default(),
             transports: HashMap::new(),

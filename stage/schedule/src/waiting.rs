@@ -1,10 +1,14 @@
-//! Messages that wait: new ones for their turn, deferred ones for their time. Some 60 bytes each, a million of them at
-//! hand: a slab of 40-byte slots in chunks, a table of slot numbers to find one by its queue ID, and a heap of slot
-//! numbers per line, ordered by time.
+//! Messages that wait: new ones for their turn, deferred ones for their time. Some 50 bytes each, a million of them at
+//! hand: a slab of 40-byte slots in chunks and a table of slot numbers to find one by its queue ID.
+//!
+//! New messages stand in one line per envelope sender, and the lines are served in turn. Deferred messages stand on a
+//! [`Wheel`]; those whose second has come stand in a small heap, so that they come out in the order of their times.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use yamabiko_envelope::{QueueId, Timestamp};
+
+use crate::wheel::{Spot, Wheel, tick};
 
 /// Names the domain of a recipient for [`flush_site`](crate::Schedule::flush_site). Case does not matter.
 pub fn site_hash(domain: &str) -> u64 {
@@ -15,10 +19,16 @@ pub fn site_hash(domain: &str) -> u64 {
     hash.clamp(1, MANY - 1)
 }
 
+/// Names an envelope sender for [`message_arrived`](crate::Schedule::message_arrived).
+pub fn sender_hash(sender: &str) -> u64 {
+    site_hash(sender)
+}
+
+/// No slot.
 const NONE: u32 = u32::MAX;
-/// In [`Slot::site`]: no site is known.
+/// In [`Slot::mark`] of a deferred message: no site is known.
 const NO_SITE: u64 = 0;
-/// In [`Slot::site`]: several, kept apart.
+/// In [`Slot::mark`] of a deferred message: several, kept apart.
 const MANY: u64 = u64::MAX;
 const CHUNK: usize = 1024;
 
@@ -31,15 +41,59 @@ pub(crate) enum Line {
     Deferred,
 }
 
+/// Where a slot is linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whereabouts {
+    /// In the chain of free slots, by `next`.
+    Free,
+    /// In its sender's line, by `previous` and `next`; `mark` is the sender.
+    Incoming,
+    /// In the heap; `previous` is the place there.
+    Near,
+    /// On the wheel, by `previous` and `next`.
+    Wheel(Spot),
+}
+
+/// In 40 bytes, and that is why the queue ID and the whereabouts are taken apart.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    id: QueueId,
+    micros: u64,
     due: Timestamp,
-    site: u64,
-    /// Place in the heap; in a free slot the next free one.
-    place: u32,
-    line: Line,
+    /// Hash of the sender of a new message, of the site of a deferred one.
+    mark: u64,
+    node: u32,
+    previous: u32,
+    next: u32,
+    /// A spot of the wheel, or one of the three numbers that are none.
+    linked: u16,
     flushed: bool,
+}
+
+const FREE: u16 = u16::MAX;
+const INCOMING: u16 = u16::MAX - 1;
+const NEAR: u16 = u16::MAX - 2;
+
+impl Slot {
+    fn id(&self) -> QueueId {
+        QueueId::new(self.micros, self.node)
+    }
+
+    fn whereabouts(&self) -> Whereabouts {
+        match self.linked {
+            FREE => Whereabouts::Free,
+            INCOMING => Whereabouts::Incoming,
+            NEAR => Whereabouts::Near,
+            spot => Whereabouts::Wheel(Spot::from_index(spot)),
+        }
+    }
+
+    fn is_free(&self) -> bool {
+        self.linked == FREE
+    }
+
+    fn line(&self) -> Line {
+        if self.linked == INCOMING { Line::Incoming } else { Line::Deferred }
+    }
 }
 
 /// A message taken out.
@@ -51,6 +105,14 @@ pub(crate) struct Taken {
     pub flushed: bool,
 }
 
+/// The new messages of one sender, oldest first. One that has become empty stays until its turn comes, so that a
+/// sender is never in the round twice.
+#[derive(Clone, Copy, Debug)]
+struct SenderLine {
+    first: u32,
+    last: u32,
+}
+
 #[derive(Debug)]
 pub(crate) struct Waiting {
     chunks: Vec<Box<[Slot]>>,
@@ -59,7 +121,14 @@ pub(crate) struct Waiting {
     len: usize,
     /// Open addressing, linear probing; slot numbers or `NONE`.
     table: Vec<u32>,
-    heaps: [Vec<u32>; 2],
+    senders: HashMap<u64, SenderLine>,
+    round: VecDeque<u64>,
+    incoming: usize,
+    wheel: Wheel,
+    /// Heads of the wheel's lists, by spot.
+    heads: Box<[u32]>,
+    /// Deferred messages whose second has come, ordered by time.
+    near: Vec<u32>,
     many: HashMap<u32, Box<[u64]>>,
 }
 
@@ -70,15 +139,31 @@ fn hash(id: QueueId) -> usize {
     (x ^ (x >> 31)) as usize
 }
 
-// Indexing below: slot numbers come from `allocate` and are below `chunks.len() * CHUNK`; places in a heap are kept by
-// `put`; positions in the table are masked by its length, a power of two.
+// Indexing below: slot numbers come from `allocate` and are below `chunks.len() * CHUNK`; places in the heap are kept
+// by `put`; spots come from the wheel, which has as many as there are heads; positions in the table are masked by its
+// length, a power of two.
 impl Waiting {
     pub(crate) fn new() -> Self {
-        Self { chunks: vec![], free: NONE, len: 0, table: vec![], heaps: [vec![], vec![]], many: HashMap::new() }
+        Self {
+            chunks: vec![],
+            free: NONE,
+            len: 0,
+            table: vec![],
+            senders: HashMap::new(),
+            round: VecDeque::new(),
+            incoming: 0,
+            wheel: Wheel::new(),
+            heads: vec![NONE; Wheel::SPOTS].into(),
+            near: vec![],
+            many: HashMap::new(),
+        }
     }
 
     pub(crate) fn len(&self, line: Line) -> usize {
-        self.heaps[line as usize].len()
+        match line {
+            Line::Incoming => self.incoming,
+            Line::Deferred => self.len - self.incoming,
+        }
     }
 
     fn slot(&self, n: u32) -> &Slot {
@@ -89,58 +174,85 @@ impl Waiting {
         &mut self.chunks[n as usize / CHUNK][n as usize % CHUNK]
     }
 
-    /// Adds a message, or moves one that is there.
-    pub(crate) fn insert(&mut self, id: QueueId, due: Timestamp, line: Line, sites: &[u64]) {
-        self.remove(id);
-        let n = self.allocate();
-        let site = match sites {
-            [] => NO_SITE,
-            [one] => *one,
+    /// Numbers of all slots in use.
+    fn used(&self) -> impl Iterator<Item = u32> + '_ {
+        let all = self.chunks.iter().flatten().zip(0u32..);
+        all.filter(|(slot, _)| !slot.is_free()).map(|(_, n)| n)
+    }
+
+    /// Adds a new message, or moves one that is there: it is due when its sender's turn comes.
+    pub(crate) fn insert_incoming(&mut self, id: QueueId, sender: u64) {
+        let n = self.take_slot(id, Timestamp(0), sender);
+        self.incoming += 1;
+        let line = self.senders.get(&sender).copied();
+        let last = line.map_or(NONE, |line| line.last);
+        let slot = self.slot_mut(n);
+        slot.linked = INCOMING;
+        slot.previous = last;
+        slot.next = NONE;
+        if last != NONE {
+            self.slot_mut(last).next = n;
+        }
+        if line.is_none() {
+            self.round.push_back(sender);
+        }
+        let first = line.map(|line| line.first).filter(|first| *first != NONE).unwrap_or(n);
+        self.senders.insert(sender, SenderLine { first, last: n });
+    }
+
+    /// Adds a message that is due at a time, or moves one that is there.
+    pub(crate) fn insert_deferred(&mut self, id: QueueId, due: Timestamp, sites: &[u64]) {
+        let (mark, many) = match sites {
+            [] => (NO_SITE, None),
+            [one] => (*one, None),
             several => {
                 let mut several = several.to_vec();
                 several.sort_unstable();
                 several.dedup();
-                self.many.insert(n, several.into());
-                MANY
+                (MANY, Some(several))
             }
         };
-        let heap = &mut self.heaps[line as usize];
-        let place = heap.len();
-        heap.push(n);
-        *self.slot_mut(n) = Slot { id, due, site, place: place as u32, line, flushed: false };
-        self.up(line, place);
+        let n = self.take_slot(id, due, mark);
+        if let Some(several) = many {
+            self.many.insert(n, several.into());
+        }
+        self.place(n);
+    }
+
+    /// A slot for a message, entered in the table and linked nowhere yet.
+    fn take_slot(&mut self, id: QueueId, due: Timestamp, mark: u64) -> u32 {
+        self.remove(id);
+        if self.free == NONE {
+            self.more_slots();
+        }
+        let n = self.free;
+        let slot = self.slot_mut(n);
+        let next_free = slot.next;
+        *slot = Slot { micros: id.micros(), node: id.node(), due, mark, ..BLANK };
+        self.free = next_free;
         self.len += 1;
         if self.table.len() * 3 < self.len * 4 {
+            // It counts as used from here on.
+            self.slot_mut(n).linked = NEAR;
             self.rebuild_table((self.len * 2).next_power_of_two().max(64));
         } else {
             self.enter(n);
         }
+        n
     }
 
-    fn allocate(&mut self) -> u32 {
-        if self.free == NONE {
-            // Four thousand million messages of 40 bytes are more than any machine holds.
-            let first = (self.chunks.len() * CHUNK) as u32;
-            let last = first + CHUNK as u32 - 1;
-            let blank = |n: u32| Slot {
-                id: QueueId::new(0, 0),
-                due: Timestamp(0),
-                site: NO_SITE,
-                place: if n == last { NONE } else { n + 1 },
-                line: Line::Incoming,
-                flushed: false,
-            };
-            self.chunks.push((first..=last).map(blank).collect());
-            self.free = first;
-        }
-        let n = self.free;
-        self.free = self.slot(n).place;
-        n
+    fn more_slots(&mut self) {
+        // Four thousand million messages of 40 bytes are more than any machine holds.
+        let first = (self.chunks.len() * CHUNK) as u32;
+        let last = first + CHUNK as u32 - 1;
+        let blank = |n: u32| Slot { next: if n == last { NONE } else { n + 1 }, ..BLANK };
+        self.chunks.push((first..=last).map(blank).collect());
+        self.free = first;
     }
 
     fn enter(&mut self, n: u32) {
         let mask = self.table.len() - 1;
-        let mut at = hash(self.slot(n).id) & mask;
+        let mut at = hash(self.slot(n).id()) & mask;
         while self.table[at] != NONE {
             at = (at + 1) & mask;
         }
@@ -149,9 +261,11 @@ impl Waiting {
 
     fn rebuild_table(&mut self, size: usize) {
         self.table = vec![NONE; size];
-        for line in 0..self.heaps.len() {
-            for place in 0..self.heaps[line].len() {
-                self.enter(self.heaps[line][place]);
+        for chunk in 0..self.chunks.len() {
+            for place in 0..CHUNK {
+                if !self.chunks[chunk][place].is_free() {
+                    self.enter((chunk * CHUNK + place) as u32);
+                }
             }
         }
     }
@@ -162,7 +276,7 @@ impl Waiting {
         // Ends: a quarter of the table is empty.
         while self.table[at] != NONE {
             let n = self.table[at];
-            if self.slot(n).id == id {
+            if self.slot(n).id() == id {
                 return Some((at, n));
             }
             at = (at + 1) & mask;
@@ -172,24 +286,32 @@ impl Waiting {
 
     /// Which line a message is in.
     pub(crate) fn line_of(&self, id: QueueId) -> Option<Line> {
-        self.find(id).map(|(_, n)| self.slot(n).line)
+        self.find(id).map(|(_, n)| self.slot(n).line())
     }
 
     /// Takes a message out, wherever it is.
     pub(crate) fn remove(&mut self, id: QueueId) -> Option<Taken> {
         let (at, n) = self.find(id)?;
         self.leave_table(at);
-        let Slot { line, place, site, flushed, .. } = *self.slot(n);
-        if site == MANY {
-            self.many.remove(&n);
+        self.unlink(n);
+        let Slot { flushed, mark, .. } = *self.slot(n);
+        let line = self.slot(n).line();
+        match line {
+            Line::Incoming => self.incoming -= 1,
+            Line::Deferred if mark == MANY => {
+                self.many.remove(&n);
+            }
+            Line::Deferred => {}
         }
-        self.leave_heap(line, place as usize);
-        self.slot_mut(n).place = self.free;
+        let next_free = self.free;
+        let slot = self.slot_mut(n);
+        slot.linked = FREE;
+        slot.next = next_free;
         self.free = n;
         self.len -= 1;
         if self.len == 0 {
             // A backlog that is gone gives its memory back.
-            *self = Self::new();
+            *self = Self { wheel: self.wheel.emptied(), ..Self::new() };
         }
         Some(Taken { id, line, flushed })
     }
@@ -204,7 +326,7 @@ impl Waiting {
             if n == NONE {
                 break;
             }
-            let home = hash(self.slot(n).id) & mask;
+            let home = hash(self.slot(n).id()) & mask;
             // Can it move to the gap? Only if its home is not between the gap and here.
             if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(gap) & mask) {
                 self.table[gap] = n;
@@ -214,75 +336,184 @@ impl Waiting {
         self.table[gap] = NONE;
     }
 
-    fn leave_heap(&mut self, line: Line, place: usize) {
-        let heap = &mut self.heaps[line as usize];
-        heap.swap_remove(place);
-        if place < heap.len() {
-            let n = heap[place];
-            self.slot_mut(n).place = place as u32;
-            let place = self.up(line, place);
-            self.down(line, place);
+    // ---- where a slot is linked
+
+    /// Puts a deferred message on the wheel, or into the heap if its second has come.
+    fn place(&mut self, n: u32) {
+        let due = self.slot(n).due;
+        match self.wheel.spot(due) {
+            None => {
+                let place = self.near.len();
+                self.near.push(n);
+                self.slot_mut(n).linked = NEAR;
+                self.up(place);
+            }
+            Some(spot) => {
+                self.wheel.enter(spot, due);
+                let next = std::mem::replace(&mut self.heads[spot.index()], n);
+                let slot = self.slot_mut(n);
+                slot.linked = spot.as_index();
+                slot.previous = NONE;
+                slot.next = next;
+                if next != NONE {
+                    self.slot_mut(next).previous = n;
+                }
+            }
+        }
+    }
+
+    fn unlink(&mut self, n: u32) {
+        let Slot { previous, next, mark, .. } = *self.slot(n);
+        match self.slot(n).whereabouts() {
+            Whereabouts::Free => {}
+            Whereabouts::Near => self.leave_heap(previous as usize),
+            Whereabouts::Incoming => {
+                let line = self.senders.get_mut(&mark);
+                if let Some(line) = line {
+                    line.first = if previous == NONE { next } else { line.first };
+                    line.last = if next == NONE { previous } else { line.last };
+                }
+                self.bridge(previous, next);
+            }
+            Whereabouts::Wheel(spot) => {
+                if previous == NONE {
+                    self.heads[spot.index()] = next;
+                    if next == NONE {
+                        self.wheel.leave(spot);
+                    }
+                }
+                self.bridge(previous, next);
+            }
+        }
+    }
+
+    fn bridge(&mut self, previous: u32, next: u32) {
+        if previous != NONE {
+            self.slot_mut(previous).next = next;
+        }
+        if next != NONE {
+            self.slot_mut(next).previous = previous;
+        }
+    }
+
+    fn leave_heap(&mut self, place: usize) {
+        self.near.swap_remove(place);
+        if place < self.near.len() {
+            let n = self.near[place];
+            self.slot_mut(n).previous = place as u32;
+            let place = self.up(place);
+            self.down(place);
+        }
+        if self.near.capacity() > 4096 && self.near.len() < self.near.capacity() / 4 {
+            self.near.shrink_to(self.near.len() * 2);
         }
     }
 
     fn before(&self, a: u32, b: u32) -> bool {
         let (a, b) = (self.slot(a), self.slot(b));
-        (a.due, a.id) < (b.due, b.id)
+        (a.due, a.id()) < (b.due, b.id())
     }
 
-    fn put(&mut self, line: Line, place: usize, n: u32) {
-        self.heaps[line as usize][place] = n;
-        self.slot_mut(n).place = place as u32;
+    fn put(&mut self, place: usize, n: u32) {
+        self.near[place] = n;
+        self.slot_mut(n).previous = place as u32;
     }
 
-    fn up(&mut self, line: Line, mut place: usize) -> usize {
-        let n = self.heaps[line as usize][place];
+    fn up(&mut self, mut place: usize) -> usize {
+        let n = self.near[place];
         while place > 0 {
             let parent = (place - 1) / 2;
-            let above = self.heaps[line as usize][parent];
+            let above = self.near[parent];
             if !self.before(n, above) {
                 break;
             }
-            self.put(line, place, above);
+            self.put(place, above);
             place = parent;
         }
-        self.put(line, place, n);
+        self.put(place, n);
         place
     }
 
-    fn down(&mut self, line: Line, mut place: usize) {
-        let n = self.heaps[line as usize][place];
-        let len = self.heaps[line as usize].len();
+    fn down(&mut self, mut place: usize) {
+        let n = self.near[place];
+        let len = self.near.len();
         loop {
             let mut child = 2 * place + 1;
             if child >= len {
                 break;
             }
-            let heap = &self.heaps[line as usize];
-            if child + 1 < len && self.before(heap[child + 1], heap[child]) {
+            if child + 1 < len && self.before(self.near[child + 1], self.near[child]) {
                 child += 1;
             }
-            let below = self.heaps[line as usize][child];
+            let below = self.near[child];
             if !self.before(below, n) {
                 break;
             }
-            self.put(line, place, below);
+            self.put(place, below);
             place = child;
         }
-        self.put(line, place, n);
+        self.put(place, n);
     }
 
-    /// When the first of a line is due.
+    // ---- time
+
+    /// Time has come to `now`: what is due this second goes into the heap.
+    fn advance(&mut self, now: Timestamp) {
+        let Some(reached) = self.wheel.advance(tick(now)) else { return };
+        for spot in reached {
+            let mut n = std::mem::replace(&mut self.heads[spot.index()], NONE);
+            while n != NONE {
+                let next = self.slot(n).next;
+                self.place(n);
+                n = next;
+            }
+        }
+    }
+
+    /// When the first of a line is due, or a little earlier when that one was taken out. A new message is due at once.
     pub(crate) fn first_due(&self, line: Line) -> Option<Timestamp> {
-        self.heaps[line as usize].first().map(|n| self.slot(*n).due)
+        match line {
+            Line::Incoming => (self.incoming > 0).then_some(Timestamp(0)),
+            Line::Deferred => match self.near.first() {
+                Some(n) => Some(self.slot(*n).due),
+                None => self.wheel.first_due(),
+            },
+        }
     }
 
     /// Takes the first of a line, if its time has come.
     pub(crate) fn pop(&mut self, line: Line, now: Timestamp) -> Option<Taken> {
-        let slot = self.slot(*self.heaps[line as usize].first()?);
-        let (id, due) = (slot.id, slot.due);
-        if due > now { None } else { self.remove(id) }
+        let id = match line {
+            Line::Incoming => self.next_incoming()?,
+            Line::Deferred => {
+                self.advance(now);
+                let slot = self.slot(*self.near.first()?);
+                (slot.due <= now).then(|| slot.id())?
+            }
+        };
+        self.remove(id)
     }
+
+    /// The oldest new message of the sender whose turn it is. That sender goes to the end of the round.
+    fn next_incoming(&mut self) -> Option<QueueId> {
+        loop {
+            let sender = self.round.pop_front()?;
+            let line = self.senders.get(&sender).copied()?;
+            if line.first == NONE {
+                self.senders.remove(&sender);
+                continue;
+            }
+            if line.first == line.last {
+                // Its only one: the sender leaves the round now, not a round later.
+                self.senders.remove(&sender);
+            } else {
+                self.round.push_back(sender);
+            }
+            return Some(self.slot(line.first).id());
+        }
+    }
+
+    // ---- operators
 
     /// Makes one message due. False when it does not wait.
     pub(crate) fn flush(&mut self, id: QueueId, now: Timestamp) -> bool {
@@ -294,26 +525,31 @@ impl Waiting {
     fn flush_slot(&mut self, n: u32, now: Timestamp) {
         let slot = self.slot_mut(n);
         slot.flushed = true;
-        if slot.due > now {
-            slot.due = now;
-            let (line, place) = (slot.line, slot.place as usize);
-            self.up(line, place);
+        if slot.line() == Line::Deferred && slot.due > now {
+            self.unlink(n);
+            self.slot_mut(n).due = now;
+            self.place(n);
         }
     }
 
     /// Makes all messages due. Linear.
     pub(crate) fn flush_all(&mut self, now: Timestamp) {
-        for line in [Line::Incoming, Line::Deferred] {
-            for place in 0..self.len(line) {
-                let n = self.heaps[line as usize][place];
-                let slot = self.slot_mut(n);
-                slot.flushed = true;
+        self.wheel = self.wheel.emptied();
+        self.heads.fill(NONE);
+        self.near.clear();
+        for n in self.used().collect::<Vec<u32>>() {
+            let place = self.near.len() as u32;
+            let slot = self.slot_mut(n);
+            slot.flushed = true;
+            if slot.line() == Line::Deferred {
                 slot.due = slot.due.min(now);
+                slot.linked = NEAR;
+                slot.previous = place;
+                self.near.push(n);
             }
-            // Ties are broken by ID, so the order may have changed everywhere.
-            for place in (0..self.len(line) / 2).rev() {
-                self.down(line, place);
-            }
+        }
+        for place in (0..self.near.len() / 2).rev() {
+            self.down(place);
         }
     }
 
@@ -321,12 +557,13 @@ impl Waiting {
     pub(crate) fn flush_site(&mut self, site: u64, now: Timestamp) -> usize {
         let there = |n: &u32| {
             let slot = self.slot(*n);
-            match slot.site {
-                MANY => self.many.get(n).is_some_and(|sites| sites.binary_search(&site).is_ok()),
-                one => one == site,
-            }
+            slot.line() == Line::Deferred
+                && match slot.mark {
+                    MANY => self.many.get(n).is_some_and(|sites| sites.binary_search(&site).is_ok()),
+                    one => one == site,
+                }
         };
-        let found: Vec<u32> = self.heaps[Line::Deferred as usize].iter().copied().filter(there).collect();
+        let found: Vec<u32> = self.used().filter(there).collect();
         found.iter().for_each(|n| self.flush_slot(*n, now));
         found.len()
     }
@@ -335,93 +572,21 @@ impl Waiting {
     #[cfg(test)]
     fn memory(&self) -> usize {
         let chunks = self.chunks.len() * CHUNK * size_of::<Slot>();
-        chunks + (self.table.capacity() + self.heaps.iter().map(Vec::capacity).sum::<usize>()) * 4
+        chunks + (self.table.capacity() + self.near.capacity()) * 4 + self.senders.capacity() * 18
     }
 }
+
+const BLANK: Slot = Slot {
+    micros: 0,
+    due: Timestamp(0),
+    mark: NO_SITE,
+    node: 0,
+    previous: NONE,
+    next: NONE,
+    linked: FREE,
+    flushed: false,
+};
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    #[test]
-    fn sixty_bytes_each() {
-        let mut waiting = Waiting::new();
-        for n in 0..1_000_000u64 {
-            waiting.insert(
-                QueueId::new(n * 7919, 1),
-                Timestamp(n * 31 % 4000),
-                Line::Deferred,
-                &[site_hash("a.example")],
-            );
-        }
-        let each = waiting.memory() / 1_000_000;
-        assert!(each <= 60, "{each} bytes");
-    }
-
-    /// The same as a plain sorted map, through many random steps.
-    #[test]
-    fn a_model_agrees() {
-        let mut waiting = Waiting::new();
-        let mut model: BTreeMap<QueueId, (Timestamp, Line, bool, u64)> = BTreeMap::new();
-        let mut seed = 1u64;
-        let mut random = |below: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) % below
-        };
-        for step in 0..60_000u64 {
-            let id = QueueId::new(random(3000), random(2) as u32);
-            let now = Timestamp(step);
-            let line = if random(2) == 0 { Line::Incoming } else { Line::Deferred };
-            match random(10) {
-                0..=4 => {
-                    let (due, site) = (Timestamp(step + random(5000)), 1 + random(20));
-                    let sites: &[u64] = if random(3) == 0 { &[site, 100, 101] } else { &[site] };
-                    waiting.insert(id, due, line, sites);
-                    model.insert(id, (due, line, false, site));
-                }
-                5 => {
-                    let taken = waiting.remove(id).map(|t| (t.line, t.flushed));
-                    assert_eq!(taken, model.remove(&id).map(|(_, line, flushed, _)| (line, flushed)));
-                }
-                6 => {
-                    let there = model.get_mut(&id).map(|m| *m = (m.0.min(now), m.1, true, m.3)).is_some();
-                    assert_eq!(waiting.flush(id, now), there);
-                }
-                7 if step % 50 == 0 => {
-                    waiting.flush_all(now);
-                    model.values_mut().for_each(|m| *m = (m.0.min(now), m.1, true, m.3));
-                }
-                8 if step % 20 == 0 => {
-                    let site = 1 + random(20);
-                    let mut count = 0;
-                    for m in model.values_mut().filter(|m| m.1 == Line::Deferred && m.3 == site) {
-                        *m = (m.0.min(now), m.1, true, m.3);
-                        count += 1;
-                    }
-                    assert_eq!(waiting.flush_site(site, now), count);
-                }
-                _ => {
-                    let first = model.iter().filter(|(_, m)| m.1 == line).map(|(id, m)| (m.0, *id, m.2)).min();
-                    assert_eq!(waiting.first_due(line), first.map(|f| f.0));
-                    let wanted = first.filter(|f| f.0 <= now).map(|f| (f.1, f.2));
-                    assert_eq!(waiting.pop(line, now).map(|t| (t.id, t.flushed)), wanted);
-                    if let Some((id, _)) = wanted {
-                        model.remove(&id);
-                    }
-                }
-            }
-            assert_eq!(waiting.len(Line::Incoming) + waiting.len(Line::Deferred), model.len());
-        }
-        assert!(model.len() > 100);
-        for id in model.keys() {
-            assert!(waiting.line_of(*id).is_some());
-        }
-    }
-
-    #[test]
-    fn sites() {
-        assert_eq!(site_hash("Example.JP"), site_hash("example.jp"));
-        assert_ne!(site_hash("example.jp"), site_hash("example.com"));
-    }
-}
+#[path = "waiting_tests.rs"]
+mod tests;

@@ -156,7 +156,6 @@ const OTHER: Group = Group {
         "master_service_disable",
         "dont_remove",
         "respectful_logging",
-        "qmgr_clog_warn_time",
         "debugger_command",
     ],
 };
@@ -200,7 +199,6 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("proxy_*_maps", "tables are opened by the program itself"),
     ("hash_queue_*", "the queue is a log, not directories"),
     ("in_flow_delay", "acceptance is paced by the queue's log"),
-    ("qmgr_clog_warn_time", "there is no clogged active queue to warn of"),
     ("shlib_directory", "there are no plugins"),
     ("meta_directory", "there are no packaging files"),
     ("sun_mailtool_compatibility", "kept by Postfix for a program of 1995"),
