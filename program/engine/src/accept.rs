@@ -110,6 +110,7 @@ impl Acceptance {
             let _ = sender.send(result);
         });
         match old {
+            _ if crate::blocking::others_go_on() => inner.queue.append_leading(message, old, done),
             Some(old) => inner.queue.replace(old, message, done),
             None => inner.queue.append(message, done),
         }

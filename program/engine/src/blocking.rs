@@ -17,6 +17,12 @@ pub async fn where_it_may_block<F: Future>(blocks: bool, work: F) -> F::Output {
         .await
 }
 
+/// While this thread waits for a fraction of a millisecond, another one takes up what comes in.
+pub fn others_go_on() -> bool {
+    Handle::try_current()
+        .is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread && handle.metrics().num_workers() > 1)
+}
+
 /// Asks the user database. Where that may be on another machine, other tasks of this thread do not wait for it.
 pub fn ask_users<T>(question: impl FnOnce() -> T) -> T {
     if !users_are_elsewhere() || Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {

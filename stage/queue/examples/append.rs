@@ -1,7 +1,8 @@
-//! How many messages a second become durable: `append DIR [WRITERS [SECONDS [BYTES [KEEP]]]]`.
+//! How many messages a second become durable: `append DIR [WRITERS [SECONDS [BYTES [keep|hand-over]]]]`.
 //!
 //! Each writer stores a message, waits until it is durable, and removes the one it stored before, as a relay does
-//! whose mail goes out at once. With `keep` nothing is removed.
+//! whose mail goes out at once. With `keep` nothing is removed. With `hand-over` the log's thread writes also when
+//! there is one writer only.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use yamabiko_queue::{NewMessage, Options, Queue};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let dir = PathBuf::from(args.next().ok_or("usage: append DIR [WRITERS [SECONDS [BYTES [keep]]]]")?);
+    let dir = PathBuf::from(args.next().ok_or("usage: append DIR [WRITERS [SECONDS [BYTES [keep|hand-over]]]]")?);
     let mut number = |default: u64| args.next().map_or(Ok(default), |a| a.parse());
     let (writers, seconds, bytes) = (number(20)?, number(2)?, number(4096)?);
-    let keep = args.next().is_some();
+    let how = args.next().unwrap_or_default();
+    let (keep, hand_over) = (how == "keep", how == "hand-over");
     let begin = Instant::now();
     let (queue, recovered) = Queue::open(Arc::new(RealFileSystem), &dir, Options::default())?;
     println!("opened with {} messages in {:.1} ms", recovered.messages, begin.elapsed().as_secs_f64() * 1e3);
@@ -41,7 +43,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 envelope.size = bytes;
                 envelope.recipients.push(Recipient { address: "recipient@example.net".into(), ..Recipient::default() });
                 let started = Instant::now();
-                if let Err(e) = queue.append_and_wait(NewMessage::new(envelope, content.clone())) {
+                let message = NewMessage::new(envelope, content.clone());
+                let (tell, told) = std::sync::mpsc::channel();
+                // The receiver waits just below.
+                let done = Box::new(move |result| drop(tell.send(result)));
+                if hand_over {
+                    queue.append(message, done)
+                } else {
+                    queue.append_leading(message, None, done)
+                }
+                if let Ok(Err(e)) = told.recv() {
                     eprintln!("{e}");
                     break;
                 }

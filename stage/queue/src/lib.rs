@@ -28,6 +28,8 @@ pub mod codec;
 pub mod fs;
 mod index;
 mod inspect;
+#[doc(hidden)]
+pub mod line;
 mod log;
 mod messages;
 mod pool;
@@ -41,7 +43,8 @@ pub mod sim;
 pub use inspect::Inspection;
 pub use queue::Queue;
 
-/// Called once, from a thread of the queue, when a step is durable or has failed. Must not wait.
+/// Called once when a step is durable or has failed: from a thread of the queue, or from the caller's own before its call
+/// returns. Must not wait, and the caller must not hold a lock that it takes.
 pub type Done = Box<dyn FnOnce(Result<(), QueueError>) + Send>;
 
 /// The write-ahead part of the queue: what a cluster's replicated journal has to be told, and nothing else.
@@ -237,6 +240,8 @@ pub struct Stats {
     pub records: u64,
     /// Times the log was synced.
     pub syncs: u64,
+    /// Commits made by the thread of the caller that waited for them ([`Queue::append_leading`]).
+    pub led: u64,
     /// Bytes written to the log.
     pub bytes_written: u64,
     /// Messages copied forward so that their segment could be used again.

@@ -1,12 +1,14 @@
-//! The log's thread: the only one that writes records.
+//! The log: what writes records, and the thread that mostly does it.
 //!
-//! It takes all that waits, writes it in one call, syncs once if anybody waits for it, tells them, and looks again.
-//! A lone writer is served at once; many share a sync, because they gather while the one before is under way. There
-//! is no timer for commits. Changes that nobody waits for are written a little later and synced with the next commit.
+//! [`Log::commit`] writes all that waits in one call, syncs once if anybody waits for it, and tells them. There is one
+//! [`Log`] and it is in the hands of whoever took it out of the [`crate::line::Line`]: the log's thread, or a caller
+//! that is alone and would only wait for that thread. Many share a sync, because they gather while the one before is
+//! under way. There is no timer for commits. Changes that nobody waits for are written a little later and synced with
+//! the next commit.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use yamabiko_envelope::QueueId;
@@ -15,7 +17,7 @@ use crate::fs::{StoredFile, write_all_at};
 use crate::index::Segment;
 use crate::messages::{Entry, Location};
 use crate::record::{ALIGN, HEAD, Head, RECORDS, Seal, SegmentHeader};
-use crate::shared::{Free, Op, OpKind, Shared, is_full};
+use crate::shared::{Free, Op, OpKind, Shared, State, is_full};
 use crate::{Done, QueueError};
 
 /// How long to wait before trying again to write changes for which there was no space.
@@ -34,9 +36,11 @@ struct Current {
     header: Option<Vec<u8>>,
 }
 
-/// The log's thread.
+/// A caller does not wait for a disk that takes longer than this for a sync: it has better things to do.
+const LEADING_AT_MOST: Duration = Duration::from_micros(1500);
+
+/// What writes.
 pub struct Log {
-    shared: Arc<Shared>,
     current: Option<Current>,
     /// Where the records of the segment before the current one end.
     previous_end: u32,
@@ -46,6 +50,8 @@ pub struct Log {
     after_sync: Vec<Done>,
     /// Not before this is anything tried again that found no space.
     retry_at: Option<Instant>,
+    /// How long a sync takes, lately.
+    sync_time: Duration,
 }
 
 /// Why a step failed.
@@ -63,67 +69,132 @@ struct Placed {
     len: u32,
 }
 
+/// The log's thread: works until the queue is closed.
+pub fn run(shared: &Shared) {
+    while let Some((mut log, ops, sync)) = wait(shared) {
+        log.commit(shared, ops, sync);
+        put_back(shared, log);
+    }
+    // Nobody leads any more: the queue is closed.
+    let taken = shared.lock().line.take();
+    let Some((mut log, _)) = taken else { return };
+    if shared.lock().fatal.is_none() && log.current.as_ref().is_some_and(|c| c.synced > RECORDS) {
+        // Says that all before it is durable, so that whatever is damaged there later is not taken for a tail
+        // that was torn by a crash.
+        log.commit(shared, vec![Op::new(OpKind::Mark, QueueId::new(0, 0), Vec::new())], true);
+    }
+    log.tell_synced();
+    put_back(shared, log);
+}
+
+/// Waits for work: records, and whether they must be synced. None when the queue is closed and all is written.
+fn wait(shared: &Shared) -> Option<(Log, Vec<Op>, bool)> {
+    let mut state = shared.lock();
+    loop {
+        let now = Instant::now();
+        let until = match state.line.writer() {
+            // A caller leads, and wakes us if there is more.
+            None => None,
+            Some(log) => {
+                let retry = log.retry_at.filter(|at| *at > now);
+                if state.closing && state.line.is_empty() && log.unsynced_since.is_none() {
+                    return None;
+                }
+                let flush_at = log.unsynced_since.map(|since| since + shared.options.flush_after);
+                let flush = flush_at.is_some_and(|at| at <= now) || state.closing;
+                let write_at = match (state.line.due(), retry) {
+                    (Some(_), Some(retry)) => Some(retry),
+                    (due, _) => due,
+                };
+                if state.line.is_wanted()
+                    || flush
+                    || state.fatal.is_some() && !state.line.is_empty()
+                    || write_at.is_some_and(|at| at <= now)
+                {
+                    let (log, batch) = state.line.take()?;
+                    return Some((log, batch.items, batch.wanted || flush));
+                }
+                [flush_at, write_at].into_iter().flatten().min()
+            }
+        };
+        state.line.sleeps(until);
+        state = match until {
+            None => shared.wake_log.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
+            Some(at) => {
+                let time = at.saturating_duration_since(now);
+                shared.wake_log.wait_timeout(state, time).unwrap_or_else(std::sync::PoisonError::into_inner).0
+            }
+        };
+        state.line.wakes();
+    }
+}
+
+/// Gives the writer back.
+fn put_back(shared: &Shared, log: Log) {
+    let mut state = shared.lock();
+    if state.line.put_back(log) || state.closing {
+        shared.wake_log.notify_one();
+    }
+}
+
+/// The writer in the hands of a caller.
+struct Leading<'a> {
+    shared: &'a Shared,
+    log: Option<Log>,
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        let Some(log) = self.log.take() else { return };
+        if std::thread::panicking() {
+            // Nobody knows what was written: as after a sync that failed. Those in line are refused by the log's thread.
+            let mut state = self.shared.lock();
+            state.fatal.get_or_insert("a thread failed while it was writing the log".into());
+            state.stats.read_only = true;
+        }
+        put_back(self.shared, log);
+    }
+}
+
+/// A caller that is alone commits on its own thread what it has put in line, with all that waits. Otherwise the lock
+/// comes back, and the log's thread is to be woken.
+pub fn lead<'a>(shared: &Shared, mut state: MutexGuard<'a, State>) -> Result<(), MutexGuard<'a, State>> {
+    if state.closing || state.fatal.is_some() {
+        return Err(state);
+    }
+    let Some((log, batch)) = state.line.lead(Log::is_quick) else { return Err(state) };
+    state.stats.led += 1;
+    drop(state);
+    let mut leading = Leading { shared, log: Some(log) };
+    if let Some(log) = &mut leading.log {
+        log.commit(shared, batch.items, true);
+    }
+    Ok(())
+}
+
 impl Log {
     /// A log that goes on in a new segment; the records of the last one end at `previous_end`.
-    pub fn new(shared: Arc<Shared>, previous_end: u32) -> Self {
-        Self { shared, current: None, previous_end, unsynced_since: None, after_sync: Vec::new(), retry_at: None }
+    pub fn new(previous_end: u32) -> Self {
+        Self {
+            current: None,
+            previous_end,
+            unsynced_since: None,
+            after_sync: Vec::new(),
+            retry_at: None,
+            sync_time: Duration::ZERO,
+        }
     }
 
-    /// Works until the queue is closed.
-    pub fn run(mut self) {
-        while let Some((ops, sync)) = self.wait() {
-            self.commit(ops, sync);
-        }
-        if self.shared.lock().fatal.is_none() && self.current.as_ref().is_some_and(|c| c.synced > RECORDS) {
-            // Says that all before it is durable, so that whatever is damaged there later is not taken for a tail
-            // that was torn by a crash.
-            self.commit(vec![Op::new(OpKind::Mark, QueueId::new(0, 0), Vec::new())], true);
-        }
-        self.tell_synced();
-    }
-
-    /// Waits for work: records, and whether they must be synced. None when the queue is closed and all is written.
-    fn wait(&mut self) -> Option<(Vec<Op>, bool)> {
-        let shared = Arc::clone(&self.shared);
-        let mut state = shared.lock();
-        loop {
-            let now = Instant::now();
-            let retry = self.retry_at.filter(|at| *at > now);
-            if state.closing && state.pending.is_empty() && self.unsynced_since.is_none() {
-                return None;
-            }
-            let flush_at = self.unsynced_since.map(|since| since + shared.options.flush_after);
-            let flush = flush_at.is_some_and(|at| at <= now) || state.closing;
-            let write_at = match state.pending_since {
-                Some(since) if retry.is_none() => Some(since + shared.options.write_after),
-                Some(_) => retry,
-                None => None,
-            };
-            if state.pending_sync
-                || flush
-                || state.fatal.is_some() && !state.pending.is_empty()
-                || write_at.is_some_and(|at| at <= now)
-            {
-                let sync = state.pending_sync || flush;
-                state.pending_sync = false;
-                state.pending_since = None;
-                return Some((std::mem::take(&mut state.pending), sync));
-            }
-            let until = [flush_at, write_at].into_iter().flatten().min();
-            state = match until {
-                None => shared.wake_log.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
-                Some(at) => {
-                    let time = at.saturating_duration_since(now);
-                    shared.wake_log.wait_timeout(state, time).unwrap_or_else(std::sync::PoisonError::into_inner).0
-                }
-            };
-        }
+    /// So many bytes can be committed without anything but a write and a sync, and the sync will not take long.
+    fn is_quick(&self, bytes: u64) -> bool {
+        let room = self.current.as_ref().map_or(0, |current| current.size - current.at);
+        self.retry_at.is_none() && u64::from(room) >= bytes && self.sync_time <= LEADING_AT_MOST
     }
 
     /// Writes records in order, in as many segments as they take.
-    fn commit(&mut self, ops: Vec<Op>, sync: bool) {
-        if let Some(why) = self.fatal() {
-            return self.refuse(ops, &why);
+    fn commit(&mut self, shared: &Shared, ops: Vec<Op>, sync: bool) {
+        if let Some(why) = Self::fatal(shared) {
+            return self.refuse(shared, ops, &why);
         }
         let mut left = VecDeque::from(ops);
         let mut part: Vec<Placed> = Vec::new();
@@ -140,52 +211,52 @@ impl Log {
             // Nothing may be acknowledged of a segment before the one in front of it is durable, and the helper may
             // reuse any segment that is not the current one: so this part ends here, with all that belongs to it.
             left.push_front(op);
-            if let Err((failure, ops)) = self.write(part.split_off(0), true) {
-                return self.give_up(failure, ops.chain(left));
+            if let Err((failure, ops)) = self.write(shared, part.split_off(0), true) {
+                return self.give_up(shared, failure, ops.chain(left));
             }
             let Some(op) = left.pop_front() else { break };
-            match self.next_segment(len, op.is_append()) {
+            match self.next_segment(shared, len, op.is_append()) {
                 Ok(()) => left.push_front(op),
                 Err(Failure::Full) if op.is_append() => {
-                    self.shared.refuse(vec![op], &QueueError::NoSpace);
+                    shared.refuse(vec![op], &QueueError::NoSpace);
                 }
                 Err(failure) => {
                     left.push_front(op);
-                    return self.give_up(failure, left.into_iter());
+                    return self.give_up(shared, failure, left.into_iter());
                 }
             }
         }
-        if let Err((failure, ops)) = self.write(part, sync) {
-            self.give_up(failure, ops);
+        if let Err((failure, ops)) = self.write(shared, part, sync) {
+            self.give_up(shared, failure, ops);
         }
     }
 
     /// The reason why nothing is written any more.
-    fn fatal(&self) -> Option<Arc<str>> {
-        self.shared.lock().fatal.clone()
+    fn fatal(shared: &Shared) -> Option<Arc<str>> {
+        shared.lock().fatal.clone()
     }
 
-    fn refuse(&mut self, ops: impl IntoIterator<Item = Op>, why: &Arc<str>) {
+    fn refuse(&mut self, shared: &Shared, ops: impl IntoIterator<Item = Op>, why: &Arc<str>) {
         self.unsynced_since = None;
         let error = QueueError::ReadOnly(Arc::clone(why));
-        self.shared.refuse(ops.into_iter().collect(), &error);
+        shared.refuse(ops.into_iter().collect(), &error);
         self.after_sync.drain(..).for_each(|done| done(Err(error.clone())));
     }
 
     /// What is left of a commit that failed: refused, or kept for later.
-    fn give_up(&mut self, failure: Failure, ops: impl Iterator<Item = Op>) {
+    fn give_up(&mut self, shared: &Shared, failure: Failure, ops: impl Iterator<Item = Op>) {
         match failure {
             Failure::Fatal => {
-                if let Some(why) = self.fatal() {
-                    self.refuse(ops, &why);
+                if let Some(why) = Self::fatal(shared) {
+                    self.refuse(shared, ops, &why);
                 }
             }
-            Failure::Full => self.keep(ops),
+            Failure::Full => self.keep(shared, ops),
         }
     }
 
     /// Refuses what adds to the queue and puts the rest back, in front of what has come since.
-    fn keep(&mut self, ops: impl Iterator<Item = Op>) {
+    fn keep(&mut self, shared: &Shared, ops: impl Iterator<Item = Op>) {
         self.retry_at = Some(Instant::now() + RETRY);
         let mut refused = Vec::new();
         let mut kept = Vec::new();
@@ -193,26 +264,23 @@ impl Log {
             if op.is_append() { refused.push(op) } else { kept.push(op) }
         }
         {
-            let mut state = self.shared.lock();
+            let mut state = shared.lock();
             if state.closing {
                 // Nobody can wait any longer: these changes are lost, as after a crash.
                 refused.append(&mut kept);
                 self.unsynced_since = None;
             }
-            if !kept.is_empty() {
-                state.pending_since.get_or_insert_with(Instant::now);
-                // Whoever waits for one of these waits on: it would otherwise be tried again at once.
-                kept.append(&mut state.pending);
-                state.pending = kept;
-            }
+            // Whoever waits for one of these waits on: it would otherwise be tried again at once.
+            let bytes = kept.iter().map(|op| u64::from(op.record_len().unwrap_or(0))).sum();
+            state.line.put_first(kept, bytes);
         }
-        self.shared.refuse(refused, &QueueError::NoSpace);
+        shared.refuse(refused, &QueueError::NoSpace);
     }
 
     /// Stops everything for good.
-    fn stop(&mut self, what: &str, error: &io::Error) -> Failure {
+    fn stop(&mut self, shared: &Shared, what: &str, error: &io::Error) -> Failure {
         let why: Arc<str> = format!("{what}: {error}").into();
-        let mut state = self.shared.lock();
+        let mut state = shared.lock();
         state.fatal.get_or_insert(why);
         state.stats.read_only = true;
         Failure::Fatal
@@ -220,38 +288,45 @@ impl Log {
 
     /// Writes records into the current segment, syncs if asked, and makes them count. When that fails none of them
     /// counts, and they come back.
-    fn write(&mut self, part: Vec<Placed>, sync: bool) -> Result<(), (Failure, std::vec::IntoIter<Op>)> {
+    fn write(
+        &mut self,
+        shared: &Shared,
+        part: Vec<Placed>,
+        sync: bool,
+    ) -> Result<(), (Failure, std::vec::IntoIter<Op>)> {
         let give_back = |part: Vec<Placed>| part.into_iter().map(|p| p.op).collect::<Vec<_>>().into_iter();
         let written = match self.write_records(&part) {
             Ok(written) => written,
             Err(e) if is_full(&e) => {
                 // Part of it may be on the disk. What follows goes to another segment, whose header says where this
                 // one ends, so that none of it is ever read. What was written before is synced first, as always.
-                let failure = self.sync().err().unwrap_or(Failure::Full);
+                let failure = self.sync(shared).err().unwrap_or(Failure::Full);
                 self.abandon();
                 return Err((failure, give_back(part)));
             }
-            Err(e) => return Err((self.stop("writing the queue's log", &e), give_back(part))),
+            Err(e) => return Err((self.stop(shared, "writing the queue's log", &e), give_back(part))),
         };
         if written > 0 {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
-        if sync && let Err(failure) = self.sync() {
+        if sync && let Err(failure) = self.sync(shared) {
             return Err((failure, give_back(part)));
         }
-        self.count(part, written, sync);
+        self.count(shared, part, written, sync);
         Ok(())
     }
 
     /// Makes durable what is written.
-    fn sync(&mut self) -> Result<(), Failure> {
+    fn sync(&mut self, shared: &Shared) -> Result<(), Failure> {
         let Some(current) = self.current.as_mut().filter(|_| self.unsynced_since.is_some()) else { return Ok(()) };
+        let began = Instant::now();
         if let Err(e) = current.file.fdatasync() {
-            return Err(self.stop("syncing the queue's log", &e));
+            return Err(self.stop(shared, "syncing the queue's log", &e));
         }
         current.synced = current.at;
         self.unsynced_since = None;
-        self.shared.lock().stats.syncs += 1;
+        self.sync_time = (self.sync_time * 7 + began.elapsed()) / 8;
+        shared.lock().stats.syncs += 1;
         Ok(())
     }
 
@@ -291,9 +366,8 @@ impl Log {
     }
 
     /// Makes written records count, and tells those who wait for them.
-    fn count(&mut self, part: Vec<Placed>, written: u64, durable: bool) {
+    fn count(&mut self, shared: &Shared, part: Vec<Placed>, written: u64, durable: bool) {
         let mut dones = Vec::new();
-        let shared = Arc::clone(&self.shared);
         let mut guard = shared.lock();
         let state = &mut *guard;
         state.stats.bytes_written += written;
@@ -375,8 +449,7 @@ impl Log {
 
     /// Goes on in a new segment, in which a record of `len` bytes has room. What adds to the queue does not get the
     /// last one that is ready.
-    fn next_segment(&mut self, len: u32, append: bool) -> Result<(), Failure> {
-        let shared = Arc::clone(&self.shared);
+    fn next_segment(&mut self, shared: &Shared, len: u32, append: bool) -> Result<(), Failure> {
         if len > shared.options.segment_size - RECORDS {
             // Refused where it came in; a segment size that was made smaller since does not lose what is there.
             return Err(Failure::Full);
@@ -394,9 +467,9 @@ impl Log {
         };
         let free = match free {
             Some(free) => free,
-            None => crate::pool::cold_segment(&shared).map_err(|e| match is_full(&e) {
+            None => crate::pool::cold_segment(shared).map_err(|e| match is_full(&e) {
                 true => Failure::Full,
-                false => self.stop("making a segment of the queue's log", &e),
+                false => self.stop(shared, "making a segment of the queue's log", &e),
             })?,
         };
         self.abandon();

@@ -11,6 +11,8 @@ use yamabiko_envelope::{Envelope, QueueId};
 use crate::codec::Standing;
 use crate::fs::{FileSystem, StoredFile};
 use crate::index::Index;
+use crate::line::Line;
+use crate::log::Log;
 use crate::record::{self, RecordKind};
 use crate::{Damage, Done, Options, QueueError, Stats};
 
@@ -165,15 +167,11 @@ pub struct Free {
 pub struct State {
     /// Messages and segments.
     pub index: Index,
-    /// Records for the log's thread, in the order in which they are to stand in the log.
-    pub pending: Vec<Op>,
-    /// One of them is waited for.
-    pub pending_sync: bool,
-    /// Since when the oldest of them waits.
-    pub pending_since: Option<Instant>,
-    /// Changes that `pending`, or the log's thread, still holds, by message, oldest first.
+    /// Records to be written, in the order in which they are to stand in the log, and what writes them.
+    pub line: Line<Log, Op>,
+    /// Changes that the line, or whoever writes, still holds, by message, oldest first.
     pub waiting: HashMap<QueueId, Vec<Waiting>>,
-    /// Messages that a record in `pending`, or in the hands of the log's thread, replaces: they must not be copied
+    /// Messages that a record in line, or in the hands of whoever writes, replaces: they must not be copied
     /// behind it.
     pub leaving: HashSet<QueueId>,
     /// Segments ready.
@@ -246,14 +244,22 @@ impl Shared {
 
     /// Hands a record to the log's thread.
     pub fn push(&self, state: &mut State, op: Op) {
-        let wake = op.sync && !state.pending_sync || state.pending.is_empty();
+        Self::line_up(state, op);
+        self.wake(state);
+    }
+
+    /// Puts a record in line. The log's thread is not woken for it yet.
+    pub fn line_up(state: &mut State, op: Op) {
         if let OpKind::Append { replaces: Some(old), .. } = op.kind {
             state.leaving.insert(old);
         }
-        state.pending_sync |= op.sync;
-        state.pending.push(op);
-        state.pending_since.get_or_insert_with(Instant::now);
-        if wake {
+        let (bytes, wanted) = (u64::from(op.record_len().unwrap_or(0)), op.sync);
+        state.line.push(op, bytes, wanted);
+    }
+
+    /// Wakes the log's thread if it sleeps over what is in line.
+    pub fn wake(&self, state: &mut State) {
+        if state.line.wake() {
             self.wake_log.notify_one();
         }
     }

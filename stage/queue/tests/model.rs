@@ -164,6 +164,7 @@ fn step(queue: &Queue, model: &mut Model, dice: &mut Dice) -> Result<(), QueueEr
                         }
                         queue.replace(old, message, done);
                     }
+                    None if count == 1 => queue.append_leading(message, None, done),
                     None => queue.append(message, done),
                 }
             }
