@@ -12,23 +12,27 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use yamabiko_dns::{Hosts, Native, Resolver};
 use yamabiko_envelope::{Content, Event, Events, Kind, Origin, Severity, Submission, Timestamp};
 use yamabiko_tls::Stream;
 
 use crate::admission::Admission;
+use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::peer::{Peer, look_up, unmapped};
 use crate::session::{Action, Session, Surroundings};
 use crate::settings::Settings;
 
-/// Bytes of the read buffer of a session.
-const READ_BUFFER: usize = 16 * 1024;
+/// Room for what is read while content comes in.
+const CONTENT_ROOM: usize = 16 * 1024;
+/// Room between messages: a session that waits costs little.
+const COMMAND_ROOM: usize = 1024;
 
 /// How long the end of an encrypted connection may take.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -77,7 +81,7 @@ impl Service {
             native: Native::new(parts.hosts, Arc::clone(&parts.resolver)),
             resolver: parts.resolver,
             spill_directory: parts.spill_directory,
-            spill_threshold: parts.spill_threshold.max(READ_BUFFER),
+            spill_threshold: parts.spill_threshold.max(CONTENT_ROOM),
             sessions: AtomicUsize::new(0),
             session_ended: Notify::new(),
         };
@@ -132,6 +136,11 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: Shutd
         // An error means that whoever could say so is gone.
         let _ = stop.wait_for(|stop| *stop).await;
     });
+    // Connections inherit it. Without it the client's acknowledgement delays every second reply; the session works all
+    // the same.
+    let _ = SockRef::from(&listener).set_tcp_nodelay(true);
+    // With a socket for one address there is no need to ask each connection which one it is.
+    let bound = listener.local_addr().ok().filter(|bound| !bound.ip().is_unspecified());
     loop {
         let settings = service.settings();
         let limit = settings.session_limit;
@@ -154,8 +163,6 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: Shutd
                 continue;
             }
         };
-        // Without it the client's acknowledgement delays every second reply; the session works all the same.
-        let _ = stream.set_nodelay(true);
         let open = service.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let seat = Seat(Arc::clone(&service));
         let stressed = limit > 0 && open >= limit;
@@ -163,8 +170,11 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: Shutd
         tokio::spawn(async move {
             let _seat = seat;
             let (ip, port) = unmapped(address);
-            let ours = stream.local_addr().ok().map(|ours| SocketAddr::new(ours.ip().to_canonical(), ours.port()));
-            run(stream, &service, From::Network(ip, port), ours, stressed, shutdown).await;
+            let ours = bound.or_else(|| stream.local_addr().ok());
+            let ours = ours.map(|ours| SocketAddr::new(ours.ip().to_canonical(), ours.port()));
+            // The last reply and the end of the connection then go in one segment.
+            let last_words = |stream: &TcpStream| _ = SockRef::from(stream).set_tcp_cork(true);
+            run(stream, &service, From::Network(ip, port), ours, stressed, shutdown, last_words).await;
         });
     }
     drop(listener);
@@ -211,7 +221,7 @@ pub async fn converse<S>(stream: S, service: &Service, user: u32, shutdown: Shut
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    run(stream, service, From::User(user), None, false, shutdown).await;
+    run(stream, service, From::User(user), None, false, shutdown, |_| {}).await;
 }
 
 /// Where a session comes from.
@@ -227,6 +237,7 @@ async fn run<S>(
     server: Option<SocketAddr>,
     stressed: bool,
     shutdown: Shutdown,
+    last_words: fn(&S),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -271,11 +282,12 @@ async fn run<S>(
         service,
         settings: &settings,
         session,
-        buffer: vec![0; READ_BUFFER.max(settings.line_limit + 512)],
+        buffer: Vec::new(),
         start: 0,
-        end: 0,
         spill: None,
         deadline: None,
+        clock: Clock::default(),
+        last_words,
     };
     conversation.run(shutdown).await;
     let notices = conversation.session.finish(Timestamp::now());
@@ -299,12 +311,14 @@ struct Conversation<'s, S> {
     service: &'s Service,
     settings: &'s Arc<Settings>,
     session: Session,
-    /// What was read and not yet used lies between `start` and `end`.
+    /// What was read; from `start` on it is not used yet.
     buffer: Vec<u8>,
     start: usize,
-    end: usize,
     spill: Option<Spill>,
     deadline: Option<Instant>,
+    clock: Clock,
+    /// What is done to the connection before the last words are written.
+    last_words: fn(&S),
 }
 
 /// Why a conversation ends early.
@@ -322,8 +336,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
         });
         self.listen_first();
         loop {
-            // Both indices are within the buffer.
-            let (used, action) = self.session.advance(&self.buffer[self.start..self.end], Timestamp::now());
+            // `start` never passes the end.
+            let (used, action) = self.session.advance(&self.buffer[self.start..], Timestamp::now());
             self.start += used;
             for notice in self.session.take_notices() {
                 let (around, settings) = (self.service.around.clone(), Arc::clone(self.settings));
@@ -348,6 +362,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                 Err(Broken::Shutdown) => self.session.shut_down(),
             }
         }
+        if let Some(connection) = self.stream.below() {
+            (self.last_words)(connection);
+        }
         // The client may be gone; what it was told does not matter then. Dropping the stream closes it.
         let _ = self.write().await;
         if self.stream.is_encrypted() {
@@ -358,9 +375,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
 
     /// Whoever talks before the greeting is heard.
     fn listen_first(&mut self) {
-        if let Some(Ok(read)) = self.stream.read(&mut self.buffer).now_or_never() {
-            self.end = read;
-        }
+        self.make_room();
+        let _ = self.stream.read_buf(&mut self.buffer).now_or_never();
     }
 
     async fn answer(&mut self, action: Action) {
@@ -405,40 +421,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
     async fn turn(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Broken> {
         self.write().await?;
         self.store().await;
-        if self.start == self.end {
-            self.start = 0;
-            self.end = 0;
-        } else if self.end == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
+        self.make_room();
         let in_content = self.session.in_content();
         let limit = self.session.timeout();
-        let deadline = match self.deadline.filter(|_| self.session.deadline_per_request()) {
-            Some(deadline) => deadline,
-            None => Instant::now() + limit,
-        };
-        self.deadline = Some(deadline);
-        // `end` is below the length: a full buffer would have been used by the session.
-        let room = &mut self.buffer[self.end..];
-        let read = tokio::select! {
-            biased;
-            read = timeout_at(deadline, self.stream.read(room)) => read,
-            () = stop, if !in_content => return Err(Broken::Shutdown),
-        };
-        match read {
-            Err(_) => Err(Broken::Timeout),
-            Ok(Ok(0)) | Ok(Err(_)) => Err(Broken::Lost),
-            Ok(Ok(read)) => {
-                self.end += read;
-                // A command has its whole time again; content earns time by coming.
-                self.deadline = in_content.then(|| {
+        // A command has its whole time with each read; in content a request's time goes on, and content earns more of it.
+        let per_request = self.session.deadline_per_request();
+        let mut deadline = self.deadline.take().filter(|_| per_request);
+        let until = || *deadline.get_or_insert_with(|| Instant::now() + limit);
+        let read = self.clock.within(until, async {
+            tokio::select! {
+                biased;
+                read = self.stream.read_buf(&mut self.buffer) => Some(read),
+                () = stop, if !in_content => None,
+            }
+        });
+        match read.await {
+            None => Err(Broken::Timeout),
+            Some(None) => Err(Broken::Shutdown),
+            Some(Some(Ok(0) | Err(_))) => Err(Broken::Lost),
+            Some(Some(Ok(read))) => {
+                if in_content && per_request {
                     let earned = Duration::from_secs_f64(read as f64 / self.settings.min_data_rate as f64);
-                    (deadline + earned).min(Instant::now() + limit)
-                });
+                    let whole = Instant::now() + limit;
+                    self.deadline = Some(deadline.map_or(whole, |deadline| (deadline + earned).min(whole)));
+                }
                 Ok(())
             }
+        }
+    }
+
+    /// Room in the buffer for what comes next. What is left in it is a line that is not whole yet: the session uses
+    /// everything else, and refuses a line beyond its limit, so the buffer stays near that.
+    fn make_room(&mut self) {
+        let wanted = if self.session.in_content() { CONTENT_ROOM } else { COMMAND_ROOM };
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+            if self.buffer.capacity() > wanted * 4 {
+                self.buffer = Vec::new();
+            }
+        }
+        if self.buffer.capacity() - self.buffer.len() < wanted / 2 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            self.buffer.reserve(wanted);
         }
     }
 
@@ -450,16 +476,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
         }
         let encrypted = self.stream.is_encrypted();
         let stream = &mut self.stream;
-        let written = timeout(limit, async {
+        let written = self.clock.within(|| Instant::now() + limit, async {
             stream.write_all(output).await?;
             if encrypted { stream.flush().await } else { Ok(()) }
         });
         let written = written.await;
         output.clear();
         match written {
-            Err(_) => Err(Broken::Timeout),
-            Ok(Err(_)) => Err(Broken::Lost),
-            Ok(Ok(())) => Ok(()),
+            None => Err(Broken::Timeout),
+            Some(Err(_)) => Err(Broken::Lost),
+            Some(Ok(())) => Ok(()),
         }
     }
 
