@@ -3,8 +3,8 @@
 //! This is the only way into the queue. [`Acceptance::accept`] returns when the message is on stable storage, which is
 //! the moment of `250`.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
@@ -32,6 +32,8 @@ struct Inner {
     manager: Manager,
     zone: Zone,
     spool: std::path::PathBuf,
+    /// Free space in the spool when it was last asked for.
+    space: Mutex<Option<(Instant, Option<u64>)>>,
 }
 
 /// A message that was taken, or was made to vanish.
@@ -43,6 +45,26 @@ pub enum Taken {
     Discarded(QueueId),
 }
 
+/// A message is on stable storage; the manager hears of it when this is dropped, wherever that is.
+struct Stored {
+    /// None when the message waits for an operator.
+    manager: Option<Manager>,
+    id: QueueId,
+    /// The hash of its sender.
+    sender: u64,
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        if let Some(manager) = self.manager.take() {
+            manager.send(Order::Arrived(self.id, self.sender));
+        }
+    }
+}
+
+/// How long an answer about free space serves: a system call per message less.
+const SPACE_SERVES: Duration = Duration::from_secs(1);
+
 impl Acceptance {
     /// `ids` goes on from the newest ID of the queue.
     pub fn new(
@@ -52,7 +74,17 @@ impl Acceptance {
         manager: Manager,
         spool: std::path::PathBuf,
     ) -> Self {
-        Self { inner: Arc::new(Inner { ids, queue, current, manager, zone: Zone::system(), spool }) }
+        Self {
+            inner: Arc::new(Inner {
+                ids,
+                queue,
+                current,
+                manager,
+                zone: Zone::system(),
+                spool,
+                space: Mutex::default(),
+            }),
+        }
     }
 
     /// A new name.
@@ -103,11 +135,10 @@ impl Acceptance {
         let (sender, receiver) = oneshot::channel();
         let manager = inner.manager.clone();
         let done = Box::new(move |result: Result<(), QueueError>| {
-            // Here and not after the wait: whoever waits may be gone, and the message is there all the same.
-            if result.is_ok() && !hold {
-                manager.send(Order::Arrived(id, sender_hash));
-            }
-            let _ = sender.send(result);
+            // The manager is told by whoever drops the news: the waiting session, on its own thread, so that the
+            // queue's thread wakes one task and not two; or nobody's session, when it has gone meanwhile.
+            let stored = result.map(|()| Stored { manager: (!hold).then_some(manager), id, sender: sender_hash });
+            let _ = sender.send(stored);
         });
         match old {
             _ if crate::blocking::others_go_on() => inner.queue.append_leading(message, old, done),
@@ -115,7 +146,8 @@ impl Acceptance {
             None => inner.queue.append(message, done),
         }
         match receiver.await.unwrap_or(Err(QueueError::Closed)) {
-            Ok(()) => {
+            Ok(stored) => {
+                drop(stored);
                 if let Some((envelope, head)) = about {
                     crate::report::tell_expanded(self, envelope, head, expanded);
                 }
@@ -201,8 +233,14 @@ impl Admission for Acceptance {
     }
 
     fn free_space(&self) -> Option<u64> {
-        let stat = nix::sys::statvfs::statvfs(&self.inner.spool).ok()?;
-        Some(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+        let mut space = self.inner.space.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = space.filter(|(asked, _)| asked.elapsed() < SPACE_SERVES) {
+            return known;
+        }
+        let stat = nix::sys::statvfs::statvfs(&self.inner.spool).ok();
+        let free = stat.map(|stat| stat.blocks_available() as u64 * stat.fragment_size() as u64);
+        *space = Some((Instant::now(), free));
+        free
     }
 }
 

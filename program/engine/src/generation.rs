@@ -4,8 +4,10 @@
 //! the one they began with; nothing is changed under anybody's feet.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use futures_util::FutureExt;
 use yamabiko_config::Config;
 use yamabiko_envelope::{
     Attempt, Delays, Delivery, DeliveryRequest, DeliveryStatus, Envelope, Event, Events, Kind, Origin, Outcome,
@@ -110,13 +112,13 @@ impl Current {
                 Feedback::TransportFailure { status: EnhancedStatus::transient(3, 0), reason: reason.to_owned() };
             return (attempt, feedback);
         };
-        // A panic in an agent is a bug of ours, and bugs of ours defer mail.
-        let (agent, work) = (Arc::clone(agent), Arc::clone(request));
-        let delivery = async move { where_it_may_block(agent.blocks, agent.deliver(&work)).await };
-        let mut attempt = match tokio::spawn(delivery).await {
+        // A panic in an agent is a bug of ours, and bugs of ours defer mail. The future is large, so it is made where it
+        // stays.
+        let delivery = Box::pin(where_it_may_block(agent.blocks, agent.deliver(request)));
+        let mut attempt = match AssertUnwindSafe(delivery).catch_unwind().await {
             Ok(attempt) => attempt,
-            Err(error) => {
-                self.say(Severity::Panic, Some(request.envelope.queue_id), &format!("delivery agent: {error}"));
+            Err(_) => {
+                self.say(Severity::Panic, Some(request.envelope.queue_id), "delivery agent: panic");
                 let reason = "unknown mail transport error";
                 let attempt = deferred(request, EnhancedStatus::transient(3, 0), reason);
                 let feedback =

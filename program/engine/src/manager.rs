@@ -104,16 +104,22 @@ impl Task {
 
     /// Works until nobody is left to send orders.
     pub async fn run(mut self) {
+        // Moved, not made anew for each order; it may ring early.
+        let mut nap = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
-            let pause = self.work();
+            let wake = tokio::time::Instant::now() + self.work();
+            if nap.is_elapsed() || nap.deadline() > wake {
+                nap.as_mut().reset(wake);
+            }
             if self.begun == 0
                 && let Some(drained) = self.drain.take()
             {
                 let _ = drained.send(());
             }
             let order = tokio::select! {
+                biased;
                 order = self.orders.recv() => order,
-                () = tokio::time::sleep(pause) => continue,
+                () = &mut nap => continue,
             };
             let Some(order) = order else { return };
             self.take(order);
