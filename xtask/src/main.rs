@@ -22,7 +22,7 @@ use serde_json::Value;
 const RINGS: [&str; 5] = ["protocol", "base", "stage", "record", "program"];
 
 /// Every crate that has a place, made or still to come, and its ring.
-const CRATES: [(&str, &str); 33] = [
+const CRATES: [(&str, &str); 34] = [
     ("address", "protocol"),
     ("status", "protocol"),
     ("message", "protocol"),
@@ -31,6 +31,7 @@ const CRATES: [(&str, &str); 33] = [
     ("envelope", "base"),
     ("config", "base"),
     ("lookup", "base"),
+    ("checks", "base"),
     ("route", "base"),
     ("dns", "base"),
     ("tls", "base"),

@@ -86,6 +86,19 @@ pub trait Table: Send + Sync {
     fn name(&self) -> &str;
     /// Looks `key` up; a table that folds case ([`Table::folds_case`]) folds the key itself.
     fn lookup<'a>(&'a self, key: &'a str) -> Answer<'a>;
+    /// As [`Table::lookup`] for bytes that need not be text: a header field or a line of a message. Pattern tables see
+    /// them as they are; to others what is no UTF-8 is replaced.
+    fn lookup_bytes<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Vec<u8>>> {
+        Answer::Later(Box::pin(async move {
+            let key = String::from_utf8_lossy(key);
+            Ok(self.lookup(&key).await?.map(String::into_bytes))
+        }))
+    }
+    /// The right-hand sides of the rules of a pattern table, each with its place (`file:line`): what can be checked
+    /// before a key comes. Other types list nothing here.
+    fn results(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
     /// Where the value for `key` was written: `file:line`, for explanations. `None` where a table cannot tell.
     fn source_of(&self, _key: &str) -> Option<String> {
         None

@@ -224,6 +224,32 @@ impl Maps {
         Ok(None)
     }
 
+    /// As [`Maps::find`] for bytes that need not be text; with the table that gave the value.
+    pub async fn find_bytes(&self, key: &[u8]) -> Result<Option<(Vec<u8>, &Arc<dyn Table>)>, LookupError> {
+        if key.is_empty() {
+            return Ok(None);
+        }
+        for table in &self.tables {
+            match table.lookup_bytes(key).await {
+                Ok(Some(value)) if value.is_empty() => {
+                    let (name, title) = (table.name(), &self.title);
+                    let shown = String::from_utf8_lossy(&key[..key.len().min(100)]);
+                    self.warn(format!("{title}: {name} lookup of {shown} returns an empty string result"));
+                    self.warn(format!("{title}: {name} should return NO RESULT in case of NOT FOUND"));
+                    return Err(LookupError { table: name.into(), why: format!("empty result for \"{shown}\"") });
+                }
+                Ok(Some(value)) => return Ok(Some((value, table))),
+                Ok(None) => {}
+                Err(error) => {
+                    let shown = String::from_utf8_lossy(&key[..key.len().min(100)]);
+                    self.warn(format!("{} lookup error for \"{shown}\"", table.name()));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn warn(&self, text: String) {
         (self.options.notify)(Notice { kind: NoticeKind::Warning, text });
     }

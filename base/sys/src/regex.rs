@@ -80,18 +80,18 @@ impl Regex {
     }
 
     /// Whether it matches anywhere in `subject` (up to a null byte). An error means the C library ran out of memory.
-    pub fn is_match(&self, subject: &str) -> Result<bool, String> {
+    pub fn is_match(&self, subject: &[u8]) -> Result<bool, String> {
         Ok(self.run(subject, 0)?.is_some())
     }
 
     /// The groups of the first match: the whole match, then one for each parenthesis. Empty when the expression was
     /// compiled without groups.
-    pub fn groups(&self, subject: &str) -> Result<Option<Vec<Group>>, String> {
+    pub fn groups(&self, subject: &[u8]) -> Result<Option<Vec<Group>>, String> {
         self.run(subject, self.groups + 1)
     }
 
-    fn run(&self, subject: &str, wanted: usize) -> Result<Option<Vec<Group>>, String> {
-        let text = subject.split('\0').next().unwrap_or_default();
+    fn run(&self, subject: &[u8], wanted: usize) -> Result<Option<Vec<Group>>, String> {
+        let text = subject.split(|byte| *byte == 0).next().unwrap_or_default();
         // Without null bytes, as they were split off.
         let text = CString::new(text).map_err(|error| error.to_string())?;
         let mut places = vec![libc::regmatch_t { rm_so: -1, rm_eo: -1 }; wanted];
@@ -160,13 +160,13 @@ mod tests {
     #[test]
     fn matches_and_groups() {
         let regex = Regex::new("^user([0-9]+)(x)?@(.*)$", PLAIN).unwrap();
-        let groups = regex.groups("USER12@dom.test").unwrap().unwrap();
+        let groups = regex.groups(b"USER12@dom.test").unwrap().unwrap();
         assert_eq!(groups, [Some((0, 15)), Some((4, 6)), None, Some((7, 15))]);
-        assert_eq!(regex.groups("x").unwrap(), None);
-        assert!(regex.is_match("user1@").unwrap());
-        assert!(!Regex::new("a", Flags { ignore_case: false, ..PLAIN }).unwrap().is_match("A").unwrap());
-        assert!(Regex::new("b", PLAIN).unwrap().is_match("ab\0c").unwrap());
-        assert!(!Regex::new("c", PLAIN).unwrap().is_match("ab\0c").unwrap());
+        assert_eq!(regex.groups(b"x").unwrap(), None);
+        assert!(regex.is_match(b"user1@").unwrap());
+        assert!(!Regex::new("a", Flags { ignore_case: false, ..PLAIN }).unwrap().is_match(b"A").unwrap());
+        assert!(Regex::new("b", PLAIN).unwrap().is_match(b"ab\0c").unwrap());
+        assert!(!Regex::new("c", PLAIN).unwrap().is_match(b"ab\0c").unwrap());
     }
 
     #[test]

@@ -125,10 +125,13 @@ impl Acceptance {
         let sender_hash = yamabiko_schedule::sender_hash(&envelope.sender);
         let envelope = Arc::new(envelope);
         let about = (!expanded.is_empty()).then(|| (Arc::clone(&envelope), head.clone()));
+        let mut parts = Vec::with_capacity(1 + body.len());
+        parts.push(head.into());
+        parts.extend(body);
         let message = NewMessage {
             next_attempt: envelope.arrival,
             envelope,
-            parts: vec![head.into(), body],
+            parts,
             checksum: None,
             hold,
         };

@@ -166,6 +166,7 @@ pub struct MimeState {
     mid_line: bool,
     /// The last line seen belongs to a header.
     mid_header: bool,
+    offset: u64,
     reported: u8,
 }
 
@@ -182,6 +183,7 @@ impl MimeState {
             saved: Vec::new(),
             mid_line: false,
             mid_header: false,
+            offset: 0,
             reported: 0,
         }
     }
@@ -189,6 +191,17 @@ impl MimeState {
     /// True until the first line of the message's body has been seen.
     pub fn in_primary_headers(&self) -> bool {
         self.state == State::Headers(HeaderClass::Primary)
+    }
+
+    /// Nothing but body is to come, and no more of it has to be looked at: no open multipart body, no header section.
+    pub fn is_settled(&self) -> bool {
+        self.state == State::Body && self.levels.is_empty() && !self.options.report_8bit_body
+    }
+
+    /// How many bytes of the current part's body, line ends not counted, have been handed on: with a boundary line
+    /// begins a part of its own.
+    pub fn body_offset(&self) -> u64 {
+        self.offset
     }
 
     /// The next line without its line end; or a piece of a long line, with `complete` false for all but its last
@@ -306,6 +319,7 @@ impl MimeState {
             }
         }
         sink.header_end(class);
+        self.offset = 0;
         if !text.is_empty() {
             // Only the message's own headers get the empty line they lack: a change within a part would break its
             // signature.
@@ -329,6 +343,7 @@ impl MimeState {
 
     fn enter(&mut self, state: State, content: ContentType) {
         self.state = state;
+        self.offset = 0;
         self.content = content;
         self.encoding = Encoding::Identity;
         self.domain = Domain::SevenBit;
@@ -345,6 +360,7 @@ impl MimeState {
         if !continues && !self.levels.is_empty() && text.len() > 2 && text.starts_with(b"--") {
             self.boundary_line(&text[2..]);
         }
+        self.offset += text.len() as u64;
         if self.options.downgrade && self.domain != Domain::SevenBit {
             self.encode(text, complete, sink);
         } else {

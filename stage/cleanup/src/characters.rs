@@ -1,9 +1,10 @@
 //! `message_reject_characters` and `message_strip_characters`: bytes that must not be in a message.
 
 use bytes::Bytes;
-use yamabiko_envelope::{Client, Content, ContentAction, Envelope, Kind, Recipient, Source};
+use yamabiko_envelope::{Content, ContentAction, Envelope, Kind, Recipient};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
+use crate::checks::content_action;
 use crate::{Cleanup, Job, Refusal};
 
 /// Two sets of bytes. A line end is never in them.
@@ -83,43 +84,38 @@ impl Cleanup {
         envelope: &Envelope,
         recipients: &[Recipient],
         head: Bytes,
-        body: Content,
-    ) -> Result<(Bytes, Content), Refusal> {
+        body: Vec<Content>,
+    ) -> Result<(Bytes, Vec<Content>), Refusal> {
         let characters = &self.settings.characters;
-        let text = body.to_bytes().map_err(|_| Refusal::trouble())?;
-        if let Some(line) = characters.find(&head).or_else(|| characters.find(&text)) {
-            self.emit(job, Kind::ContentChecked(Box::new(rejected(job, envelope, recipients, line))));
-            return Err(Refusal {
+        let refuse = |line: &[u8]| {
+            let client = &envelope.client;
+            let action = ContentAction {
+                protocol: client.protocol.clone(),
+                helo: client.helo.clone(),
+                text: "5.7.1 disallowed character".into(),
+                ..content_action(job, envelope, recipients, "reject", "content", line)
+            };
+            self.emit(job, Kind::ContentChecked(Box::new(action)));
+            Refusal {
                 code: ReplyCode(550),
                 status: EnhancedStatus::permanent(7, 1),
                 reason: "disallowed character".into(),
                 specific: true,
-            });
+            }
+        };
+        if let Some(line) = characters.find(&head) {
+            return Err(refuse(line));
         }
-        let stripped = characters.strip(text.clone());
-        // The same bytes in a file stay there.
-        let body = if stripped.len() == text.len() { body } else { stripped.into() };
-        Ok((characters.strip(head), body))
-    }
-}
-
-fn rejected(job: &Job<'_>, envelope: &Envelope, recipients: &[Recipient], line: &[u8]) -> ContentAction {
-    let client = &envelope.client;
-    let line = &line[..memchr::memchr(0, line).unwrap_or(line.len()).min(200)];
-    ContentAction {
-        queue_id: job.id,
-        word: "reject",
-        class: "content",
-        content: String::from_utf8_lossy(line).into_owned(),
-        client: (job.source == Source::Smtp).then(|| Client {
-            name: client.name.as_str().into(),
-            address: client.address,
-            port: None,
-        }),
-        sender: envelope.sender.clone(),
-        recipient: recipients.last().map(|recipient| recipient.address.clone()),
-        protocol: client.protocol.clone(),
-        helo: client.helo.clone(),
-        text: "5.7.1 disallowed character".into(),
+        let mut out = Vec::with_capacity(body.len());
+        for part in body {
+            let text = part.to_bytes().map_err(|_| Refusal::trouble())?;
+            if let Some(line) = characters.find(&text) {
+                return Err(refuse(line));
+            }
+            let stripped = characters.strip(text.clone());
+            // The same bytes in a file stay there.
+            out.push(if stripped.len() == text.len() { part } else { stripped.into() });
+        }
+        Ok((characters.strip(head), out))
     }
 }

@@ -1,15 +1,15 @@
-//! The header section: one pass that rewrites, removes, counts and completes.
-//!
-//! Checks of headers (`header_checks`) will see each field in [`Head::field`], before anything is done with it.
+//! The header section: one pass that checks, rewrites, removes, counts and completes.
 
 use bytes::Bytes;
 use yamabiko_address::header::AddressList;
 use yamabiko_address::{quote, unquote};
 use yamabiko_envelope::{Content, Envelope, Kind, Source};
 use yamabiko_message::date::{Zone, message_id_digits, rfc5322};
+use yamabiko_message::mime::{HeaderClass, media_type};
 use yamabiko_message::{AddressRole, Field, FieldName, Fields, Separator, field_name_len};
 use yamabiko_status::EnhancedStatus;
 
+use crate::checks::{self, Checking, Stop};
 use crate::section::{Section, rest};
 use crate::settings::{Place, bit};
 use crate::{Cleanup, Job, Refusal};
@@ -17,7 +17,14 @@ use crate::{Cleanup, Job, Refusal};
 /// What came of the headers.
 pub(crate) struct NewHead {
     pub(crate) bytes: Bytes,
+    /// What stands behind `bytes`: the body, or the whole message as it came.
     pub(crate) body: Content,
+    /// Where the body begins in `body`.
+    pub(crate) body_at: usize,
+    /// The message's header fields as they came.
+    pub(crate) fields: Bytes,
+    /// It says that it has parts or is a message itself.
+    pub(crate) composite: bool,
     pub(crate) message_id: String,
     /// A `Content-Transfer-Encoding:` of the message says 8bit or binary.
     pub(crate) eight_bit: bool,
@@ -56,15 +63,17 @@ impl<'m> Output<'m> {
 }
 
 /// The pass.
-struct Head<'a> {
+struct Head<'h, 'a> {
     cleanup: &'a Cleanup,
     job: &'a Job<'a>,
+    checking: &'h mut Checking<'a>,
     seen: u64,
     resent: bool,
     hops: usize,
     message_id: String,
     eight_bit: bool,
     ascii: bool,
+    composite: bool,
 }
 
 /// What becomes of a field.
@@ -77,24 +86,26 @@ enum Fate {
 impl Cleanup {
     pub(crate) async fn head(
         &self,
-        job: &Job<'_>,
-        envelope: &Envelope,
+        checking: &mut Checking<'_>,
         trace_fields: Vec<u8>,
         content: &Content,
         zone: &Zone,
-    ) -> Result<NewHead, Refusal> {
+    ) -> Result<NewHead, Stop> {
+        let (job, envelope) = (checking.job, checking.envelope);
         // Lines that a mailbox had before the message are taken for that only where mail comes in.
         let from_outside = matches!(job.source, Source::Smtp | Source::Local { .. });
         let section = Section::of(content, from_outside).map_err(|_| Refusal::trouble())?;
         let mut head = Head {
-            cleanup: self,
+            cleanup: checking.cleanup,
             job,
+            checking,
             seen: 0,
             resent: false,
             hops: 0,
             message_id: String::new(),
             eight_bit: false,
             ascii: true,
+            composite: false,
         };
         let trace = head.section(&trace_fields).await?;
         let trace = if trace.changed { trace.finish() } else { trace_fields };
@@ -119,6 +130,9 @@ impl Cleanup {
             return Ok(NewHead {
                 bytes: trace.into(),
                 body: content.clone(),
+                body_at: section.body_at,
+                fields: section.fields_bytes(),
+                composite: head.composite,
                 message_id: head.message_id,
                 eight_bit: head.eight_bit,
                 ascii: head.ascii,
@@ -133,6 +147,9 @@ impl Cleanup {
         Ok(NewHead {
             bytes: bytes.into(),
             body: rest(content, section.body_at),
+            body_at: 0,
+            fields: section.fields_bytes(),
+            composite: head.composite,
             message_id: head.message_id,
             eight_bit: head.eight_bit,
             ascii: head.ascii,
@@ -180,8 +197,8 @@ impl Cleanup {
     }
 }
 
-impl Head<'_> {
-    async fn section<'m>(&mut self, section: &'m [u8]) -> Result<Output<'m>, Refusal> {
+impl Head<'_, '_> {
+    async fn section<'m>(&mut self, section: &'m [u8]) -> Result<Output<'m>, Stop> {
         let limit = self.cleanup.settings.header_size_limit;
         let mut output = Output::new(section);
         self.ascii &= section.is_ascii();
@@ -222,7 +239,40 @@ impl Head<'_> {
         Ok(output)
     }
 
-    async fn field(&mut self, field: &Field<'_>) -> Result<Fate, Refusal> {
+    /// Checks a field, then does with it what there is to do.
+    async fn field(&mut self, field: &Field<'_>) -> Result<Fate, Stop> {
+        let known = field.known();
+        if known == Some(FieldName::Received) {
+            self.count_hop()?;
+        }
+        match self.checking.header(HeaderClass::Primary, known, field.raw()).await? {
+            checks::Fate::Keep => self.checked(field).await,
+            checks::Fate::Drop => Ok(Fate::Drop),
+            checks::Fate::Replace(new) => match Field::parse(&new) {
+                Some(field) => match self.checked(&field).await? {
+                    Fate::Keep => Ok(Fate::Replace(new)),
+                    fate => Ok(fate),
+                },
+                None => Ok(Fate::Replace(new)),
+            },
+            checks::Fate::Prepend(mut new) => {
+                match self.checked(field).await? {
+                    Fate::Drop => return Ok(Fate::Replace(new)),
+                    Fate::Keep => {
+                        new.push(b'\n');
+                        new.extend_from_slice(field.raw());
+                    }
+                    Fate::Replace(text) => {
+                        new.push(b'\n');
+                        new.extend_from_slice(&text);
+                    }
+                }
+                Ok(Fate::Replace(new))
+            }
+        }
+    }
+
+    async fn checked(&mut self, field: &Field<'_>) -> Result<Fate, Stop> {
         let settings = &self.cleanup.settings;
         let known = field.known();
         let dropped = match known {
@@ -230,7 +280,7 @@ impl Head<'_> {
             None => settings.dropped_other.iter().any(|name| field.is(name)),
         };
         if let Some(name) = known {
-            self.note(name, field)?;
+            self.note(name, field);
             // A dropped field's addresses are of no use to anybody.
             if let Some(role) = name.role().filter(|_| !dropped)
                 && let Some(new) = self.cleanup.rewrite_field(self.job, field, role).await?
@@ -251,8 +301,7 @@ impl Head<'_> {
     }
 
     /// Remembers that a known field was there.
-    fn note(&mut self, name: FieldName, field: &Field<'_>) -> Result<(), Refusal> {
-        let settings = &self.cleanup.settings;
+    fn note(&mut self, name: FieldName, field: &Field<'_>) {
         self.seen |= bit(name);
         self.resent |= name.is_resent();
         match name {
@@ -263,18 +312,23 @@ impl Head<'_> {
                 }
                 self.identified(message_id, name == FieldName::ResentMessageId);
             }
-            FieldName::Received => {
-                self.hops += 1;
-                if self.hops >= settings.hopcount_limit {
-                    self.cleanup.warn(self.job, "message rejected: hopcount exceeded".into());
-                    return Err(Refusal::ours(554, EnhancedStatus::permanent(4, 0), "too many hops"));
-                }
+            FieldName::ContentType => {
+                let kind = media_type(field.value()).unwrap_or_default();
+                self.composite |= kind.starts_with("multipart/") || kind.starts_with("message/");
             }
-            FieldName::ContentTransferEncoding if settings.detect_8bit => {
+            FieldName::ContentTransferEncoding if self.cleanup.settings.detect_8bit => {
                 let value = field.unfolded();
                 self.eight_bit |= value.eq_ignore_ascii_case(b"8bit") || value.eq_ignore_ascii_case(b"binary");
             }
             _ => {}
+        }
+    }
+
+    fn count_hop(&mut self) -> Result<(), Refusal> {
+        self.hops += 1;
+        if self.hops >= self.cleanup.settings.hopcount_limit {
+            self.cleanup.warn(self.job, "message rejected: hopcount exceeded".into());
+            return Err(Refusal::ours(554, EnhancedStatus::permanent(4, 0), "too many hops"));
         }
         Ok(())
     }

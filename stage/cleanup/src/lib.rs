@@ -19,6 +19,7 @@
 mod address;
 mod alias;
 mod characters;
+mod checks;
 mod header;
 mod recipients;
 mod section;
@@ -35,6 +36,7 @@ use yamabiko_message::date::Zone;
 use yamabiko_route::Mapper;
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
+use checks::{Checking, Stop};
 use settings::Settings;
 
 /// A message that is to be queued.
@@ -44,8 +46,8 @@ pub struct Accepted {
     pub envelope: Envelope,
     /// The first part of the message: trace fields, and all header fields when any of them had to change.
     pub head: Bytes,
-    /// The rest of the message, as it came.
-    pub body: Content,
+    /// The rest of the message: as it came, or in parts where checks changed something in it.
+    pub body: Vec<Content>,
     /// It goes into the hold queue.
     pub hold: bool,
     /// Recipients with `NOTIFY=SUCCESS` that became several: they are owed a report that says `expanded`, now
@@ -145,11 +147,12 @@ impl Cleanup {
         }
         match self.accept(submission, now, zone).await {
             Ok(accepted) => Verdict::Accept(Box::new(accepted)),
-            Err(refusal) => Verdict::Refuse(refusal),
+            Err(Stop::Discard) => Verdict::Discard,
+            Err(Stop::Refuse(refusal)) => Verdict::Refuse(refusal),
         }
     }
 
-    async fn accept(&self, submission: Submission, now: Timestamp, zone: &Zone) -> Result<Accepted, Refusal> {
+    async fn accept(&self, submission: Submission, now: Timestamp, zone: &Zone) -> Result<Accepted, Stop> {
         let Submission { mut envelope, trace_fields, content, source, hold, redirect, bcc, full_name, .. } = submission;
         // Notices, forwarded and requeued mail had their checks and copies, or never get any.
         let from_outside = matches!(source, Source::Smtp | Source::Local { .. });
@@ -168,22 +171,32 @@ impl Cleanup {
         };
         let limit = self.settings.message_size_limit;
         if from_outside && limit > 0 && content.len() > limit {
-            return Err(Refusal::ours(552, EnhancedStatus::permanent(3, 4), "message file too big"));
+            return Err(Refusal::ours(552, EnhancedStatus::permanent(3, 4), "message file too big").into());
         }
 
         let given = std::mem::take(&mut envelope.recipients);
         let mut recipients = self.recipients(&job, &mut envelope.sender, given, &bcc).await?;
-        if let Some(redirect) = redirect {
+
+        let mut checking = Checking::new(self, &job, &envelope, &recipients.list, hold);
+        let head = self.head(&mut checking, trace_fields, &content, zone).await?;
+        let body = checking.body(&head).await?;
+        let decided = checking.decided;
+        let (bytes, body) = if job.checks && self.settings.characters.any() {
+            self.filter_characters(&job, &envelope, &recipients.list, head.bytes, body)?
+        } else {
+            (head.bytes, body)
+        };
+        for address in &decided.bcc {
+            self.copy(&job, address, &mut recipients).await?;
+        }
+        if let Some(redirect) = decided.redirect.or(redirect) {
             recipients.redirect(&self.mapper.rewriter().rewrite(RewriteContext::Local, &redirect));
         }
-
-        let head = self.head(&job, &envelope, trace_fields, &content, zone).await?;
-        let (bytes, body) = if job.checks && self.settings.characters.any() {
-            self.filter_characters(&job, &envelope, &recipients.list, head.bytes, head.body)?
-        } else {
-            (head.bytes, head.body)
-        };
-        envelope.size = bytes.len() as u64 + body.len();
+        if let Some(filter) = decided.filter {
+            envelope.filter = filter;
+        }
+        let hold = decided.hold;
+        envelope.size = bytes.len() as u64 + body.iter().map(Content::len).sum::<u64>();
         envelope.message_id = head.message_id;
         if head.eight_bit && envelope.body == BodyType::Unspecified {
             envelope.body = BodyType::EightBitMime;

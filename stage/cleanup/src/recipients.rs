@@ -184,7 +184,8 @@ impl Cleanup {
         }
     }
 
-    async fn copy(&self, job: &Job<'_>, address: &str, out: &mut Recipients) -> Result<(), Refusal> {
+    /// Adds a copy for `address`.
+    pub(crate) async fn copy(&self, job: &Job<'_>, address: &str, out: &mut Recipients) -> Result<(), Refusal> {
         let new = self.canonical(job, RewriteContext::Local, Place::EnvelopeRecipient, address).await?;
         let address = new.unwrap_or_else(|| address.to_owned());
         let original = if self.settings.original_recipient { address.clone() } else { String::new() };

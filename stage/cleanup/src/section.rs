@@ -70,6 +70,10 @@ impl Section {
     pub(crate) fn fields(&self) -> &[u8] {
         &self.bytes[self.fields_at..self.fields_end]
     }
+
+    pub(crate) fn fields_bytes(&self) -> Bytes {
+        self.bytes.slice(self.fields_at..self.fields_end)
+    }
 }
 
 /// Length of the mbox line that `text` begins with, line end included.

@@ -1,5 +1,6 @@
 //! The settings of cleanup, read once.
 
+use yamabiko_checks::Checks;
 use yamabiko_config::View;
 use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{Maps, TableSet, fold_case};
@@ -91,6 +92,7 @@ pub(crate) struct Settings {
     pub(crate) detect_8bit: bool,
     pub(crate) smtputf8_for_sendmail: bool,
     pub(crate) characters: Characters,
+    pub(crate) checks: Checks,
 }
 
 /// The bit of a known field in a set.
@@ -117,6 +119,7 @@ impl Settings {
         }
         let undisclosed = view.text("undisclosed_recipients_header");
         Self {
+            checks: Checks::incoming(view, tables),
             myhostname: view.text("myhostname"),
             long_queue_ids: view.bool("enable_long_queue_ids"),
             empty_address_recipient: view.text("empty_address_recipient"),
@@ -164,16 +167,15 @@ impl Settings {
     }
 
     pub(crate) fn is_remote(&self) -> bool {
-        [
+        let maps = [
             &self.canonical_maps,
             &self.sender_canonical_maps,
             &self.recipient_canonical_maps,
             &self.virtual_alias_maps,
             &self.sender_bcc_maps,
             &self.recipient_bcc_maps,
-        ]
-        .iter()
-        .any(|maps| maps.is_remote())
+        ];
+        maps.iter().any(|maps| maps.is_remote()) || self.checks.is_remote()
     }
 
     /// No map and no masquerade has a say about addresses in this place.

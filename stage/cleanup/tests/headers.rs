@@ -180,7 +180,7 @@ fn an_unchanged_message_is_not_copied() {
     let Content::Memory(before) = submission.content.clone() else { panic!() };
     let accepted = bench.accept(submission);
     assert_eq!(accepted.head, "Received: by mx\n");
-    let Content::Memory(after) = &accepted.body else { panic!() };
+    let [Content::Memory(after)] = accepted.body.as_slice() else { panic!() };
     assert_eq!((after.as_ptr(), after.len()), (before.as_ptr(), before.len()));
     assert_eq!(bench.events(), ["message-id=<1@c>"]);
     assert_eq!(accepted.envelope.message_id, "<1@c>");
@@ -284,7 +284,7 @@ fn hostile_headers_end_and_keep_the_body() {
         "From \n".repeat(50_000),
     ] {
         let accepted = bench.accept(message("s@lab.test", &["x@r.test"], format!("{head}{body}")));
-        assert!(accepted.body.to_bytes().unwrap().ends_with(&body.as_bytes()[1..]), "{:.40}", head);
+        assert!(accepted.body[0].to_bytes().unwrap().ends_with(&body.as_bytes()[1..]), "{:.40}", head);
     }
 }
 

@@ -10,11 +10,15 @@ use crate::net::Network;
 /// `cidr:`
 pub(crate) struct Cidr;
 
+fn address(key: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(key).ok()?.parse().ok()
+}
+
 impl Matcher for Network {
-    fn is_match(&self, key: &str) -> Result<bool, String> {
-        Ok(key.parse::<IpAddr>().is_ok_and(|address| self.contains(address)))
+    fn is_match(&self, key: &[u8]) -> Result<bool, String> {
+        Ok(address(key).is_some_and(|address| self.contains(address)))
     }
-    fn groups(&self, _key: &str) -> Result<Option<Vec<Group>>, String> {
+    fn groups(&self, _key: &[u8]) -> Result<Option<Vec<Group>>, String> {
         Ok(None)
     }
 }
@@ -23,10 +27,10 @@ impl Matcher for Network {
 struct Negated(Network);
 
 impl Matcher for Negated {
-    fn is_match(&self, key: &str) -> Result<bool, String> {
-        Ok(key.parse::<IpAddr>().is_ok_and(|address| self.0.excludes(address)))
+    fn is_match(&self, key: &[u8]) -> Result<bool, String> {
+        Ok(address(key).is_some_and(|address| self.0.excludes(address)))
     }
-    fn groups(&self, _key: &str) -> Result<Option<Vec<Group>>, String> {
+    fn groups(&self, _key: &[u8]) -> Result<Option<Vec<Group>>, String> {
         Ok(None)
     }
 }

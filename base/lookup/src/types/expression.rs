@@ -3,6 +3,7 @@
 use pcre2::bytes::RegexBuilder;
 use yamabiko_sys::regex::{Flags, Regex};
 
+use super::prefilter;
 use super::replace::Replacement;
 use super::rules::{Dialect, Group, Matcher, Statement, Warning};
 use crate::lines::trim_str;
@@ -162,7 +163,9 @@ impl Engine for Posix {
         match Regex::new(text, options) {
             Ok(regex) => {
                 let groups = regex.group_count();
-                Some((Box::new(regex), groups))
+                let plain = options.extended && !options.newline;
+                let approximation = plain.then(|| prefilter::from_posix(text, options.ignore_case)).flatten();
+                Some((Box::new(PosixPattern { regex, approximation }), groups))
             }
             Err(why) => {
                 warn(Warning::Placed(why));
@@ -172,12 +175,20 @@ impl Engine for Posix {
     }
 }
 
-impl Matcher for Regex {
-    fn is_match(&self, key: &str) -> Result<bool, String> {
-        Regex::is_match(self, key)
+struct PosixPattern {
+    regex: Regex,
+    approximation: Option<String>,
+}
+
+impl Matcher for PosixPattern {
+    fn is_match(&self, key: &[u8]) -> Result<bool, String> {
+        self.regex.is_match(key)
     }
-    fn groups(&self, key: &str) -> Result<Option<Vec<Group>>, String> {
-        Regex::groups(self, key)
+    fn groups(&self, key: &[u8]) -> Result<Option<Vec<Group>>, String> {
+        self.regex.groups(key)
+    }
+    fn approximation(&self) -> Option<&str> {
+        self.approximation.as_deref()
     }
 }
 
@@ -225,7 +236,9 @@ impl Engine for Perl {
         match builder.build(&whole) {
             Ok(regex) => {
                 let groups = regex.captures_len().saturating_sub(1);
-                Some((Box::new(PerlPattern(regex)), groups))
+                let plain = !multi_line && !extended && !anchored && !end_only && verbs.is_empty();
+                let approximation = plain.then(|| prefilter::from_perl(text, ignore_case, dot_all)).flatten();
+                Some((Box::new(PerlPattern { regex, approximation }), groups))
             }
             Err(error) => {
                 let offset = error.offset().unwrap_or(0).saturating_sub(added);
@@ -281,7 +294,10 @@ fn end_only_dollars(body: &str) -> String {
     out
 }
 
-struct PerlPattern(pcre2::bytes::Regex);
+struct PerlPattern {
+    regex: pcre2::bytes::Regex,
+    approximation: Option<String>,
+}
 
 /// The library's words for an error while matching.
 fn trouble(error: &pcre2::Error) -> String {
@@ -290,14 +306,18 @@ fn trouble(error: &pcre2::Error) -> String {
 }
 
 impl Matcher for PerlPattern {
-    fn is_match(&self, key: &str) -> Result<bool, String> {
-        self.0.is_match(key.as_bytes()).map_err(|error| trouble(&error))
+    fn is_match(&self, key: &[u8]) -> Result<bool, String> {
+        self.regex.is_match(key).map_err(|error| trouble(&error))
     }
 
-    fn groups(&self, key: &str) -> Result<Option<Vec<Group>>, String> {
-        let mut places = self.0.capture_locations();
-        let found = self.0.captures_read(&mut places, key.as_bytes()).map_err(|error| trouble(&error))?;
+    fn groups(&self, key: &[u8]) -> Result<Option<Vec<Group>>, String> {
+        let mut places = self.regex.capture_locations();
+        let found = self.regex.captures_read(&mut places, key).map_err(|error| trouble(&error))?;
         Ok(found.map(|_| (0..places.len()).map(|index| places.get(index)).collect()))
+    }
+
+    fn approximation(&self) -> Option<&str> {
+        self.approximation.as_deref()
     }
 }
 
@@ -323,9 +343,9 @@ mod tests {
         ];
         for (text, flags, key, expected) in cases {
             let (matcher, _) = Perl::compile(text, flags, false, &mut |_| panic!("{text}")).unwrap();
-            assert_eq!(matcher.is_match(key), Ok(expected), "/{text}/{flags} {key:?}");
+            assert_eq!(matcher.is_match(key.as_bytes()), Ok(expected), "/{text}/{flags} {key:?}");
         }
         let (matcher, _) = Perl::compile("a+", "U", true, &mut |_| {}).unwrap();
-        assert_eq!(matcher.groups("aaa").unwrap().unwrap(), [Some((0, 1))]);
+        assert_eq!(matcher.groups(b"aaa").unwrap().unwrap(), [Some((0, 1))]);
     }
 }

@@ -22,6 +22,14 @@ pub(crate) trait Content: Send + Sync {
     fn line_of(&self, _key: &str) -> Option<(PathBuf, u32)> {
         None
     }
+    /// As [`Content::get`] for a key that is not text; only pattern tables know what to do with one.
+    fn get_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.get(&String::from_utf8_lossy(key))?.map(String::into_bytes))
+    }
+    /// The right-hand sides of rules with their places, as [`Table::results`] says.
+    fn results(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
     /// All pairs, where that makes sense.
     fn entries(&self) -> Option<Result<Vec<(String, String)>, String>> {
         None
@@ -156,9 +164,23 @@ impl Table for FileTable {
         Answer::Ready(self.current().get(&self.folded(key)).map_err(|why| self.failed(why)))
     }
 
+    fn lookup_bytes<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Vec<u8>>> {
+        let folded = match self.keys {
+            Keys::Folded => {
+                std::borrow::Cow::Owned(self.folded(&String::from_utf8_lossy(key)).into_owned().into_bytes())
+            }
+            Keys::Pattern => std::borrow::Cow::Borrowed(key),
+        };
+        Answer::Ready(self.current().get_bytes(&folded).map_err(|why| self.failed(why)))
+    }
+
     fn source_of(&self, key: &str) -> Option<String> {
         let (path, line) = self.current().line_of(&self.folded(key))?;
         Some(format!("{}:{line}", path.display()))
+    }
+
+    fn results(&self) -> Vec<(String, String)> {
+        self.current().results()
     }
 
     fn folds_case(&self) -> bool {

@@ -8,6 +8,7 @@ mod fixed;
 mod inline;
 mod keyed;
 mod lmdb;
+mod prefilter;
 mod remote;
 mod replace;
 mod rules;

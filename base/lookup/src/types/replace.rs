@@ -87,21 +87,29 @@ impl Replacement {
         self.highest
     }
 
-    /// The value for a match; a group that took no part is empty.
-    pub fn expand(&self, key: &str, groups: &[Group]) -> String {
+    /// The value for a match; a group that took no part is empty. A group may cut a character: patterns match bytes.
+    pub fn expand(&self, key: &[u8], groups: &[Group]) -> Vec<u8> {
         let mut value = Vec::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => value.extend_from_slice(text.as_bytes()),
                 Part::Group(index) => {
                     if let Some((start, end)) = groups.get(*index).copied().flatten() {
-                        value.extend_from_slice(key.as_bytes().get(start..end).unwrap_or_default());
+                        value.extend_from_slice(key.get(start..end).unwrap_or_default());
                     }
                 }
             }
         }
-        // Patterns match bytes: a group may cut a character.
-        String::from_utf8(value).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        value
+    }
+
+    /// As it was written, but for `$$`.
+    pub fn text(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Group(index) => format!("${{{index}}}"),
+        };
+        self.parts.iter().map(part).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Opening;
 use super::file::{Content, FileTable, Keys, Loaded, Stamp, read_text, words};
+use super::prefilter::Prefilter;
 use super::replace::Replacement;
 use crate::lines::{Lines, trim_str};
 use crate::set::{OpenError, Options};
@@ -16,9 +17,13 @@ pub(crate) type Group = Option<(usize, usize)>;
 /// A compiled pattern.
 pub(crate) trait Matcher: Send + Sync {
     /// Whether it matches.
-    fn is_match(&self, key: &str) -> Result<bool, String>;
+    fn is_match(&self, key: &[u8]) -> Result<bool, String>;
     /// The groups of the match: the whole match first.
-    fn groups(&self, key: &str) -> Result<Option<Vec<Group>>, String>;
+    fn groups(&self, key: &[u8]) -> Result<Option<Vec<Group>>, String>;
+    /// The pattern in the prefilter's language: it matches at least where this matches. `None`: it cannot be said.
+    fn approximation(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// What a rule does.
@@ -77,6 +82,7 @@ struct Rules {
     path: Option<PathBuf>,
     kind: &'static str,
     rules: Vec<Rule>,
+    prefilter: Prefilter,
     options: Options,
 }
 
@@ -163,15 +169,27 @@ fn read<D: Dialect>(
         options.warn(at(rule.line) + "IF has no matching ENDIF");
     }
     let path = path.map(Path::to_owned);
-    Box::new(Rules { name: name.to_owned(), path, kind: D::KIND, rules, options: options.clone() })
+    let prefilter = Prefilter::new(rules.iter().map(|rule| rule.matcher.approximation()));
+    Box::new(Rules { name: name.to_owned(), path, kind: D::KIND, rules, prefilter, options: options.clone() })
 }
 
 impl Rules {
     /// The first rule that matches, and its value.
-    fn find(&self, key: &str) -> Option<(&Rule, String)> {
+    fn find(&self, key: &[u8]) -> Option<(&Rule, Vec<u8>)> {
+        let candidates = self.prefilter.candidates(key);
         let mut index = 0;
         while let Some(rule) = self.rules.get(index) {
+            let possible = candidates.has(index);
             index += 1;
+            if !possible {
+                // It does not match, for certain.
+                match &rule.action {
+                    Action::If(end) if rule.positive => index = *end,
+                    Action::Value(replacement) if !rule.positive => return Some((rule, replacement.expand(key, &[]))),
+                    _ => {}
+                }
+                continue;
+            }
             match &rule.action {
                 Action::If(end) => {
                     let matches = self.told(rule, rule.matcher.is_match(key)).unwrap_or(false);
@@ -205,12 +223,32 @@ impl Rules {
 
 impl Content for Rules {
     fn get(&self, key: &str) -> Result<Option<String>, String> {
+        // A group may end within a character.
+        Ok(self.find(key.as_bytes()).map(|(_, value)| match String::from_utf8(value) {
+            Ok(value) => value,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        }))
+    }
+
+    fn get_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
         Ok(self.find(key).map(|(_, value)| value))
     }
 
     fn line_of(&self, key: &str) -> Option<(PathBuf, u32)> {
-        let (rule, _) = self.find(key)?;
+        let (rule, _) = self.find(key.as_bytes())?;
         Some((self.path.clone()?, rule.line))
+    }
+
+    fn results(&self) -> Vec<(String, String)> {
+        let place = |line: u32| match &self.path {
+            Some(path) => format!("{}:{line}", path.display()),
+            None => format!("{}:{}", self.kind, self.name),
+        };
+        let value = |rule: &Rule| match &rule.action {
+            Action::Value(replacement) => Some((place(rule.line), replacement.text())),
+            Action::If(_) => None,
+        };
+        self.rules.iter().filter_map(value).collect()
     }
 }
 

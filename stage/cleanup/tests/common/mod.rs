@@ -101,7 +101,9 @@ pub fn message(sender: &str, recipients: &[&str], text: impl Into<Vec<u8>>) -> S
 /// The stored message.
 pub fn text(accepted: &Accepted) -> String {
     let mut out = accepted.head.to_vec();
-    out.extend_from_slice(&accepted.body.to_bytes().unwrap());
+    for part in &accepted.body {
+        out.extend_from_slice(&part.to_bytes().unwrap());
+    }
     assert_eq!(accepted.envelope.size, out.len() as u64);
     String::from_utf8_lossy(&out).into_owned()
 }
