@@ -4,6 +4,7 @@
 //! [`getopt`]. They speak to a running engine over the control socket and to nobody else; [`offline`] reads and changes
 //! the queue when there is none.
 
+pub mod analyze;
 pub mod context;
 pub mod getopt;
 pub mod install;

@@ -12,8 +12,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VERBS: [&str; 8] = ["start", "start-fg", "stop", "abort", "reload", "flush", "check", "status"];
 
 /// Subcommands that later releases bring: named here so that nobody takes their absence for a typing mistake.
-const NOT_YET: [&str; 12] =
-    ["demo", "analyze", "fate", "suppress", "import", "explain", "lint", "test", "replay", "sim", "verify", "top"];
+const NOT_YET: [&str; 11] =
+    ["demo", "fate", "suppress", "import", "explain", "lint", "test", "replay", "sim", "verify", "top"];
 
 const USAGE: &str = "\
 Yamabiko, a mail server that knows what became of every message.
@@ -23,6 +23,8 @@ Yamabiko, a mail server that knows what became of every message.
   yamabiko stop|reload|flush|check|status|abort|start-fg [-c DIR]
   yamabiko install --prefix DIR | --bindir DIR
                                lay the command names as links to this program
+  yamabiko analyze [PATH...]   bounces: who was not reached, and why (--help)
+  yamabiko classify [REPLY]    what a single reply means (--help)
   yamabiko COMMAND ...         sendmail mailq newaliases postqueue postsuper postcat
                                postconf postmap postalias postlog postdrop qshape postfix
 
@@ -82,6 +84,12 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "install" {
         return commands::install::run(rest);
+    }
+    if word == "analyze" {
+        return commands::analyze::run(rest);
+    }
+    if word == "classify" {
+        return commands::analyze::classify(rest);
     }
     if NOT_YET.contains(&word) {
         eprintln!("yamabiko: {word} is not there yet: it comes with a later release");

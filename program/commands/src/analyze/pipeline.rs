@@ -1,0 +1,270 @@
+//! Several processors, one order: messages are read by one thread, analysed in batches by several, and what they give is
+//! written in the order in which it was read, so that the output does not depend on how many there were.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+
+use yamabiko_analyze::Analyzer;
+
+use super::files::{self, Found, Piece};
+use super::report::{Reported, Reporter};
+
+/// A batch is handed on when it holds this many bytes ...
+const BATCH_BYTES: usize = 512 << 10;
+/// ... or this many messages.
+const BATCH_ITEMS: usize = 128;
+/// Files up to this size are opened by the thread that analyses them; opening is most of the work for a small file.
+const SMALL: u64 = 128 << 10;
+
+/// Messages to analyse, in the order in which they were read.
+#[derive(Default)]
+pub struct Batch {
+    data: Vec<u8>,
+    items: Vec<Item>,
+}
+
+struct Item {
+    origin: Arc<Path>,
+    offset: u64,
+    what: What,
+}
+
+enum What {
+    Message(Range<usize>),
+    Events(Range<usize>),
+    Trouble(String),
+    /// A small file that nobody has opened yet.
+    File,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.data.len() >= BATCH_BYTES || self.items.len() >= BATCH_ITEMS
+    }
+
+    fn push(&mut self, origin: &Arc<Path>, offset: u64, piece: Piece) {
+        let from = self.data.len();
+        let what = match piece {
+            Piece::Message(bytes) => {
+                self.data.extend_from_slice(&bytes);
+                What::Message(from..self.data.len())
+            }
+            Piece::Events(bytes) => {
+                self.data.extend_from_slice(&bytes);
+                What::Events(from..self.data.len())
+            }
+            Piece::Trouble(why) => What::Trouble(why),
+        };
+        self.items.push(Item { origin: origin.clone(), offset, what });
+    }
+}
+
+/// How far the reading is, for whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes read.
+    pub bytes: AtomicU64,
+    /// Files begun.
+    pub files: AtomicU64,
+}
+
+/// Reads everything, analyses it with `jobs` threads, and gives every batch's result to `take`, in order. `take` says
+/// whether to go on.
+pub fn run(
+    found: impl Iterator<Item = Result<Found, (PathBuf, String)>> + Send,
+    analyzer: &Analyzer,
+    reporter: &Reporter,
+    jobs: usize,
+    progress: &Progress,
+    mut take: impl FnMut(Reported) -> bool,
+) {
+    let jobs = jobs.max(1);
+    // Tokens bound what is on its way: a batch takes one when it is made and gives it back when it has been written.
+    let (token, tokens) = sync_channel::<()>(jobs + 2);
+    let (batches, work) = sync_channel::<(u64, Batch)>(jobs + 2);
+    let (done, results) = channel::<(u64, Reported)>();
+    let work = Mutex::new(work);
+    std::thread::scope(|scope| {
+        scope.spawn(move || read(found, progress, Sending { token, batches, number: 0 }));
+        for _ in 0..jobs {
+            let (work, done) = (&work, done.clone());
+            scope.spawn(move || analyse(work, &done, analyzer, reporter));
+        }
+        drop(done);
+        let mut early = BTreeMap::new();
+        let mut next = 0;
+        'all: for (number, result) in results {
+            early.insert(number, result);
+            while let Some(result) = early.remove(&next) {
+                if !take(result) {
+                    break 'all;
+                }
+                next += 1;
+                if tokens.recv().is_err() {
+                    break 'all;
+                }
+            }
+        }
+        // Whoever still waits for a token or a receiver finds that there is none.
+        drop(tokens);
+    });
+}
+
+struct Sending {
+    token: SyncSender<()>,
+    batches: SyncSender<(u64, Batch)>,
+    number: u64,
+}
+
+impl Sending {
+    /// False when nobody listens any more.
+    fn send(&mut self, batch: Batch) -> bool {
+        let sent = self.token.send(()).is_ok() && self.batches.send((self.number, batch)).is_ok();
+        self.number += 1;
+        sent
+    }
+}
+
+fn read(found: impl Iterator<Item = Result<Found, (PathBuf, String)>>, progress: &Progress, mut out: Sending) {
+    let mut batch = Batch::default();
+    for step in found {
+        let wanted = match step {
+            Err((path, why)) => {
+                batch.push(&Arc::from(path), 0, Piece::Trouble(why));
+                true
+            }
+            Ok(file) => {
+                progress.files.fetch_add(1, Ordering::Relaxed);
+                let origin: Arc<Path> = Arc::from(file.path);
+                if file.size > 0 && file.size <= SMALL {
+                    progress.bytes.fetch_add(file.size, Ordering::Relaxed);
+                    batch.items.push(Item { origin, offset: 0, what: What::File });
+                    true
+                } else {
+                    read_large(&origin, progress, &mut batch, &mut out)
+                }
+            }
+        };
+        if !wanted || (batch.is_full() && !out.send(std::mem::take(&mut batch))) {
+            return;
+        }
+    }
+    if !batch.items.is_empty() {
+        out.send(batch);
+    }
+}
+
+fn read_large(origin: &Arc<Path>, progress: &Progress, batch: &mut Batch, out: &mut Sending) -> bool {
+    let file = match files::open(origin) {
+        Ok(file) => file,
+        Err(error) => {
+            batch.push(origin, 0, Piece::Trouble(error.to_string()));
+            return true;
+        }
+    };
+    files::pieces(Counted { file, bytes: &progress.bytes }, &mut |offset, piece| {
+        batch.push(origin, offset, piece);
+        !batch.is_full() || out.send(std::mem::take(batch))
+    })
+}
+
+/// A file whose progress is shown.
+struct Counted<'p> {
+    file: File,
+    bytes: &'p AtomicU64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+impl files::Input for Counted<'_> {
+    fn rewound(self) -> io::Result<File> {
+        self.file.rewound()
+    }
+}
+
+fn analyse(
+    work: &Mutex<Receiver<(u64, Batch)>>,
+    done: &Sender<(u64, Reported)>,
+    analyzer: &Analyzer,
+    reporter: &Reporter,
+) {
+    loop {
+        // A thread that panicked held no lock: what it analysed is caught below.
+        let next = work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
+        let Ok((number, batch)) = next else { return };
+        let mut result = Reported::default();
+        for item in &batch.items {
+            let origin = item.origin.to_string_lossy();
+            let mut one = |offset: u64, message: Taken<'_>| {
+                guarded(reporter, &origin, offset, message, analyzer, &mut result);
+            };
+            match &item.what {
+                What::Message(range) => one(item.offset, Taken::Message(&batch.data[range.clone()])),
+                What::Events(range) => one(item.offset, Taken::Events(&batch.data[range.clone()])),
+                What::Trouble(why) => one(item.offset, Taken::Trouble(why)),
+                What::File => match files::open(&item.origin) {
+                    // Taken away by another program since the directory was read.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => one(0, Taken::Trouble(&error.to_string())),
+                    Ok(file) => {
+                        files::pieces(file, &mut |offset, piece| {
+                            match &piece {
+                                Piece::Message(bytes) => one(offset, Taken::Message(bytes)),
+                                Piece::Events(bytes) => one(offset, Taken::Events(bytes)),
+                                Piece::Trouble(why) => one(offset, Taken::Trouble(why)),
+                            }
+                            true
+                        });
+                    }
+                },
+            }
+        }
+        if done.send((number, result)).is_err() {
+            return;
+        }
+    }
+}
+
+enum Taken<'a> {
+    Message(&'a [u8]),
+    Events(&'a [u8]),
+    Trouble(&'a str),
+}
+
+/// One message. A defect of ours that one message brings to light must not cost the result of the others.
+fn guarded(
+    reporter: &Reporter,
+    origin: &str,
+    offset: u64,
+    message: Taken<'_>,
+    analyzer: &Analyzer,
+    result: &mut Reported,
+) {
+    let analysed = catch_unwind(AssertUnwindSafe(|| match message {
+        Taken::Message(bytes) => Ok(vec![analyzer.analyze(bytes)]),
+        Taken::Events(bytes) => {
+            analyzer.analyze_event(bytes).ok_or("it is JSON, but not an event of Amazon SES, SendGrid or Mailgun")
+        }
+        Taken::Trouble(why) => Err(why),
+    }));
+    match analysed {
+        Ok(Ok(analyses)) => analyses.iter().for_each(|analysis| reporter.report(origin, offset, analysis, result)),
+        Ok(Err(why)) => reporter.trouble(origin, offset, why, result),
+        Err(_) => {
+            reporter.trouble(origin, offset, "a defect of this program: please report it with this message", result)
+        }
+    }
+}
