@@ -15,6 +15,7 @@ use yamabiko_envelope::{
 use yamabiko_status::{Class, EnhancedStatus};
 
 use crate::Flags;
+use crate::outline::{OutlineRecipient, OutlineState};
 
 /// The bytes are not what this program or a compatible one writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -523,6 +524,73 @@ pub fn message_outline(bytes: &[u8]) -> Result<(Standing, Option<QueueId>, &[u8]
         }
     }
     Ok((standing, replaces, inner.ok_or(Malformed::Missing)?))
+}
+
+fn borrowed(field: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(field).map_err(|_| Malformed::Text)
+}
+
+/// What a listing shows of a message record's payload, without copying: arrival, size, sender; the recipients are
+/// appended.
+pub fn outline<'a>(
+    bytes: &'a [u8],
+    recipients: &mut Vec<OutlineRecipient<'a>>,
+) -> Result<(Timestamp, u64, &'a str), Malformed> {
+    let (_, _, inner) = message_outline(bytes)?;
+    let (mut arrival, mut size, mut sender) = (Timestamp(0), 0, "");
+    let mut fields = Fields(inner);
+    while let Some((tag, field)) = fields.next()? {
+        match tag {
+            tag::ARRIVAL => arrival = Timestamp(whole_number(field)?),
+            tag::SIZE => size = whole_number(field)?,
+            tag::SENDER => sender = borrowed(field)?,
+            tag::RECIPIENT => {
+                let mut recipient = OutlineRecipient { address: "", original: "", state: OutlineState::Pending };
+                let mut fields = Fields(field);
+                while let Some((tag, field)) = fields.next()? {
+                    match tag {
+                        1 => recipient.address = borrowed(field)?,
+                        2 => recipient.original = borrowed(field)?,
+                        5 => recipient.state = outline_state(field)?,
+                        _ => {}
+                    }
+                }
+                recipients.push(recipient);
+            }
+            _ => {}
+        }
+    }
+    Ok((arrival, size, sender))
+}
+
+/// What a listing shows of a state or settle record's payload: new states by position.
+pub fn outline_change<'a>(bytes: &'a [u8], mut set: impl FnMut(u32, OutlineState<'a>)) -> Result<(), Malformed> {
+    let mut fields = Fields(bytes);
+    while let Some((tag, mut field)) = fields.next()? {
+        if tag == 4 {
+            let index = u32::try_from(number(&mut field)?).map_err(|_| Malformed::Number)?;
+            set(index, outline_state(field)?);
+        }
+    }
+    Ok(())
+}
+
+fn outline_state(field: &[u8]) -> Result<OutlineState<'_>, Malformed> {
+    let (kind, rest) = field.split_first().ok_or(Malformed::Truncated)?;
+    let mut reason = "";
+    let mut fields = Fields(if matches!(kind, 1 | 2) { rest } else { &[] });
+    while let Some((tag, field)) = fields.next()? {
+        if tag == 2 {
+            reason = borrowed(field)?;
+        }
+    }
+    Ok(match kind {
+        0 => OutlineState::Pending,
+        1 => OutlineState::Deferred(reason),
+        2 => OutlineState::Failed(reason),
+        3 => OutlineState::Done,
+        _ => return Err(Malformed::Choice),
+    })
 }
 
 /// How many recipients an encoded envelope has.

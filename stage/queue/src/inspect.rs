@@ -7,6 +7,7 @@ use yamabiko_envelope::{Content, Envelope, QueueId};
 
 use crate::fs::FileSystem;
 use crate::index::Index;
+use crate::outline::{Batch, Outline};
 use crate::read::{ReadError, read_message};
 use crate::recover::recover;
 use crate::shared::Paths;
@@ -37,6 +38,19 @@ impl Inspection {
     /// Every message, oldest first.
     pub fn list(&self) -> impl Iterator<Item = Meta> + '_ {
         self.index.messages.iter().map(|(id, entry)| entry.meta(id))
+    }
+
+    /// Shows the next messages after an ID: see [`Queue::outline`](crate::Queue::outline).
+    pub fn outline(
+        &self,
+        after: Option<QueueId>,
+        wanted: impl FnMut(&Meta) -> bool,
+        visit: impl FnMut(&Outline<'_>),
+    ) -> Option<QueueId> {
+        let mut batch = Batch::default();
+        let last = batch.collect(&self.index, after, wanted, |_| Vec::new());
+        batch.show(|id| self.envelope(id).map(|(envelope, _)| envelope), visit);
+        last
     }
 
     /// What is known of a message.

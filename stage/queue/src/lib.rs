@@ -32,6 +32,7 @@ mod inspect;
 pub mod line;
 mod log;
 mod messages;
+mod outline;
 mod pool;
 mod queue;
 mod read;
@@ -41,6 +42,7 @@ mod shared;
 pub mod sim;
 
 pub use inspect::Inspection;
+pub use outline::{Outline, OutlineRecipient, OutlineState};
 pub use queue::Queue;
 
 /// Called once when a step is durable or has failed: from a thread of the queue, or from the caller's own before its call
