@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use yamabiko_smtp::reply::{NotAReply, Reply, ReplyParser};
+use yamabiko_tls::Clock;
 
 use crate::conversation::{Broken, Session};
 use crate::settings::Settings;
@@ -16,7 +17,7 @@ use crate::settings::Settings;
 /// Bytes of one reply that are read before the server is given up on: an endless reply is no reply.
 const REPLY_LIMIT: usize = 1024 * 1024;
 /// Bytes read at once.
-const INPUT: usize = 4096;
+const INPUT: usize = 1024;
 
 enum Stream {
     Tcp(TcpStream),
@@ -26,6 +27,7 @@ enum Stream {
 /// The socket with what was read from it.
 pub(crate) struct Socket {
     stream: Stream,
+    clock: Clock,
     parser: ReplyParser,
     input: Box<[u8; INPUT]>,
     /// What was read and not yet looked at.
@@ -93,31 +95,32 @@ pub(crate) async fn connect_tcp(
             return Err(ConnectError::Source);
         }
     }
-    let stream = within(settings.timeouts.connect, socket.connect(to)).await.map_err(ConnectError::System)?;
+    let mut clock = Clock::default();
+    let connected = within(&mut clock, settings.timeouts.connect, socket.connect(to)).await;
+    let stream = connected.map_err(ConnectError::System)?;
     // One write per turn: there is nothing to gain from waiting for more.
     let _ = stream.set_nodelay(true);
-    Ok(Connection::new(Stream::Tcp(stream), session))
+    Ok(Connection::new(Stream::Tcp(stream), clock, session))
 }
 
 /// Connects to a UNIX-domain socket.
 pub(crate) async fn connect_unix(path: &Path, settings: &Settings, session: Session) -> io::Result<Connection> {
-    let stream = within(settings.timeouts.connect, UnixStream::connect(path)).await?;
-    Ok(Connection::new(Stream::Unix(stream), session))
+    let mut clock = Clock::default();
+    let stream = within(&mut clock, settings.timeouts.connect, UnixStream::connect(path)).await?;
+    Ok(Connection::new(Stream::Unix(stream), clock, session))
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+async fn within<T>(clock: &mut Clock, limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     if limit.is_zero() {
         return work.await;
     }
-    match timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "Connection timed out")),
-    }
+    let done = clock.within(|| Instant::now() + limit, work).await;
+    done.unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::TimedOut, "Connection timed out")))
 }
 
 impl Connection {
-    fn new(stream: Stream, session: Session) -> Self {
-        let socket = Socket { stream, parser: ReplyParser::new(), input: Box::new([0; INPUT]), unread: 0..0 };
+    fn new(stream: Stream, clock: Clock, session: Session) -> Self {
+        let socket = Socket { stream, clock, parser: ReplyParser::new(), input: Box::new([0; INPUT]), unread: 0..0 };
         Self { socket, output: Vec::new(), session, opened: Instant::now() }
     }
 }
@@ -125,13 +128,14 @@ impl Connection {
 impl Socket {
     /// Writes everything within the time.
     pub async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), Broken> {
+        let Self { stream, clock, .. } = self;
         let work = async {
-            match &mut self.stream {
+            match stream {
                 Stream::Tcp(stream) => stream.write_all(bytes).await,
                 Stream::Unix(stream) => stream.write_all(bytes).await,
             }
         };
-        within(limit, work).await.map_err(|error| broken(&error))
+        within(clock, limit, work).await.map_err(|error| broken(&error))
     }
 
     /// Reads one reply. Each piece of it must come within the time, and all of it within ten times that.
@@ -149,22 +153,23 @@ impl Socket {
             if read > REPLY_LIMIT {
                 return Err(Broken::TimedOut);
             }
+            // The clock is looked at from the second piece on: most replies come in one.
+            let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(Broken::TimedOut);
+            }
             if !limit.is_zero() && deadline.is_none() {
                 deadline = Some(Instant::now() + limit * 10);
             }
-            let left = deadline.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
-            if deadline.is_some() && left.is_zero() {
-                return Err(Broken::TimedOut);
-            }
-            let Self { stream, input, .. } = self;
+            let Self { stream, clock, input, .. } = self;
             let work = async {
                 match stream {
                     Stream::Tcp(stream) => stream.read(&mut input[..]).await,
                     Stream::Unix(stream) => stream.read(&mut input[..]).await,
                 }
             };
-            let limit = if left.is_zero() { limit } else { limit.min(left) };
-            match within(limit, work).await {
+            let limit = left.map_or(limit, |left| limit.min(left));
+            match within(clock, limit, work).await {
                 Ok(0) => return Err(Broken::Lost),
                 Ok(n) => {
                     read += n;

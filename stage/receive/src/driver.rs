@@ -20,10 +20,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use yamabiko_dns::{Hosts, Native, Resolver};
 use yamabiko_envelope::{Content, Event, Events, Kind, Origin, Severity, Submission, Timestamp};
-use yamabiko_tls::Stream;
+use yamabiko_tls::{Clock, Stream};
 
 use crate::admission::Admission;
-use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::peer::{Peer, look_up, unmapped};
 use crate::session::{Action, Session, Surroundings};

@@ -12,7 +12,6 @@
 //! session panic, hang or grow without bound; our own trouble is answered with a code of class 4.
 
 mod admission;
-mod clock;
 mod driver;
 mod footer;
 mod limits;

@@ -7,9 +7,9 @@ use std::task::Poll;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// One session's timer. It is entered once, rings early after the deadline has moved on, and is then entered again.
-#[derive(Default)]
-pub(crate) struct Clock {
+/// One connection's timer. It is entered once, rings early after the deadline has moved on, and is then entered again.
+#[derive(Debug, Default)]
+pub struct Clock {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
