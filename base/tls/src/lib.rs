@@ -1,10 +1,36 @@
 //! TLS for the server and the client; the only place where rustls is used.
 //!
-//! * [`Stream`] is a connection in the clear or encrypted.
+//! * [`ServerOptions`] is what main.cf says, [`Server`] is that made ready with its keys, and does handshakes.
+//! * [`Session`] is what was agreed upon, with Postfix's words for the log and the `Received:` field.
+//! * [`PeerCertificate`] is what restrictions can ask about the other side.
+//! * [`Stream`] is a connection in the clear or encrypted: STARTTLS changes it in the middle of a session.
 //! * [`Clock`] keeps a connection's deadlines without entering each of them into the runtime's timers.
+//! * [`Files`] is where keys come from: they are readable by root alone, and whoever uses them is not root.
+//!
+//! A client's side (levels may, encrypt, dane, verify, secure, fingerprint) will be a type beside [`Server`], with the
+//! same [`Stream`], [`Session`] and digests.
+//!
+//! What can be relied on: a fault in keys or settings is a [`Fault`] that names the file; a peer that is no TLS or lies is a
+//! [`Failure`], never a panic; whoever presents a certificate has its key.
 
+mod authorities;
+mod certificate;
+mod choice;
 mod clock;
+mod digest;
+mod keys;
+mod names;
+mod options;
+mod server;
+mod session;
 mod stream;
 
+pub use certificate::{KeyKind, PeerCertificate, read_any};
 pub use clock::Clock;
+pub use digest::Digest;
+pub use keys::{Disk, Fault, Files, Handed};
+pub use names::{Cipher, Signature};
+pub use options::{Level, LogMask, ServerOptions};
+pub use server::{Failure, Server, SniKeys};
+pub use session::{Session, comment};
 pub use stream::Stream;

@@ -1,0 +1,195 @@
+//! The settings of a server, as main.cf has them.
+
+use yamabiko_config::View;
+
+/// How much TLS a service wants (`smtpd_tls_security_level`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// `none`: not offered.
+    #[default]
+    None,
+    /// `may`: offered.
+    May,
+    /// `encrypt`: demanded before mail is taken.
+    Encrypt,
+}
+
+/// What is written to the log about TLS (`smtpd_tls_loglevel`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogMask {
+    /// A line per connection.
+    pub summary: bool,
+    /// Names and fingerprints of certificates.
+    pub peer_certificate: bool,
+    /// Why a certificate is not trusted.
+    pub untrusted: bool,
+    /// Sessions that are resumed.
+    pub cache: bool,
+    /// Where the handshake begins, and what is in certificates.
+    pub verbose: bool,
+}
+
+impl LogMask {
+    /// `0` to `4`, or names separated by commas. What only OpenSSL could write (packets, at 3 and 4) is as level 2.
+    pub fn parse(text: &str) -> Self {
+        let mut mask = Self::default();
+        for word in text.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
+            match word.to_ascii_lowercase().as_str() {
+                "1" | "routine" | "summary" => mask.summary = true,
+                "2" | "3" | "4" | "debug" | "ssl-expert" | "ssl-developer" => {
+                    let all = true;
+                    mask = Self { summary: all, peer_certificate: all, untrusted: all, cache: all, verbose: all };
+                }
+                "peercert" | "certmatch" => mask.peer_certificate = true,
+                "untrusted" => mask.untrusted = true,
+                "cache" => mask.cache = true,
+                "verbose" => mask.verbose = true,
+                _ => {}
+            }
+        }
+        mask
+    }
+}
+
+/// Settings of a server; see the parameters of the same names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// `smtpd_tls_security_level`, or what `smtpd_use_tls`, `smtpd_enforce_tls` and `smtpd_tls_wrappermode` say.
+    pub level: Level,
+    /// `smtpd_tls_wrappermode`: the handshake comes before the greeting.
+    pub wrapper: bool,
+    /// `smtpd_tls_chain_files`; when there are any, `pairs` count for nothing.
+    pub chain_files: Vec<String>,
+    /// Files of certificate and key, with the algorithm that the log names.
+    pub pairs: Vec<(&'static str, String, String)>,
+    /// `smtpd_tls_CAfile`
+    pub ca_file: String,
+    /// `smtpd_tls_CApath`
+    pub ca_path: String,
+    /// `tls_append_default_CA`
+    pub default_ca: bool,
+    /// `smtpd_tls_ask_ccert`, and what implies it.
+    pub ask_certificate: bool,
+    /// `smtpd_tls_req_ccert`, where encryption is demanded.
+    pub require_certificate: bool,
+    /// `smtpd_tls_fingerprint_digest`
+    pub digest: String,
+    /// `smtpd_tls_protocols`, or with level encrypt `smtpd_tls_mandatory_protocols`, with the name of the parameter.
+    pub protocols: (&'static str, Vec<String>),
+    /// `smtpd_tls_exclude_ciphers`, with level encrypt also the mandatory ones.
+    pub exclude_ciphers: Vec<String>,
+    /// `tls_eecdh_auto_curves` where main.cf sets it.
+    pub curves: Option<Vec<String>>,
+    /// `tls_preempt_cipherlist`
+    pub preempt: bool,
+    /// Sessions may be resumed: `smtpd_tls_session_cache_timeout` is not 0 and `tls_ssl_options` does not forbid it.
+    pub resumption: bool,
+    /// `smtpd_tls_loglevel`
+    pub log: LogMask,
+    /// For the log, once: what is set and cannot be obeyed.
+    pub notices: Vec<String>,
+}
+
+/// Parameters about things that rustls does not have, and what that means.
+const WITHOUT_EFFECT: [(&str, &str); 10] = [
+    ("smtpd_tls_dh1024_param_file", "there is no key exchange over finite fields; elliptic curves are used"),
+    ("smtpd_tls_dh512_param_file", "there are no export ciphers"),
+    ("smtpd_tls_dcert_file", "there are no DSA certificates"),
+    ("smtpd_tls_cipherlist", "smtpd_tls_exclude_ciphers can leave ciphers out"),
+    (
+        "tls_high_cipherlist",
+        "all ciphers that are there are of high grade; smtpd_tls_exclude_ciphers can leave some out",
+    ),
+    (
+        "tls_medium_cipherlist",
+        "all ciphers that are there are of high grade; smtpd_tls_exclude_ciphers can leave some out",
+    ),
+    ("tls_config_file", "it is a file of OpenSSL's"),
+    ("tls_config_name", "it is a setting of OpenSSL's"),
+    ("tls_disable_workarounds", "it is about faults of OpenSSL"),
+    ("smtpd_tls_enable_rpk", "raw public keys are not there"),
+];
+
+impl ServerOptions {
+    /// As the service of `view` has them.
+    pub fn read(view: &View) -> Self {
+        let mut notices = Vec::new();
+        let wrapper = view.bool("smtpd_tls_wrappermode");
+        let level = level(view, wrapper, &mut notices);
+        let file = |name: &str| view.text(name).trim().to_owned();
+        let mut pairs = Vec::new();
+        for (algorithm, certificate, key) in [
+            ("RSA", "smtpd_tls_cert_file", "smtpd_tls_key_file"),
+            ("ECDSA", "smtpd_tls_eccert_file", "smtpd_tls_eckey_file"),
+        ] {
+            let certificate = file(certificate);
+            if !matches!(certificate.as_str(), "" | "none") {
+                pairs.push((algorithm, certificate, file(key)));
+            }
+        }
+        let ask = view.bool("smtpd_tls_ask_ccert") || view.bool("smtpd_tls_req_ccert");
+        let require = view.bool("smtpd_tls_req_ccert");
+        if require && level == Level::May {
+            notices.push("Can't require client certs unless TLS is required".to_owned());
+        }
+        let mut exclude = view.list("smtpd_tls_exclude_ciphers");
+        let mandatory = level == Level::Encrypt;
+        let parameter = if mandatory { "smtpd_tls_mandatory_protocols" } else { "smtpd_tls_protocols" };
+        if mandatory {
+            exclude.extend(view.list("smtpd_tls_mandatory_exclude_ciphers"));
+        }
+        if level > Level::None {
+            for (name, why) in WITHOUT_EFFECT {
+                if view.is_set(name) && !matches!(view.text(name).as_str(), "" | "none" | "no" | "auto" | "default") {
+                    notices.push(format!("{name} has no effect: {why}"));
+                }
+            }
+        }
+        let no_ticket = view.list("tls_ssl_options").iter().any(|word| word.eq_ignore_ascii_case("NO_TICKET"));
+        Self {
+            level,
+            wrapper,
+            chain_files: view.list("smtpd_tls_chain_files"),
+            pairs,
+            ca_file: file("smtpd_tls_CAfile"),
+            ca_path: file("smtpd_tls_CApath"),
+            default_ca: view.bool("tls_append_default_CA"),
+            ask_certificate: ask,
+            require_certificate: require && mandatory,
+            digest: view.text("smtpd_tls_fingerprint_digest"),
+            protocols: (parameter, view.list(parameter)),
+            exclude_ciphers: exclude,
+            curves: view.is_set("tls_eecdh_auto_curves").then(|| view.list("tls_eecdh_auto_curves")),
+            preempt: view.bool("tls_preempt_cipherlist"),
+            resumption: !view.duration("smtpd_tls_session_cache_timeout").is_zero() && !no_ticket,
+            log: LogMask::parse(&view.text("smtpd_tls_loglevel")),
+            notices,
+        }
+    }
+
+    /// All files that are named, keys among them: whoever may read them hands them over.
+    pub fn files(&self) -> Vec<String> {
+        let mut files = self.chain_files.clone();
+        if files.is_empty() {
+            files.extend(self.pairs.iter().flat_map(|(_, certificate, key)| [certificate.clone(), key.clone()]));
+        }
+        files
+    }
+}
+
+fn level(view: &View, wrapper: bool, notices: &mut Vec<String>) -> Level {
+    let text = view.text("smtpd_tls_security_level");
+    let level = match text.trim().to_ascii_lowercase().as_str() {
+        "" if view.bool("smtpd_enforce_tls") => Level::Encrypt,
+        "" if view.bool("smtpd_use_tls") => Level::May,
+        "" | "none" => Level::None,
+        "may" => Level::May,
+        "encrypt" => Level::Encrypt,
+        other => {
+            // Postfix refuses to start for a word that it does not know; demanding encryption is as safe.
+            notices.push(format!("smtpd_tls_security_level: unsupported TLS level \"{other}\", using \"encrypt\""));
+            Level::Encrypt
+        }
+    };
+    if wrapper { Level::Encrypt } else { level }
+}
