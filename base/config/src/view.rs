@@ -201,6 +201,12 @@ impl View {
         self.shared.main.get(name).map(|entry| entry.place.clone())
     }
 
+    /// Names of the `unix` services of master.cf that run `program`.
+    pub fn private_services(&self, program: &str) -> Vec<String> {
+        let runs = |service: &&Service| service.kind == crate::ServiceType::Unix && service.command == program;
+        self.shared.services.iter().filter(runs).map(|service| service.name.clone()).collect()
+    }
+
     /// The machine's addresses that are this mail system's own, by `inet_interfaces` and `inet_protocols`, in order.
     pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.shared.own_addresses.iter().map(|interface| interface.address)

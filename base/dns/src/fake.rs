@@ -47,6 +47,7 @@ pub struct FakeResolver {
     aaaa: HashMap<String, Vec<Ipv6Addr>>,
     ptr: HashMap<IpAddr, Vec<String>>,
     txt: HashMap<String, Vec<String>>,
+    ns: HashMap<String, Vec<String>>,
     cname: HashMap<String, String>,
 }
 
@@ -84,6 +85,7 @@ impl FakeResolver {
                 return Some(());
             }
             "TXT" => self.txt.entry(name.clone()).or_default().push(value.trim_matches('"').to_owned()),
+            "NS" if !value.is_empty() => self.ns.entry(name.clone()).or_default().push(fold(value)),
             "CNAME" if !value.is_empty() => {
                 self.cname.insert(name.clone(), fold(value));
             }
@@ -97,7 +99,7 @@ impl FakeResolver {
                 self.broken.insert(name.clone(), "request timed out");
             }
             // Types that nobody asks this resolver for make the name exist all the same.
-            "EMPTY" | "NS" | "TLSA" | "SOA" => {}
+            "EMPTY" | "TLSA" | "SOA" => {}
             _ => return None,
         }
         self.exists.insert(name);
@@ -153,6 +155,9 @@ impl Resolver for FakeResolver {
     }
     fn txt<'a>(&'a self, name: &'a str) -> Pending<'a, String> {
         ready(self.find(name, &self.txt))
+    }
+    fn ns<'a>(&'a self, zone: &'a str) -> Pending<'a, String> {
+        ready(self.find(zone, &self.ns))
     }
 }
 

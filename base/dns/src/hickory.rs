@@ -165,6 +165,12 @@ impl Resolver for HickoryResolver {
             _ => None,
         }))
     }
+    fn ns<'a>(&'a self, zone: &'a str) -> Pending<'a, String> {
+        Box::pin(self.ask(absolute(zone), Type::NS, |data| match data {
+            RData::NS(ns) => Some(text(&ns.0)),
+            _ => None,
+        }))
+    }
     fn reload(&self) {
         if self.path.as_os_str().is_empty() {
             return;

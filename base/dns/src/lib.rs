@@ -1,6 +1,6 @@
 //! The questions mail asks of DNS, and of the hosts file.
 //!
-//! * [`Resolver`] answers for MX, A, AAAA, PTR and TXT records. [`HickoryResolver`] asks the servers of
+//! * [`Resolver`] answers for MX, A, AAAA, PTR, TXT and NS records. [`HickoryResolver`] asks the servers of
 //!   `/etc/resolv.conf` and remembers answers for as long as their TTL says; [`FakeResolver`] answers from a text.
 //! * [`Answer`] is what came of a question. Five things can, and mail treats each differently.
 //! * [`error_text`] says it in Postfix's words.
@@ -36,6 +36,8 @@ pub enum RecordType {
     Ptr,
     /// Text.
     Txt,
+    /// Name server.
+    Ns,
 }
 
 impl fmt::Display for RecordType {
@@ -46,6 +48,7 @@ impl fmt::Display for RecordType {
             Self::Aaaa => "AAAA",
             Self::Ptr => "PTR",
             Self::Txt => "TXT",
+            Self::Ns => "NS",
         })
     }
 }
@@ -143,6 +146,8 @@ pub trait Resolver: Send + Sync {
     fn ptr(&self, address: IpAddr) -> Pending<'_, String>;
     /// Texts of a name; the strings of one record are joined. Bytes that are not UTF-8 are replaced.
     fn txt<'a>(&'a self, name: &'a str) -> Pending<'a, String>;
+    /// Name servers of a zone; a name that is no zone of its own has none.
+    fn ns<'a>(&'a self, zone: &'a str) -> Pending<'a, String>;
     /// Reads its configuration again, for those who have one.
     fn reload(&self) {}
     /// What is wrong with its configuration, for the log; every answer is [`Answer::TryAgain`] as long as it is.

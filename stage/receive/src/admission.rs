@@ -1,10 +1,14 @@
 //! What the engine does for the SMTP server: names for messages, a durable place for them, and ETRN.
 
 use std::future::Future;
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 
 use yamabiko_envelope::{QueueId, Submission};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
+
+use crate::verification::Verification;
 
 /// A future in a box, so that the trait can be an object.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,4 +52,12 @@ pub trait Admission: Send + Sync {
     fn etrn<'a>(&'a self, domain: &'a str) -> Later<'a, Etrn>;
     /// Bytes free for mail on disk; `None` when that cannot be said.
     fn free_space(&self) -> Option<u64>;
+    /// What is known of an address; a probe is sent when it is time for one. `None` when that cannot be done.
+    fn verify<'a>(&'a self, _address: &'a str) -> Later<'a, Option<Verification>> {
+        Box::pin(std::future::ready(None))
+    }
+    /// A connection to a process of a service of master.cf that runs spawn(8).
+    fn spawn<'a>(&'a self, service: &'a str) -> Later<'a, io::Result<UnixStream>> {
+        Box::pin(std::future::ready(Err(io::Error::other(format!("service {service} cannot be started here")))))
+    }
 }

@@ -385,7 +385,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                 let mut state = self.session.take_checks();
                 let outcome = {
                     let facts = self.session.facts();
-                    let asked = pin!(policy.check(check, &facts, &mut state, &*self.service.resolver));
+                    let asked = pin!(policy.check(
+                        check,
+                        &facts,
+                        &mut state,
+                        &*self.service.resolver,
+                        Some(&*self.service.around.admission),
+                    ));
                     where_it_may_block(policy.is_remote(), asked).await
                 };
                 self.session.checked(state, outcome);

@@ -5,6 +5,7 @@
 //!   lookups, every decision with parameter, element and what matched.
 //! * [`Settings`] is what a service of master.cf is configured to be. A reload swaps it for new sessions.
 //! * [`Admission`] is what the engine does: names, a durable place for messages, ETRN.
+//! * [`verification`] remembers what was learned of addresses by asking where they are delivered (Postfix: verify).
 //! * [`Limits`] counts clients (Postfix: anvil).
 //! * [`Service`] and [`serve`] run it over tokio; [`converse`] is one session over any stream.
 //!
@@ -20,11 +21,12 @@ mod restrict;
 mod session;
 mod settings;
 mod transcript;
+pub mod verification;
 
 pub use admission::{Accepted, Admission, Etrn, Later, Refusal};
 pub use driver::{Service, ServiceParts, Shutdown, converse, report_limits, serve};
 pub use limits::{Counted, Limits, Peak, Ticket};
 pub use peer::{Discard, NameStatus, Peer, Standing, look_up};
-pub use restrict::{Check, CheckState, Effects, Facts, Outcome, Policy, Record, Said, Step};
+pub use restrict::{Check, CheckState, Effects, Facts, Matched, Outcome, Policy, Record, Said, Step, TlsFacts};
 pub use session::{Action, Session, Surroundings};
 pub use settings::{BareNewline, ErrorClasses, Pressure, Settings, SettingsError};

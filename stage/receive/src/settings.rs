@@ -288,7 +288,7 @@ fn session_limit(view: &View) -> usize {
 }
 
 /// C escapes (`\t`, `\40`, `\\`) as the characters they stand for.
-fn unescaped(text: &str) -> String {
+pub(crate) fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -315,7 +315,7 @@ fn unescaped(text: &str) -> String {
 }
 
 /// A value as it is with `stress = yes`.
-fn under_stress(view: &View, name: &str) -> String {
+pub(crate) fn under_stress(view: &View, name: &str) -> String {
     let lookup = |name: &str| if name == "stress" { Some("yes".to_owned()) } else { view.unexpanded(name) };
     view.unexpanded(name).and_then(|text| expand::expand(&text, &lookup).ok()).unwrap_or_default()
 }

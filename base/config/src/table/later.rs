@@ -70,8 +70,6 @@ const MILTER: Group = Group {
     patterns: &["milter_*", "smtpd_milters", "smtpd_milter_maps", "non_smtpd_milters", "internal_mail_filter_classes"],
 };
 
-const POLICY: Group = Group { work: "policy delegation", patterns: &["smtpd_policy_service_*"] };
-
 const POSTSCREEN: Group = Group { work: "postscreen", patterns: &["postscreen_*", "dnsblog_*"] };
 
 const CONTENT: Group = Group {
@@ -107,8 +105,6 @@ const CONTENT: Group = Group {
 
 const VERIFY: Group = Group { work: "address verification", patterns: &["address_verify_*", "unverified_*"] };
 
-const RBL: Group = Group { work: "DNS block lists", patterns: &["default_rbl_reply", "rbl_reply_maps", "maps_rbl_*"] };
-
 const PROXY: Group = Group { work: "the PROXY protocol", patterns: &["smtpd_upstream_proxy_*"] };
 
 const OTHER: Group = Group {
@@ -120,7 +116,6 @@ const OTHER: Group = Group {
         "allow_srv_lookup_fallback",
         "ignore_srv_lookup_error",
         "postmulti_*",
-        "permit_mx_backup_networks",
         "smtpd_dns_reply_filter",
         "non_bdb_*",
         "socketmap_*",
@@ -161,8 +156,7 @@ const OTHER: Group = Group {
 };
 
 /// What is still to come, by work.
-pub const LATER: &[&Group] =
-    &[&TLSPROXY, &TLS, &SASL, &MILTER, &POLICY, &POSTSCREEN, &CONTENT, &VERIFY, &RBL, &PROXY, &OTHER];
+pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &SASL, &MILTER, &POSTSCREEN, &CONTENT, &VERIFY, &PROXY, &OTHER];
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[

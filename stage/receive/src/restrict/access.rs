@@ -1,15 +1,23 @@
 //! What the right-hand side of an access(5) table says (Postfix: `check_table_result`).
 
-use yamabiko_lookup::Hit;
 use yamabiko_status::EnhancedStatus;
 
 use super::eval::{About, CLIENT, Evaluation, HELO, MAX_DEPTH, RECIPIENT, Ruled, SENDER};
 use super::rule::{Compiler, Node, Rule};
 use super::{Record, Said};
 
+/// What is to be done: an entry of a table, or the answer of a policy server.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'e> {
+    /// As warnings name it.
+    pub(super) table: &'e str,
+    pub(super) key: &'e str,
+    pub(super) value: &'e str,
+}
+
 impl<'a> Evaluation<'a> {
     /// Does what the entry says.
-    pub(super) fn act(&mut self, node: &Node, hit: &Hit, about: About<'a>) -> Ruled<'a> {
+    pub(super) fn act(&mut self, node: &Node, hit: Entry<'_>, about: About<'a>) -> Ruled<'a> {
         let value = hit.value.trim();
         let (word, text) = match value.split_once([' ', '\t']) {
             Some((word, text)) => (word, text.trim_start()),
@@ -69,22 +77,20 @@ impl<'a> Evaluation<'a> {
         Said::Dunno
     }
 
-    fn warn(&mut self, hit: &Hit, what: &str) -> Said {
-        let table = hit.table.name();
+    fn warn(&mut self, hit: Entry<'_>, what: &str) -> Said {
+        let table = hit.table;
         self.state.records.push(Record::Warning(format!("access table {table} entry \"{}\" {what}", hit.key)));
         Said::Dunno
     }
 
     /// Actions on a message need one: not at CONNECT or HELO time.
-    fn has_message(&mut self, action: &str, hit: &Hit) -> bool {
+    fn has_message(&mut self, action: &str, hit: Entry<'_>) -> bool {
         let early = matches!(self.facts.stage, "CONNECT" | "HELO" | "EHLO");
         if early {
             self.state.records.push(Record::Warning(format!(
                 "access table {}: with smtpd_delay_reject=no, action {action} is always skipped in {} or {} \
                  restrictions",
-                hit.table.name(),
-                "smtpd_client_restrictions",
-                "smtpd_helo_restrictions"
+                hit.table, "smtpd_client_restrictions", "smtpd_helo_restrictions"
             )));
         }
         !early
@@ -98,7 +104,7 @@ impl<'a> Evaluation<'a> {
         self.rejected(code, &fix(&status, about.class), about, text)
     }
 
-    fn filter(&mut self, hit: &Hit, text: &str, about: About<'_>) -> Said {
+    fn filter(&mut self, hit: Entry<'_>, text: &str, about: About<'_>) -> Said {
         if !self.has_message("FILTER", hit) {
             return Said::Dunno;
         }
@@ -112,7 +118,7 @@ impl<'a> Evaluation<'a> {
         self.note("filter", format!("<{}>: {} triggers FILTER {text}", about.name, about.class))
     }
 
-    fn other_recipient(&mut self, action: &str, hit: &Hit, text: &str, about: About<'_>) -> Said {
+    fn other_recipient(&mut self, action: &str, hit: Entry<'_>, text: &str, about: About<'_>) -> Said {
         if !self.has_message(action, hit) {
             return Said::Dunno;
         }
@@ -130,12 +136,12 @@ impl<'a> Evaluation<'a> {
         self.note("redirect", log)
     }
 
-    fn prepend(&mut self, hit: &Hit, text: &str) -> Said {
+    fn prepend(&mut self, hit: Entry<'_>, text: &str) -> Said {
         if !self.has_message("PREPEND", hit) {
             return Said::Dunno;
         }
         if self.facts.stage == "END-OF-MESSAGE" {
-            let table = hit.table.name();
+            let table = hit.table;
             let warning =
                 format!("access table {table}: action PREPEND must be used before smtpd_end_of_data_restrictions");
             self.state.records.push(Record::Warning(warning));
@@ -156,8 +162,8 @@ impl<'a> Evaluation<'a> {
     }
 
     /// A list of restrictions. Tables may not name tables: whoever can write one could have any file read.
-    fn restrictions(&mut self, node: &Node, hit: &Hit, value: &str, about: About<'a>) -> Ruled<'a> {
-        let table = hit.table.name().to_owned();
+    fn restrictions(&mut self, node: &Node, hit: Entry<'_>, value: &str, about: About<'a>) -> Ruled<'a> {
+        let table = hit.table.to_owned();
         if value.contains(':') {
             for warning in [
                 format!("access table {table} has entry with lookup table: {value}"),
@@ -177,11 +183,10 @@ impl<'a> Evaluation<'a> {
             self.state.records.push(Record::Warning(format!("access table {table} entry {} has empty value", hit.key)));
             return Said::Permit.into();
         }
-        let classes: Vec<String> = self.policy.classes.keys().cloned().collect();
-        let mut compiler = Compiler { tables: &self.policy.tables, classes: &classes, warnings: Vec::new() };
+        let mut compiler = Compiler { shared: &self.policy.shared, warnings: Vec::new() };
         let list = compiler.list(value, &table, node.place.clone(), None);
         // An argument that names a table was refused above, so nothing was opened.
-        if list.iter().any(|inner| matches!(inner.rule, Rule::Access(..))) {
+        if list.iter().any(|inner| matches!(inner.rule, Rule::Access(..) | Rule::ServerAccess(..))) {
             return self.server_error(format!("access table {table} has entry with lookup table: {value}")).into();
         }
         Ruled::List { list, about, matched: None }

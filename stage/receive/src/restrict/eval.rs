@@ -2,21 +2,17 @@
 
 use std::fmt::Display;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use yamabiko_address::domain;
-use yamabiko_dns::{Answer, Resolver};
-use yamabiko_lookup::{AddressForms, Hit, LookupError, Maps, ParentStyle};
-use yamabiko_route::{Class, Listing, Party, Resolved};
+use yamabiko_dns::Resolver;
+use yamabiko_lookup::LookupError;
+use yamabiko_route::{Party, Resolved};
 use yamabiko_smtp::reply::{MAX_REJECT, truncate};
 use yamabiko_status::EnhancedStatus;
 
-use super::rule::{List, Node, Rule, Subject};
-use super::{Check, CheckState, Deferral, Facts, Outcome, Policy, Record, Said, Step, TempfailAction};
-use crate::peer::NameStatus;
+use super::rule::{List, Node, Rule};
+use super::{Check, CheckState, Deferral, Facts, Matched, Outcome, Policy, Record, Said, Step};
+use crate::admission::Admission;
 use crate::settings::ErrorClasses;
 
 /// How deep classes and access tables may name each other. Postfix allows 100; each level costs stack here, and nobody
@@ -37,7 +33,7 @@ pub(super) const SENDER: &str = "Sender address";
 pub(super) const RECIPIENT: &str = "Recipient address";
 const DATA: &str = "Data command";
 const END_OF_DATA: &str = "End-of-data";
-const ETRN: &str = "Etrn command";
+pub(super) const ETRN: &str = "Etrn command";
 
 /// What came of a restriction: an answer, or another list to be asked. Lists within lists are evaluated by
 /// [`Evaluation::list`] alone, so that nesting costs little stack.
@@ -47,7 +43,7 @@ pub(super) enum Ruled<'a> {
         list: List,
         about: About<'a>,
         /// The entry that named it.
-        matched: Option<String>,
+        matched: Option<Matched>,
     },
 }
 
@@ -62,18 +58,20 @@ pub(super) struct Evaluation<'a> {
     pub(super) policy: &'a Policy,
     pub(super) facts: &'a Facts<'a>,
     pub(super) state: &'a mut CheckState,
-    resolver: &'a dyn Resolver,
+    pub(super) resolver: &'a dyn Resolver,
+    /// Starts probes and programs; `None` where nothing is to happen.
+    pub(super) engine: Option<&'a dyn Admission>,
     /// Depth at which `warn_if_reject` stood; 0 when it does not.
-    warn_if_reject: u32,
+    pub(super) warn_if_reject: u32,
     pub(super) depth: u32,
     defer_if_reject: Option<Deferral>,
     defer_if_permit: Option<Deferral>,
     /// The reply, once something was refused.
     reply: String,
-    recipient_listed: bool,
-    sender_listed: bool,
+    pub(super) recipient_listed: bool,
+    pub(super) sender_listed: bool,
     resolved_sender: Option<Resolved>,
-    resolved_recipient: Option<Resolved>,
+    pub(super) resolved_recipient: Option<Resolved>,
 }
 
 type Recursion<'f> = Pin<Box<dyn Future<Output = Said> + Send + 'f>>;
@@ -84,12 +82,14 @@ impl<'a> Evaluation<'a> {
         facts: &'a Facts<'a>,
         state: &'a mut CheckState,
         resolver: &'a dyn Resolver,
+        engine: Option<&'a dyn Admission>,
     ) -> Self {
         Self {
             policy,
             facts,
             state,
             resolver,
+            engine,
             warn_if_reject: 0,
             depth: 0,
             defer_if_reject: None,
@@ -103,6 +103,8 @@ impl<'a> Evaluation<'a> {
     }
 
     pub(super) async fn run(mut self, check: Check) -> Outcome {
+        // Of one check, not of all that the session has asked for.
+        self.state.steps.clear();
         let policy = self.policy;
         let said = match check {
             Check::Connect => self.client().await,
@@ -148,7 +150,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    async fn resolve(&mut self, party: Party) -> Result<&Resolved, LookupError> {
+    pub(super) async fn resolve(&mut self, party: Party) -> Result<&Resolved, LookupError> {
         let (sender, recipient) = (self.facts.sender.unwrap_or_default(), self.facts.recipient.unwrap_or_default());
         let router = &self.policy.router;
         let (cached, from, address) = match party {
@@ -307,7 +309,7 @@ impl<'a> Evaluation<'a> {
                     if matched.is_some() {
                         self.step(node, matched, said, steps);
                     }
-                    self.unless_suspicious(node, said)
+                    self.settle(node, about, said)
                 }
             };
             if said != Said::Dunno || self.state.explain {
@@ -328,7 +330,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Notes that an element had a say, unless an inner one at the same element has noted it (`since`).
-    pub(super) fn step(&mut self, node: &Node, matched: Option<String>, verdict: Said, since: usize) {
+    pub(super) fn step(&mut self, node: &Node, matched: Option<Matched>, verdict: Said, since: usize) {
         let noted = self.state.steps.get(since..).is_some_and(|steps| {
             steps.iter().any(|step| step.element == node.element && step.parameter == node.parameter)
         });
@@ -347,6 +349,21 @@ impl<'a> Evaluation<'a> {
         match &node.rule {
             Rule::Class(name) => self.class(name, about),
             Rule::Access(subject, maps) => self.access(node, *subject, maps).await,
+            // In boxes: these are rare, and what they need would be carried by every session.
+            Rule::ServerAccess(subject, server, maps) => {
+                Box::pin(self.server_access(node, *subject, *server, maps)).await
+            }
+            Rule::RejectListed(listed, list) => Box::pin(self.reject_listed(node, *listed, list)).await.into(),
+            Rule::PermitListed(listed, list) => Box::pin(self.permit_listed(node, *listed, list, about)).await.into(),
+            Rule::RejectMapsRbl(lists) => Box::pin(self.maps_rbl(node, lists)).await.into(),
+            Rule::Policy(service) => Box::pin(self.delegate(node, service, about)).await,
+            Rule::PermitMxBackup if self.facts.recipient.is_some_and(|r| !r.is_empty()) => {
+                match Box::pin(self.mx_backup()).await {
+                    Said::Permit => self.permit(node, about).await.into(),
+                    said => said.into(),
+                }
+            }
+            Rule::RejectUnverified(party) => Box::pin(self.unverified(*party)).await.into(),
             _ => Ruled::Said(self.simple_rule(node, about).await),
         }
     }
@@ -361,103 +378,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    async fn simple_rule(&mut self, node: &Node, about: About<'a>) -> Said {
-        let codes = &self.policy.codes;
-        let peer = self.facts.peer;
-        let sender = self.facts.sender.filter(|s| !s.is_empty());
-        let recipient = self.facts.recipient.filter(|r| !r.is_empty());
-        match &node.rule {
-            Rule::WarnIfReject | Rule::Never => Said::Dunno,
-            Rule::Permit => self.permit(node, about).await,
-            Rule::Reject => self.rejected(codes.reject, "5.7.1", about, "Access denied"),
-            Rule::Defer => self.rejected(codes.defer, "4.3.2", about, "Try again later"),
-            Rule::DeferIfPermit => {
-                self.defer_if(true, 450, "4.7.0", about, "defer_if_permit requested");
-                Said::Dunno
-            }
-            Rule::DeferIfReject => {
-                self.defer_if(false, 450, "4.7.0", about, "defer_if_reject requested");
-                Said::Dunno
-            }
-            Rule::Sleep(seconds) => {
-                tokio::time::sleep(Duration::from_secs(*seconds)).await;
-                Said::Dunno
-            }
-            Rule::RejectPlaintextSession => {
-                self.reject(ErrorClasses::POLICY, codes.plaintext, "4.7.1", "Session encryption is required")
-            }
-            Rule::RejectUnauthPipelining if self.facts.bad_pipelining => {
-                self.rejected(503, "5.5.0", about, "Improper use of SMTP command pipelining")
-            }
-            Rule::RejectUnauthPipelining => Said::Dunno,
-            Rule::RejectUnknownClientHostname => {
-                let code = match peer.name_status {
-                    NameStatus::Ok => return Said::Dunno,
-                    NameStatus::Temporary => 450,
-                    NameStatus::Permanent | NameStatus::Forged => codes.unknown_client,
-                };
-                let text = format!("Client host rejected: cannot find your hostname, [{}]", peer.address_text());
-                self.reject(ErrorClasses::POLICY, code, "4.7.25", &text)
-            }
-            Rule::RejectUnknownReverseClientHostname => {
-                let code = match peer.reverse_status {
-                    NameStatus::Ok => return Said::Dunno,
-                    NameStatus::Temporary => 450,
-                    NameStatus::Permanent | NameStatus::Forged => codes.unknown_client,
-                };
-                let text =
-                    format!("Client host rejected: cannot find your reverse hostname, [{}]", peer.address_text());
-                self.reject(ErrorClasses::POLICY, code, "4.7.1", &text)
-            }
-            Rule::PermitInetInterfaces => match peer.address {
-                Some(address) if self.policy.own_addresses.contains(&address) => self.permit(node, about).await,
-                _ => Said::Dunno,
-            },
-            Rule::PermitMynetworks => {
-                let Some(address) = peer.address else { return Said::Dunno };
-                match self.policy.mynetworks.contains(&peer.name, address).await {
-                    Ok(true) => self.permit(node, about).await,
-                    Ok(false) => Said::Dunno,
-                    Err(error) => self.lookup_failed(about.name, &error),
-                }
-            }
-            Rule::RejectInvalidHeloHostname | Rule::RejectNonFqdnHeloHostname => {
-                self.helo_syntax(matches!(node.rule, Rule::RejectNonFqdnHeloHostname))
-            }
-            Rule::RejectUnknownHeloHostname => self.unknown_helo().await,
-            Rule::PermitNakedIpAddress => self.naked_address(node).await,
-            Rule::RejectNonFqdnSender => sender.map_or(Said::Dunno, |s| self.non_fqdn_address(s, SENDER)),
-            Rule::RejectNonFqdnRecipient => recipient.map_or(Said::Dunno, |r| self.non_fqdn_address(r, RECIPIENT)),
-            Rule::RejectUnknownSenderDomain if sender.is_some() => self.unknown_domain(Party::Sender).await,
-            Rule::RejectUnknownRecipientDomain if recipient.is_some() => self.unknown_domain(Party::Recipient).await,
-            Rule::RejectUnlistedSender if sender.is_some() => self.unlisted(Party::Sender).await,
-            Rule::RejectUnlistedRecipient if recipient.is_some() => self.unlisted(Party::Recipient).await,
-            Rule::PermitAuthDestination if recipient.is_some() => match self.authorized().await {
-                Ok(true) => self.permit(node, about).await,
-                Ok(false) => Said::Dunno,
-                Err(said) => said,
-            },
-            Rule::RejectUnauthDestination if recipient.is_some() => self.relay(codes.relay, "5.7.1").await,
-            Rule::DeferUnauthDestination if recipient.is_some() => {
-                self.relay(codes.relay.saturating_sub(100), "4.7.1").await
-            }
-            Rule::CheckRelayDomains if recipient.is_some() => self.check_relay_domains(node, about).await,
-            Rule::RejectMultiRecipientBounce => {
-                let accepted = if self.facts.stage == "DATA" { 1 } else { 0 };
-                if self.facts.sender == Some("") && self.facts.recipients > accepted {
-                    self.rejected(codes.multi_recipient_bounce, "5.5.3", about, "Multi-recipient bounce")
-                } else {
-                    Said::Dunno
-                }
-            }
-            Rule::Unusable(warning) => self.server_error(warning.clone()),
-            // About a sender or recipient that is not there.
-            _ => Said::Dunno,
-        }
-    }
-
     /// OK, which is logged where `smtpd_log_access_permit_actions` says so.
-    async fn permit(&mut self, node: &Node, about: About<'_>) -> Said {
+    pub(super) async fn permit(&mut self, node: &Node, about: About<'_>) -> Said {
         let list = &self.policy.log_permit_actions;
         if !list.is_empty() {
             let word = node.element.split_whitespace().next().unwrap_or_default();
@@ -533,320 +455,10 @@ impl<'a> Evaluation<'a> {
         self.state.records.push(Record::Warning(error.to_string()));
         self.reject(ErrorClasses::DATA, 451, "4.3.0", &format!("<{name}>: Temporary lookup failure"))
     }
-
-    fn helo_syntax(&mut self, fully_qualified: bool) -> Said {
-        let Some(helo) = self.facts.helo else { return Said::Dunno };
-        let about = About { name: helo, class: HELO };
-        let codes = &self.policy.codes;
-        if helo.starts_with('[') {
-            return self.helo_literal(helo, about);
-        }
-        let name = without_last_dot(helo);
-        let valid = domain::valid_hostname(name);
-        if fully_qualified {
-            return match valid && name.contains('.') {
-                true => Said::Dunno,
-                false => self.rejected(codes.non_fqdn, "5.5.2", about, "need fully-qualified hostname"),
-            };
-        }
-        match valid || name.parse::<IpAddr>().is_ok() {
-            true => Said::Dunno,
-            false => self.rejected(codes.invalid_hostname, "5.5.2", about, "Invalid name"),
-        }
-    }
-
-    fn helo_literal(&mut self, helo: &str, about: About<'_>) -> Said {
-        let inside = helo.strip_prefix('[').and_then(|h| h.strip_suffix(']')).filter(|h| !h.is_empty());
-        let valid = inside.is_some_and(|h| domain::valid_address_literal(&format!("[{h}]")));
-        match valid {
-            true => Said::Dunno,
-            false => self.rejected(self.policy.codes.invalid_hostname, "5.5.2", about, "invalid ip address"),
-        }
-    }
-
-    /// An address without brackets as HELO argument; only for very old configurations.
-    async fn naked_address(&mut self, node: &Node) -> Said {
-        let Some(helo) = self.facts.helo else { return Said::Dunno };
-        self.state.records.push(Record::Warning(
-            "restriction permit_naked_ip_address is deprecated. Use permit_mynetworks or permit_sasl_authenticated \
-             instead"
-                .to_owned(),
-        ));
-        let about = About { name: helo, class: HELO };
-        if !helo.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b':') {
-            return Said::Dunno;
-        }
-        match helo.parse::<IpAddr>() {
-            Ok(_) => self.permit(node, about).await,
-            Err(_) => self.rejected(self.policy.codes.invalid_hostname, "5.5.2", about, "invalid ip address"),
-        }
-    }
-
-    async fn unknown_helo(&mut self) -> Said {
-        let Some(helo) = self.facts.helo else { return Said::Dunno };
-        let about = About { name: helo, class: HELO };
-        if helo.starts_with('[') {
-            return self.helo_literal(helo, about);
-        }
-        match self.host_exists(helo).await {
-            Existence::Yes | Existence::NullMx => Said::Dunno,
-            Existence::No => self.rejected(self.policy.codes.unknown_hostname, "4.7.1", about, "Host not found"),
-            Existence::Unknown => self.dns_trouble(self.policy.unknown_helo_tempfail, "4.7.1", about, "Host not found"),
-        }
-    }
-
-    fn dns_trouble(&mut self, action: TempfailAction, status: &str, about: About<'_>, text: &str) -> Said {
-        match action {
-            TempfailAction::Defer => self.rejected(450, status, about, text),
-            TempfailAction::DeferIfPermit => {
-                self.defer_if(true, 450, status, about, text);
-                Said::Dunno
-            }
-        }
-    }
-
-    fn non_fqdn_address(&mut self, address: &str, class: &'static str) -> Said {
-        let domain = domain_of(address);
-        if domain.starts_with('[') && domain.ends_with(']') {
-            return Said::Dunno;
-        }
-        let domain = without_last_dot(domain);
-        if domain.contains('.') && domain::valid_utf8_hostname(domain) {
-            return Said::Dunno;
-        }
-        let about = About { name: address, class };
-        self.rejected(self.policy.codes.non_fqdn, "5.5.2", about, "need fully-qualified address")
-    }
-
-    async fn unknown_domain(&mut self, party: Party) -> Said {
-        let (address, class, status) = match party {
-            Party::Sender => (self.facts.sender.unwrap_or_default(), SENDER, "4.1.8"),
-            Party::Recipient => (self.facts.recipient.unwrap_or_default(), RECIPIENT, "4.1.2"),
-        };
-        let about = About { name: address, class };
-        let name = match self.resolve(party).await {
-            Err(error) => return self.lookup_failed(address, &error),
-            Ok(Resolved { class: Class::Local | Class::VirtualAlias | Class::VirtualMailbox, .. }) => {
-                return Said::Dunno;
-            }
-            Ok(resolved) => resolved.recipient.rsplit_once('@').map(|(_, domain)| domain.to_owned()),
-        };
-        let Some(name) = name.filter(|n| !(n.starts_with('[') && n.ends_with(']'))) else { return Said::Dunno };
-        match self.host_exists(&name).await {
-            Existence::Yes => Said::Dunno,
-            Existence::NullMx => {
-                let (code, status) = if party == Party::Sender { (550, "5.7.27") } else { (556, "5.1.10") };
-                self.rejected(code, status, about, format_args!("Domain {name} does not accept mail (nullMX)"))
-            }
-            Existence::No => self.rejected(self.policy.codes.unknown_address, status, about, "Domain not found"),
-            Existence::Unknown => {
-                self.dns_trouble(self.policy.unknown_address_tempfail, status, about, "Domain not found")
-            }
-        }
-    }
-
-    /// MX, then A, then AAAA records: any will do.
-    async fn host_exists(&self, name: &str) -> Existence {
-        let Some(name) = domain::to_ascii(without_last_dot(name)) else { return Existence::No };
-        let mut unknown = false;
-        match self.resolver.mx(&name).await {
-            Answer::Found { records, .. } if records.iter().any(|mx| mx.is_null()) => return Existence::NullMx,
-            Answer::Found { .. } => return Existence::Yes,
-            Answer::NotFound => return Existence::No,
-            Answer::NoData => {}
-            Answer::TryAgain(_) | Answer::Fail(_) => unknown = true,
-        }
-        let mut tally = |found: bool, failed: bool| {
-            unknown |= failed;
-            found
-        };
-        let a = self.resolver.a(&name).await;
-        if tally(!a.records().is_empty(), matches!(a, Answer::TryAgain(_) | Answer::Fail(_))) {
-            return Existence::Yes;
-        }
-        let aaaa = self.resolver.aaaa(&name).await;
-        if tally(!aaaa.records().is_empty(), matches!(aaaa, Answer::TryAgain(_) | Answer::Fail(_))) {
-            return Existence::Yes;
-        }
-        if unknown { Existence::Unknown } else { Existence::No }
-    }
-
-    /// `reject_unlisted_recipient` and `_sender`, explicit or implied.
-    async fn unlisted(&mut self, party: Party) -> Said {
-        let (address, class, done) = match party {
-            Party::Sender => (self.facts.sender.unwrap_or_default(), SENDER, &mut self.sender_listed),
-            Party::Recipient => (self.facts.recipient.unwrap_or_default(), RECIPIENT, &mut self.recipient_listed),
-        };
-        if *done || (party == Party::Recipient && self.policy.no_unknown_recipient_checks) {
-            return Said::Dunno;
-        }
-        if self.warn_if_reject == 0 {
-            *done = true;
-        }
-        let policy = self.policy;
-        let listing = match self.resolve(party).await {
-            Ok(resolved) => policy.lists.check(party, resolved).await,
-            Err(error) => Err(error),
-        };
-        match listing {
-            Ok(Listing::Listed) => Said::Dunno,
-            Ok(Listing::Unlisted { code, status, text, .. }) => {
-                let text = format!("<{address}>: {class} rejected: {text}");
-                self.reject(ErrorClasses::BOUNCE, code, &status.to_string(), &text)
-            }
-            Err(error) => self.lookup_failed(address, &error),
-        }
-    }
-
-    /// Whether the recipient is ours to take: a final destination or a relay domain, without routing in its local part.
-    async fn authorized(&mut self) -> Result<bool, Said> {
-        let recipient = self.facts.recipient.unwrap_or_default();
-        let lenient = self.policy.allow_untrusted_routing;
-        match self.resolve(Party::Recipient).await {
-            Ok(resolved) => Ok(resolved.class != Class::Default && (lenient || !resolved.routed)),
-            Err(error) => Err(self.lookup_failed(recipient, &error)),
-        }
-    }
-
-    async fn relay(&mut self, code: u16, status: &str) -> Said {
-        match self.authorized().await {
-            Ok(true) => Said::Dunno,
-            Ok(false) => {
-                let text = format!("<{}>: Relay access denied", self.facts.recipient.unwrap_or_default());
-                self.reject(ErrorClasses::POLICY, code, status, &text)
-            }
-            Err(said) => said,
-        }
-    }
-
-    /// Obsolete, but found at the end of many old lists.
-    async fn check_relay_domains(&mut self, node: &Node, about: About<'_>) -> Said {
-        if !self.policy.relay_domains_told.swap(true, Ordering::Relaxed) {
-            self.state.records.push(Record::Warning(format!(
-                "support for restriction \"check_relay_domains\" will be removed from {}; use \
-                 \"reject_unauth_destination\" instead",
-                self.policy.mail_name
-            )));
-        }
-        let peer = self.facts.peer;
-        match self.policy.relay_domains.contains(&peer.name).await {
-            Ok(true) => return self.permit(node, about).await,
-            Ok(false) => {}
-            Err(error) => return self.lookup_failed(about.name, &error),
-        }
-        match self.authorized().await {
-            Ok(true) => self.permit(node, about).await,
-            Ok(false) => {
-                let text = format!("<{}>: {} rejected: Relay access denied", about.name, about.class);
-                self.reject(ErrorClasses::POLICY, self.policy.codes.relay, "5.7.1", &text)
-            }
-            Err(said) => said,
-        }
-    }
-
-    async fn access(&mut self, node: &Node, subject: Subject, maps: &Maps) -> Ruled<'a> {
-        let policy = self.policy;
-        let peer = self.facts.peer;
-        let (found, about) = match subject {
-            Subject::Client => {
-                let about = About { name: &peer.name_and_address, class: CLIENT };
-                (self.client_entry(maps, &peer.name).await, about)
-            }
-            Subject::ReverseClient => {
-                let about = About { name: &peer.reverse_name, class: REVERSE_CLIENT };
-                (maps.find_domain(&peer.reverse_name, policy.parents).await, about)
-            }
-            Subject::Helo => {
-                let Some(helo) = self.facts.helo else { return Said::Dunno.into() };
-                (maps.find_domain(helo, policy.parents).await, About { name: helo, class: HELO })
-            }
-            Subject::Etrn => {
-                let Some(domain) = self.facts.etrn else { return Said::Dunno.into() };
-                (maps.find_domain(domain, policy.parents).await, About { name: domain, class: ETRN })
-            }
-            Subject::Sender => {
-                let Some(sender) = self.facts.sender else { return Said::Dunno.into() };
-                let found = match sender {
-                    "" => maps.find_hit(&policy.null_key).await,
-                    _ => self.address_entry(Party::Sender, maps).await,
-                };
-                (found, About { name: sender, class: SENDER })
-            }
-            Subject::Recipient => {
-                let Some(recipient) = self.facts.recipient.filter(|r| !r.is_empty()) else { return Said::Dunno.into() };
-                (self.address_entry(Party::Recipient, maps).await, About { name: recipient, class: RECIPIENT })
-            }
-        };
-        match found {
-            Ok(None) => Said::Dunno.into(),
-            Err(error) => self.lookup_failed(about.name, &error).into(),
-            Ok(Some(hit)) => {
-                let steps = self.state.steps.len();
-                let matched = Some(format!("{}: {} {}", hit.source(), hit.key, hit.value));
-                match self.act(node, &hit, about) {
-                    Ruled::Said(said) => {
-                        self.step(node, matched, said, steps);
-                        self.unless_suspicious(node, said).into()
-                    }
-                    Ruled::List { list, about, .. } => Ruled::List { list, about, matched },
-                }
-            }
-        }
-    }
-
-    /// A source route makes the destination uncertain: a table entry for a recipient does not permit then.
-    fn unless_suspicious(&self, node: &Node, said: Said) -> Said {
-        let suspicious = matches!(node.rule, Rule::Access(Subject::Recipient, _))
-            && !self.policy.allow_untrusted_routing
-            && self.resolved_recipient.as_ref().is_some_and(|resolved| resolved.routed);
-        if said == Said::Permit && suspicious { Said::Dunno } else { said }
-    }
-
-    async fn client_entry(&self, maps: &Maps, name: &str) -> Result<Option<Hit>, LookupError> {
-        match self.facts.peer.address {
-            Some(address) => client_entry(maps, name, address, self.policy.parents).await,
-            None => maps.find_domain(name, self.policy.parents).await,
-        }
-    }
-
-    async fn address_entry(&mut self, party: Party, maps: &Maps) -> Result<Option<Hit>, LookupError> {
-        let policy = self.policy;
-        let forms = AddressForms::access(&policy.delimiters, policy.parents);
-        let resolved = self.resolve(party).await?;
-        maps.find_address(&resolved.recipient, &forms).await
-    }
 }
 
-/// Name with its parents, then address with its networks.
-pub(super) async fn client_entry(
-    maps: &Maps,
-    name: &str,
-    address: IpAddr,
-    parents: ParentStyle,
-) -> Result<Option<Hit>, LookupError> {
-    match maps.find_domain(name, parents).await? {
-        Some(hit) => Ok(Some(hit)),
-        None => maps.find_network(&address.to_string()).await,
-    }
-}
-
-enum Existence {
-    Yes,
-    No,
-    NullMx,
-    Unknown,
-}
-
-fn domain_of(address: &str) -> &str {
+pub(super) fn domain_of(address: &str) -> &str {
     address.rsplit_once('@').map_or("", |(_, domain)| domain)
-}
-
-/// One dot at the end is dropped, two are left for the syntax check to find.
-fn without_last_dot(name: &str) -> &str {
-    match name.strip_suffix('.') {
-        Some(rest) if !rest.ends_with('.') => rest,
-        _ => name,
-    }
 }
 
 /// `CODE STATUS TEXT`, the status in the class of the code, cut to what Postfix allows. The error is a warning.

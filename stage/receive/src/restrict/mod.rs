@@ -11,8 +11,15 @@
 //! configuration that cannot be obeyed `451 4.3.5`: our trouble never refuses mail for good, and never lets it relay.
 
 mod access;
+mod delegate;
+mod dnsbl;
 mod eval;
+mod guard;
+mod lookup;
+mod plain;
 mod rule;
+mod servers;
+mod verified;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,14 +28,18 @@ use std::sync::atomic::AtomicBool;
 
 use yamabiko_config::{Place, View};
 use yamabiko_dns::Resolver;
+use yamabiko_envelope::{QueueId, SaslIdentity, Timestamp};
 use yamabiko_lookup::matchlist::{AddressList, DomainList, StringList};
-use yamabiko_lookup::{Maps, ParentStyle, TableSet};
+use yamabiko_lookup::{Hit, Maps, ParentStyle, TableSet};
 use yamabiko_route::{Lists, Router};
 
+use crate::admission::Admission;
 use crate::peer::{Discard, Peer, Standing};
-use crate::settings::{ErrorClasses, SettingsError};
+use crate::settings::{ErrorClasses, SettingsError, under_stress, unescaped};
+use delegate::PolicyServices;
 pub(crate) use eval::soften;
-use rule::{Compiler, List, Node, Rule, Subject};
+use rule::{Compiler, List, Node, Rule, Shared, Subject};
+use verified::{Polling, Unverified};
 
 /// What is to be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +85,70 @@ pub struct Facts<'a> {
     pub smtputf8: bool,
     /// The client spoke out of turn.
     pub bad_pipelining: bool,
+    /// Now.
+    pub now: Timestamp,
+    /// `SMTP` or `ESMTP`
+    pub protocol: &'a str,
+    /// The message's name, once a recipient was accepted.
+    pub queue_id: Option<QueueId>,
+    /// When the connection began, and which of its transactions this is: together with the process they name an
+    /// attempt to send a message, for policy servers.
+    pub began: Timestamp,
+    /// Number of the transaction in its session.
+    pub transaction: u32,
+    /// Bytes of the message, when it is there; before, what MAIL announced.
+    pub size: u64,
+    /// All sessions of the service are in use.
+    pub stressed: bool,
+    /// The client's login.
+    pub sasl: Option<&'a SaslIdentity>,
+    /// The encryption of the connection.
+    pub tls: Option<&'a TlsFacts>,
+}
+
+impl<'a> Facts<'a> {
+    /// Of a client that has said nothing yet.
+    pub fn new(stage: &'static str, peer: &'a Peer, now: Timestamp) -> Self {
+        Self {
+            stage,
+            peer,
+            helo: None,
+            sender: None,
+            recipient: None,
+            etrn: None,
+            recipients: 0,
+            smtputf8: false,
+            bad_pipelining: false,
+            now,
+            protocol: "SMTP",
+            queue_id: None,
+            began: now,
+            transaction: 0,
+            size: 0,
+            stressed: false,
+            sasl: None,
+            tls: None,
+        }
+    }
+}
+
+/// What is known of the encryption of a connection. Empty texts: not known, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `TLSv1.3`
+    pub protocol: String,
+    /// `TLS_AES_256_GCM_SHA384`
+    pub cipher: String,
+    /// Bits of the key in use.
+    pub key_size: u32,
+    /// Common name of the client certificate's subject, if the certificate is trusted.
+    pub subject: String,
+    /// Common name of its issuer, if the certificate is trusted.
+    pub issuer: String,
+    /// Fingerprint of the client certificate.
+    pub fingerprint: String,
+    /// Fingerprint of its public key.
+    pub public_key_fingerprint: String,
 }
 
 /// What becomes of the message because of access(5) actions.
@@ -102,8 +177,27 @@ pub enum Record {
     Warning(String),
 }
 
+/// What matched.
+#[derive(Clone, Debug)]
+pub enum Matched {
+    /// An entry of a table.
+    Entry(Hit),
+    /// What DNS or a policy server answered, in words.
+    Answer(String),
+}
+
+impl std::fmt::Display for Matched {
+    /// `file:line: key value`, or the answer. Finding the line may read the table's file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Entry(hit) => write!(f, "{}: {} {}", hit.source(), hit.key, hit.value),
+            Self::Answer(text) => f.write_str(text),
+        }
+    }
+}
+
 /// One element that had a say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Step {
     /// The parameter, or the table whose entry named the restriction.
     pub parameter: Arc<str>,
@@ -111,8 +205,8 @@ pub struct Step {
     pub element: Arc<str>,
     /// Where it is written; `None` for a default.
     pub place: Option<Place>,
-    /// What matched: the source and the entry of a table.
-    pub matched: Option<String>,
+    /// What matched.
+    pub matched: Option<Matched>,
     /// What it said.
     pub verdict: Said,
 }
@@ -144,7 +238,7 @@ pub struct CheckState {
     pub effects: Effects,
     /// For the log, in order; the session takes them.
     pub records: Vec<Record>,
-    /// Elements that permitted, refused or acted; with `explain` all that were evaluated.
+    /// Elements that permitted, refused or acted in the last check, in order; with `explain` all that were evaluated.
     pub steps: Vec<Step>,
     /// Keep all steps.
     pub explain: bool,
@@ -189,6 +283,7 @@ struct Codes {
     unknown_hostname: u16,
     multi_recipient_bounce: u16,
     plaintext: u16,
+    maps_rbl: u16,
 }
 
 /// What a failed DNS question means (`unknown_address_tempfail_action` and its kin).
@@ -229,7 +324,15 @@ pub struct Policy {
     parents: ParentStyle,
     log_permit_actions: StringList,
     mail_name: String,
-    tables: TableSet,
+    myhostname: String,
+    expansion_filter: String,
+    default_rbl_reply: String,
+    rbl_reply_maps: Maps,
+    mx_backup_networks: AddressList,
+    unverified_sender: Unverified,
+    unverified_recipient: Unverified,
+    polling: Polling,
+    shared: Shared,
     xclient: AddressList,
     xforward: AddressList,
     verp: AddressList,
@@ -242,6 +345,8 @@ pub struct Policy {
     remote_tables: bool,
     /// `check_relay_domains` has been complained about.
     relay_domains_told: AtomicBool,
+    /// The same of `reject_maps_rbl`.
+    maps_rbl_told: AtomicBool,
     notices: Vec<String>,
 }
 
@@ -259,7 +364,14 @@ impl Policy {
     /// Neither the relay nor the recipient restrictions can refuse a stranger.
     pub fn compile(view: &View, tables: &TableSet) -> Result<Self, SettingsError> {
         let class_names = view.list("smtpd_restriction_classes");
-        let mut compiler = Compiler { tables, classes: &class_names, warnings: Vec::new() };
+        let shared = Shared {
+            tables: tables.clone(),
+            classes: class_names.clone(),
+            dns_lists: dnsbl::DnsLists::default(),
+            maps_rbl_domains: view.list("maps_rbl_domains"),
+            policy_services: PolicyServices::new(view),
+        };
+        let mut compiler = Compiler { shared: &shared, warnings: Vec::new() };
         let mut classes = HashMap::new();
         for name in &class_names {
             if view.find(name).is_none_or(|text| text.trim().is_empty()) {
@@ -295,6 +407,7 @@ impl Policy {
         let hosts = |name: &str| AddressList::new(tables, name, &view.text(name), parents_of(name));
         let router = Router::new(view, tables);
         let lists = Lists::new(view, tables, router.mapper().clone());
+        let number = |name: &str| u32::try_from(view.int(name)).unwrap_or(1).max(1);
         let tempfail = |name: &str| match view.text(name).to_ascii_lowercase().as_str() {
             "defer" => TempfailAction::Defer,
             _ => TempfailAction::DeferIfPermit,
@@ -332,6 +445,7 @@ impl Policy {
                 unknown_hostname: code("unknown_hostname_reject_code"),
                 multi_recipient_bounce: code("multi_recipient_bounce_reject_code"),
                 plaintext: code("plaintext_reject_code"),
+                maps_rbl: code("maps_rbl_reject_code"),
             },
             unknown_address_tempfail: tempfail("unknown_address_tempfail_action"),
             unknown_helo_tempfail: tempfail("unknown_helo_hostname_tempfail_action"),
@@ -355,7 +469,29 @@ impl Policy {
                 false,
             ),
             mail_name: view.text("mail_name"),
-            tables: tables.clone(),
+            myhostname: view.text("myhostname"),
+            expansion_filter: unescaped(&view.raw("smtpd_expansion_filter")),
+            default_rbl_reply: view.raw("default_rbl_reply"),
+            rbl_reply_maps: Maps::open(tables, "rbl_reply_maps", &view.text("rbl_reply_maps")),
+            mx_backup_networks: hosts("permit_mx_backup_networks"),
+            unverified_sender: Unverified {
+                defer_code: code("unverified_sender_defer_code"),
+                reject_code: code("unverified_sender_reject_code"),
+                reason: view.text("unverified_sender_reject_reason"),
+                tempfail: tempfail("unverified_sender_tempfail_action"),
+            },
+            unverified_recipient: Unverified {
+                defer_code: code("unverified_recipient_defer_code"),
+                reject_code: code("unverified_recipient_reject_code"),
+                reason: view.text("unverified_recipient_reject_reason"),
+                tempfail: tempfail("unverified_recipient_tempfail_action"),
+            },
+            polling: Polling {
+                count: number("address_verify_poll_count"),
+                count_stressed: under_stress(view, "address_verify_poll_count").parse().unwrap_or(1),
+                delay: view.duration("address_verify_poll_delay"),
+            },
+            shared,
             xclient: hosts("smtpd_authorized_xclient_hosts"),
             xforward: hosts("smtpd_authorized_xforward_hosts"),
             verp: hosts("smtpd_authorized_verp_clients"),
@@ -371,6 +507,7 @@ impl Policy {
             ),
             remote_tables: false,
             relay_domains_told: AtomicBool::new(false),
+            maps_rbl_told: AtomicBool::new(false),
             notices,
         };
         policy.read_local_rewrite(view);
@@ -389,7 +526,7 @@ impl Policy {
                 "permit_sasl_authenticated" | "permit_tls_clientcerts" | "permit_tls_all_clientcerts" => {}
                 "check_address_map" => {}
                 _ if word.contains(':') => {
-                    self.local_rewrite.push(LocalRewrite::Table(Maps::open(&self.tables, NAME, word)));
+                    self.local_rewrite.push(LocalRewrite::Table(Maps::open(&self.shared.tables, NAME, word)));
                 }
                 _ => self.notices.push(format!("parameter {NAME}: invalid request: {word}")),
             }
@@ -421,11 +558,14 @@ impl Policy {
             "recipient_canonical_maps",
             "sender_canonical_maps",
         ];
-        if lists.iter().any(|name| Maps::open(&self.tables, name, &view.text(name)).is_remote()) {
+        if lists.iter().any(|name| Maps::open(&self.shared.tables, name, &view.text(name)).is_remote()) {
             return true;
         }
-        let of_list =
-            |list: &[Node]| list.iter().any(|node| matches!(&node.rule, Rule::Access(_, maps) if maps.is_remote()));
+        let of_list = |list: &[Node]| {
+            list.iter().any(
+                |node| matches!(&node.rule, Rule::Access(_, maps) | Rule::ServerAccess(_, _, maps) if maps.is_remote()),
+            )
+        };
         let lists = [
             &self.client,
             &self.helo,
@@ -465,7 +605,7 @@ impl Policy {
                 LocalRewrite::InetInterfaces => self.own_addresses.contains(&address),
                 LocalRewrite::Mynetworks => asked(self.mynetworks.contains(&peer.name, address).await),
                 LocalRewrite::Table(maps) => {
-                    asked(eval::client_entry(maps, &peer.name, address, self.parents).await.map(|hit| hit.is_some()))
+                    asked(lookup::client_entry(maps, &peer.name, address, self.parents).await.map(|hit| hit.is_some()))
                 }
             };
         }
@@ -480,14 +620,16 @@ impl Policy {
         standing
     }
 
-    /// Answers a check. `state` is the session's, in which decisions about the message accumulate.
+    /// Answers a check. `state` is the session's, in which decisions about the message accumulate. `engine` verifies
+    /// addresses and starts policy servers; without it neither is done.
     pub async fn check(
         &self,
         check: Check,
         facts: &Facts<'_>,
         state: &mut CheckState,
         resolver: &dyn Resolver,
+        engine: Option<&dyn Admission>,
     ) -> Outcome {
-        eval::Evaluation::new(self, facts, state, resolver).run(check).await
+        eval::Evaluation::new(self, facts, state, resolver, engine).run(check).await
     }
 }

@@ -5,7 +5,12 @@
 use std::sync::Arc;
 
 use yamabiko_config::{Place, View};
-use yamabiko_lookup::{Maps, TableSet, split_list};
+use yamabiko_lookup::{Braced, Maps, TableSet, braced, split_list};
+use yamabiko_route::Party;
+
+use super::delegate::{PolicyService, PolicyServices};
+use super::dnsbl::{DnsList, DnsLists};
+use super::servers::Server;
 
 /// What a `check_..._access` looks up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +21,26 @@ pub(crate) enum Subject {
     Sender,
     Recipient,
     Etrn,
+}
+
+/// What a list in DNS is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// The client's address.
+    Address,
+    /// A name: the client's, its reverse one, HELO's, a sender's or recipient's domain.
+    Name(Subject),
+}
+
+/// What all lists of a configuration share; access tables can name restrictions while mail comes in.
+pub(crate) struct Shared {
+    pub(crate) tables: TableSet,
+    /// `smtpd_restriction_classes`
+    pub(crate) classes: Vec<String>,
+    pub(crate) dns_lists: DnsLists,
+    /// `maps_rbl_domains`
+    pub(crate) maps_rbl_domains: Vec<String>,
+    pub(crate) policy_services: PolicyServices,
 }
 
 /// One restriction.
@@ -37,6 +62,18 @@ pub(crate) enum Rule {
     /// Without SASL and TLS these never match.
     Never,
     Access(Subject, Maps),
+    /// `check_..._mx_access` and its kin.
+    ServerAccess(Subject, Server, Maps),
+    /// `reject_rbl_client` and its kin.
+    RejectListed(Listed, Arc<DnsList>),
+    /// `permit_dnswl_client`, `permit_rhswl_client`
+    PermitListed(Listed, Arc<DnsList>),
+    /// `reject_maps_rbl`: the lists of `maps_rbl_domains`.
+    RejectMapsRbl(Arc<[Arc<DnsList>]>),
+    /// `check_policy_service`
+    Policy(Arc<PolicyService>),
+    PermitMxBackup,
+    RejectUnverified(Party),
     RejectInvalidHeloHostname,
     RejectNonFqdnHeloHostname,
     RejectUnknownHeloHostname,
@@ -72,8 +109,7 @@ pub(crate) type List = Arc<[Node]>;
 
 /// Compiles lists of one configuration.
 pub(crate) struct Compiler<'a> {
-    pub(crate) tables: &'a TableSet,
-    pub(crate) classes: &'a [String],
+    pub(crate) shared: &'a Shared,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -128,10 +164,21 @@ impl Compiler<'_> {
                     argument.unwrap_or_default()
                 )),
                 (AccessRule::Of(subject), Some(table)) => Rule::Access(subject, self.maps(word, table)),
+                (AccessRule::Server(subject, server), Some(table)) => {
+                    Rule::ServerAccess(subject, server, self.maps(word, table))
+                }
                 (AccessRule::Never, Some(_)) => Rule::Never,
-                (AccessRule::NotYet, Some(_)) => not_yet(word),
             };
             return (rule, true);
+        }
+        if let Some(listed) = listed_rule(&name) {
+            return (self.dns_list(word, argument, listed), true);
+        }
+        if name == "check_policy_service" {
+            return (self.policy_service(word, argument), true);
+        }
+        if name == "reject_maps_rbl" {
+            return (self.maps_rbl(), false);
         }
         if name == "sleep" {
             let rule = match argument.and_then(|a| a.parse().ok()) {
@@ -140,13 +187,10 @@ impl Compiler<'_> {
             };
             return (rule, true);
         }
-        if TAKES_ARGUMENT.contains(&name.as_str()) {
-            return (not_yet(word), true);
-        }
         if NOT_YET.contains(&name.as_str()) {
             return (not_yet(word), false);
         }
-        match self.classes.iter().find(|class| class.eq_ignore_ascii_case(word)) {
+        match self.shared.classes.iter().find(|class| class.eq_ignore_ascii_case(word)) {
             Some(class) => (Rule::Class(class.as_str().into()), false),
             None => (Rule::Unusable(format!("unknown smtpd restriction: \"{word}\"")), false),
         }
@@ -163,7 +207,45 @@ impl Compiler<'_> {
     }
 
     fn maps(&self, title: &str, table: &str) -> Maps {
-        Maps::open(self.tables, title, table)
+        Maps::open(&self.shared.tables, title, table)
+    }
+
+    fn dns_list(&self, word: &str, argument: Option<&str>, (listed, permits): (Listed, bool)) -> Rule {
+        let Some(text) = argument else {
+            return Rule::Unusable(format!("restriction {word} requires domain name argument"));
+        };
+        match self.shared.dns_lists.open(text, listed == Listed::Address) {
+            Ok(list) if permits => Rule::PermitListed(listed, list),
+            Ok(list) => Rule::RejectListed(listed, list),
+            Err(why) => Rule::Unusable(format!("restriction {word}: {why}")),
+        }
+    }
+
+    fn maps_rbl(&mut self) -> Rule {
+        let domains = &self.shared.maps_rbl_domains;
+        let lists: Result<Vec<_>, String> = domains.iter().map(|text| self.shared.dns_lists.open(text, true)).collect();
+        match lists {
+            Ok(lists) => Rule::RejectMapsRbl(lists.into()),
+            Err(why) => Rule::Unusable(format!("parameter maps_rbl_domains: {why}")),
+        }
+    }
+
+    fn policy_service(&self, word: &str, argument: Option<&str>) -> Rule {
+        // In braces: the endpoint, and settings that differ from `smtpd_policy_service_...`.
+        let text = argument.unwrap_or_default();
+        let opened = match braced(text) {
+            Braced::Plain(text) => self.shared.policy_services.open(text, &[]),
+            Braced::Inside(inside) => match split_list(inside).split_first() {
+                Some((endpoint, options)) => self.shared.policy_services.open(endpoint, options),
+                None => Err("an endpoint is missing in { }".to_owned()),
+            },
+            Braced::Unclosed => Err(format!("missing }} in \"{text}\"")),
+            Braced::Trailing => Err(format!("text after }} in \"{text}\"")),
+        };
+        match opened {
+            Ok(service) => Rule::Policy(service),
+            Err(why) => Rule::Unusable(format!("restriction {word}: {why}")),
+        }
     }
 }
 
@@ -173,27 +255,53 @@ fn not_yet(word: &str) -> Rule {
 
 enum AccessRule {
     Of(Subject),
+    Server(Subject, Server),
     /// About a login or a certificate, which no client has.
     Never,
-    NotYet,
 }
 
 fn access_rule(name: &str) -> Option<AccessRule> {
+    let middle = name.strip_prefix("check_")?.strip_suffix("_access")?;
+    if matches!(middle, "sasl" | "ccert") {
+        return Some(AccessRule::Never);
+    }
+    if let Some(subject) = subject(middle) {
+        return Some(AccessRule::Of(subject));
+    }
+    let (of, server) = middle.rsplit_once('_')?;
+    let server = match server {
+        "mx" => Server::Mx,
+        "ns" => Server::Ns,
+        "a" => Server::A,
+        _ => return None,
+    };
+    Some(AccessRule::Server(subject(of).filter(|subject| *subject != Subject::Etrn)?, server))
+}
+
+fn subject(name: &str) -> Option<Subject> {
     Some(match name {
-        "check_client_access" => AccessRule::Of(Subject::Client),
-        "check_reverse_client_hostname_access" => AccessRule::Of(Subject::ReverseClient),
-        "check_helo_access" => AccessRule::Of(Subject::Helo),
-        "check_sender_access" => AccessRule::Of(Subject::Sender),
-        "check_recipient_access" => AccessRule::Of(Subject::Recipient),
-        "check_etrn_access" => AccessRule::Of(Subject::Etrn),
-        "check_sasl_access" | "check_ccert_access" => AccessRule::Never,
-        _ => {
-            let middle = name.strip_prefix("check_")?.strip_suffix("_access")?;
-            let (subject, record) = middle.rsplit_once('_')?;
-            let known = ["client", "reverse_client_hostname", "helo", "sender", "recipient"].contains(&subject)
-                && ["mx", "ns", "a"].contains(&record);
-            known.then_some(AccessRule::NotYet)?
-        }
+        "client" => Subject::Client,
+        "reverse_client_hostname" => Subject::ReverseClient,
+        "helo" => Subject::Helo,
+        "sender" => Subject::Sender,
+        "recipient" => Subject::Recipient,
+        "etrn" => Subject::Etrn,
+        _ => return None,
+    })
+}
+
+/// Restrictions that ask a list in DNS; `true` where being listed permits.
+fn listed_rule(name: &str) -> Option<(Listed, bool)> {
+    Some(match name {
+        "reject_rbl_client" | "reject_rbl" => (Listed::Address, false),
+        "reject_rhsbl_client" => (Listed::Name(Subject::Client), false),
+        "reject_rhsbl_reverse_client" => (Listed::Name(Subject::ReverseClient), false),
+        "reject_rhsbl_helo" => (Listed::Name(Subject::Helo), false),
+        "reject_rhsbl_sender" => (Listed::Name(Subject::Sender), false),
+        "reject_rhsbl_recipient" => (Listed::Name(Subject::Recipient), false),
+        "permit_dnswl_client" => (Listed::Address, true),
+        "permit_rhswl_client" => (Listed::Name(Subject::Client), true),
+        _ => return None,
     })
 }
 
@@ -222,6 +330,9 @@ fn plain(name: &str) -> Option<Rule> {
         "reject_unknown_recipient_domain" => Rule::RejectUnknownRecipientDomain,
         "reject_unlisted_sender" => Rule::RejectUnlistedSender,
         "reject_unlisted_recipient" | "check_recipient_maps" => Rule::RejectUnlistedRecipient,
+        "permit_mx_backup" => Rule::PermitMxBackup,
+        "reject_unverified_recipient" => Rule::RejectUnverified(Party::Recipient),
+        "reject_unverified_sender" => Rule::RejectUnverified(Party::Sender),
         "permit_auth_destination" => Rule::PermitAuthDestination,
         "reject_unauth_destination" => Rule::RejectUnauthDestination,
         "defer_unauth_destination" => Rule::DeferUnauthDestination,
@@ -231,26 +342,8 @@ fn plain(name: &str) -> Option<Rule> {
     })
 }
 
-/// Known to Postfix, with an argument, and not there yet.
-const TAKES_ARGUMENT: [&str; 10] = [
-    "check_policy_service",
-    "reject_rbl_client",
-    "reject_rbl",
-    "reject_rhsbl_client",
-    "reject_rhsbl_reverse_client",
-    "reject_rhsbl_helo",
-    "reject_rhsbl_sender",
-    "reject_rhsbl_recipient",
-    "permit_dnswl_client",
-    "permit_rhswl_client",
-];
-
 /// Known to Postfix, and not there yet.
-const NOT_YET: [&str; 8] = [
-    "reject_maps_rbl",
-    "permit_mx_backup",
-    "reject_unverified_recipient",
-    "reject_unverified_sender",
+const NOT_YET: [&str; 4] = [
     "reject_sender_login_mismatch",
     "reject_authenticated_sender_login_mismatch",
     "reject_known_sender_login_mismatch",

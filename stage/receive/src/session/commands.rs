@@ -221,6 +221,7 @@ impl Session {
         let Some(sender) = self.address(address.text, "MAIL") else {
             return self.protocol_error(BAD_SENDER);
         };
+        self.transactions = self.transactions.wrapping_add(1);
         let settings = std::sync::Arc::clone(&self.settings);
         let allowed = Allowed {
             dsn: !self.standing.discard.dsn,

@@ -176,8 +176,12 @@ pub struct Session {
     protocol: &'static str,
     forwarded: Option<Box<xclient::Forwarded>>,
     transaction: Option<Transaction>,
+    /// Transactions so far, this one included.
+    transactions: u32,
     checks: CheckState,
     transcript: Transcript,
+    began: Timestamp,
+    stressed: bool,
     now: Timestamp,
     /// Command as the log names it.
     stage: &'static str,
@@ -231,8 +235,11 @@ impl Session {
             protocol: "SMTP",
             forwarded: None,
             transaction: None,
+            transactions: 0,
             checks: CheckState::default(),
             transcript,
+            began: now,
+            stressed,
             now,
             stage: "CONNECT",
             verb: Verb::Unknown,
@@ -401,11 +408,21 @@ impl Session {
             recipients: transaction.map_or(0, |t| t.recipients.len()),
             smtputf8: transaction.is_some_and(|t| t.parameters.smtputf8),
             bad_pipelining: self.bad_pipelining,
+            now: self.now,
+            protocol: self.protocol,
+            queue_id: transaction.and_then(|t| t.queue_id),
+            began: self.began,
+            transaction: self.transactions,
+            size: self.size(),
+            stressed: self.stressed,
+            sasl: None,
+            tls: None,
         };
         match &self.phase {
             Phase::Waiting(Waiting::Helo { name, .. }, _) => facts.helo = Some(name),
             Phase::Waiting(Waiting::Mail(request), _) => {
                 facts.sender = Some(&request.sender);
+                facts.size = request.parameters.size;
                 facts.smtputf8 = request.parameters.smtputf8;
             }
             Phase::Waiting(Waiting::Rcpt(request), _) => facts.recipient = Some(&request.recipient.address),
@@ -424,6 +441,14 @@ impl Session {
             }
         }
         facts
+    }
+
+    /// Bytes of the message as far as they are known: received, or announced.
+    fn size(&self) -> u64 {
+        match &self.incoming {
+            Some(incoming) => incoming.taken + self.content.len() as u64,
+            None => self.transaction.as_ref().map_or(0, |t| t.parameters.size),
+        }
     }
 
     /// Takes the state that checks change; it comes back with [`Session::checked`].

@@ -198,7 +198,13 @@ impl Talk<'_> {
                     let mut state = self.session.take_checks();
                     let facts = self.session.facts();
                     let policy = &self.world.settings.policy;
-                    let outcome = pollster::block_on(policy.check(check, &facts, &mut state, &*self.world.resolver));
+                    let outcome = pollster::block_on(policy.check(
+                        check,
+                        &facts,
+                        &mut state,
+                        &*self.world.resolver,
+                        Some(&*self.world.engine),
+                    ));
                     self.session.checked(state, outcome);
                 }
                 Action::Classify => {
