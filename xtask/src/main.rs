@@ -22,7 +22,7 @@ use serde_json::Value;
 const RINGS: [&str; 5] = ["protocol", "base", "stage", "record", "program"];
 
 /// Every crate that has a place, made or still to come, and its ring.
-const CRATES: [(&str, &str); 34] = [
+const CRATES: [(&str, &str); 35] = [
     ("address", "protocol"),
     ("status", "protocol"),
     ("message", "protocol"),
@@ -35,6 +35,7 @@ const CRATES: [(&str, &str); 34] = [
     ("route", "base"),
     ("dns", "base"),
     ("tls", "base"),
+    ("sasl", "base"),
     ("log", "base"),
     ("ipc", "base"),
     ("sys", "base"),

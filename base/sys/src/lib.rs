@@ -5,12 +5,13 @@
 //! * [`durable`]: files that are there after a power failure; [`maildir`]: deliveries into maildirs.
 //! * [`fds`]: open files handed to another process; [`daemon`]: leaving the terminal.
 //! * [`regex`]: POSIX regular expressions of the C library; [`lmdb`]: LMDB files opened for reading.
-//! * [`host`]: name and addresses of this machine.
+//! * [`host`]: name and addresses of this machine; [`crypt`]: its password hashes.
 //!
 //! Every unsafe block says why it is sound. Nothing here knows about mail beyond these names.
 
 #![allow(unsafe_code)]
 
+pub mod crypt;
 pub mod daemon;
 pub mod durable;
 pub mod fds;
