@@ -22,7 +22,7 @@ impl Edits {
     pub fn replace(&mut self, start: u64, end: u64, new: &[u8]) {
         if start > self.done {
             self.close();
-            self.parts.push(slice(&self.source, self.done, start));
+            self.parts.push(self.source.slice(self.done, start));
         }
         self.new.extend_from_slice(new);
         self.done = self.done.max(end);
@@ -33,7 +33,7 @@ impl Edits {
         self.close();
         if self.done < self.source.len() || self.parts.is_empty() {
             let end = self.source.len();
-            self.parts.push(slice(&self.source, self.done, end));
+            self.parts.push(self.source.slice(self.done, end));
         }
         self.parts
     }
@@ -58,17 +58,4 @@ pub fn joined(parts: Vec<Content>) -> Vec<Content> {
         }
     }
     vec![Content::from(whole)]
-}
-
-fn slice(content: &Content, start: u64, end: u64) -> Content {
-    match content {
-        Content::Memory(bytes) => {
-            let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-            Content::Memory(bytes.slice(place(start)..place(end)))
-        }
-        Content::File { file, offset, len } => {
-            let (start, end) = (start.min(*len), end.min(*len));
-            Content::File { file: file.clone(), offset: offset + start, len: end.saturating_sub(start) }
-        }
-    }
 }

@@ -107,13 +107,14 @@ impl Checks {
     /// What is wrong with actions in the tables, one line each with file and line, for `postfix check`.
     pub fn faults(&self) -> Vec<String> {
         let mut out = Vec::new();
+        // One table is often named by several parameters.
+        let mut seen = std::collections::HashSet::new();
         for maps in self.all() {
             let class = if std::ptr::eq(maps, &self.body) { What::WHOLE_LINE } else { What::HEADER };
             for (place, value) in maps.tables().iter().flat_map(|table| table.results()) {
                 if let Err(fault) = Action::parse(value.as_bytes(), class.is_header()) {
                     let line = format!("{place}: {}: the rule does nothing", fault.text(maps.title()));
-                    // Tables may be named by several parameters.
-                    if !out.contains(&line) {
+                    if seen.insert((place, value)) {
                         out.push(line);
                     }
                 }

@@ -35,6 +35,19 @@ impl Content {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// The bytes from `start` to `end`, not copied. What is beyond the end is not there.
+    pub fn slice(&self, start: u64, end: u64) -> Self {
+        match self {
+            Content::Memory(bytes) => {
+                let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+                Content::Memory(bytes.slice(place(start)..place(end).max(place(start))))
+            }
+            Content::File { file, offset, len } => {
+                let (start, end) = (start.min(*len), end.min(*len));
+                Content::File { file: file.clone(), offset: offset + start, len: end.saturating_sub(start) }
+            }
+        }
+    }
     /// A reader from the first byte. Each reader has its own position.
     pub fn reader(&self) -> ContentReader {
         ContentReader { content: self.clone(), at: 0 }

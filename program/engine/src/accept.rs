@@ -43,6 +43,8 @@ pub enum Taken {
     Queued(QueueId),
     /// DISCARD
     Discarded(QueueId),
+    /// It went back to its sender: a notice is in the queue.
+    Returned(QueueId),
 }
 
 /// A message is on stable storage; the manager hears of it when this is dropped, wherever that is.
@@ -113,6 +115,10 @@ impl Acceptance {
         let accepted = match where_it_may_block(cleanup.is_remote(), process).await {
             Verdict::Accept(accepted) => accepted,
             Verdict::Discard => return Ok(Taken::Discarded(id)),
+            Verdict::Return(accepted, refusal) => {
+                drop(generation);
+                return crate::report::send_back(self, *accepted, refusal).await;
+            }
             Verdict::Refuse(refusal) => {
                 let text = refusal.reply_text();
                 // The status is in front of the text already.
@@ -128,13 +134,7 @@ impl Acceptance {
         let mut parts = Vec::with_capacity(1 + body.len());
         parts.push(head.into());
         parts.extend(body);
-        let message = NewMessage {
-            next_attempt: envelope.arrival,
-            envelope,
-            parts,
-            checksum: None,
-            hold,
-        };
+        let message = NewMessage { next_attempt: envelope.arrival, envelope, parts, checksum: None, hold };
         let (sender, receiver) = oneshot::channel();
         let manager = inner.manager.clone();
         let done = Box::new(move |result: Result<(), QueueError>| {
@@ -203,7 +203,7 @@ impl Admission for Acceptance {
             // A panic is a bug of ours: the client hears 451 and tries again, and the session goes on.
             let accepted = std::panic::AssertUnwindSafe(acceptance.accept(submission, None)).catch_unwind().await;
             match accepted {
-                Ok(Ok(Taken::Queued(_) | Taken::Discarded(_))) => Ok(Accepted::default()),
+                Ok(Ok(Taken::Queued(_) | Taken::Discarded(_) | Taken::Returned(_))) => Ok(Accepted::default()),
                 Ok(Err(refusal)) => Err(refusal),
                 Err(_) => {
                     acceptance.inner.current.say(

@@ -455,7 +455,7 @@ impl Control {
         self.engine.current().emit("pickup", now, picked);
         match self.engine.accept(submission, Some(id)).await {
             Ok(Taken::Queued(_)) => true,
-            Ok(Taken::Discarded(_)) => self.engine.queue().remove(id).is_ok(),
+            Ok(Taken::Discarded(_) | Taken::Returned(_)) => self.engine.queue().remove(id).is_ok(),
             Err(refusal) => {
                 self.engine.current().say(Severity::Warning, Some(id), &format!("not requeued: {}", refusal.text));
                 self.put_back(id, &before).await;
@@ -530,7 +530,7 @@ impl Control {
         let sender = submission.envelope.sender.clone();
         engine.current().emit("pickup", now, Kind::PickedUp { queue_id: id, uid, sender });
         match engine.accept(submission, None).await {
-            Ok(Taken::Queued(id) | Taken::Discarded(id)) => Reply::Accepted(id),
+            Ok(Taken::Queued(id) | Taken::Discarded(id) | Taken::Returned(id)) => Reply::Accepted(id),
             Err(refusal) if refusal.code.is_transient() => Reply::TryLater(refusal.text),
             Err(refusal) => Reply::Refused(refusal.text),
         }

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use yamabiko_checks::Checks;
 use yamabiko_cleanup::Cleanup;
 use yamabiko_config::{Config, ServiceType};
 use yamabiko_deliver_local::agent::{Settings as LocalSettings, VirtualSettings};
@@ -93,7 +94,11 @@ pub fn examine(config: &Config) -> Findings {
     found.warnings.extend(crate::leftovers(Path::new(&main.text("queue_directory"))));
     let router = Router::new(&main, &tables);
     let events: Events = Arc::new(Nobody);
-    Cleanup::new(&main, &tables, router.mapper().clone(), events);
+    let cleanup = Cleanup::new(&main, &tables, router.mapper().clone(), events);
+    found.warnings.extend(cleanup.faults());
+    for prefix in ["smtp_", "lmtp_"] {
+        found.warnings.extend(Checks::outgoing(&main, &tables, prefix).faults());
+    }
     found.warnings.extend(crate::bouncer(config).1);
     for service in config.services() {
         let view = config.service_view(service);
@@ -163,6 +168,15 @@ mod tests {
                 "",
                 &[],
                 &["open database /no/such/file.db: No such file or directory"],
+            ),
+            (
+                "body_checks = regexp:{{/spam/ REJEC}, {/ham/ OK}, {/egg/REJECT}}\n",
+                "",
+                &[],
+                &[
+                    "regexp:{{/spam/ REJEC}, {/ham/ OK}, {/egg/REJECT}}: unknown command in body_checks map: REJEC: the rule does nothing",
+                    "regexp map {{/spam/ REJEC}, {/ham/ OK}, {/egg/REJECT}}, line 3: unknown regexp option \"R\": skipping this rule",
+                ],
             ),
             ("", "x unix - n n - - pipe\n", &[], &["master.cf, line 1: transport x: pipe(8) is not there yet"]),
         ] {

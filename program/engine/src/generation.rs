@@ -180,6 +180,12 @@ impl Current {
     }
 }
 
+/// The log line of a recipient whose message was refused when it was taken up, as Postfix's cleanup writes it.
+pub fn returned_event(envelope: &Envelope, known: &Recipient, outcome: &Outcome) -> Kind {
+    let delays = Delays { before_queue: outcome.ended.since(envelope.arrival), ..Delays::default() };
+    delivery_event(envelope, known, &known.address, outcome, delays, false)
+}
+
 fn delivery_event(
     envelope: &Envelope,
     known: &Recipient,

@@ -4,18 +4,21 @@
 //! are in the queue before the message that they are about leaves it, so none is lost. A crash between makes a notice
 //! twice, as with Postfix.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use yamabiko_bounce::{Bouncer, Job, Plan, Reported, Wanted, failure_of, read_original};
 use yamabiko_envelope::{
-    Action, Content, Envelope, Kind, Outcome, QueueId, Recipient, RecipientState, Result as Ended, Severity, Timestamp,
-    Trace,
+    Action, Content, Envelope, Kind, Outcome, QueueId, Recipient, RecipientState, Result as Ended, Ret, Severity,
+    Timestamp, Trace,
 };
 use yamabiko_queue::QueueError;
-use yamabiko_status::EnhancedStatus;
+use yamabiko_receive::Refusal;
+use yamabiko_status::{EnhancedStatus, ReplyCode};
 
-use crate::accept::Acceptance;
+use crate::accept::{Acceptance, Taken};
+use crate::generation::returned_event;
 use crate::outcome::{is_open, is_probe, plain, sites};
 
 /// A message whose attempt has ended.
@@ -277,6 +280,52 @@ pub async fn send(engine: &Acceptance, plan: Plan) -> bool {
         }
     }
     all
+}
+
+/// How much of a message is read for a notice that returns its headers only.
+const HEADERS: u64 = 256 << 10;
+
+/// Returns a local submission whose content was refused to its sender. An error means that the notice could not be
+/// queued: the submission is to be tried again.
+pub fn send_back<'a>(
+    engine: &'a Acceptance,
+    refused: yamabiko_cleanup::Accepted,
+    refusal: yamabiko_cleanup::Refusal,
+) -> Pin<Box<dyn Future<Output = Result<Taken, Refusal>> + Send + 'a>> {
+    Box::pin(async move {
+        let yamabiko_cleanup::Accepted { mut envelope, head, body, .. } = refused;
+        // The content is what was refused, so that only the headers go back, as with Postfix.
+        envelope.ret = Some(Ret::Headers);
+        let (id, now) = (envelope.queue_id, Timestamp::now());
+        let generation = engine.current().get();
+        let bouncer = &generation.bounce;
+        let mut failed = Vec::with_capacity(envelope.recipients.len());
+        for (index, known) in (0u32..).zip(&envelope.recipients) {
+            let outcome = Outcome::of_our_own(index, Ended::Failed, refusal.status, refusal.reason.clone(), now);
+            engine.current().emit("cleanup", now, returned_event(&envelope, known, &outcome));
+            failed.push(bouncer.report_failure(known, &failure_of(&outcome, &generation.mail_name), false));
+        }
+        let mut start = head.to_vec();
+        for part in &body {
+            let room = HEADERS.saturating_sub(start.len() as u64);
+            match part.slice(0, room).to_bytes() {
+                Ok(bytes) => start.extend_from_slice(&bytes),
+                Err(error) => {
+                    engine.current().say(Severity::Error, Some(id), &format!("cannot read the message: {error}"));
+                }
+            }
+        }
+        let original = read_original(&Content::from(start), Wanted::Headers).ok();
+        let job = Job { envelope: &envelope, original: original.as_deref(), now, zone: engine.zone() };
+        let plan = bouncer.failed(&job, &failed, &mut || engine.next_id());
+        drop(generation);
+        if send(engine, plan).await {
+            Ok(Taken::Returned(id))
+        } else {
+            let (code, status) = (ReplyCode(451), EnhancedStatus::transient(3, 0));
+            Err(Refusal { code, status, text: "Error: the notice could not be queued".to_owned() })
+        }
+    })
 }
 
 /// Tells of recipients that became several on their way in, where that was asked for (RFC 3461 section 5.2.7.3).

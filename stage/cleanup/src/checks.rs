@@ -51,6 +51,8 @@ pub(crate) struct Decided {
     pub(crate) redirect: Option<String>,
     pub(crate) bcc: Vec<String>,
     pub(crate) filter: Option<String>,
+    /// Mail handed in on this machine is read to its end, so that it can be returned.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 impl<'a> Checking<'a> {
@@ -132,7 +134,7 @@ impl<'a> Checking<'a> {
             Action::Reject(status, why) => {
                 log("reject", &format!("{status} {why}"));
                 let code = if status.class.digit() == 4 { 451 } else { 550 };
-                return Err(Refusal { code: ReplyCode(code), status, reason: why, specific: true }.into());
+                self.refuse(Refusal { code: ReplyCode(code), status, reason: why, specific: true })?;
             }
             Action::Discard(why) => {
                 log("discard", &shown(&why));
@@ -165,6 +167,17 @@ impl<'a> Checking<'a> {
             }
         }
         Ok(Fate::Keep)
+    }
+
+    /// A client hears it at once. A local submitter has gone away believing that all is well, and gets a notice with
+    /// the whole message, so that is made ready to the end.
+    fn refuse(&mut self, refusal: Refusal) -> Result<(), Stop> {
+        if refusal.is_transient() || !matches!(self.job.source, Source::Local { .. }) {
+            return Err(refusal.into());
+        }
+        self.active = false;
+        self.decided.refusal.get_or_insert(refusal);
+        Ok(())
     }
 
     fn log(&self, word: &'static str, class: &'static str, content: &[u8], text: &str) {
@@ -217,14 +230,12 @@ impl<'a> Checking<'a> {
         }
         self.report(walk.defects(), reported);
         let defect = walk.defects().iter().map(|(defect, _)| *defect).find(|defect| *defect != Defect::HeaderTooLong);
-        match defect {
-            None => Ok(joined(edits.finish())),
-            Some(defect) => {
-                let ((subject, detail), reason) = defect.detail();
-                let status = EnhancedStatus::permanent(subject, detail);
-                Err(Refusal { code: ReplyCode(550), status, reason: reason.into(), specific: true }.into())
-            }
+        if let Some(defect) = defect {
+            let ((subject, detail), reason) = defect.detail();
+            let status = EnhancedStatus::permanent(subject, detail);
+            self.refuse(Refusal { code: ReplyCode(550), status, reason: reason.into(), specific: true })?;
         }
+        Ok(joined(edits.finish()))
     }
 
     /// Strict settings, or more parts than may be nested, make a walk necessary without any table.

@@ -36,7 +36,7 @@ use yamabiko_message::date::Zone;
 use yamabiko_route::Mapper;
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
-use checks::{Checking, Stop};
+use checks::{Checking, Decided, Stop};
 use settings::Settings;
 
 /// A message that is to be queued.
@@ -99,6 +99,8 @@ pub enum Verdict {
     Discard,
     /// Refuse it; a local submission that is refused for good is returned to its sender.
     Refuse(Refusal),
+    /// A local submission whose content is refused: it goes back to its sender as it would have been queued.
+    Return(Box<Accepted>, Refusal),
 }
 
 /// Takes messages through by one configuration.
@@ -134,6 +136,11 @@ impl Cleanup {
         Self { settings: std::sync::Arc::new(Settings::new(view, tables)), mapper, origin, events }
     }
 
+    /// What is wrong with the rules of content checks, one line each, for `postfix check`.
+    pub fn faults(&self) -> Vec<String> {
+        self.settings.checks.faults()
+    }
+
     /// A table answers from a socket, waited for with blocking calls: an event loop must call [`Cleanup::process`] on a
     /// thread that may block.
     pub fn is_remote(&self) -> bool {
@@ -146,13 +153,19 @@ impl Cleanup {
             return Verdict::Discard;
         }
         match self.accept(submission, now, zone).await {
-            Ok(accepted) => Verdict::Accept(Box::new(accepted)),
+            Ok((accepted, None)) => Verdict::Accept(Box::new(accepted)),
+            Ok((accepted, Some(refusal))) => Verdict::Return(Box::new(accepted), refusal),
             Err(Stop::Discard) => Verdict::Discard,
             Err(Stop::Refuse(refusal)) => Verdict::Refuse(refusal),
         }
     }
 
-    async fn accept(&self, submission: Submission, now: Timestamp, zone: &Zone) -> Result<Accepted, Stop> {
+    async fn accept(
+        &self,
+        submission: Submission,
+        now: Timestamp,
+        zone: &Zone,
+    ) -> Result<(Accepted, Option<Refusal>), Stop> {
         let Submission { mut envelope, trace_fields, content, source, hold, redirect, bcc, full_name, .. } = submission;
         // Notices, forwarded and requeued mail had their checks and copies, or never get any.
         let from_outside = matches!(source, Source::Smtp | Source::Local { .. });
@@ -186,16 +199,16 @@ impl Cleanup {
         } else {
             (head.bytes, body)
         };
-        for address in &decided.bcc {
+        let Decided { bcc, redirect: redirected, filter, refusal, hold } = decided;
+        for address in &bcc {
             self.copy(&job, address, &mut recipients).await?;
         }
-        if let Some(redirect) = decided.redirect.or(redirect) {
+        if let Some(redirect) = redirected.or(redirect) {
             recipients.redirect(&self.mapper.rewriter().rewrite(RewriteContext::Local, &redirect));
         }
-        if let Some(filter) = decided.filter {
+        if let Some(filter) = filter {
             envelope.filter = filter;
         }
-        let hold = decided.hold;
         envelope.size = bytes.len() as u64 + body.iter().map(Content::len).sum::<u64>();
         envelope.message_id = head.message_id;
         if head.eight_bit && envelope.body == BodyType::Unspecified {
@@ -208,7 +221,8 @@ impl Cleanup {
             envelope.smtputf8 |= !plain;
         }
         envelope.recipients = recipients.list;
-        Ok(Accepted { envelope, head: bytes, body, hold, expanded: recipients.expanded })
+        let accepted = Accepted { envelope, head: bytes, body, hold, expanded: recipients.expanded };
+        Ok((accepted, refusal))
     }
 
     fn emit(&self, job: &Job<'_>, kind: Kind) {

@@ -84,11 +84,5 @@ fn mailbox_line(text: &[u8]) -> Option<usize> {
 
 /// The rest of a content from a position.
 pub(crate) fn rest(content: &Content, from: usize) -> Content {
-    match content {
-        Content::Memory(bytes) => Content::Memory(bytes.slice(from.min(bytes.len())..)),
-        Content::File { file, offset, len } => {
-            let from = (from as u64).min(*len);
-            Content::File { file: file.clone(), offset: offset + from, len: len - from }
-        }
-    }
+    content.slice(from as u64, content.len())
 }

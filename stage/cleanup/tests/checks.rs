@@ -159,7 +159,14 @@ fn only_mail_from_outside_is_checked() {
     bench.accept(submission);
     let mut submission = mail("Subject: reject\n", "x\n");
     submission.source = Source::Local { uid: 1 };
-    bench.refuse(submission);
+    // Its submitter has gone: it is made ready to be returned.
+    match bench.process(submission) {
+        Verdict::Return(accepted, refusal) => {
+            assert_eq!(refusal.reply_text(), "5.7.1 message content rejected");
+            assert!(text(&accepted).contains("\nDate: "));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 const BODY_RULES: &str = "\

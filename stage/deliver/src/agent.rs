@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use yamabiko_address::split_domain;
+use yamabiko_checks::Checks;
 use yamabiko_config::View;
 use yamabiko_dns::{Hosts, Native, Resolver};
 use yamabiko_envelope::{
@@ -22,8 +23,9 @@ use yamabiko_status::{Class, EnhancedStatus};
 
 use crate::command::{Addressee, Job};
 use crate::connection::{ConnectError, Connection, connect_tcp, connect_unix, error_text};
-use crate::content::{Text, beginning};
+use crate::content::{Source, Text};
 use crate::conversation::{Fate, Peer, Report, Session, Verdict};
+use crate::filter::{Filter, Log, Trouble};
 use crate::generic::Generic;
 use crate::hosts::{Candidate, Lookup, Wanted};
 use crate::nexthop::{Destination, split_list};
@@ -44,6 +46,7 @@ pub struct SmtpAgent {
     origin: Origin,
     random: RandomSource,
     generic: Option<Generic>,
+    filter: Option<Filter>,
     policy: Policy,
     /// `smtp_connection_cache_destinations`
     cached: Option<StringList>,
@@ -75,7 +78,7 @@ impl SmtpAgent {
         let native = Native::new(hosts, Arc::clone(&resolver));
         let random = Arc::new(system_random);
         let (generic, policy, cached) = (None, Policy::default(), None);
-        Self { settings, resolver, native, events, origin, random, generic, policy, cached, pool }
+        Self { settings, resolver, native, events, origin, random, generic, filter: None, policy, cached, pool }
     }
 
     /// An agent for a service of master.cf, with everything its view says: settings and tables.
@@ -115,6 +118,8 @@ impl SmtpAgent {
             let propagate = view.list("propagate_unmatched_extensions").iter().any(|class| class == "generic");
             agent.generic = Generic::new(maps, mapper, propagate);
         }
+        let checks = Checks::outgoing(view, tables, prefix);
+        agent.filter = (!checks.is_empty()).then_some(Filter { checks });
         let name = format!("{prefix}connection_cache_destinations");
         let destinations = view.text(&name);
         if !destinations.is_empty() {
@@ -268,17 +273,31 @@ impl<'a> Delivery<'a> {
                 notify: full.map(|full| full.notify).unwrap_or_default(),
             });
         }
-        let unreadable = |_| (EnhancedStatus::transient(3, 0), "unreadable mail queue entry".to_owned());
-        let mut text = Text::plain(&request.content);
+        let unreadable =
+            |_: std::io::Error| (EnhancedStatus::transient(3, 0), "unreadable mail queue entry".to_owned());
+        let mut source = Source::Stored(&request.content);
+        if let Some(filter) = &self.agent.filter {
+            let log = Log { events: &self.agent.events, origin: &self.agent.origin, queue_id: envelope.queue_id };
+            match filter.apply(&request.content, &log).await {
+                Ok(None) => {}
+                Ok(Some(parts)) => source = Source::Parts(parts),
+                Err(Trouble::Content(error)) => return Err(unreadable(error)),
+                Err(Trouble::Table(error)) => {
+                    let status = EnhancedStatus::transient(3, 0);
+                    return Err((status, format!("content checks: table lookup problem: {error}")));
+                }
+            }
+        }
+        let mut text = Text::plain(source);
         let mut ascii_header = true;
         if generic.is_some() || envelope.smtputf8 {
-            let start = beginning(&request.content).map_err(unreadable)?;
+            let start = text.beginning().map_err(unreadable)?;
             let fields = yamabiko_message::Fields::of(&start);
             ascii_header = fields.bytes().is_ascii();
             if let Some(generic) = generic
                 && let Some(head) = generic.header(fields.bytes()).await.map_err(trouble)?
             {
-                text = Text::with_head(&request.content, head, fields.bytes().len() as u64);
+                text = text.with_head(head, fields.bytes().len() as u64);
             }
         }
         let ascii = ascii_header && sender.is_ascii() && recipients.iter().all(|one| one.address.is_ascii());

@@ -13,10 +13,26 @@ pub(crate) const PIECE: usize = 64 * 1024;
 /// Headers longer than this are not looked into.
 pub(crate) const HEADER_LIMIT: usize = 1024 * 1024;
 
+/// A message: as it is stored, or in parts because something in it is sent differently.
+#[derive(Debug)]
+pub(crate) enum Source<'a> {
+    Stored(&'a Content),
+    Parts(Vec<Content>),
+}
+
+impl Source<'_> {
+    fn parts(&self) -> &[Content] {
+        match self {
+            Self::Stored(content) => std::slice::from_ref(*content),
+            Self::Parts(parts) => parts,
+        }
+    }
+}
+
 /// A message with what replaces its beginning.
 #[derive(Debug)]
 pub(crate) struct Text<'a> {
-    content: &'a Content,
+    source: Source<'a>,
     /// Sent in place of the first bytes.
     head: Option<Vec<u8>>,
     /// Where the rest begins.
@@ -25,13 +41,24 @@ pub(crate) struct Text<'a> {
 
 impl<'a> Text<'a> {
     /// As it is.
-    pub fn plain(content: &'a Content) -> Self {
-        Self { content, head: None, offset: 0 }
+    pub fn plain(source: Source<'a>) -> Self {
+        Self { source, head: None, offset: 0 }
     }
 
     /// With `head` in place of the first `offset` bytes.
-    pub fn with_head(content: &'a Content, head: Vec<u8>, offset: u64) -> Self {
-        Self { content, head: Some(head), offset }
+    pub fn with_head(self, head: Vec<u8>, offset: u64) -> Self {
+        Self { head: Some(head), offset, ..self }
+    }
+
+    /// The first bytes, up to the empty line or [`HEADER_LIMIT`].
+    pub fn beginning(&self) -> io::Result<Vec<u8>> {
+        let mut found = Vec::new();
+        for part in self.source.parts() {
+            if read_beginning(part, &mut found)? {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// The size on the wire without dot-stuffing: every LF counts twice. Trouble with the file gives what was seen.
@@ -48,15 +75,14 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The first bytes of a message, up to the empty line or [`HEADER_LIMIT`].
-pub(crate) fn beginning(content: &Content) -> io::Result<Vec<u8>> {
-    let mut found = Vec::new();
+/// Reads on in `content` up to the empty line. True: `found` has all there is to have.
+fn read_beginning(content: &Content, found: &mut Vec<u8>) -> io::Result<bool> {
     let mut at = 0u64;
     let mut piece = vec![0; 8192];
     while found.len() < HEADER_LIMIT {
         let n = content.read_at(&mut piece, at)?;
         if n == 0 {
-            break;
+            return Ok(false);
         }
         let from = found.len().saturating_sub(1);
         found.extend_from_slice(piece.get(..n).unwrap_or_default());
@@ -65,19 +91,26 @@ pub(crate) fn beginning(content: &Content) -> io::Result<Vec<u8>> {
             break;
         }
     }
-    Ok(found)
+    Ok(true)
 }
 
 /// The pieces of a message in memory form, one after another.
 struct Pieces<'a> {
     text: &'a Text<'a>,
     head: bool,
+    /// Which part, and where in it.
+    part: usize,
     at: u64,
 }
 
 impl<'a> Pieces<'a> {
     fn new(text: &'a Text<'a>) -> Self {
-        Self { text, head: text.head.is_some(), at: text.offset }
+        let (mut part, mut at) = (0, text.offset);
+        while let Some(content) = text.source.parts().get(part).filter(|content| content.len() <= at && at > 0) {
+            at -= content.len();
+            part += 1;
+        }
+        Self { text, head: text.head.is_some(), part, at }
     }
 
     fn next<'b>(&mut self, buffer: &'b mut Vec<u8>) -> io::Result<Option<&'b [u8]>>
@@ -90,20 +123,28 @@ impl<'a> Pieces<'a> {
                 return Ok(Some(head));
             }
         }
-        match self.text.content {
-            Content::Memory(bytes) => {
-                let rest = usize::try_from(self.at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
-                let piece = &rest[..rest.len().min(PIECE)];
-                self.at += piece.len() as u64;
-                Ok(Some(piece).filter(|piece| !piece.is_empty()))
+        while let Some(content) = self.text.source.parts().get(self.part) {
+            if self.at >= content.len() {
+                self.part += 1;
+                self.at = 0;
+                continue;
             }
-            content @ Content::File { .. } => {
-                buffer.resize(PIECE, 0);
-                let n = content.read_at(buffer, self.at)?;
-                self.at += n as u64;
-                Ok(buffer.get(..n).filter(|piece| !piece.is_empty()))
-            }
+            return match content {
+                Content::Memory(bytes) => {
+                    let rest = usize::try_from(self.at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+                    let piece = &rest[..rest.len().min(PIECE)];
+                    self.at += piece.len() as u64;
+                    Ok(Some(piece))
+                }
+                content @ Content::File { .. } => {
+                    buffer.resize(PIECE, 0);
+                    let n = content.read_at(buffer, self.at)?;
+                    self.at += n as u64;
+                    Ok(buffer.get(..n))
+                }
+            };
         }
+        Ok(None)
     }
 }
 
@@ -197,7 +238,7 @@ mod tests {
         ];
         for (content, wanted) in table {
             for content in [Content::from(content.as_bytes().to_vec()), file(content.as_bytes())] {
-                assert_eq!(wire(&Text::plain(&content), 10, false), *wanted);
+                assert_eq!(wire(&Text::plain(Source::Stored(&content)), 10, false), *wanted);
             }
         }
     }
@@ -205,16 +246,31 @@ mod tests {
     #[test]
     fn a_header_can_be_replaced() {
         let content = Content::from(b"From: a\n\nbody\n".to_vec());
-        let text = Text::with_head(&content, b"From: b\n".to_vec(), 8);
+        let text = Text::plain(Source::Stored(&content)).with_head(b"From: b\n".to_vec(), 8);
         assert_eq!(wire(&text, 998, false), "From: b\r\n\r\nbody\r\n.\r\n");
         assert_eq!(text.wire_size(), 17);
+    }
+
+    #[test]
+    fn parts_are_sent_as_one() {
+        let part = |text: &str| Content::from(text.as_bytes().to_vec());
+        for (parts, beginning) in [
+            (vec![part("A: 1\n"), file(b"B: 2\n\nbo"), part(""), part("dy\n")], "A: 1\nB: 2\n\nbo"),
+            (vec![part("A: 1\nB: 2\n"), part("\nbody\n")], "A: 1\nB: 2\n\nbody\n"),
+        ] {
+            let text = Text::plain(Source::Parts(parts));
+            assert_eq!(wire(&text, 998, false), "A: 1\r\nB: 2\r\n\r\nbody\r\n.\r\n");
+            assert_eq!(text.beginning().unwrap(), beginning.as_bytes());
+            let text = text.with_head(b"C: 3\n".to_vec(), 10);
+            assert_eq!(wire(&text, 998, false), "C: 3\r\n\r\nbody\r\n.\r\n");
+        }
     }
 
     #[test]
     fn large_messages_come_in_pieces() {
         let line = "x".repeat(60) + "\n";
         let content = file(line.repeat(20_000).as_bytes());
-        let text = Text::plain(&content);
+        let text = Text::plain(Source::Stored(&content));
         assert_eq!(text.wire_size(), 20_000 * 62);
         let mut wire = Wire::new(&text, 998, false);
         let (mut out, mut sum) = (Vec::new(), 0);
@@ -235,7 +291,7 @@ mod tests {
         let message =
             "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\né = e\n";
         let content = Content::from(message.as_bytes().to_vec());
-        let sent = wire(&Text::plain(&content), 998, true);
+        let sent = wire(&Text::plain(Source::Stored(&content)), 998, true);
         assert!(sent.contains("Content-Transfer-Encoding: quoted-printable\r\n"), "{sent}");
         assert!(sent.ends_with("\r\n\r\n=C3=A9 =3D e\r\n.\r\n"), "{sent}");
     }

@@ -22,6 +22,7 @@ mod connection;
 mod content;
 pub mod conversation;
 mod expect;
+mod filter;
 mod generic;
 pub mod hosts;
 pub mod nexthop;
