@@ -21,11 +21,21 @@ pub fn run() -> ExitCode {
         // Other processes of the user, the commands that are run here among them, have no business in the conversation.
         let _ = nix::sys::prctl::set_dumpable(false);
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-        yamabiko_deliver_local::worker::serve(&mut input, &mut output)
+        yamabiko_deliver_local::worker::serve(&mut input, &mut output, waits)
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
         // The engine went away in the middle: whatever was not answered is tried again.
         Err(_) => ExitCode::from(75),
     }
+}
+
+/// Another job, or a part of one, is there to be read.
+fn waits(input: &mut std::io::BufReader<UnixStream>) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    if !input.buffer().is_empty() {
+        return true;
+    }
+    let mut socket = [PollFd::new(input.get_ref().as_fd(), PollFlags::POLLIN)];
+    poll(&mut socket, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

@@ -1,4 +1,5 @@
-//! A new file in a maildir: written and synced in `tmp`, moved to `new`, the directory synced.
+//! A new file in a maildir: written and synced in `tmp`, moved to `new`, the directory synced: once for all files that
+//! were put there while jobs waited.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
@@ -11,21 +12,36 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 
-use super::{status_for, words};
+use super::{Directories, status_for, words};
 use crate::job::Done;
 
-/// Puts one message into `path`, whose missing parts are made.
-pub(super) fn deliver(path: &str, limit: u64, prepend: &[u8], message: &mut impl Read) -> Done {
-    let failed = |what: String, error: &io::Error| Done::Failed {
+fn failed(what: &str, error: &io::Error) -> Done {
+    Done::Failed {
         status: status_for(error, "4.2.0"),
         reason: format!("maildir delivery failed: {what}: {}", words(error)),
-    };
+    }
+}
+
+/// Makes the names in a directory survive a power loss; what to say of the files put there when that fails.
+pub(super) fn sync(directory: &Path) -> Option<Done> {
+    let synced = File::open(directory).and_then(|open| open.sync_all());
+    synced.err().map(|error| failed(&format!("sync {}", directory.display()), &error))
+}
+
+/// Puts one message into `path`, whose missing parts are made. It is there for good when the directory is synced.
+pub(super) fn deliver(
+    path: &str,
+    limit: u64,
+    prepend: &[u8],
+    message: &mut impl Read,
+    directories: &mut Directories,
+) -> Done {
     let base = Path::new(path);
     let host = host_name();
     let now = now();
     let (file, temporary) = match create(base, &host, now) {
         Ok(made) => made,
-        Err((name, error)) => return failed(format!("create maildir file {}", name.display()), &error),
+        Err((name, error)) => return failed(&format!("create maildir file {}", name.display()), &error),
     };
     let written = write(&file, prepend, message, limit);
     let moved = written.map_err(|error| ("error writing message".to_owned(), error)).and_then(|()| {
@@ -33,14 +49,16 @@ pub(super) fn deliver(path: &str, limit: u64, prepend: &[u8], message: &mut impl
         let new = base.join("new");
         let place = new.join(name);
         rename_new(&temporary, &place).map_err(|error| (format!("link to {}", place.display()), error))?;
-        // The name must survive a power loss as the bytes do.
-        File::open(&new).and_then(|dir| dir.sync_all()).map_err(|error| (format!("sync {}", new.display()), error))
+        Ok(new)
     });
     match moved {
-        Ok(()) => Done::Delivered(String::new()),
+        Ok(new) => {
+            directories.changed(new);
+            Done::Delivered(String::new())
+        }
         Err((what, error)) => {
             let _ = std::fs::remove_file(&temporary);
-            failed(what, &error)
+            failed(&what, &error)
         }
     }
 }
@@ -83,10 +101,10 @@ fn create(base: &Path, host: &str, now: Duration) -> Result<(File, PathBuf), (Pa
 }
 
 fn write(file: &File, prepend: &[u8], message: &mut impl Read, limit: u64) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 16, file);
+    let mut out = BufWriter::with_capacity(1 << 14, file);
     out.write_all(prepend)?;
     let mut size = prepend.len() as u64;
-    let mut buffer = vec![0; 1 << 16];
+    let mut buffer = [0; 1 << 13];
     loop {
         let n = message.read(&mut buffer)?;
         if n == 0 {
@@ -99,7 +117,8 @@ fn write(file: &File, prepend: &[u8], message: &mut impl Read, limit: u64) -> io
         out.write_all(&buffer[..n])?;
     }
     out.flush()?;
-    file.sync_all()
+    // With the size, which is all that reading needs; the times of a file are not waited for.
+    file.sync_data()
 }
 
 /// `TIME.V<device>I<inode>M<microseconds>.HOST`, as Postfix names them.
@@ -128,7 +147,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("user/Maildir/");
         for _ in 0..3 {
-            let done = deliver(base.to_str().unwrap(), 0, b"Delivered-To: a\n", &mut &b"\nFrom x\n"[..]);
+            let done = deliver(
+                base.to_str().unwrap(),
+                0,
+                b"Delivered-To: a\n",
+                &mut &b"\nFrom x\n"[..],
+                &mut Directories::default(),
+            );
             assert_eq!(done, Done::Delivered(String::new()));
         }
         let files: Vec<_> = std::fs::read_dir(base.join("new")).unwrap().map(|e| e.unwrap().path()).collect();
@@ -144,12 +169,12 @@ mod tests {
     fn too_large_and_not_possible_leave_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("box");
-        let done = deliver(base.to_str().unwrap(), 4, b"", &mut &b"12345"[..]);
+        let done = deliver(base.to_str().unwrap(), 4, b"", &mut &b"12345"[..], &mut Directories::default());
         assert!(matches!(done, Done::Failed { ref status, .. } if status == "5.2.2"), "{done:?}");
         assert_eq!(std::fs::read_dir(base.join("tmp")).unwrap().count(), 0);
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let done = deliver(file.join("x").to_str().unwrap(), 0, b"", &mut &b"1"[..]);
+        let done = deliver(file.join("x").to_str().unwrap(), 0, b"", &mut &b"1"[..], &mut Directories::default());
         assert!(matches!(done, Done::Failed { ref reason, .. } if reason.contains("create maildir file")), "{done:?}");
     }
 }

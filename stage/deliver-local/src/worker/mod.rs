@@ -1,4 +1,5 @@
-//! The worker's loop: one job after the other over one socket, until the engine closes it.
+//! The worker's loop: one job after the other over one socket, until the engine closes it. Where several jobs wait,
+//! their answers are held back until what they wrote to directories is synced: once for all of them.
 //!
 //! Privileges were dropped for good before the program was started, so nothing here can do more than its user could at
 //! a shell prompt. The message is never held in memory whole.
@@ -9,6 +10,7 @@ mod maildir;
 mod user_file;
 
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use crate::job::{Done, Job, Place};
 
@@ -99,35 +101,106 @@ impl<R: Read> Read for Incoming<'_, R> {
     }
 }
 
-/// Serves jobs until the other side closes. An error means that the conversation itself is broken.
-pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
+/// Answers that are held back until directories are synced: jobs and bytes.
+const HELD: (usize, usize) = (32, 1 << 20);
+
+/// Serves jobs until the other side closes. `more` says whether another job is there to be read without waiting. An
+/// error means that the conversation itself is broken.
+pub fn serve<R: Read>(input: &mut R, output: &mut impl Write, mut more: impl FnMut(&mut R) -> bool) -> io::Result<()> {
+    let mut held = Held::default();
     while let Some((kind, payload)) = read_frame(input)? {
         if kind != MESSAGE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a job expected"));
         }
         let job: Job = serde_json::from_slice(&payload)?;
+        if matches!(job, Job::Deliver { place: Place::Mailbox { .. } | Place::Command { .. }, .. }) {
+            // Locks and commands are waited for: not by those whose jobs are done.
+            held.answer(output)?;
+        }
         let done = match job {
             Job::Deliver { place, prepend } => {
                 let mut message = Incoming::new(input);
-                let done = deliver(&place, prepend.as_bytes(), &mut message);
+                let done = deliver(&place, prepend.as_bytes(), &mut message, &mut held.directories);
                 message.drain()?;
                 done
             }
             Job::Forward { paths, limit } => user_file::forward(&paths, limit),
             Job::Include { path, limit } => user_file::include(&path, limit),
         };
-        output.write_all(&frame(MESSAGE, &serde_json::to_vec(&done)?)?)?;
+        held.put(done);
+        if held.is_enough() || !more(input) {
+            held.answer(output)?;
+        }
     }
-    Ok(())
+    held.answer(output)
 }
 
-fn deliver(place: &Place, prepend: &[u8], message: &mut impl Read) -> Done {
+/// Jobs that are done but for the sync of directories.
+#[derive(Default)]
+struct Held {
+    /// What came of each, and the directory that must be synced before it may be said.
+    answers: Vec<(Done, Option<usize>)>,
+    bytes: usize,
+    directories: Directories,
+}
+
+/// Directories into which files were put since the last sync.
+#[derive(Default)]
+pub(crate) struct Directories {
+    all: Vec<PathBuf>,
+    /// That of the job at hand.
+    current: Option<usize>,
+}
+
+impl Directories {
+    /// The job at hand has put a file here.
+    pub(crate) fn changed(&mut self, directory: PathBuf) {
+        let known = self.all.iter().position(|known| *known == directory);
+        self.current = Some(known.unwrap_or_else(|| {
+            self.all.push(directory);
+            self.all.len() - 1
+        }));
+    }
+}
+
+impl Held {
+    fn put(&mut self, done: Done) {
+        self.bytes += match &done {
+            Done::Delivered(text) => text.len(),
+            Done::Text(Some((text, _))) => text.len(),
+            _ => 0,
+        };
+        self.answers.push((done, self.directories.current.take()));
+    }
+
+    fn is_enough(&self) -> bool {
+        self.answers.len() >= HELD.0 || self.bytes >= HELD.1
+    }
+
+    /// Makes names survive a power loss as the bytes do, then answers.
+    fn answer(&mut self, output: &mut impl Write) -> io::Result<()> {
+        if self.answers.is_empty() {
+            return Ok(());
+        }
+        let directories = std::mem::take(&mut self.directories).all;
+        let synced: Vec<Option<Done>> = directories.iter().map(|directory| maildir::sync(directory)).collect();
+        let mut all = Vec::new();
+        for (done, directory) in self.answers.drain(..) {
+            let trouble = directory.and_then(|at| synced.get(at)?.clone());
+            all.append(&mut frame(MESSAGE, &serde_json::to_vec(&trouble.unwrap_or(done))?)?);
+        }
+        self.bytes = 0;
+        output.write_all(&all)
+    }
+}
+
+fn deliver(place: &Place, prepend: &[u8], message: &mut impl Read, directories: &mut Directories) -> Done {
     match place {
         Place::Mailbox { path, from_line, locking, limit, strict_owner } => {
             let mailbox = mailbox::Mailbox { path, from_line, locking, limit: *limit, strict_owner: *strict_owner };
             mailbox.append(prepend, message)
         }
-        Place::Maildir { path, limit } => maildir::deliver(path, *limit, prepend, message),
+        Place::Maildir { path, limit } => maildir::deliver(path, *limit, prepend, message, directories),
         Place::Command { command, shell, argv, environment, directory, time_limit_s, eol } => {
             let spec = command::Spec { command, shell, argv, environment, directory, time_limit_s: *time_limit_s, eol };
             command::run(&spec, prepend, message)
@@ -152,5 +225,73 @@ pub(crate) fn words(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(path: &str, message: &[u8]) -> Vec<u8> {
+        let place = Place::Maildir { path: path.to_owned(), limit: 20 };
+        let job = Job::Deliver { place, prepend: "A: b\n".to_owned() };
+        let parts = [(MESSAGE, serde_json::to_vec(&job).unwrap()), (BYTES, message.to_vec()), (BYTES, Vec::new())];
+        parts.iter().flat_map(|(kind, payload)| frame(*kind, payload).unwrap()).collect()
+    }
+
+    fn answers(mut bytes: &[u8]) -> Vec<Done> {
+        let mut all = Vec::new();
+        while let Some((_, payload)) = read_frame(&mut bytes).unwrap() {
+            all.push(serde_json::from_slice(&payload).unwrap());
+        }
+        all
+    }
+
+    /// Counts writes.
+    struct Writes(Vec<u8>, usize);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.extend_from_slice(bytes);
+            self.1 += 1;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn jobs_that_wait_are_answered_together_and_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["one/", "two/"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+        let long = [b'x'; 30];
+        let jobs = [job(&one, b"1\n"), job(&two, &long), job(&two, b"2\n"), job(&one, b"3\n")].concat();
+        for (together, writes) in [(true, 1), (false, 4)] {
+            let mut output = Writes(Vec::new(), 0);
+            serve(&mut &jobs[..], &mut output, |rest: &mut &[u8]| together && !rest.is_empty()).unwrap();
+            let answers = answers(&output.0);
+            let good: Vec<bool> = answers.iter().map(|done| matches!(done, Done::Delivered(_))).collect();
+            assert_eq!((good, output.1), (vec![true, false, true, true], writes));
+        }
+        for (name, files) in [("one/new", 4), ("two/new", 2), ("two/tmp", 0)] {
+            assert_eq!(std::fs::read_dir(dir.path().join(name)).unwrap().count(), files, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_fails_the_jobs_that_changed_it() {
+        let mut held = Held::default();
+        held.directories.changed("/nowhere/new".into());
+        held.put(Done::Delivered(String::new()));
+        held.put(Done::Text(None));
+        let mut output = Vec::new();
+        held.answer(&mut output).unwrap();
+        let answers = answers(&output);
+        assert!(
+            matches!(&answers[0], Done::Failed { reason, .. } if reason.contains("sync /nowhere/new")),
+            "{answers:?}"
+        );
+        assert_eq!(answers[1], Done::Text(None));
     }
 }
