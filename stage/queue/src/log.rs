@@ -381,6 +381,8 @@ impl Log {
             dones.extend(op.done.take());
             match op.kind {
                 OpKind::Append { large, standing, recipients, replaces, envelope } => {
+                    let soon = !large && !standing.flags.hold();
+                    let cached = if soon { op.content.pop() } else { None };
                     state.stats.appended += 1;
                     state.newest = state.newest.max(op.id);
                     let mut entry = Entry::new(at, len, recipients, standing);
@@ -393,11 +395,8 @@ impl Log {
                             shared.wake_helper.notify_one();
                         }
                     }
-                    if let (Some(envelope), false) = (envelope, large) {
-                        let content = match <[_; 1]>::try_from(op.content) {
-                            Ok([one]) => one,
-                            Err(parts) => parts.concat().into(),
-                        };
+                    // In one piece when it was handed in: what waits for an operator, or is large, is not kept here.
+                    if let (Some(envelope), Some(content)) = (envelope, cached) {
                         state.index.cache(op.id, envelope, content, shared.options.memory);
                     }
                 }

@@ -195,6 +195,10 @@ impl Queue {
         for part in &parts {
             op.content.push(part.to_bytes().map_err(|e| QueueError::Io(format!("reading content: {e}").into()))?);
         }
+        if op.content.len() > 1 && !hold {
+            // As it is kept in memory until the first attempt; copied here, where nobody waits for a lock.
+            op.content = vec![op.content.concat().into()];
+        }
         let sum = || op.content.iter().fold(0, |sum, bytes| crc32c::crc32c_append(sum, bytes));
         debug_assert!(checksum.is_none_or(|given| given == sum()), "a wrong checksum was handed in");
         op.content_crc = checksum.unwrap_or_else(sum);
