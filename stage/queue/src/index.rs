@@ -60,8 +60,8 @@ impl Index {
         Some(entry)
     }
     /// The message record was copied. Nothing happens when the message is gone.
-    pub fn moved(&mut self, id: QueueId, to: Location, len: u32) {
-        if let Some((from, old)) = self.messages.moved(id, to, len) {
+    pub fn moved(&mut self, id: QueueId, to: Location, len: u32, large: bool) {
+        if let Some((from, old)) = self.messages.moved(id, to, len, large) {
             self.sub_live(from.epoch, old);
             self.add_live(to.epoch, len);
         }

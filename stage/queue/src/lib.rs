@@ -36,6 +36,7 @@ mod outline;
 mod pool;
 mod queue;
 mod read;
+pub mod readable;
 pub mod record;
 mod recover;
 mod shared;
@@ -193,6 +194,10 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// The part of it that is stored with the message.
+    pub fn standing(&self) -> codec::Standing {
+        codec::Standing { next_attempt: self.next_attempt, attempts: self.attempts, flags: self.flags }
+    }
     /// Which of Postfix's queues it would be in.
     pub fn state(&self) -> State {
         if self.flags.hold() {
@@ -248,6 +253,8 @@ pub struct Stats {
     pub bytes_written: u64,
     /// Messages copied forward so that their segment could be used again.
     pub copied: u64,
+    /// Messages that were given files of their own because they had stayed long.
+    pub spilled: u64,
     /// Segments in use.
     pub segments: usize,
     /// Segments ready to be used.
@@ -362,6 +369,9 @@ pub struct Options {
     pub segments_ready: (usize, usize),
     /// Content above this many bytes gets a file of its own.
     pub large: u64,
+    /// Content of at least so many bytes gets a file of its own when its message has been copied forward once and would
+    /// be copied again. Shorter ones are copied on: what has to stay in the log is as long.
+    pub spill: u64,
     /// Bytes of small messages to keep in memory between acceptance and first attempt.
     pub memory: usize,
     /// Free bytes that must be left on the disk for a message to be accepted (`queue_minfree`).
@@ -381,6 +391,7 @@ impl Default for Options {
             segment_size: 16 << 20,
             segments_ready: (2, 8),
             large: 1 << 20,
+            spill: 4 << 10,
             memory: 8 << 20,
             min_free: 0,
             max_log: None,

@@ -54,6 +54,9 @@ pub struct Log {
     sync_time: Duration,
 }
 
+/// Room at the end of a segment that is for a reclaim record only.
+pub const RESERVE: u32 = (HEAD + ALIGN) as u32;
+
 /// Why a step failed.
 enum Failure {
     /// For want of space: only what adds to the queue is refused.
@@ -187,7 +190,7 @@ impl Log {
 
     /// So many bytes can be committed without anything but a write and a sync, and the sync will not take long.
     fn is_quick(&self, bytes: u64) -> bool {
-        let room = self.current.as_ref().map_or(0, |current| current.size - current.at);
+        let room = self.current.as_ref().map_or(0, |current| (current.size - current.at).saturating_sub(RESERVE));
         self.retry_at.is_none() && u64::from(room) >= bytes && self.sync_time <= LEADING_AT_MOST
     }
 
@@ -204,7 +207,9 @@ impl Log {
                 Some(c) => (c.seal.epoch, part.last().map_or(c.at, |p| p.at.offset + p.len), c.size),
                 None => (0, 0, 0),
             };
-            if size - at >= len && epoch != 0 || len == 0 {
+            // What sets other segments free must always find room, or a full disk would stay full.
+            let kept = if matches!(op.kind, OpKind::Reclaim) { 0 } else { RESERVE };
+            if size.saturating_sub(at + kept) >= len && epoch != 0 || len == 0 {
                 part.push(Placed { op, at: Location { epoch, offset: at }, len });
                 continue;
             }
@@ -261,8 +266,12 @@ impl Log {
         let mut refused = Vec::new();
         let mut kept = Vec::new();
         for op in ops {
-            if op.is_append() { refused.push(op) } else { kept.push(op) }
+            // Copies are made again when there is room: the message is still where it was.
+            let refuse = op.is_append() || matches!(op.kind, OpKind::Copy { .. });
+            if refuse { refused.push(op) } else { kept.push(op) }
         }
+        // It may go before the others: what it names is gone from memory, whether or not their records are written.
+        kept.sort_by_key(|op| !matches!(op.kind, OpKind::Reclaim));
         {
             let mut state = shared.lock();
             if state.closing {
@@ -400,9 +409,10 @@ impl Log {
                         state.index.cache(op.id, envelope, content, shared.options.memory);
                     }
                 }
-                OpKind::Copy { .. } => {
+                OpKind::Copy { large } => {
                     state.stats.copied += 1;
-                    state.index.moved(op.id, at, len);
+                    state.stats.spilled += u64::from(state.spilling.remove(&op.id));
+                    state.index.moved(op.id, at, len, large);
                 }
                 OpKind::State | OpKind::Settle => {
                     let full = matches!(op.kind, OpKind::State);
@@ -449,7 +459,7 @@ impl Log {
     /// Goes on in a new segment, in which a record of `len` bytes has room. What adds to the queue does not get the
     /// last one that is ready.
     fn next_segment(&mut self, shared: &Shared, len: u32, append: bool) -> Result<(), Failure> {
-        if len > shared.options.segment_size - RECORDS {
+        if len > shared.options.segment_size - RECORDS - RESERVE {
             // Refused where it came in; a segment size that was made smaller since does not lose what is there.
             return Err(Failure::Full);
         }
@@ -496,6 +506,7 @@ fn head(op: &Op, synced: u32) -> Head {
         // Records without a kind have no length, and are not written.
         kind: op.record_kind().unwrap_or(crate::record::RecordKind::Mark),
         large: op.large(),
+        copied: matches!(op.kind, OpKind::Copy { .. }),
         synced,
         id: op.id,
         // The length of the whole record fits 32 bits.

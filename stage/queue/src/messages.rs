@@ -295,11 +295,12 @@ impl Messages {
         }
     }
     /// The record of a message was written anew, with its state in it. Returns where it was, and its length.
-    pub fn moved(&mut self, id: QueueId, to: Location, len: u32) -> Option<(Location, u32)> {
+    pub fn moved(&mut self, id: QueueId, to: Location, len: u32, large: bool) -> Option<(Location, u32)> {
         let entry = self.get_mut(id)?;
         let before = (entry.message, entry.record_len());
         entry.message = to;
         entry.set_record_len(len);
+        entry.set_large(large);
         if std::mem::replace(&mut entry.change, NONE) == SEVERAL {
             self.several.remove(&id.into());
         }

@@ -5,6 +5,7 @@
 //! not, what counts in the oldest is written anew at the end of the log. A *reclaim* record then says that all before
 //! an epoch is free; the files are used again only when that record is durable.
 
+use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use yamabiko_envelope::{QueueId, RecipientState};
 
 use crate::codec;
 use crate::fs::{FileSystem, StoredFile, read_exact_at, write_all_at};
+use crate::log::RESERVE;
 use crate::messages::Location;
+use crate::queue::write_own_file;
 use crate::read::{ReadError, read_message};
 use crate::record::{self, HEAD, RECORDS, RecordKind, record_len};
 use crate::shared::{Free, Op, OpKind, Shared, State};
@@ -273,9 +276,11 @@ impl Helper {
                 found.push((record.offset, record.head));
             }
         });
+        let spilled = self.spill(epoch, &found, &bytes);
         let mut copied = 0;
         for (offset, head) in found {
-            copied += usize::from(self.copy_message(Location { epoch, offset }, &head, &bytes));
+            let at = Location { epoch, offset };
+            copied += usize::from(self.copy_message(at, &head, &bytes, spilled.contains(&offset)));
         }
         // Messages that the scan did not find are unreadable: nothing can be copied of them, and while they are
         // thought to be there the segment cannot be used again.
@@ -298,10 +303,58 @@ impl Helper {
         true
     }
 
+    /// Gives those messages files of their own that were copied before: they stay long, and are read by people then.
+    /// Returns the positions of those whose file is durable; their records are still to be written.
+    fn spill(&self, epoch: u32, found: &[(u32, record::Head)], segment: &Bytes) -> HashSet<u32> {
+        let shared = &self.shared;
+        let mut spilled = HashSet::new();
+        let long = |head: &record::Head| head.copied && !head.large && head.content_len >= shared.options.spill;
+        for (offset, head) in found.iter().filter(|(_, head)| long(head)) {
+            let at = Location { epoch, offset: *offset };
+            let id = head.id;
+            let (standing, places) = {
+                let state = shared.lock();
+                match (state.index.messages.get(id), state.index.places(id)) {
+                    (Some(entry), Some(places)) if entry.message == at => (entry.standing(), places),
+                    _ => continue,
+                }
+            };
+            let Ok((envelope, _)) = read_message(&*shared.fs, id, &places, None) else { continue };
+            let path = shared.paths.content(id);
+            // What an earlier attempt may have left: no record names it, or this one would not be here.
+            let _ = shared.fs.unlink(&path);
+            let content = content_of(at, head, segment).into();
+            // If it cannot be written the message is copied as it is: a file that no record names costs nothing.
+            match write_own_file(shared, &path, Some((&envelope, &standing)), &[content]) {
+                Ok(sum) if sum == head.content_crc => {
+                    spilled.insert(*offset);
+                }
+                _ => drop(shared.fs.unlink(&path)),
+            }
+        }
+        if !spilled.is_empty() && shared.fs.sync_dir(&shared.paths.large).is_err() {
+            let named = found.iter().filter(|(offset, _)| spilled.contains(offset));
+            named.for_each(|(_, head)| drop(shared.fs.unlink(&shared.paths.content(head.id))));
+            spilled.clear();
+        }
+        spilled
+    }
+
+    /// As [`Helper::hand_over`]; a file that was made for the message is removed when that is not done.
+    fn copy_message(&self, at: Location, head: &record::Head, segment: &Bytes, spilled: bool) -> bool {
+        let copied = self.hand_over(at, head, segment, spilled);
+        if spilled && !copied {
+            let _ = self.shared.fs.unlink(&self.shared.paths.content(head.id));
+        }
+        copied
+    }
+
     /// Hands one message to the log's thread if it is still where it was, in the state in which it was read.
-    fn copy_message(&self, at: Location, head: &record::Head, segment: &Bytes) -> bool {
+    fn hand_over(&self, at: Location, head: &record::Head, segment: &Bytes, spilled: bool) -> bool {
         let shared = &self.shared;
         let id = head.id;
+        let large = head.large || spilled;
+        let inline = if large { 0 } else { head.content_len };
         let unchanged = |state: &State| {
             let entry = state.index.messages.get(id)?;
             let same = entry.message == at && !state.waiting.contains_key(&id) && !state.leaving.contains(&id);
@@ -322,11 +375,11 @@ impl Helper {
             Some(now) if now == before && state.writable().is_ok() => {}
             _ => return false,
         }
-        let limit = shared.options.segment_size - RECORDS;
+        let limit = shared.options.segment_size - RECORDS - RESERVE;
         let mut payload = Vec::new();
         codec::put_message(&mut payload, &before.0, None, &envelope);
         let mut changes = Vec::new();
-        if record_len(payload.len() as u64, head.inline_len()).is_none_or(|len| len > limit) {
+        if record_len(payload.len() as u64, inline).is_none_or(|len| len > limit) {
             // The reasons of very many recipients: they do not fit in with the message, which once did without them.
             let states = (0..).zip(envelope.recipients.iter_mut().map(|r| std::mem::take(&mut r.state)));
             let states: Vec<(u32, RecipientState)> = states.collect();
@@ -335,11 +388,13 @@ impl Helper {
             payload.clear();
             codec::put_message(&mut payload, &before.0, None, &envelope);
         }
-        let begin = at.offset as usize + HEAD + head.payload_len as usize;
-        // The scan has seen the whole record within the segment.
-        let content = segment.slice(begin..begin + head.inline_len() as usize);
-        let mut op = Op::new(OpKind::Copy { large: head.large }, id, payload);
-        op.content = vec![content];
+        let mut op = Op::new(OpKind::Copy { large }, id, payload);
+        if !large {
+            op.content = vec![content_of(at, head, segment)];
+        }
+        if spilled {
+            state.spilling.insert(id);
+        }
         op.content_len = head.content_len;
         op.content_crc = head.content_crc;
         shared.push(&mut state, op);
@@ -391,6 +446,12 @@ impl Helper {
         }
         lost
     }
+}
+
+/// The content that stands in a record. The scan has seen the whole record within the segment.
+fn content_of(at: Location, head: &record::Head, segment: &Bytes) -> Bytes {
+    let begin = at.offset as usize + HEAD + head.payload_len as usize;
+    segment.slice(begin..begin + head.inline_len() as usize)
 }
 
 /// Saves a damaged stretch in `corrupt/`; none when that fails. A file that is there already is kept.

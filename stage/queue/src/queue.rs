@@ -13,11 +13,12 @@ use yamabiko_envelope::{Content, Envelope, QueueId, RecipientState, Timestamp};
 use crate::codec::{self, Standing};
 use crate::fs::{FileSystem, write_all_at};
 use crate::line::Line;
-use crate::log::{self, Log};
+use crate::log::{self, Log, RESERVE};
 use crate::messages::Entry;
 use crate::outline::{Batch, Outline};
 use crate::pool::{Helper, save};
 use crate::read::{self, ReadError, read_message};
+use crate::readable;
 use crate::record::{RECORDS, record_len};
 use crate::recover::recover;
 use crate::shared::{Op, OpKind, Paths, Shared, State, io_error, is_full};
@@ -92,6 +93,7 @@ impl Queue {
             line: Line::new(Log::new(recovery.previous_end), options.write_after),
             waiting: Default::default(),
             leaving: Default::default(),
+            spilling: Default::default(),
             ready: Vec::new(),
             ready_wanted,
             draining: recovery.free,
@@ -124,6 +126,17 @@ impl Queue {
         self.store(message, None, done, false);
     }
 
+    /// Takes back a message that was exported, with its name, its attempts and its marks; `done` as for
+    /// [`Queue::append`]. [`QueueError::Duplicate`] when a message of that name is here. Not for one that was removed
+    /// since the queue was opened: its file may be about to vanish.
+    pub fn import(&self, envelope: Envelope, standing: Standing, content: Content, done: Done) {
+        let message = NewMessage::new(envelope, content);
+        match self.prepare(message, None, Some(standing)) {
+            Ok((op, parts)) => self.store_prepared(op.sync(done), parts, false),
+            Err(e) => done(Err(e)),
+        }
+    }
+
     /// As [`Queue::append`], or as [`Queue::replace`] where `old` is given, for a caller that has nothing else to do
     /// until the message is durable: when nobody else writes, and the disk has been quick lately, the calling thread
     /// itself writes and syncs, for a millisecond at most on a disk that goes on as it did, and `done` is called before
@@ -139,11 +152,13 @@ impl Queue {
     }
 
     fn store(&self, message: NewMessage, replaces: Option<QueueId>, done: Done, lead: bool) {
-        let (op, parts) = match self.prepare(message, replaces) {
-            Ok(prepared) => prepared,
-            Err(e) => return done(Err(e)),
-        };
-        let op = op.sync(done);
+        match self.prepare(message, replaces, None) {
+            Ok((op, parts)) => self.store_prepared(op.sync(done), parts, lead),
+            Err(e) => done(Err(e)),
+        }
+    }
+
+    fn store_prepared(&self, op: Op, parts: Vec<Content>, lead: bool) {
         if op.large() {
             return self.store_large(LargeJob { parts, op });
         }
@@ -164,7 +179,12 @@ impl Queue {
     }
 
     /// Everything that can be done for a message before the log's turn: its bytes, its checksums.
-    fn prepare(&self, message: NewMessage, replaces: Option<QueueId>) -> Result<(Op, Vec<Content>), QueueError> {
+    fn prepare(
+        &self,
+        message: NewMessage,
+        replaces: Option<QueueId>,
+        standing: Option<Standing>,
+    ) -> Result<(Op, Vec<Content>), QueueError> {
         let NewMessage { envelope, parts, checksum, hold, next_attempt } = message;
         let id = envelope.queue_id;
         let options = &self.shared.options;
@@ -176,14 +196,15 @@ impl Queue {
             }
             self.enough_space(&mut state)?;
         }
-        let standing = Standing { next_attempt, attempts: 0, flags: Flags::default().with_hold(hold) };
+        let new = Standing { next_attempt, attempts: 0, flags: Flags::default().with_hold(hold) };
+        let standing = standing.unwrap_or(new);
         let mut payload = Vec::with_capacity(512);
         codec::put_message(&mut payload, &standing, replaces, &envelope);
         let content_len = parts.iter().map(Content::len).sum::<u64>();
         let large = content_len > options.inline_limit();
         let inline = if large { 0 } else { content_len };
         record_len(payload.len() as u64, inline)
-            .filter(|len| *len <= options.segment_size - RECORDS)
+            .filter(|len| *len <= options.segment_size - RECORDS - RESERVE)
             .ok_or(QueueError::TooLarge)?;
         let recipients = envelope.recipients.len();
         let kind = OpKind::Append { large, standing, recipients, replaces, envelope: Some(envelope) };
@@ -340,7 +361,7 @@ impl Queue {
         state.writable()?;
         let entry = state.index.remove(id).ok_or(QueueError::NotFound(id))?;
         let mut op = Op::new(OpKind::Remove, id, Bytes::new());
-        if entry.large() {
+        if entry.large() || state.spilling.contains(&id) {
             // The file may go when the record is durable: until then a crash would bring the message back without it.
             let shared = Arc::downgrade(&self.shared);
             op.done = Some(Box::new(move |result| {
@@ -366,11 +387,11 @@ impl Queue {
     /// [`Queue::load`] says [`QueueError::Damaged`] of.
     pub fn set_aside(&self, id: QueueId, what: &'static str) -> Result<Damage, QueueError> {
         let shared = &self.shared;
-        let (file, number, at, len) = {
+        let (file, number, at, len, large) = {
             let state = shared.lock();
             let entry = state.index.messages.get(id).ok_or(QueueError::NotFound(id))?;
             let segment = state.index.segments.get(&entry.message.epoch).ok_or(QueueError::NotFound(id))?;
-            (Arc::clone(&segment.file), segment.number, entry.message, entry.record_len())
+            (Arc::clone(&segment.file), segment.number, entry.message, entry.record_len(), entry.large())
         };
         let path = shared.paths.segment(number);
         let mut bytes = vec![0; len as usize];
@@ -381,6 +402,17 @@ impl Queue {
             return Err(QueueError::Io(
                 format!("cannot save message {id} in {}", shared.paths.corrupt.display()).into(),
             ));
+        }
+        if large {
+            let aside = shared.paths.corrupt.join(format!("{id}.message"));
+            let moved = shared.fs.rename(&shared.paths.content(id), &aside);
+            let kept = moved.and_then(|()| shared.fs.sync_dir(&shared.paths.corrupt));
+            // When the file is gone there is nothing to keep of it.
+            if let Err(e) = kept
+                && e.kind() != io::ErrorKind::NotFound
+            {
+                return Err(io_error("saving", &aside, &e));
+            }
         }
         self.remove(id)?;
         let (offset, len) = (u64::from(at.offset), u64::from(len));
@@ -422,7 +454,7 @@ impl Queue {
         if !changes.is_empty() || change.deferred {
             state.index.uncache(id);
         }
-        let limit = shared.options.segment_size - RECORDS;
+        let limit = shared.options.segment_size - RECORDS - RESERVE;
         let payload = match &merged {
             Some(envelope) => codec::change_payload(&standing, (0..).zip(envelope.recipients.iter().map(|r| &r.state))),
             None => codec::change_payload(&standing, changes.iter().map(|(n, state)| (*n, state))),
@@ -655,10 +687,22 @@ fn covers_all(entry: &Entry, changes: &[(u32, RecipientState)]) -> Result<bool, 
 fn write_large(shared: &Shared, job: LargeJob) {
     let LargeJob { parts, mut op } = job;
     let path = shared.paths.content(op.id);
-    match copy_content(shared, &path, &parts) {
+    let head = match &op.kind {
+        OpKind::Append { standing, envelope: Some(envelope), .. } => Some((&**envelope, standing)),
+        _ => None,
+    };
+    match write_own_file(shared, &path, head, &parts).and_then(|sum| {
+        shared.fs.sync_dir(&shared.paths.large).map_err(Trouble::Sync)?;
+        Ok(sum)
+    }) {
         Ok(sum) => op.content_crc = sum,
         Err(e) => {
             let error = match e {
+                // Another message of that name, or what is left of one: not ours to touch.
+                Trouble::Other(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    let id = op.id;
+                    return refuse(op, QueueError::Duplicate(id));
+                }
                 Trouble::Sync(e) => {
                     let why: Arc<str> = format!("syncing {}: {e}", path.display()).into();
                     let mut state = shared.lock();
@@ -705,9 +749,11 @@ fn write_large(shared: &Shared, job: LargeJob) {
     }
 }
 
-enum Trouble {
-    /// Final.
+/// Why a file could not be written.
+pub enum Trouble {
+    /// A sync failed. Final, if the file counts.
     Sync(io::Error),
+    /// Anything else.
     Other(io::Error),
 }
 
@@ -717,11 +763,21 @@ impl From<io::Error> for Trouble {
     }
 }
 
-fn copy_content(shared: &Shared, path: &Path, parts: &[Content]) -> Result<u32, Trouble> {
+/// Writes a message's own file durably: the fields of its envelope, then its content. Its name is not durable yet.
+/// Returns the content's checksum.
+pub fn write_own_file(
+    shared: &Shared,
+    path: &Path,
+    head: Option<(&Envelope, &Standing)>,
+    parts: &[Content],
+) -> Result<u32, Trouble> {
     let file = shared.fs.create(path)?;
-    let mut buffer = vec![0; 256 << 10];
+    let len = parts.iter().map(Content::len).sum();
+    let fields = |sum| head.map_or(String::new(), |(envelope, standing)| readable::head(envelope, standing, len, sum));
+    let begin = fields(0).len() as u64;
+    let mut buffer = vec![0; usize::try_from(len).unwrap_or(usize::MAX).clamp(1, 256 << 10)];
     let mut sum = 0;
-    let mut offset = 0;
+    let mut offset = begin;
     for part in parts {
         let mut at = 0;
         loop {
@@ -737,7 +793,8 @@ fn copy_content(shared: &Shared, path: &Path, parts: &[Content]) -> Result<u32, 
             offset += got as u64;
         }
     }
+    // Of the same length as those that were counted.
+    write_all_at(&*file, &mut [IoSlice::new(fields(sum).as_bytes())], 0)?;
     file.fdatasync().map_err(Trouble::Sync)?;
-    shared.fs.sync_dir(&shared.paths.large).map_err(Trouble::Sync)?;
     Ok(sum)
 }

@@ -176,7 +176,7 @@ pub fn read_message(
     }
     let content = match large {
         None => None,
-        Some(path) if record.head.large => Some(large_content(fs, path, record.head.content_len)?),
+        Some(path) if record.head.large => Some(large_content(fs, path, &record.head)?),
         Some(_) => Some(places.message.inline_content(&record)?),
     };
     Ok((envelope, content))
@@ -202,22 +202,29 @@ pub fn apply_states(envelope: &mut Envelope, changes: &[(u32, RecipientState)]) 
     }
 }
 
-fn large_content(fs: &dyn FileSystem, path: &Path, len: u64) -> Result<Content, ReadError> {
+/// The content of a message that has a file of its own: the end of that file, checked whole, because a disk that
+/// changes bytes does so in large files too.
+fn large_content(fs: &dyn FileSystem, path: &Path, head: &Head) -> Result<Content, ReadError> {
+    let len = head.content_len;
     let file = match fs.open(path, false) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(ReadError::Damaged("the file of its content is missing"));
         }
         other => other?,
     };
-    if file.len()? != len {
-        return Err(ReadError::Damaged("the file of its content has another length"));
+    // In front of the content stand the envelope's fields.
+    let Some(offset) = file.len()?.checked_sub(len) else {
+        return Err(ReadError::Damaged("the file of its content is too short"));
+    };
+    if sum_of(&*file, offset, len)? != head.content_crc {
+        return Err(ReadError::Damaged("wrong checksum of the content in its file"));
     }
     match file.shared() {
-        Some(file) => Ok(Content::File { file, offset: 0, len }),
+        Some(file) => Ok(Content::File { file, offset, len }),
         None => {
             let len = usize::try_from(len).map_err(|_| ReadError::Damaged("the content is too large for memory"))?;
             let mut bytes = vec![0; len];
-            read_exact_at(&*file, &mut bytes, 0)?;
+            read_exact_at(&*file, &mut bytes, offset)?;
             Ok(bytes.into())
         }
     }

@@ -151,6 +151,8 @@ pub struct Head {
     pub kind: RecordKind,
     /// The content of the message is in a file of its own.
     pub large: bool,
+    /// The record was written anew when its first segment was given back: the message has been here for long.
+    pub copied: bool,
     /// This segment was durable up to here when the record was written. Tells damage from a torn tail.
     pub synced: u32,
     /// Whose record it is.
@@ -181,7 +183,7 @@ impl Head {
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         // Positions are constants below HEAD.
         put(0, &RECORD_MAGIC);
-        put(8, &[self.kind.code(), u8::from(self.large)]);
+        put(8, &[self.kind.code(), u8::from(self.large) | u8::from(self.copied) << 1]);
         put(12, &self.synced.to_le_bytes());
         put(16, &self.id.micros().to_le_bytes());
         put(24, &self.id.node().to_le_bytes());
@@ -203,6 +205,7 @@ impl Head {
         Some(Self {
             kind: RecordKind::from_code(bytes[8]),
             large: bytes[9] & 1 == 1,
+            copied: bytes[9] & 2 == 2,
             synced: u32_at(bytes, 12),
             id: QueueId::new(u64_at(bytes, 16), u32_at(bytes, 24)),
             payload_len: u32_at(bytes, 28),

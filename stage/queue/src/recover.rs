@@ -337,11 +337,15 @@ impl Recovery {
         let mut missing = self.large.clone();
         for file in listed {
             match file.name.parse::<QueueId>() {
-                Ok(id) if self.large.get(&id) == Some(&file.len) => {
+                // Before the content stand the fields of the envelope.
+                Ok(id) if self.large.get(&id).is_some_and(|len| *len <= file.len) => {
                     missing.remove(&id);
                 }
                 Ok(id) if self.large.contains_key(&id) => {}
-                _ => self.unlink.push(paths.large.join(&file.name)),
+                // Now and not later: the name may come back, when a message is imported. What cannot be removed is
+                // not in the way of anything else.
+                _ if self.read_only => {}
+                _ => drop(fs.unlink(&paths.large.join(&file.name))),
             }
         }
         for (id, len) in missing {
@@ -352,7 +356,7 @@ impl Recovery {
                 queue_id: Some(id),
                 saved: None,
                 torn: false,
-                what: "the file of a message's content is missing or has another length",
+                what: "the file of a message's content is missing or too short",
             });
             // Kept in the queue: an admin may bring the file back. Reading it fails until then.
         }

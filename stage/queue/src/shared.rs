@@ -174,6 +174,8 @@ pub struct State {
     /// Messages that a record in line, or in the hands of whoever writes, replaces: they must not be copied
     /// behind it.
     pub leaving: HashSet<QueueId>,
+    /// Messages that a record in line, or in the hands of whoever writes, gives a file of their own.
+    pub spilling: HashSet<QueueId>,
     /// Segments ready.
     pub ready: Vec<Free>,
     /// How many the helper should keep ready.
@@ -270,8 +272,17 @@ impl Shared {
     pub fn refuse(&self, ops: Vec<Op>, error: &QueueError) {
         let mut state = self.lock();
         for op in &ops {
-            if let OpKind::Append { replaces: Some(old), .. } = op.kind {
-                state.leaving.remove(&old);
+            match op.kind {
+                OpKind::Append { replaces: Some(old), .. } => {
+                    state.leaving.remove(&old);
+                }
+                OpKind::Copy { .. } if state.spilling.remove(&op.id) => {
+                    // No record names its file.
+                    let path = self.paths.content(op.id);
+                    state.unlink.push(path);
+                    self.wake_helper.notify_one();
+                }
+                _ => {}
             }
         }
         drop(state);

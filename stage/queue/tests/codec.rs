@@ -9,6 +9,7 @@ use yamabiko_envelope::{
 };
 use yamabiko_queue::Flags;
 use yamabiko_queue::codec::{self, Malformed, Standing};
+use yamabiko_queue::readable;
 use yamabiko_queue::sim::Dice;
 use yamabiko_status::EnhancedStatus;
 
@@ -158,5 +159,86 @@ fn any_bytes_are_read_without_harm() {
             }
             body::queue_record(&bytes);
         }
+    }
+}
+
+#[test]
+fn readable_files_come_back() {
+    let mut plain = Envelope::new(QueueId::new(77, 8), Timestamp(1_795_280_034_000_001), "");
+    plain.recipients.push(Recipient { address: "a b\n>\u{85}\u{2028}<\\x@example.net".into(), ..Recipient::default() });
+    let standing = Standing {
+        next_attempt: Timestamp(5),
+        attempts: 65535,
+        flags: Flags::default().with_hold(true).with_warned(true),
+    };
+    for envelope in [full(), plain] {
+        for standing in [standing, Standing::default()] {
+            let text = readable::head(&envelope, &standing, 3, 0xab);
+            assert_eq!(text.len(), readable::head(&envelope, &standing, 3, u32::MAX).len());
+            for content in ["abc", " a\n", "\n\n\t"] {
+                let file = format!("{text}{content}");
+                let head = readable::parse(file.as_bytes()).unwrap();
+                assert_eq!((&head.envelope, head.standing), (&envelope, standing));
+                assert_eq!((head.content_len, head.content_crc, head.len), (3, 0xab, text.len()), "{text}");
+            }
+            for end in 0..text.len() - 1 {
+                assert!(readable::parse(&text.as_bytes()[..end]).is_err(), "{end}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_readable_file_looks_like_this() {
+    let id = QueueId::new(1_795_280_034_000_000, 1);
+    let mut envelope = Envelope::new(id, Timestamp(id.micros()), "someone@example.com");
+    envelope.size = 312;
+    let failure = Failure {
+        status: EnhancedStatus::transient(4, 1),
+        reason: "connection timed out".into(),
+        diagnostic: String::new(),
+        remote_mta: String::new(),
+        relay: "none".into(),
+    };
+    let state = RecipientState::Deferred(Box::new(failure));
+    envelope.recipients.push(Recipient { address: "other@example.net".into(), state, ..Recipient::default() });
+    let standing = Standing { next_attempt: Timestamp(1_795_280_334_000_000), attempts: 2, flags: Flags::default() };
+    let text = readable::head(&envelope, &standing, 312, 0x9ae0_daaf);
+    assert_eq!(
+        text,
+        format!(
+            "X-Yamabiko-Message: {id} version=1\n\
+             X-Yamabiko-State: arrival=1795280034.000000 next=1795280334.000000 attempts=2 \
+             (2026-11-21 16:53:54 UTC, to be tried 2026-11-21 16:58:54 UTC)\n\
+             X-Yamabiko-Sender: <someone@example.com> size=312\n\
+             X-Yamabiko-Recipient: <other@example.net> state=deferred status=4.4.1 \
+             reason=\"connection timed out\" relay=none\n\
+             X-Yamabiko-Content: length=312 crc32c=9ae0daaf\n"
+        )
+    );
+}
+
+#[test]
+fn files_that_are_none_are_refused_with_a_line() {
+    let good = "X-Yamabiko-Message: 4Z0abcd1z1 version=1\nX-Yamabiko-Sender: <>\n";
+    for (text, line, what) in [
+        ("", 1, "the field X-Yamabiko-Content is missing"),
+        ("Subject: x\n", 1, "the field X-Yamabiko-Message is due"),
+        ("X-Yamabiko-Message: x version=1\n", 1, "a queue ID is due"),
+        ("\n", 1, "a field X-Yamabiko-... is due"),
+        ("X-Yamabiko-Message: 000000000Bz1 version=2\n", 1, "a version of this format that is not known here"),
+        (
+            "X-Yamabiko-Message: 000000000Bz1\nX-Yamabiko-Content: length=1 crc32c=1\n",
+            2,
+            "the field X-Yamabiko-Sender is missing",
+        ),
+        ("X-Yamabiko-Message: 000000000Bz1\n\tx=y\nX-Yamabiko-Sender: a\n", 3, "an address in <> is due"),
+        ("X-Yamabiko-Message: 000000000Bz1\nX-Yamabiko-Sender: <a\n", 2, "a quote or bracket has no end"),
+        ("X-Yamabiko-Message: 000000000Bz1\nX-Yamabiko-Sender: <a> ret=x\n", 2, "a value that is none of its key's"),
+        ("X-Yamabiko-Message: 000000000Bz1\nSubject: x\n", 2, "a field X-Yamabiko-... is due"),
+        ("X-Yamabiko-Message: 000000000Bz1\nX-Yamabiko-Recipient: <a> state=odd\n", 2, "a state that is not known"),
+        (good, 1, "a queue ID is due"),
+    ] {
+        assert_eq!(readable::parse(text.as_bytes()), Err(readable::Unreadable { line, what }), "{text:?}");
     }
 }

@@ -19,6 +19,7 @@ fn options() -> Options {
     Options {
         segment_size: 64 << 10,
         large: 12 << 10,
+        spill: 200,
         memory: 64 << 10,
         flush_after: Duration::from_millis(20),
         write_after: Duration::ZERO,

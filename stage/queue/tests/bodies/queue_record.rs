@@ -56,6 +56,7 @@ fn segment(data: &[u8]) {
         let head = Head {
             kind: RecordKind::Message,
             large: false,
+            copied: false,
             synced: 0,
             id: QueueId::new(written.len() as u64, 1),
             payload_len: payload.len() as u32,
