@@ -121,8 +121,8 @@ pub struct SubmitEnvelope {
 /// What a command wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// The queue, entry by entry.
-    List,
+    /// These queues, or all if none is named: frames of [`crate::listing`], then [`Reply::End`].
+    List(Vec<QueueName>),
     /// One message: envelope, then content.
     Cat(QueueId),
     /// Try now.
@@ -148,7 +148,7 @@ pub struct Hello {
     pub request: Request,
 }
 
-/// One message in a listing.
+/// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Where it is.
@@ -168,25 +168,14 @@ pub enum Reply {
     Done,
     /// Accepted under this name.
     Accepted(QueueId),
-    /// An entry of a listing.
+    /// The message that was asked for.
     Entry(Box<Entry>),
-    /// An entry for a file in `maildrop/`: name, time, size, sender, recipients.
-    Dropped {
-        /// File name.
-        name: String,
-        /// Its time.
-        time: Timestamp,
-        /// Its size in bytes.
-        size: u64,
-        /// Envelope sender.
-        sender: String,
-        /// Recipients.
-        recipients: Vec<String>,
-    },
     /// End of a listing.
     End,
     /// The messages that an operation changed.
     Changed(Vec<QueueId>),
+    /// How many messages an operation on all of them changed.
+    Count(u64),
     /// The engine's process and start time.
     Running {
         /// Process ID.

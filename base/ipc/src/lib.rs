@@ -3,6 +3,7 @@
 //! * [`frame`]: the one framing, over any stream socket: length, kind, payload. Bounded before anything is allocated.
 //! * [`control`]: commands (`postqueue`, `postsuper`, `sendmail`, ...) to the engine, over the control socket below the
 //!   queue directory. The engine knows the caller's user ID from the kernel, so no command needs to be setuid.
+//! * [`listing`]: the queue as the engine lists it, in frames of their own kind.
 //! * [`boss`]: supervisor and engine, over a socket pair that also carries open sockets.
 //!
 //! Messages are JSON inside frames: none of this is on the path of a message over SMTP. Every conversation begins with
@@ -12,6 +13,7 @@
 pub mod boss;
 pub mod control;
 pub mod frame;
+pub mod listing;
 
 /// Version of the conversations below. Raised when a message changes its meaning.
 pub const VERSION: u32 = 1;

@@ -1,13 +1,16 @@
-//! The queue as the commands show it: from the engine, or read from disk when it is down.
+//! The queue as the commands show it: from the engine, or read from disk when it is down. Message by message, as it
+//! comes: a listing of a million is never in memory.
 
 use std::io;
 
-use yamabiko_envelope::{Envelope, RecipientState};
-use yamabiko_ipc::control::{Caller, Entry, QueueName, Reply, Request};
+use yamabiko_engine::listing::{put, put_dropped};
+use yamabiko_ipc::control::{Caller, QueueName, Reply, Request};
+use yamabiko_ipc::frame;
+use yamabiko_ipc::listing::{Items, LISTING, Message, Recipients, Writer};
+use yamabiko_queue::{Meta, State};
 
 use crate::context::Context;
 use crate::offline;
-use crate::queue_view::{Listed, ListedRecipient, ReasonKind, sort};
 
 /// Why there is no listing.
 #[derive(Debug)]
@@ -18,99 +21,85 @@ pub enum NoListing {
     Broken(String),
     /// The mail system is down and this user may not look at the directory.
     Down(io::Error),
+    /// It could not be shown.
+    Output(io::Error),
 }
 
-/// Everything in the queue, in the order in which it is shown. True when the mail system was down.
-pub fn read(context: &Context) -> Result<(Vec<Listed>, bool), NoListing> {
-    let mut caller = match Caller::ask(&context.queue_directory(), Request::List) {
+/// Shows a message.
+type Show<'s> = dyn FnMut(&Message<'_>, Recipients<'_>) -> io::Result<()> + 's;
+
+/// Shows everything in these queues (all of them if none is named): `maildrop`, active, incoming, deferred, held, the
+/// oldest first in each. `warn` is called before anything is shown when the mail system is down.
+pub fn each(
+    context: &mut Context,
+    queues: &[QueueName],
+    warn: impl FnOnce(&mut Context),
+    show: &mut Show<'_>,
+) -> Result<(), NoListing> {
+    let mut caller = match Caller::ask(&context.queue_directory(), Request::List(queues.to_vec())) {
         Ok(caller) => caller,
-        Err(error) if offline::is_down(&error) => return read_offline(context, error),
+        Err(error) if offline::is_down(&error) => return each_offline(context, error, queues, warn, show),
         Err(error) => return Err(NoListing::Broken(error.to_string())),
     };
-    let mut found = Vec::new();
     loop {
-        match caller.reply().map_err(|error| NoListing::Broken(error.to_string()))? {
-            Reply::Entry(entry) => found.push(listed(&entry)),
-            Reply::Dropped { name, time, size, sender, recipients } => {
-                let recipients = recipients.into_iter().map(|address| ListedRecipient {
-                    address,
-                    original: String::new(),
-                    reason: None,
-                });
-                found.push(Listed {
-                    queue: QueueName::Maildrop,
-                    id: name,
-                    arrival: time,
-                    size,
-                    forced_expire: false,
-                    sender,
-                    recipients: recipients.collect(),
-                });
-            }
-            Reply::End => break,
+        let broken = |error: io::Error| NoListing::Broken(error.to_string());
+        let (kind, payload) =
+            caller.frame().map_err(broken)?.ok_or_else(|| broken(io::ErrorKind::UnexpectedEof.into()))?;
+        if kind == LISTING {
+            show_all(&payload, show)?;
+            continue;
+        }
+        match frame::decode(kind, &payload).map_err(broken)? {
+            Reply::End => return Ok(()),
             Reply::Refused(why) => return Err(NoListing::Refused(why)),
             other => return Err(NoListing::Broken(format!("unexpected answer: {other:?}"))),
         }
     }
-    sort(&mut found);
-    Ok((found, false))
 }
 
-fn read_offline(context: &Context, down: io::Error) -> Result<(Vec<Listed>, bool), NoListing> {
+fn show_all(payload: &[u8], show: &mut Show<'_>) -> Result<(), NoListing> {
+    for item in Items::new(payload) {
+        let (message, recipients) = item.map_err(|error| NoListing::Broken(error.to_string()))?;
+        show(&message, recipients).map_err(NoListing::Output)?;
+    }
+    Ok(())
+}
+
+fn each_offline(
+    context: &mut Context,
+    down: io::Error,
+    queues: &[QueueName],
+    warn: impl FnOnce(&mut Context),
+    show: &mut Show<'_>,
+) -> Result<(), NoListing> {
     let dir = context.queue_directory().join("queue");
     if std::fs::read_dir(&dir).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
         return Err(NoListing::Down(down));
     }
-    let mut found = Vec::new();
-    if offline::has_queue(context) {
-        let inspection = offline::inspect(context).map_err(NoListing::Broken)?;
-        for meta in inspection.list() {
-            if let Ok(stored) = inspection.load(meta.queue_id) {
-                found.push(listed(&offline::entry(&stored.envelope, &meta)));
-            }
+    warn(context);
+    let wanted = |queue: QueueName| queues.is_empty() || queues.contains(&queue);
+    let mut writer = Writer::new();
+    if wanted(QueueName::Maildrop) {
+        for dropped in yamabiko_engine::listing::dropped_files(&context.queue_directory().join("maildrop")) {
+            put_dropped(&mut writer, &dropped);
+            show_all(writer.payload(), show)?;
+            writer.clear();
         }
     }
-    for path in
-        std::fs::read_dir(context.queue_directory().join("maildrop")).into_iter().flatten().filter_map(Result::ok)
-    {
-        if let Ok(yamabiko_pickup::maildrop::Found::Whole(dropped)) = yamabiko_pickup::maildrop::read(&path.path()) {
-            let to = dropped.envelope.recipients.into_iter();
-            found.push(Listed {
-                queue: QueueName::Maildrop,
-                id: path.file_name().to_string_lossy().into_owned(),
-                arrival: yamabiko_envelope::Timestamp::from_seconds(dropped.changed),
-                size: dropped.size,
-                forced_expire: false,
-                sender: dropped.envelope.sender,
-                recipients: to
-                    .map(|address| ListedRecipient { address, original: String::new(), reason: None })
-                    .collect(),
-            });
+    if !offline::has_queue(context) {
+        return Ok(());
+    }
+    let inspection = offline::inspect(context).map_err(NoListing::Broken)?;
+    for state in [State::Active, State::Incoming, State::Deferred, State::Hold] {
+        if !wanted(offline::name_of(state)) {
+            continue;
+        }
+        let (mut after, of_state) = (None, |meta: &Meta| meta.state() == state);
+        while let Some(last) = inspection.outline(after, of_state, |outline| put(&mut writer, outline)) {
+            show_all(writer.payload(), show)?;
+            writer.clear();
+            after = Some(last);
         }
     }
-    sort(&mut found);
-    Ok((found, true))
-}
-
-/// An entry as it is shown: the recipients that are left, each with its last reason.
-pub fn listed(entry: &Entry) -> Listed {
-    let Envelope { queue_id, arrival, size, sender, recipients, .. } = &entry.envelope;
-    let left = recipients.iter().filter_map(|recipient| {
-        let reason = match &recipient.state {
-            RecipientState::Done => return None,
-            RecipientState::Pending => None,
-            RecipientState::Deferred(failure) => Some((ReasonKind::Delay, failure.reason.clone())),
-            RecipientState::Failed(failure) => Some((ReasonKind::Bounce, failure.reason.clone())),
-        };
-        Some(ListedRecipient { address: recipient.address.clone(), original: recipient.original.clone(), reason })
-    });
-    Listed {
-        queue: entry.queue,
-        id: queue_id.to_string(),
-        arrival: *arrival,
-        size: *size,
-        forced_expire: entry.forced_expire,
-        sender: sender.clone(),
-        recipients: left.collect(),
-    }
+    Ok(())
 }

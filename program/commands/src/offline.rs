@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::unistd::{Gid, Uid, User};
 use yamabiko_envelope::{QueueId, Timestamp};
-use yamabiko_ipc::control::{Entry, Operation, QueueName, Selection};
+use yamabiko_ipc::control::{Entry, Operation, Selection};
 use yamabiko_queue::{Inspection, Meta, Options, Queue, State, fs::RealFileSystem};
 
 use crate::context::Context;
@@ -16,15 +16,7 @@ pub fn is_down(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
-/// Postfix's queue for a state.
-pub fn name_of(state: State) -> QueueName {
-    match state {
-        State::Incoming => QueueName::Incoming,
-        State::Active => QueueName::Active,
-        State::Deferred => QueueName::Deferred,
-        State::Hold => QueueName::Hold,
-    }
-}
+pub use yamabiko_engine::listing::name_of;
 
 /// An entry for a listing.
 pub fn entry(envelope: &yamabiko_envelope::Envelope, meta: &Meta) -> Entry {
@@ -92,18 +84,17 @@ pub fn operate(context: &mut Context, operation: Operation, selection: &Selectio
     };
     let opened = Queue::open(Arc::new(RealFileSystem), &dir, Options::default());
     let (queue, _) = opened.map_err(|error| context.fatal(1, &format!("cannot open {}: {error}", dir.display())))?;
-    let usual: &[QueueName] = match operation {
-        Operation::Hold => &[QueueName::Incoming, QueueName::Active, QueueName::Deferred],
-        Operation::Release => &[QueueName::Hold],
-        _ => &[QueueName::Hold, QueueName::Incoming, QueueName::Active, QueueName::Deferred],
-    };
+    let usual = yamabiko_engine::operate::usual_queues(operation);
     let (ids, queues) = match selection {
         Selection::Messages(ids, queues) => (Some(ids), queues),
         Selection::All(queues) => (None, queues),
     };
     let wanted = if queues.is_empty() { usual } else { queues };
-    let metas = queue
-        .list(|meta| wanted.contains(&name_of(meta.state())) && ids.is_none_or(|ids| ids.contains(&meta.queue_id)));
+    let fits = |meta: &Meta| wanted.contains(&name_of(meta.state()));
+    let metas = match ids {
+        Some(ids) => ids.iter().filter_map(|id| queue.meta(*id)).filter(fits).collect(),
+        None => queue.list(fits),
+    };
     let mut changed = Vec::new();
     for meta in metas {
         let (id, now) = (meta.queue_id, Timestamp::now());

@@ -1,6 +1,5 @@
 //! postqueue(1): list the queue, try delivery now.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use jiff::tz::TimeZone;
@@ -12,6 +11,9 @@ use crate::listing::{self, NoListing};
 use crate::queue_view::{mailq, queue_json};
 
 const USAGE: &str = "usage: postqueue -f | postqueue -i queueid | postqueue -j | postqueue -p | postqueue -s site";
+
+/// Bytes that are written at once.
+const OUTPUT: usize = 1 << 16;
 
 /// How a listing is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,37 +66,38 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
 pub fn list(context: &mut Context, form: Form) -> ExitCode {
     // All of these are postqueue's words, whatever name was called.
     context.program = "postqueue";
-    let (messages, down) = match listing::read(context) {
-        Ok(found) => found,
-        Err(NoListing::Refused(why)) => return context.fatal(exit::UNAVAILABLE, &why),
-        Err(NoListing::Broken(why)) => {
-            return context.fatal(exit::UNAVAILABLE, &format!("Queue report unavailable: {why}"));
-        }
-        Err(NoListing::Down(_)) => {
-            return context.fatal(exit::UNAVAILABLE, "Queue report unavailable - mail system is down");
-        }
-    };
-    if down {
-        let path = yamabiko_ipc::control::socket_path(&context.queue_directory());
-        context.warn(&format!(
-            "Mail system is down -- accessing queue directly (Connect to the Yamabiko control service: {})",
-            path.display()
-        ));
-    }
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let written = match form {
+    let out = std::io::BufWriter::with_capacity(OUTPUT, std::io::stdout().lock());
+    let shown = match form {
         Form::Classic => {
             let long = context.main().bool("enable_long_queue_ids");
-            mailq::write(&mut out, &messages, long, &TimeZone::system())
+            let mut printer = mailq::Printer::new(out, long, TimeZone::system());
+            let all = listing::each(context, &[], say_down, &mut |message, left| printer.message(message, left));
+            all.and_then(|()| printer.end().map_err(NoListing::Output))
         }
-        Form::Json => queue_json::write(&mut out, &messages),
+        Form::Json => {
+            let mut printer = queue_json::Printer::new(out);
+            let all = listing::each(context, &[], say_down, &mut |message, left| printer.message(message, left));
+            all.and_then(|()| printer.end().map_err(NoListing::Output))
+        }
     };
-    match written.and_then(|()| out.flush()) {
+    match shown {
         Ok(()) => ExitCode::SUCCESS,
+        Err(NoListing::Refused(why)) => context.fatal(exit::UNAVAILABLE, &why),
+        Err(NoListing::Broken(why)) => context.fatal(exit::UNAVAILABLE, &format!("Queue report unavailable: {why}")),
+        Err(NoListing::Down(_)) => context.fatal(exit::UNAVAILABLE, "Queue report unavailable - mail system is down"),
         // `mailq | head`: the reader has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => context.fatal(exit::UNAVAILABLE, &format!("standard output: {error}")),
+        Err(NoListing::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(NoListing::Output(error)) => context.fatal(exit::UNAVAILABLE, &format!("standard output: {error}")),
     }
+}
+
+/// Before what is read from the disk itself.
+fn say_down(context: &mut Context) {
+    let path = yamabiko_ipc::control::socket_path(&context.queue_directory());
+    context.warn(&format!(
+        "Mail system is down -- accessing queue directly (Connect to the Yamabiko control service: {})",
+        path.display()
+    ));
 }
 
 /// Asks for delivery now.

@@ -115,7 +115,7 @@ fn operate(
     queues: &[QueueName],
 ) -> Result<usize, ExitCode> {
     if argument == "ALL" {
-        return Ok(ask(context, operation, Selection::All(queues.to_vec()))?.len());
+        return Ok(ask(context, operation, Selection::All(queues.to_vec()))?.1);
     }
     let mut ids = Vec::new();
     if argument == "-" {
@@ -131,7 +131,7 @@ fn operate(
     if ids.is_empty() {
         return Ok(0);
     }
-    let changed = ask(context, operation, Selection::Messages(ids, queues.to_vec()))?;
+    let (changed, _) = ask(context, operation, Selection::Messages(ids, queues.to_vec()))?;
     for id in &changed {
         let line = words(operation).0;
         eprintln!("postsuper: {id}: {line}");
@@ -152,15 +152,20 @@ fn queue_id(context: &mut Context, word: &str) -> Option<QueueId> {
     None
 }
 
-fn ask(context: &mut Context, operation: Operation, selection: Selection) -> Result<Vec<QueueId>, ExitCode> {
+/// The messages that were changed, where they were named; how many.
+fn ask(context: &mut Context, operation: Operation, selection: Selection) -> Result<(Vec<QueueId>, usize), ExitCode> {
     let queue = context.queue_directory();
     let answer =
         Caller::ask(&queue, Request::Operate(operation, selection.clone())).and_then(|mut caller| caller.reply());
     match answer {
-        Ok(Reply::Changed(ids)) => Ok(ids),
+        Ok(Reply::Changed(ids)) => Ok((ids.clone(), ids.len())),
+        Ok(Reply::Count(count)) => Ok((Vec::new(), usize::try_from(count).unwrap_or(usize::MAX))),
         Ok(Reply::Refused(why) | Reply::TryLater(why)) => Err(context.fatal(1, &why)),
         Ok(other) => Err(context.fatal(1, &format!("unexpected answer from the engine: {other:?}"))),
-        Err(error) if crate::offline::is_down(&error) => crate::offline::operate(context, operation, &selection),
+        Err(error) if crate::offline::is_down(&error) => {
+            let ids = crate::offline::operate(context, operation, &selection)?;
+            Ok((ids.clone(), ids.len()))
+        }
         Err(error) => Err(context.fatal(1, &format!("cannot talk to the engine: {error}"))),
     }
 }

@@ -58,20 +58,19 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
         Ok(context) => context,
         Err(code) => return code,
     };
-    let messages = match listing::read(&context) {
-        Ok((messages, _)) => messages,
+    let mut shape = Shape::new(options, Timestamp::now());
+    let counted = listing::each(&mut context, &queues, |_| {}, &mut |message, left| {
+        let addresses = left.map(|recipient| recipient.map(|(address, _)| address)).collect::<Result<Vec<_>, _>>()?;
+        shape.add(message.arrival, message.sender, addresses);
+        Ok(())
+    });
+    match counted {
+        Ok(()) => {}
         Err(NoListing::Refused(why) | NoListing::Broken(why)) => return context.fatal(exit::UNAVAILABLE, &why),
         Err(NoListing::Down(error)) => {
             return context.fatal(exit::UNAVAILABLE, &format!("mail system is down: {error}"));
         }
-    };
-    let mut shape = Shape::new(options, Timestamp::now());
-    for message in messages.iter().filter(|message| queues.contains(&message.queue)) {
-        shape.add(
-            message.arrival,
-            &message.sender,
-            message.recipients.iter().map(|recipient| recipient.address.as_str()),
-        );
+        Err(NoListing::Output(error)) => return context.fatal(exit::UNAVAILABLE, &error.to_string()),
     }
     match shape.write(&mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,

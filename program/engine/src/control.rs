@@ -4,7 +4,7 @@
 //! `authorized_mailq_users` and `authorized_flush_users`, submitting by `authorized_submit_users`, changing the queue for
 //! root and the mail owner only. What a caller sends is bounded, and a caller that stalls is dropped.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use yamabiko_envelope::{
-    Content, Kind, QueueId, RecipientState, RewriteContext, Severity, Source, Submission, Timestamp,
-};
-use yamabiko_ipc::control::{Entry, Flush, Hello, Operation, QueueName, Reply, Request, Selection, SubmitEnvelope};
+use yamabiko_envelope::{Content, Kind, QueueId, RewriteContext, Severity, Timestamp};
+use yamabiko_ipc::control::{Entry, Flush, Hello, QueueName, Reply, Request, SubmitEnvelope};
 use yamabiko_ipc::{VERSION, frame};
 use yamabiko_lookup::matchlist::StringList;
 use yamabiko_queue::{Meta, QueueError, State};
@@ -25,12 +23,11 @@ use yamabiko_status::EnhancedStatus;
 
 use crate::accept::{Acceptance, Taken};
 use crate::blocking::where_it_may_block;
+use crate::listing::{Listing, name_of};
 use crate::orders::Order;
 
 /// A caller that says nothing for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long a requeue waits for deliveries of its message that are in progress.
-const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 /// The same for a whole conversation: the slowest `sendmail` that is still worth waiting for.
 const CONVERSATION: Duration = Duration::from_secs(3600);
 /// Largest request, in bytes: a submission with a hundred thousand recipients fits. Root's and our own may be as large as
@@ -162,8 +159,13 @@ impl Control {
         }
         let mut session = None;
         match hello.request {
-            Request::List => match self.may(uid, "authorized_mailq_users").await {
-                Ok(()) => self.list(&mut stream).await,
+            Request::List(queues) => match self.may(uid, "authorized_mailq_users").await {
+                Ok(()) => {
+                    let dropped = queues.is_empty() || queues.contains(&QueueName::Maildrop);
+                    let maildrop = dropped.then_some(self.maildrop.as_path());
+                    let listing = Listing::new(Arc::clone(self.engine.queue()), &queues);
+                    listing.write(&mut stream, maildrop, PATIENCE).await
+                }
                 Err(()) => {
                     let why = format!("User {} is not allowed to view the mail queue", named(uid));
                     reply(&mut stream, &Reply::Refused(why)).await
@@ -185,7 +187,7 @@ impl Control {
             }
             Request::Operate(operation, selection) => {
                 let answer = if self.is_master(uid) {
-                    Reply::Changed(self.operate(operation, selection).await)
+                    crate::operate::operate(&self.engine, operation, selection).await
                 } else {
                     Reply::Refused("use of this command is reserved for the superuser".to_owned())
                 };
@@ -244,44 +246,6 @@ impl Control {
 
     // ---- looking
 
-    async fn list(&self, stream: &mut UnixStream) -> io::Result<()> {
-        let mut out = Vec::new();
-        let maildrop = self.maildrop.clone();
-        let dropped = tokio::task::spawn_blocking(move || crate::pickup::listing(&maildrop)).await.unwrap_or_default();
-        for entry in dropped {
-            out.extend_from_slice(&frame::encode(&entry)?);
-        }
-        // Active and incoming first, as showq goes through its directories.
-        for wanted in [State::Active, State::Incoming, State::Deferred, State::Hold] {
-            let mut after = None;
-            loop {
-                let page = self.engine.queue().page(after, 500);
-                let Some(last) = page.last() else { break };
-                after = Some(last.queue_id);
-                let queue = Arc::clone(self.engine.queue());
-                let mut batch = tokio::task::spawn_blocking(move || {
-                    let mut batch = Vec::new();
-                    for meta in page.into_iter().filter(|meta| meta.state() == wanted) {
-                        if let Ok((envelope, meta)) = queue.envelope(meta.queue_id) {
-                            let entry = Reply::Entry(Box::new(entry(&envelope, &meta)));
-                            batch.extend(frame::encode(&entry).unwrap_or_default());
-                        }
-                    }
-                    batch
-                })
-                .await
-                .unwrap_or_default();
-                out.append(&mut batch);
-                if out.len() > 1 << 16 {
-                    write(stream, &out).await?;
-                    out.clear();
-                }
-            }
-        }
-        out.extend_from_slice(&frame::encode(&Reply::End)?);
-        write(stream, &out).await
-    }
-
     async fn cat(&self, stream: &mut UnixStream, id: QueueId) -> io::Result<()> {
         let queue = Arc::clone(self.engine.queue());
         let stored = tokio::task::spawn_blocking(move || queue.load(id)).await.unwrap_or(Err(QueueError::Closed));
@@ -325,150 +289,6 @@ impl Control {
         }
         self.pickup.notify_one();
         Reply::Done
-    }
-
-    // ---- changing
-
-    async fn operate(&self, operation: Operation, selection: Selection) -> Vec<QueueId> {
-        let (ids, queues) = match selection {
-            Selection::Messages(ids, queues) => (Some(ids), queues),
-            Selection::All(queues) => (None, queues),
-        };
-        let usual: &[QueueName] = match operation {
-            Operation::Hold => &[QueueName::Incoming, QueueName::Active, QueueName::Deferred],
-            Operation::Release => &[QueueName::Hold],
-            _ => &[QueueName::Hold, QueueName::Incoming, QueueName::Active, QueueName::Deferred],
-        };
-        let wanted = if queues.is_empty() { usual } else { &queues };
-        let fits = |meta: &Meta| wanted.contains(&name_of(meta.state()));
-        let queue = self.engine.queue();
-        let metas: Vec<Meta> = match ids {
-            Some(ids) => ids.into_iter().filter_map(|id| queue.meta(id)).filter(fits).collect(),
-            None => queue.list(fits),
-        };
-        let mut changed = Vec::with_capacity(metas.len());
-        for meta in metas {
-            let id = meta.queue_id;
-            let now = Timestamp::now();
-            let manager = self.engine.manager();
-            let done = match operation {
-                // The queue first: what the manager begins after it has heard of it, it begins knowing.
-                Operation::Delete => {
-                    let removed = queue.remove(id).is_ok();
-                    manager.send(Order::Withdraw(id, None));
-                    removed
-                }
-                Operation::Hold => {
-                    let held = queue.hold(id).is_ok();
-                    if held {
-                        manager.send(Order::Withdraw(id, None));
-                    }
-                    held
-                }
-                Operation::Release => {
-                    let released = queue.release(id, now).is_ok();
-                    if released {
-                        self.offer(id, now).await;
-                    }
-                    released
-                }
-                Operation::Requeue => self.requeue(id).await,
-                // Held mail stays held with `-e`; the rest is returned when it is next due.
-                Operation::Expire => queue.expire(id, meta.next_attempt).is_ok(),
-                Operation::ExpireNow => {
-                    let marked = queue.expire(id, now).is_ok();
-                    if marked && (!meta.flags.hold() || queue.release(id, now).is_ok()) {
-                        self.offer(id, now).await;
-                    }
-                    marked
-                }
-            };
-            if done {
-                changed.push(id);
-            }
-        }
-        changed
-    }
-
-    /// Has the manager try a message at `due`.
-    async fn offer(&self, id: QueueId, due: Timestamp) {
-        let queue = Arc::clone(self.engine.queue());
-        let sites = tokio::task::spawn_blocking(move || crate::outcome::sites_of(&queue, id)).await;
-        self.engine.manager().send(Order::Offer(id, due, sites.unwrap_or_default()));
-    }
-
-    /// Through cleanup again, under a new name, with the recipients that are left.
-    async fn requeue(&self, id: QueueId) -> bool {
-        let Some(before) = self.engine.queue().meta(id) else { return false };
-        let (answer, free) = oneshot::channel();
-        self.engine.manager().send(Order::Withdraw(id, Some(answer)));
-        if !matches!(tokio::time::timeout(DELIVERY_PATIENCE, free).await, Ok(Ok(()))) {
-            // Under a new name it would be delivered once more to those who are getting it now.
-            self.engine.current().say(Severity::Warning, Some(id), "not requeued: a delivery of it is in progress");
-            self.put_back(id, &before).await;
-            return false;
-        }
-        let queue = Arc::clone(self.engine.queue());
-        let stored = tokio::task::spawn_blocking(move || queue.load(id)).await.unwrap_or(Err(QueueError::Closed));
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(QueueError::NotFound(_)) => return false,
-            Err(error) => {
-                self.engine.current().complain(Some(id), &error);
-                self.put_back(id, &before).await;
-                return false;
-            }
-        };
-        if stored.envelope.recipients.iter().all(|recipient| recipient.state == RecipientState::Done) {
-            // The delivery that was waited for was the last: nothing is left but to be removed.
-            self.put_back(id, &before).await;
-            return false;
-        }
-        let mut envelope = (*stored.envelope).clone();
-        envelope.queue_id = self.engine.next_id();
-        let (done, mut open): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut envelope.recipients).into_iter().partition(|known| known.state == RecipientState::Done);
-        let done: HashSet<String> = done.into_iter().map(|known| known.original).collect();
-        open.iter_mut().for_each(|recipient| recipient.state = RecipientState::Pending);
-        envelope.recipients = open;
-        for recipient in &mut envelope.recipients {
-            // Aliases are looked up anew for what was given; not where some of what it became has been delivered to.
-            if !recipient.original.is_empty() && !done.contains(&recipient.original) {
-                recipient.address.clone_from(&recipient.original);
-            }
-        }
-        envelope.recipients.dedup_by(|a, b| a.address == b.address);
-        let mut submission = Submission::new(envelope, stored.content, Source::Requeued);
-        let generation = self.engine.current().get();
-        let (new, now) = (submission.envelope.queue_id, Timestamp::now());
-        submission.trace_fields = format!(
-            "Received: by {} ({}, from userid {})\n\tid {new}; {}\n",
-            generation.myhostname,
-            generation.mail_name,
-            nix::unistd::geteuid(),
-            self.engine.date(now)
-        )
-        .into_bytes();
-        drop(generation);
-        let sender = submission.envelope.sender.clone();
-        let picked = Kind::PickedUp { queue_id: new, uid: nix::unistd::geteuid().as_raw(), sender };
-        self.engine.current().emit("pickup", now, picked);
-        match self.engine.accept(submission, Some(id)).await {
-            Ok(Taken::Queued(_)) => true,
-            Ok(Taken::Discarded(_) | Taken::Returned(_)) => self.engine.queue().remove(id).is_ok(),
-            Err(refusal) => {
-                self.engine.current().say(Severity::Warning, Some(id), &format!("not requeued: {}", refusal.text));
-                self.put_back(id, &before).await;
-                false
-            }
-        }
-    }
-
-    /// A message that was withdrawn waits again as it did before.
-    async fn put_back(&self, id: QueueId, before: &Meta) {
-        if !before.flags.hold() {
-            self.offer(id, before.next_attempt).await;
-        }
     }
 
     // ---- submitting
@@ -614,15 +434,6 @@ impl Collected {
             Some(file) => Content::File { file: Arc::new(file), offset: 0, len: self.len },
             None => Content::from(self.memory),
         })
-    }
-}
-
-fn name_of(state: State) -> QueueName {
-    match state {
-        State::Incoming => QueueName::Incoming,
-        State::Active => QueueName::Active,
-        State::Deferred => QueueName::Deferred,
-        State::Hold => QueueName::Hold,
     }
 }
 

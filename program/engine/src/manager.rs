@@ -15,7 +15,7 @@ use yamabiko_envelope::{
     Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Kind, Outcome, QueueId, RecipientState, Severity,
     Timestamp,
 };
-use yamabiko_queue::{Meta, Queue, QueueError};
+use yamabiko_queue::{Meta, Outline, Queue, QueueError};
 use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Place, Schedule, Settings, site_hash};
 use yamabiko_status::EnhancedStatus;
 
@@ -23,7 +23,7 @@ use crate::accept::Acceptance;
 use crate::blocking::where_it_may_block;
 use crate::generation::Current;
 use crate::orders::{Manager, Order};
-use crate::outcome::{deferred_outcome, is_open, is_probe, merge, open_recipients, plain, sites_of};
+use crate::outcome::{deferred_outcome, is_open, is_probe, merge, open_recipients, plain};
 use crate::report;
 use crate::routing::{Routing, route};
 
@@ -206,14 +206,14 @@ impl Task {
                     self.answer_waiters(id);
                 }
             }
-            Order::Offer(id, due, sites) => match self.ending.get_mut(&id) {
-                // Two lives at once would deliver twice: the end of this one comes first.
-                Some(wanted) => *wanted = Some(wanted.map_or(due, |other| other.min(due))),
-                None => {
+            Order::WithdrawAll(ids) => {
+                for id in ids {
+                    self.schedule.remove(id);
                     self.let_go(id);
-                    self.schedule.message_deferred(id, due, &sites);
                 }
-            },
+            }
+            Order::Offer(id, due, sites) => self.offer(id, due, &sites),
+            Order::OfferAll(ids, due) => ids.into_iter().for_each(|id| self.offer(id, due, &[])),
             Order::Found(ids) => {
                 self.searching = false;
                 for id in ids {
@@ -249,13 +249,33 @@ impl Task {
         let (queue, manager) = (Arc::clone(&self.queue), self.manager.clone());
         tokio::task::spawn_blocking(move || {
             let waits = |meta: &Meta| !meta.flags.hold() && !meta.flags.active() && meta.attempts > 0;
-            let ids = queue.list(waits).into_iter().map(|meta| meta.queue_id);
-            let found = ids.filter(|id| sites_of(&queue, *id).iter().any(|site| wanted.contains(site))).collect();
+            let (mut found, mut after) = (Vec::new(), None);
+            let mut look = |outline: &Outline<'_>| {
+                let open = outline.recipients.iter().filter(|recipient| recipient.is_open());
+                let mut domains = open.filter_map(|recipient| yamabiko_address::split_domain(recipient.address).1);
+                if domains.any(|domain| wanted.contains(&site_hash(domain))) {
+                    found.push(outline.meta.queue_id);
+                }
+            };
+            while let Some(last) = queue.outline(after, waits, &mut look) {
+                after = Some(last);
+            }
             manager.send(Order::Found(found));
         });
     }
 
     // ---- operators
+
+    fn offer(&mut self, id: QueueId, due: Timestamp, sites: &[u64]) {
+        match self.ending.get_mut(&id) {
+            // Two lives at once would deliver twice: the end of this one comes first.
+            Some(wanted) => *wanted = Some(wanted.map_or(due, |other| other.min(due))),
+            None => {
+                self.let_go(id);
+                self.schedule.message_deferred(id, due, sites);
+            }
+        }
+    }
 
     /// The message is not ours any more, whatever is still in progress; what has become of it so far is recorded.
     fn let_go(&mut self, id: QueueId) {

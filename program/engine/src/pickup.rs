@@ -91,30 +91,36 @@ fn remove(path: &Path, current: &Current) {
     }
 }
 
+/// A file in `maildrop/`, for `mailq`.
+pub struct Waiting {
+    /// Its name.
+    pub name: String,
+    /// Its time.
+    pub time: Timestamp,
+    /// Bytes.
+    pub size: u64,
+    /// Envelope sender.
+    pub sender: String,
+    /// Recipients; none where the file is not whole.
+    pub recipients: Vec<String>,
+}
+
 /// What waits in the directory, for `mailq`.
-pub fn listing(maildrop: &Path) -> Vec<Reply> {
-    let Ok(entries) = fs::read_dir(maildrop) else { return Vec::new() };
-    let mut found = Vec::new();
-    for entry in entries.filter_map(Result::ok) {
+pub fn listing(maildrop: &Path) -> impl Iterator<Item = Waiting> {
+    let entries = fs::read_dir(maildrop).into_iter().flatten().filter_map(Result::ok);
+    entries.filter_map(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Ok(Found::Whole(dropped)) = read(&entry.path()) {
-            found.push(Reply::Dropped {
+            return Some(Waiting {
                 name,
                 time: Timestamp::from_seconds(dropped.changed),
                 size: dropped.size,
                 sender: dropped.envelope.sender,
                 recipients: dropped.envelope.recipients,
             });
-        } else if let Ok(metadata) = entry.metadata() {
-            let time = Timestamp::from_seconds(u64::try_from(metadata.mtime()).unwrap_or(0));
-            found.push(Reply::Dropped {
-                name,
-                time,
-                size: metadata.len(),
-                sender: String::new(),
-                recipients: Vec::new(),
-            });
         }
-    }
-    found
+        let metadata = entry.metadata().ok()?;
+        let time = Timestamp::from_seconds(u64::try_from(metadata.mtime()).unwrap_or(0));
+        Some(Waiting { name, time, size: metadata.len(), sender: String::new(), recipients: Vec::new() })
+    })
 }

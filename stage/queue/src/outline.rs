@@ -54,6 +54,13 @@ pub struct OutlineRecipient<'a> {
     pub state: OutlineState<'a>,
 }
 
+impl OutlineRecipient<'_> {
+    /// Still to be delivered.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, OutlineState::Pending | OutlineState::Deferred(_))
+    }
+}
+
 /// What is known of a recipient, with the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutlineState<'a> {

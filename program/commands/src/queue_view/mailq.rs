@@ -3,70 +3,142 @@
 use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
+use yamabiko_ipc::listing::{Left, Message, Recipients};
 
-use super::{Listed, QueueName, ctime, printable, shown_sender};
+use super::clock::Clock;
+use super::{QueueName, printable, put_name, put_padded, put_sender};
 
-/// Writes the listing. `long_ids` is `enable_long_queue_ids`: it decides the
-/// widths of columns; our queue IDs are long in either case.
-pub fn write(out: &mut impl Write, messages: &[Listed], long_ids: bool, zone: &TimeZone) -> io::Result<()> {
-    if messages.is_empty() {
-        return writeln!(out, "Mail queue is empty");
-    }
-    writeln!(
-        out,
-        "{}",
-        match long_ids {
-            true => "----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------",
-            false => "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------",
-        }
-    )?;
-    let mut bytes = 0u64;
-    for message in messages {
-        write_message(out, message, long_ids, zone)?;
-        writeln!(out)?;
-        bytes = bytes.saturating_add(message.size);
-    }
-    let plural = if messages.len() == 1 { "" } else { "s" };
-    writeln!(out, "-- {} Kbytes in {} Request{plural}.", bytes / 1024, messages.len())
+/// Writes the listing, message by message.
+pub struct Printer<W> {
+    out: W,
+    line: Vec<u8>,
+    /// `enable_long_queue_ids`: it decides the widths of columns; our queue IDs are long in either case.
+    long_ids: bool,
+    clock: Clock,
+    count: u64,
+    bytes: u64,
 }
 
-fn write_message(out: &mut impl Write, message: &Listed, long_ids: bool, zone: &TimeZone) -> io::Result<()> {
-    let place = match message.queue {
-        QueueName::Active => "*",
-        QueueName::Hold => "!",
-        _ => "",
-    };
-    let forced = if message.forced_expire { "#" } else { "" };
-    let id = format!("{}{place}{forced}", message.id);
-    let (time, size, sender) = (ctime(message.arrival, zone), message.size, shown_sender(&message.sender));
-    match long_ids {
-        true => writeln!(out, "{id:<17} {size:>8} {time:.19} {sender}")?,
-        false => writeln!(out, "{id:<11} {size:>7} {time:.20} {sender}")?,
+impl<W: Write> Printer<W> {
+    /// Times are shown in `zone`.
+    pub fn new(out: W, long_ids: bool, zone: TimeZone) -> Self {
+        Self { out, line: Vec::with_capacity(512), long_ids, clock: Clock::new(zone), count: 0, bytes: 0 }
     }
-    // A reason is shown once for all recipients in a row that have it.
-    let mut last = "";
-    for recipient in &message.recipients {
-        let reason = recipient.reason.as_ref().map_or("", |(_, text)| text);
-        if reason != last {
-            let text = if reason.is_empty() { "reason unavailable".into() } else { printable(reason) };
-            let padding = 76usize.saturating_sub(text.len());
-            writeln!(out, "{:padding$}({text})", "")?;
-            last = reason;
+
+    /// A message with the recipients that are left.
+    pub fn message(&mut self, message: &Message<'_>, recipients: Recipients<'_>) -> io::Result<()> {
+        if self.count == 0 {
+            let head = match self.long_ids {
+                true => "----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------",
+                false => "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------",
+            };
+            writeln!(self.out, "{head}")?;
         }
-        let address = printable(&yamabiko_address::quote(&recipient.address));
-        let column = if long_ids { 17 + 1 + 8 + 1 + 19 + 1 } else { 11 + 1 + 7 + 1 + 20 + 1 };
-        writeln!(out, "{:column$}{address}", "")?;
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(message.size);
+        self.line.clear();
+        self.head(message);
+        // A reason is shown once for all recipients in a row that have it.
+        let mut last = "";
+        for recipient in recipients {
+            let (address, left) = recipient?;
+            let (Left::Delay(reason) | Left::Bounce(reason)) = left else {
+                if !last.is_empty() {
+                    self.reason("");
+                    last = "";
+                }
+                self.address(address);
+                continue;
+            };
+            if reason != last {
+                self.reason(reason);
+                last = reason;
+            }
+            self.address(address);
+        }
+        self.line.push(b'\n');
+        self.out.write_all(&self.line)
     }
-    Ok(())
+
+    fn head(&mut self, message: &Message<'_>) {
+        let start = self.line.len();
+        let line = &mut self.line;
+        put_name(line, message.name);
+        line.extend_from_slice(match message.queue {
+            QueueName::Active => b"*",
+            QueueName::Hold => b"!",
+            _ => b"",
+        });
+        if message.forced_expire {
+            line.push(b'#');
+        }
+        let (id, size, time) = if self.long_ids { (17, 8, 19) } else { (11, 7, 20) };
+        put_padded(line, start, id);
+        line.push(b' ');
+        put_number(line, message.size, size);
+        line.push(b' ');
+        // As much of `Sat Nov 21 16:53:54 2026` as there is room for.
+        let text = self.clock.ctime(message.arrival).as_bytes();
+        line.extend_from_slice(text.get(..time).unwrap_or(text));
+        line.push(b' ');
+        put_sender(line, message.sender);
+        line.push(b'\n');
+    }
+
+    fn reason(&mut self, reason: &str) {
+        let text = if reason.is_empty() { "reason unavailable".into() } else { printable(reason) };
+        let padding = 76usize.saturating_sub(text.len());
+        self.line.resize(self.line.len() + padding, b' ');
+        self.line.push(b'(');
+        self.line.extend_from_slice(text.as_bytes());
+        self.line.extend_from_slice(b")\n");
+    }
+
+    fn address(&mut self, address: &str) {
+        let column = if self.long_ids { 17 + 1 + 8 + 1 + 19 + 1 } else { 11 + 1 + 7 + 1 + 20 + 1 };
+        self.line.resize(self.line.len() + column, b' ');
+        self.line.extend_from_slice(printable(&yamabiko_address::quote(address)).as_bytes());
+        self.line.push(b'\n');
+    }
+
+    /// The total; or that there is nothing.
+    pub fn end(mut self) -> io::Result<()> {
+        if self.count == 0 {
+            writeln!(self.out, "Mail queue is empty")?;
+        } else {
+            let plural = if self.count == 1 { "" } else { "s" };
+            writeln!(self.out, "-- {} Kbytes in {} Request{plural}.", self.bytes / 1024, self.count)?;
+        }
+        self.out.flush()
+    }
+}
+
+/// To the right of so many columns.
+fn put_number(line: &mut Vec<u8>, mut number: u64, width: usize) {
+    let mut digits = [b' '; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        // A number of 64 bits has at most 20 digits.
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    line.extend_from_slice(&digits[at.min(digits.len() - width.min(digits.len()))..]);
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{Sample, sample};
     use super::*;
 
-    fn listing(messages: &[Listed], long_ids: bool) -> String {
+    fn listing(messages: &[Sample], long_ids: bool) -> String {
         let mut out = Vec::new();
-        write(&mut out, messages, long_ids, &TimeZone::UTC).unwrap();
+        let mut printer = Printer::new(&mut out, long_ids, TimeZone::UTC);
+        super::super::tests::each(messages, |message, recipients| printer.message(message, recipients).unwrap());
+        printer.end().unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -90,14 +162,11 @@ mod tests {
 
 -- 2 Kbytes in 3 Requests.
 ";
-        assert_eq!(listing(&super::super::tests::sample(), false), wanted);
+        assert_eq!(listing(&sample(), false), wanted);
     }
 
     #[test]
     fn long_columns() {
-        let mut messages = super::super::tests::sample();
-        messages.truncate(2);
-        messages.remove(0);
         let wanted = "\
 ----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------
 4Z0abcd2z1*            700 Sat Nov 21 16:53:54 MAILER-DAEMON
@@ -105,15 +174,25 @@ mod tests {
 
 -- 0 Kbytes in 1 Request.
 ";
-        assert_eq!(listing(&messages, true), wanted);
+        assert_eq!(listing(&sample()[1..2], true), wanted);
     }
 
     #[test]
     fn nothing_and_a_long_reason() {
         assert_eq!(listing(&[], false), "Mail queue is empty\n");
-        let mut messages = super::super::tests::sample();
+        let mut messages = sample();
         messages.truncate(1);
-        messages[0].recipients[0].reason = Some((super::super::ReasonKind::Delay, "x".repeat(100)));
-        assert!(listing(&messages, false).contains(&format!("\n({})\n", "x".repeat(100))));
+        let reason = "x".repeat(100);
+        messages[0].recipients[0].1 = Some((false, reason.clone()));
+        assert!(listing(&messages, false).contains(&format!("\n({reason})\n")));
+    }
+
+    #[test]
+    fn numbers() {
+        for (number, width, text) in [(0, 7, "      0"), (1234, 3, "1234"), (u64::MAX, 7, "18446744073709551615")] {
+            let mut line = Vec::new();
+            put_number(&mut line, number, width);
+            assert_eq!(String::from_utf8(line).unwrap(), text);
+        }
     }
 }

@@ -105,7 +105,10 @@ impl Shape {
     /// True when it is the first of its domain.
     fn bump(&mut self, domain: &str, bucket: usize) -> bool {
         let buckets = self.options.buckets;
-        let counts = self.counts.entry(domain.to_owned()).or_insert_with(|| vec![0; buckets + 1]);
+        if !self.counts.contains_key(domain) {
+            self.counts.insert(domain.to_owned(), vec![0; buckets + 1]);
+        }
+        let Some(counts) = self.counts.get_mut(domain) else { return false };
         // There is a place for all and one for each of the buckets, which are numbered from 1.
         counts[0] += 1;
         counts[bucket] += 1;
@@ -160,7 +163,7 @@ fn domain_of(address: &str) -> String {
     let inner = domain.strip_prefix('.').filter(|rest| !rest.is_empty()).unwrap_or(&domain);
     let inner = inner.strip_suffix('.').filter(|rest| !rest.is_empty()).unwrap_or(inner);
     // Control characters have no business on a terminal.
-    super::printable(inner)
+    super::printable(inner).into_owned()
 }
 
 /// To the right of its column; the front of what is too long is cut off and marked with `+`.

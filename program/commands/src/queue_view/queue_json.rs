@@ -2,55 +2,95 @@
 
 use std::io::{self, Write};
 
-use super::{Listed, ReasonKind, shown_sender};
+use yamabiko_ipc::listing::{Left, Message, Recipients};
 
-/// Writes one line per message; nothing for an empty queue.
-pub fn write(out: &mut impl Write, messages: &[Listed]) -> io::Result<()> {
-    messages.iter().try_for_each(|message| write_message(out, message))
+use super::{put_name, put_sender};
+
+/// Writes the listing, message by message.
+pub struct Printer<W> {
+    out: W,
+    line: Vec<u8>,
+    text: Vec<u8>,
 }
 
-fn write_message(out: &mut impl Write, message: &Listed) -> io::Result<()> {
-    let Listed { queue, id, arrival, size, forced_expire, sender, recipients } = message;
-    write!(
-        out,
-        "{{\"queue_name\": {}, \"queue_id\": {}, \"arrival_time\": {}, \"message_size\": {size}, \
-         \"forced_expire\": {forced_expire}, \"sender\": {}, \"recipients\": [",
-        string(queue.as_str()),
-        string(id),
-        arrival.seconds(),
-        string(&shown_sender(sender)),
-    )?;
-    for (n, recipient) in recipients.iter().enumerate() {
-        let comma = if n > 0 { ", " } else { "" };
-        write!(out, "{comma}{{\"address\": {}", string(&yamabiko_address::quote(&recipient.address)))?;
-        if let Some((kind, text)) = &recipient.reason {
-            let name = match kind {
-                ReasonKind::Delay => "delay_reason",
-                ReasonKind::Bounce => "bounce_reason",
-                ReasonKind::Other => "other_reason",
-            };
-            write!(out, ", \"{name}\": {}", string(text))?;
-        }
-        write!(out, "}}")?;
+impl<W: Write> Printer<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out, line: Vec::with_capacity(1024), text: Vec::new() }
     }
-    writeln!(out, "]}}")
+
+    /// A message with the recipients that are left: one line.
+    pub fn message(&mut self, message: &Message<'_>, recipients: Recipients<'_>) -> io::Result<()> {
+        let Message { queue, name, arrival, size, forced_expire, sender } = message;
+        let line = &mut self.line;
+        line.clear();
+        line.extend_from_slice(b"{\"queue_name\": ");
+        put_string(line, queue.as_str());
+        line.extend_from_slice(b", \"queue_id\": ");
+        self.text.clear();
+        put_name(&mut self.text, *name);
+        put_string(line, &String::from_utf8_lossy(&self.text));
+        write!(
+            line,
+            ", \"arrival_time\": {}, \"message_size\": {size}, \"forced_expire\": {forced_expire}, \"sender\": ",
+            arrival.seconds()
+        )?;
+        self.text.clear();
+        put_sender(&mut self.text, sender);
+        put_string(line, &String::from_utf8_lossy(&self.text));
+        line.extend_from_slice(b", \"recipients\": [");
+        let mut first = true;
+        for recipient in recipients {
+            let (address, left) = recipient?;
+            let comma: &[u8] = if std::mem::take(&mut first) { b"" } else { b", " };
+            line.extend_from_slice(comma);
+            line.extend_from_slice(b"{\"address\": ");
+            put_string(line, &yamabiko_address::quote(address));
+            let reason = match left {
+                Left::Untried => None,
+                Left::Delay(reason) => Some(("delay_reason", reason)),
+                Left::Bounce(reason) => Some(("bounce_reason", reason)),
+            };
+            if let Some((name, reason)) = reason {
+                line.extend_from_slice(b", \"");
+                line.extend_from_slice(name.as_bytes());
+                line.extend_from_slice(b"\": ");
+                put_string(line, reason);
+            }
+            line.push(b'}');
+        }
+        line.extend_from_slice(b"]}\n");
+        self.out.write_all(line)
+    }
+
+    /// Everything was written.
+    pub fn end(mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// A JSON string (RFC 8259 section 7).
-fn string(text: &str) -> String {
-    // Serialising a string cannot fail.
-    serde_json::to_string(text).unwrap_or_default()
+fn put_string(line: &mut Vec<u8>, text: &str) {
+    // Writing a string into memory cannot fail.
+    let _ = serde_json::to_writer(line, text);
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{Sample, each, sample};
     use super::*;
+
+    fn listing(messages: &[Sample]) -> String {
+        let mut out = Vec::new();
+        let mut printer = Printer::new(&mut out);
+        each(messages, |message, recipients| printer.message(message, recipients).unwrap());
+        printer.end().unwrap();
+        String::from_utf8(out).unwrap()
+    }
 
     #[test]
     fn lines() {
-        let mut out = Vec::new();
-        write(&mut out, &super::super::tests::sample()).unwrap();
-        let out = String::from_utf8(out).unwrap();
+        let out = listing(&sample());
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(lines.len(), 3);
         assert_eq!(
@@ -67,8 +107,6 @@ mod tests {
         for line in lines {
             serde_json::from_str::<serde_json::Value>(line).unwrap();
         }
-        let mut none = Vec::new();
-        write(&mut none, &[]).unwrap();
-        assert!(none.is_empty());
+        assert!(listing(&[]).is_empty());
     }
 }

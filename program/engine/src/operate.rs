@@ -1,0 +1,211 @@
+//! What operators do to messages: delete, hold, release, requeue, expire; some by name, or all there are.
+//!
+//! All of a long queue is gone through a page at a time, away from the threads that serve connections, and the manager
+//! hears of a page with one order. The queue is changed before the manager hears of it: what that begins afterwards, it
+//! begins knowing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use yamabiko_envelope::{Kind, QueueId, RecipientState, Severity, Source, Submission, Timestamp};
+use yamabiko_ipc::control::{Operation, QueueName, Reply, Selection};
+use yamabiko_queue::{Meta, QueueError};
+
+use crate::accept::{Acceptance, Taken};
+use crate::listing::name_of;
+use crate::orders::Order;
+
+/// How long a requeue waits for deliveries of its message that are in progress.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
+/// Messages of one step through the queue.
+const PAGE: usize = 1000;
+
+/// Does an operation. The answer names the messages that were named and changed; of all of them it says how many.
+pub async fn operate(engine: &Acceptance, operation: Operation, selection: Selection) -> Reply {
+    let (ids, queues) = match selection {
+        Selection::Messages(ids, queues) => (Some(ids), queues),
+        Selection::All(queues) => (None, queues),
+    };
+    let wanted = if queues.is_empty() { usual_queues(operation).to_vec() } else { queues };
+    let fits = move |meta: &Meta| wanted.contains(&name_of(meta.state()));
+    match ids {
+        Some(ids) => {
+            let queue = Arc::clone(engine.queue());
+            let metas = ids.into_iter().filter_map(|id| queue.meta(id)).filter(fits).collect();
+            Reply::Changed(page(engine, operation, metas).await)
+        }
+        None => Reply::Count(all(engine, operation, fits).await),
+    }
+}
+
+/// The queues that an operation looks into when none is named.
+pub fn usual_queues(operation: Operation) -> &'static [QueueName] {
+    match operation {
+        Operation::Hold => &[QueueName::Incoming, QueueName::Active, QueueName::Deferred],
+        Operation::Release => &[QueueName::Hold],
+        _ => &[QueueName::Hold, QueueName::Incoming, QueueName::Active, QueueName::Deferred],
+    }
+}
+
+/// Every message that was there when the operation began.
+async fn all(engine: &Acceptance, operation: Operation, fits: impl Fn(&Meta) -> bool) -> u64 {
+    // What is requeued comes again under a newer name.
+    let newest = QueueId::new(Timestamp::now().0, u32::MAX);
+    let (mut count, mut after) = (0, None);
+    loop {
+        let metas = engine.queue().page(after, PAGE);
+        let Some(last) = metas.last().map(|meta| meta.queue_id) else { return count };
+        after = Some(last);
+        let metas: Vec<Meta> = metas.into_iter().filter(|meta| meta.queue_id <= newest && fits(meta)).collect();
+        if !metas.is_empty() {
+            count += page(engine, operation, metas).await.len() as u64;
+        }
+        if last > newest {
+            return count;
+        }
+    }
+}
+
+/// One page. Those that were changed.
+async fn page(engine: &Acceptance, operation: Operation, metas: Vec<Meta>) -> Vec<QueueId> {
+    if operation == Operation::Requeue {
+        let mut changed = Vec::new();
+        for meta in metas {
+            if requeue(engine, meta.queue_id).await {
+                changed.push(meta.queue_id);
+            }
+        }
+        return changed;
+    }
+    let queue = Arc::clone(engine.queue());
+    let manager = engine.manager().clone();
+    let work = move || {
+        let now = Timestamp::now();
+        // What the manager lets go of, and what it is to try.
+        let (mut changed, mut gone, mut offered) = (Vec::with_capacity(metas.len()), Vec::new(), Vec::new());
+        for meta in metas {
+            let id = meta.queue_id;
+            let done = match operation {
+                Operation::Delete => {
+                    gone.push(id);
+                    queue.remove(id).is_ok()
+                }
+                Operation::Hold => {
+                    let held = queue.hold(id).is_ok();
+                    gone.extend(held.then_some(id));
+                    held
+                }
+                Operation::Release => {
+                    let released = queue.release(id, now).is_ok();
+                    offered.extend(released.then_some(id));
+                    released
+                }
+                // Held mail stays held with `-e`; the rest is returned when it is next due.
+                Operation::Expire => queue.expire(id, meta.next_attempt).is_ok(),
+                Operation::ExpireNow => {
+                    let marked = queue.expire(id, now).is_ok();
+                    if marked && (!meta.flags.hold() || queue.release(id, now).is_ok()) {
+                        offered.push(id);
+                    }
+                    marked
+                }
+                Operation::Requeue => false,
+            };
+            if done {
+                changed.push(id);
+            }
+        }
+        if !gone.is_empty() {
+            manager.send(Order::WithdrawAll(gone));
+        }
+        if !offered.is_empty() {
+            // Their sites are learnt when they are next deferred; until then the queue is searched for them.
+            manager.send(Order::OfferAll(offered, now));
+        }
+        changed
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_default()
+}
+
+/// Has the manager try a message at `due`.
+async fn offer(engine: &Acceptance, id: QueueId, due: Timestamp) {
+    let queue = Arc::clone(engine.queue());
+    let sites = tokio::task::spawn_blocking(move || crate::outcome::sites_of(&queue, id)).await;
+    engine.manager().send(Order::Offer(id, due, sites.unwrap_or_default()));
+}
+
+/// Through cleanup again, under a new name, with the recipients that are left.
+async fn requeue(engine: &Acceptance, id: QueueId) -> bool {
+    let Some(before) = engine.queue().meta(id) else { return false };
+    let (answer, free) = oneshot::channel();
+    engine.manager().send(Order::Withdraw(id, Some(answer)));
+    if !matches!(tokio::time::timeout(DELIVERY_PATIENCE, free).await, Ok(Ok(()))) {
+        // Under a new name it would be delivered once more to those who are getting it now.
+        engine.current().say(Severity::Warning, Some(id), "not requeued: a delivery of it is in progress");
+        put_back(engine, id, &before).await;
+        return false;
+    }
+    let queue = Arc::clone(engine.queue());
+    let stored = tokio::task::spawn_blocking(move || queue.load(id)).await.unwrap_or(Err(QueueError::Closed));
+    let stored = match stored {
+        Ok(stored) => stored,
+        Err(QueueError::NotFound(_)) => return false,
+        Err(error) => {
+            engine.current().complain(Some(id), &error);
+            put_back(engine, id, &before).await;
+            return false;
+        }
+    };
+    if stored.envelope.recipients.iter().all(|recipient| recipient.state == RecipientState::Done) {
+        // The delivery that was waited for was the last: nothing is left but to be removed.
+        put_back(engine, id, &before).await;
+        return false;
+    }
+    let mut envelope = (*stored.envelope).clone();
+    envelope.queue_id = engine.next_id();
+    let (done, mut open): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut envelope.recipients).into_iter().partition(|known| known.state == RecipientState::Done);
+    let done: HashSet<String> = done.into_iter().map(|known| known.original).collect();
+    open.iter_mut().for_each(|recipient| recipient.state = RecipientState::Pending);
+    envelope.recipients = open;
+    for recipient in &mut envelope.recipients {
+        // Aliases are looked up anew for what was given; not where some of what it became has been delivered to.
+        if !recipient.original.is_empty() && !done.contains(&recipient.original) {
+            recipient.address.clone_from(&recipient.original);
+        }
+    }
+    envelope.recipients.dedup_by(|a, b| a.address == b.address);
+    let mut submission = Submission::new(envelope, stored.content, Source::Requeued);
+    let generation = engine.current().get();
+    let (new, now) = (submission.envelope.queue_id, Timestamp::now());
+    submission.trace_fields = format!(
+        "Received: by {} ({}, from userid {})\n\tid {new}; {}\n",
+        generation.myhostname,
+        generation.mail_name,
+        nix::unistd::geteuid(),
+        engine.date(now)
+    )
+    .into_bytes();
+    drop(generation);
+    let sender = submission.envelope.sender.clone();
+    let picked = Kind::PickedUp { queue_id: new, uid: nix::unistd::geteuid().as_raw(), sender };
+    engine.current().emit("pickup", now, picked);
+    match engine.accept(submission, Some(id)).await {
+        Ok(Taken::Queued(_)) => true,
+        Ok(Taken::Discarded(_) | Taken::Returned(_)) => engine.queue().remove(id).is_ok(),
+        Err(refusal) => {
+            engine.current().say(Severity::Warning, Some(id), &format!("not requeued: {}", refusal.text));
+            put_back(engine, id, &before).await;
+            false
+        }
+    }
+}
+
+/// A message that was withdrawn waits again as it did before.
+async fn put_back(engine: &Acceptance, id: QueueId, before: &Meta) {
+    if !before.flags.hold() {
+        offer(engine, id, before.next_attempt).await;
+    }
+}
