@@ -9,7 +9,11 @@
 //!
 //! `cargo xtask lab LAB BIN`: runs the laboratory's scenarios on the commands in BIN. Those in `tests/lab-passing.txt`
 //! must pass; others that pass are named, to be added there.
+//!
+//! `cargo xtask crash --rounds 500`: kills, reloads and stops a whole mail system under load and accounts for every
+//! message. `--minutes`, `--seed`, `--only kills` or `storms`, `--user NAME`.
 
+mod crash;
 mod fuzz;
 mod lab;
 
@@ -79,8 +83,9 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz::run(),
         ["fuzz", seconds] => fuzz::short(seconds),
         ["lab", lab, bin] => lab::run(lab, bin),
+        ["crash", ref args @ ..] => crash::run(args),
         _ => {
-            eprintln!("usage: cargo xtask layering | fuzz [SECONDS] | lab LAB BIN");
+            eprintln!("usage: cargo xtask layering | fuzz [SECONDS] | lab LAB BIN | crash [--rounds N] ...");
             ExitCode::from(2)
         }
     }

@@ -23,6 +23,7 @@ use yamabiko_status::EnhancedStatus;
 
 use crate::accept::{Acceptance, Taken};
 use crate::blocking::where_it_may_block;
+use crate::gate::Gate;
 use crate::listing::{Listing, name_of};
 use crate::orders::Order;
 
@@ -51,6 +52,8 @@ pub struct Control {
     pickup: Arc<tokio::sync::Notify>,
     smtp: Arc<dyn Fn(UnixStream, u32) -> JoinHandle<()> + Send + Sync>,
     callers: Arc<Mutex<HashMap<u32, Callers>>>,
+    /// A submission is accepted and its submitter told, or its file removed, behind it.
+    pub gate: Gate,
 }
 
 /// Callers of one user.
@@ -98,9 +101,10 @@ impl Control {
         queue_directory: &std::path::Path,
         pickup: Arc<tokio::sync::Notify>,
         smtp: Arc<dyn Fn(UnixStream, u32) -> JoinHandle<()> + Send + Sync>,
+        gate: Gate,
     ) -> Self {
         let (spool, maildrop) = (queue_directory.join("spool"), queue_directory.join("maildrop"));
-        Self { engine, since: Timestamp::now(), spool, maildrop, pickup, smtp, callers: Arc::default() }
+        Self { engine, since: Timestamp::now(), spool, maildrop, pickup, smtp, callers: Arc::default(), gate }
     }
 
     /// Accepts callers for as long as the engine lives.
@@ -193,13 +197,13 @@ impl Control {
                 };
                 reply(&mut stream, &answer).await
             }
-            Request::Submit(envelope) => {
-                let answer = match self.may(uid, "authorized_submit_users").await {
-                    Ok(()) => self.submit(&mut stream, envelope, uid).await?,
-                    Err(()) => Reply::Refused(format!("User {} is not allowed to submit mail", named(uid))),
-                };
-                reply(&mut stream, &answer).await
-            }
+            Request::Submit(envelope) => match self.may(uid, "authorized_submit_users").await {
+                Ok(()) => self.submit(&mut stream, envelope, uid).await,
+                Err(()) => {
+                    let why = format!("User {} is not allowed to submit mail", named(uid));
+                    reply(&mut stream, &Reply::Refused(why)).await
+                }
+            },
             Request::Pickup => {
                 self.pickup.notify_one();
                 reply(&mut stream, &Reply::Done).await
@@ -293,7 +297,7 @@ impl Control {
 
     // ---- submitting
 
-    async fn submit(&self, stream: &mut UnixStream, envelope: SubmitEnvelope, uid: u32) -> io::Result<Reply> {
+    async fn submit(&self, stream: &mut UnixStream, envelope: SubmitEnvelope, uid: u32) -> io::Result<()> {
         let limit = self.engine.current().get().config.main().int("message_size_limit");
         let limit = u64::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(u64::MAX);
         let mut collected = Collected::new(&self.spool);
@@ -303,20 +307,35 @@ impl Control {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             };
             if kind != frame::BYTES {
-                return Ok(Reply::Refused("content expected".to_owned()));
+                return reply(stream, &Reply::Refused("content expected".to_owned())).await;
             }
             if payload.is_empty() {
                 break;
             }
             too_large |= collected.len + payload.len() as u64 > limit;
-            if !too_large {
-                collected.push(&payload)?;
+            if !too_large && let Err(error) = collected.push(&payload) {
+                return self.full(stream, &error).await;
             }
         }
         if too_large {
-            return Ok(Reply::Refused("Message file too big".to_owned()));
+            return reply(stream, &Reply::Refused("Message file too big".to_owned())).await;
         }
-        Ok(self.take(envelope, collected.finish()?, uid).await)
+        // Without an answer the message waits in `maildrop/` for our successor.
+        let Some(_passing) = self.gate.pass().await else { return Ok(()) };
+        match collected.finish() {
+            Ok(content) => {
+                let answer = self.take(envelope, content, uid).await;
+                reply(stream, &answer).await
+            }
+            Err(error) => self.full(stream, &error).await,
+        }
+    }
+
+    /// A submission cannot be kept while it comes in.
+    async fn full(&self, stream: &mut UnixStream, error: &io::Error) -> io::Result<()> {
+        let text = format!("write file in {}: {error}", self.spool.display());
+        self.engine.current().say(Severity::Error, None, &text);
+        reply(stream, &Reply::TryLater("queue file write error".to_owned())).await
     }
 
     /// Makes a submission of what somebody handed in and accepts it.

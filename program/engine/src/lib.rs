@@ -25,6 +25,7 @@ mod clog;
 mod control;
 mod examine;
 mod flush;
+mod gate;
 pub mod generation;
 pub mod listing;
 pub mod manager;
@@ -65,6 +66,7 @@ use crate::agents::{AgentParts, Agents};
 use crate::around::Around;
 use crate::boss::{Boss, Received};
 use crate::control::Control;
+use crate::gate::Gate;
 use crate::generation::{Current, Generation, Parts};
 use crate::orders::Manager;
 use crate::service::Services;
@@ -221,6 +223,7 @@ struct Engine {
     services: Services,
     logger: Arc<Logger>,
     setup: Setup,
+    gate: Gate,
 }
 
 impl Engine {
@@ -269,7 +272,9 @@ impl Engine {
         });
         let services = Services::start(&acceptance, &parts, &config, sockets.inet, spool)?;
         let wake = Arc::new(Notify::new());
-        let control = Control::new(acceptance.clone(), &queue_directory, Arc::clone(&wake), services.stdin_smtp());
+        let gate = Gate::new();
+        let smtp = services.stdin_smtp();
+        let control = Control::new(acceptance.clone(), &queue_directory, Arc::clone(&wake), smtp, gate.clone());
         let listener = sockets.control.ok_or("the supervisor sent no control socket")?;
         let listener = std::os::unix::net::UnixListener::from(listener);
         listener
@@ -284,7 +289,7 @@ impl Engine {
         for remark in leftovers(&queue_directory) {
             say(&events, &setup, Severity::Warning, &remark);
         }
-        Ok(Self { acceptance, parts, services, logger, setup })
+        Ok(Self { acceptance, parts, services, logger, setup, gate })
     }
 
     /// Everything new is made first; only when all of it is there is anything replaced.
@@ -318,7 +323,8 @@ impl Engine {
         let (drained, all) = tokio::sync::oneshot::channel();
         self.acceptance.manager().send(orders::Order::Drain(drained));
         // A delivery that takes longer is cut off: then it may be made once more after the next start.
-        let _ = tokio::join!(self.services.stop(patience), tokio::time::timeout(patience, all));
+        let drained = tokio::time::timeout(patience, all);
+        let _ = tokio::join!(self.services.stop(patience), drained, self.gate.close(patience));
         let queue = Arc::clone(self.acceptance.queue());
         let _ = tokio::task::spawn_blocking(move || queue.close()).await;
         let logger = Arc::clone(&self.logger);

@@ -49,6 +49,7 @@ async fn sweep(maildrop: &Path, control: &Control, current: &Current) {
         match found.unwrap_or_else(|error| Err(error.into())) {
             Ok(Found::Whole(dropped)) => {
                 let Dropped { envelope, content, uid, .. } = *dropped;
+                let Some(_passing) = control.gate.pass().await else { return };
                 // A panic is a bug of ours: the file waits, and the others are taken up all the same.
                 let taken = AssertUnwindSafe(control.take(envelope.clone(), content.clone(), uid)).catch_unwind();
                 match taken.await.unwrap_or_else(|_| Reply::TryLater("internal error".to_owned())) {

@@ -8,6 +8,16 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// The engine has closed its end.
+fn hung_up(socket: &UnixStream) -> bool {
+    let mut looked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    // Hanging up is told without being asked for.
+    let _ = poll(&mut looked, PollTimeout::ZERO);
+    looked[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+}
+
 /// Serves jobs until the engine hangs up.
 pub fn run() -> ExitCode {
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
@@ -21,7 +31,8 @@ pub fn run() -> ExitCode {
         // Other processes of the user, the commands that are run here among them, have no business in the conversation.
         let _ = nix::sys::prctl::set_dumpable(false);
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-        yamabiko_deliver_local::worker::serve(&mut input, &mut output, waits)
+        let conversation = output.try_clone()?;
+        yamabiko_deliver_local::worker::serve(&mut input, &mut output, &|| !hung_up(&conversation), waits)
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -32,7 +43,6 @@ pub fn run() -> ExitCode {
 
 /// Another job, or a part of one, is there to be read.
 fn waits(input: &mut std::io::BufReader<UnixStream>) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     if !input.buffer().is_empty() {
         return true;
     }

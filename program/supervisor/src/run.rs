@@ -6,11 +6,13 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -32,6 +34,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How long the engine may take to come up (a million messages take some seconds).
 const READY_WITHIN: Duration = Duration::from_secs(600);
+/// How long an engine without a supervisor may take to end: it gives its sessions and deliveries 5 s.
+const ANOTHER_WITHIN: Duration = Duration::from_secs(12);
 /// Workers that may run at once. The engine keeps itself to far fewer; one that was taken over is kept to this.
 const WORKERS: usize = 1000;
 /// How long the last lines may take to be written.
@@ -168,6 +172,7 @@ impl Supervisor {
         let config = Arc::clone(&self.config);
         let wanted = wanted(&config, &Host::of_this_machine("master"))?;
         let queue = PathBuf::from(config.main().text("queue_directory"));
+        self.wait_for_another_engine(&queue);
         self.listeners.open(&config, &queue, (self.identity.owner_uid, self.identity.owner_gid), &wanted)?;
         self.wanted = wanted;
         self.say(Severity::Info, &self.named("daemon started"));
@@ -193,6 +198,26 @@ impl Supervisor {
             if Instant::now() > deadline {
                 return Err(StartError(format!("the engine did not come up within {} s", READY_WITHIN.as_secs())));
             }
+        }
+    }
+
+    /// An engine whose supervisor was killed ends by itself, with good manners, which takes it a moment; until then it has
+    /// the queue and the ports. Others who hold the queue (`postsuper` on a stopped mail system) are waited for alike.
+    fn wait_for_another_engine(&self, queue: &Path) {
+        let Ok(lock) = File::open(queue.join("queue/lock")) else { return };
+        let deadline = Instant::now() + ANOTHER_WITHIN;
+        let mut lock = lock;
+        let mut said = false;
+        loop {
+            match Flock::lock(lock, FlockArg::LockSharedNonblock) {
+                Err((file, Errno::EWOULDBLOCK)) if Instant::now() < deadline => lock = file,
+                // Whatever is wrong with it, the engine will find it and say so.
+                Ok(_) | Err(_) => return,
+            }
+            if !std::mem::replace(&mut said, true) {
+                self.say(Severity::Warning, "another process holds the queue; waiting for its end");
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -205,34 +205,85 @@ fn hand_in(
         },
         Err(error) => return refuse(context, &format!("cannot talk to the mail system: {error}")),
     };
-    let mut size = 0u64;
-    let mut buffer = head;
-    let written = loop {
-        match lines.next(&mut buffer) {
-            Ok(true) if buffer.len() < 1 << 16 => continue,
-            Ok(more) => {
-                size += buffer.len() as u64;
-                if limit > 0 && size > limit {
-                    return refuse(context, "message file too big");
-                }
-                if let Err(error) = place.write(&buffer) {
-                    break Err(error);
-                }
-                buffer.clear();
-                if !more {
-                    break Ok(());
-                }
-            }
-            Err(error) => break Err(error),
-        }
+    let mut hand = Hand { buffer: head, size: 0, limit, kept: Some(Vec::new()), ended: false };
+    let written = match hand.over(lines, &mut place) {
+        Err(Stopped::Unfit(why)) => return refuse(context, &why),
+        Err(Stopped::Unwritable(error)) => Err(error),
+        Ok(()) => Ok(()),
     };
     let answer = written.and_then(|()| place.finish());
     // Who refuses does not wait for all of the message: the reason lies there although we could not write any more.
-    match answer.or_else(|error| place.refusal().ok_or(error)) {
+    let mut answer = answer.or_else(|error| place.refusal().ok_or(error));
+    if let (Err(_), Place::Engine(_)) = (&answer, &place)
+        && let Some(kept) = hand.kept.take()
+    {
+        // It ended while it listened to us. Our caller may know nothing better than to give up, so the message waits
+        // for the next start; should this one have been stored in its last moment, then it is delivered twice.
+        place = match Place::maildrop(context, &queue, &envelope) {
+            Ok(place) => place,
+            Err(why) => return refuse(context, &why),
+        };
+        let written = place.write(&kept).map_err(Stopped::Unwritable).and_then(|()| hand.over(lines, &mut place));
+        answer = match written {
+            Err(Stopped::Unfit(why)) => return refuse(context, &why),
+            Err(Stopped::Unwritable(error)) => Err(error),
+            Ok(()) => place.finish(),
+        };
+        // Where only the conversation was broken nobody need wait.
+        let _ = Caller::ask(&queue, Request::Pickup).and_then(|mut caller| caller.reply());
+    }
+    match answer {
         Ok(Reply::Accepted(_) | Reply::Done) => ExitCode::SUCCESS,
         Ok(Reply::Refused(why) | Reply::TryLater(why)) => refuse(context, &why),
         Ok(other) => refuse(context, &format!("unexpected answer from the mail system: {other:?}")),
         Err(error) => refuse(context, &format!("queue file write error: {error}")),
+    }
+}
+
+/// So much of a message is remembered until the engine has answered.
+const KEPT: usize = 16 << 20;
+
+/// A message on its way from standard input.
+struct Hand {
+    /// Read and not yet handed over.
+    buffer: Vec<u8>,
+    size: u64,
+    /// `message_size_limit`
+    limit: u64,
+    /// All that was read so far, unless it is too much.
+    kept: Option<Vec<u8>>,
+    ended: bool,
+}
+
+/// Why a message is not handed over.
+enum Stopped {
+    /// It cannot be read, or is too large.
+    Unfit(String),
+    /// Whoever takes it does not.
+    Unwritable(std::io::Error),
+}
+
+impl Hand {
+    /// Hands over what is left.
+    fn over(&mut self, lines: &mut Lines<'_>, place: &mut Place) -> Result<(), Stopped> {
+        while !self.ended {
+            match lines.next(&mut self.buffer) {
+                Ok(true) if self.buffer.len() < 1 << 16 => continue,
+                Ok(more) => self.ended = !more,
+                Err(error) => return Err(Stopped::Unfit(format!("error reading input: {error}"))),
+            }
+            self.size += self.buffer.len() as u64;
+            if self.limit > 0 && self.size > self.limit {
+                return Err(Stopped::Unfit("message file too big".to_owned()));
+            }
+            let piece = std::mem::take(&mut self.buffer);
+            self.kept = self.kept.take().filter(|kept| kept.len() + piece.len() <= KEPT).map(|mut kept| {
+                kept.extend_from_slice(&piece);
+                kept
+            });
+            place.write(&piece).map_err(Stopped::Unwritable)?;
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -65,8 +65,9 @@ impl Mailbox<'_> {
         let mut held = self.open(path)?;
         let file = held.file();
         let before = file.seek(SeekFrom::End(0)).map_err(|error| self.trouble("cannot seek in", &error))?;
-        let written =
-            write_message(file, self.from_line, prepend, message, before, self.limit).and_then(|()| file.sync_all());
+        let written = unfinished(file, before)
+            .and_then(|gap| write_message(file, gap, self.from_line, prepend, message, before, self.limit))
+            .and_then(|()| file.sync_all());
         if let Err(error) = written {
             // Half a message is worse than none. A file that cannot be cut either stays damaged: say so.
             let cut = file.set_len(before).and_then(|()| file.sync_all());
@@ -222,9 +223,24 @@ fn age_of(time: SystemTime) -> Duration {
     SystemTime::now().duration_since(time).unwrap_or_default()
 }
 
-/// `From ` line, fields, message with `From ` lines quoted, empty line. Fails before the limit is passed.
+/// What is missing at the end of a file before a `From ` line is one: a worker that was killed, or a machine that lost
+/// power, may have left half a mail there, which must not swallow this one.
+fn unfinished(file: &File, len: u64) -> io::Result<&'static str> {
+    let mut end = [b'\n'; 2];
+    let known = usize::try_from(len).unwrap_or(end.len()).min(end.len());
+    let from = end.len() - known;
+    file.read_exact_at(&mut end[from..], len - known as u64)?;
+    Ok(match end {
+        [b'\n', b'\n'] => "",
+        [_, b'\n'] => "\n",
+        [_, _] => "\n\n",
+    })
+}
+
+/// `gap`, `From ` line, fields, message with `From ` lines quoted, empty line. Fails before the limit is passed.
 fn write_message(
     file: &mut File,
+    gap: &str,
     from_line: &str,
     prepend: &[u8],
     message: &mut impl Read,
@@ -232,6 +248,7 @@ fn write_message(
     limit: u64,
 ) -> io::Result<()> {
     let mut out = Quoted { out: BufWriter::with_capacity(1 << 16, file), size: before, limit, start: true, held: 0 };
+    out.raw(gap.as_bytes())?;
     out.raw(from_line.as_bytes())?;
     out.raw(b"\n")?;
     out.raw(prepend)?;
@@ -350,6 +367,32 @@ mod tests {
         assert_eq!(mailbox.append(b"X: y\n", &mut &b"\nFrom me\n"[..]), Done::Delivered(String::new()));
         assert_eq!(std::fs::read_to_string(path).unwrap(), "From a\nold\n\nFrom b\nX: y\n\n>From me\n\n");
         assert!(!dir.path().join("user.lock").exists());
+    }
+
+    #[test]
+    fn half_a_mail_does_not_swallow_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("user");
+        let locking = locking();
+        let mailbox = Mailbox {
+            path: path.to_str().unwrap(),
+            from_line: "From b",
+            locking: &locking,
+            limit: 0,
+            strict_owner: true,
+        };
+        for (old, gap) in [
+            ("", ""),
+            ("\n", ""),
+            ("x", "\n\n"),
+            ("From a\nold\n\n", ""),
+            ("From a\nold\n", "\n"),
+            ("From a\nol", "\n\n"),
+        ] {
+            std::fs::write(&path, old).unwrap();
+            assert_eq!(mailbox.append(b"X: y\n", &mut &b"\nnew\n"[..]), Done::Delivered(String::new()));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{old}{gap}From b\nX: y\n\nnew\n\n"));
+        }
     }
 
     #[test]

@@ -57,17 +57,24 @@ pub fn frame(kind: u8, payload: &[u8]) -> io::Result<Vec<u8>> {
     Ok(all)
 }
 
+/// Whether the engine is still there to hear what became of a job.
+pub type Heard<'a> = &'a dyn Fn() -> bool;
+
 /// The message as it comes over the socket: byte frames up to an empty one.
+///
+/// It only ends well while the engine is there. A worker may have waited long for the lock of a mailbox; when the engine
+/// was killed meanwhile another one delivers the message, and ours must not be there as well.
 pub(crate) struct Incoming<'a, R> {
     input: &'a mut R,
+    heard: Heard<'a>,
     frame: Vec<u8>,
     at: usize,
     ended: bool,
 }
 
 impl<'a, R: Read> Incoming<'a, R> {
-    fn new(input: &'a mut R) -> Self {
-        Self { input, frame: Vec::new(), at: 0, ended: false }
+    fn new(input: &'a mut R, heard: Heard<'a>) -> Self {
+        Self { input, heard, frame: Vec::new(), at: 0, ended: false }
     }
 
     /// Takes what the job did not want, so that the next job begins at its own first byte.
@@ -82,7 +89,10 @@ impl<R: Read> Read for Incoming<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.frame.len() {
             if self.ended {
-                return Ok(0);
+                if (self.heard)() {
+                    return Ok(0);
+                }
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the mail system has gone away"));
             }
             match read_frame(self.input)? {
                 Some((BYTES, payload)) => {
@@ -104,9 +114,14 @@ impl<R: Read> Read for Incoming<'_, R> {
 /// Answers that are held back until directories are synced: jobs and bytes.
 const HELD: (usize, usize) = (32, 1 << 20);
 
-/// Serves jobs until the other side closes. `more` says whether another job is there to be read without waiting. An
-/// error means that the conversation itself is broken.
-pub fn serve<R: Read>(input: &mut R, output: &mut impl Write, mut more: impl FnMut(&mut R) -> bool) -> io::Result<()> {
+/// Serves jobs until the other side closes; `heard` says whether it has not. `more` says whether another job is there to
+/// be read without waiting. An error means that the conversation itself is broken.
+pub fn serve<R: Read>(
+    input: &mut R,
+    output: &mut impl Write,
+    heard: Heard<'_>,
+    mut more: impl FnMut(&mut R) -> bool,
+) -> io::Result<()> {
     let mut held = Held::default();
     while let Some((kind, payload)) = read_frame(input)? {
         if kind != MESSAGE {
@@ -119,7 +134,7 @@ pub fn serve<R: Read>(input: &mut R, output: &mut impl Write, mut more: impl FnM
         }
         let done = match job {
             Job::Deliver { place, prepend } => {
-                let mut message = Incoming::new(input);
+                let mut message = Incoming::new(input, heard);
                 let done = deliver(&place, prepend.as_bytes(), &mut message, &mut held.directories);
                 message.drain()?;
                 done
@@ -269,7 +284,7 @@ mod tests {
         let jobs = [job(&one, b"1\n"), job(&two, &long), job(&two, b"2\n"), job(&one, b"3\n")].concat();
         for (together, writes) in [(true, 1), (false, 4)] {
             let mut output = Writes(Vec::new(), 0);
-            serve(&mut &jobs[..], &mut output, |rest: &mut &[u8]| together && !rest.is_empty()).unwrap();
+            serve(&mut &jobs[..], &mut output, &|| true, |rest: &mut &[u8]| together && !rest.is_empty()).unwrap();
             let answers = answers(&output.0);
             let good: Vec<bool> = answers.iter().map(|done| matches!(done, Done::Delivered(_))).collect();
             assert_eq!((good, output.1), (vec![true, false, true, true], writes));
@@ -293,5 +308,43 @@ mod tests {
             "{answers:?}"
         );
         assert_eq!(answers[1], Done::Text(None));
+    }
+
+    /// A job with a message, as the engine sends it.
+    fn job_for(place: Place) -> Vec<u8> {
+        let job = Job::Deliver { place, prepend: "X: y\n".to_owned() };
+        let mut all = frame(MESSAGE, &serde_json::to_vec(&job).unwrap()).unwrap();
+        all.extend(frame(BYTES, b"\nbody\n").unwrap());
+        all.extend(frame(BYTES, b"").unwrap());
+        all
+    }
+
+    #[test]
+    fn nothing_is_delivered_for_an_engine_that_has_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mbox = dir.path().join("mbox");
+        std::fs::write(&mbox, "From a\nold\n\n").unwrap();
+        let maildir = dir.path().join("maildir/");
+        let locking = crate::job::Locking { styles: Vec::new(), attempts: 1, delay_ms: 1, stale_s: 500 };
+        let places = [
+            Place::Mailbox {
+                path: mbox.to_str().unwrap().to_owned(),
+                from_line: "From b".to_owned(),
+                locking,
+                limit: 0,
+                strict_owner: true,
+            },
+            Place::Maildir { path: maildir.to_str().unwrap().to_owned(), limit: 0 },
+        ];
+        let files = |part: &str| std::fs::read_dir(maildir.join(part)).unwrap().count();
+        for (there, new, old) in [(false, 0, true), (true, 1, false)] {
+            for place in places.clone() {
+                let mut said = Vec::new();
+                let served = serve(&mut &job_for(place)[..], &mut said, &|| there, |_| false);
+                assert_eq!(served.is_ok(), there, "{served:?}");
+            }
+            assert_eq!(std::fs::read_to_string(&mbox).unwrap() == "From a\nold\n\n", old);
+            assert_eq!((files("new"), files("tmp")), (new, 0));
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -85,6 +85,7 @@ pub struct Instance {
     main: Vec<(String, String)>,
     /// Services besides the usual ones.
     pub services: Vec<String>,
+    kept: AtomicBool,
 }
 
 /// An address and port that nobody else on this machine uses: the address is this process's own.
@@ -121,7 +122,9 @@ impl Instance {
             fs::create_dir(path.join(name)).unwrap();
             fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let mut program = PathBuf::from(env!("CARGO_BIN_EXE_yamabiko"));
+        // Run by another user than the one who built it, the program is elsewhere.
+        let mut program = std::env::var_os("YAMABIKO_PROGRAM")
+            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_yamabiko")), PathBuf::from);
         if as_root() && !reachable(&program) {
             // The engine runs under another user, who must be able to execute it.
             let copy = path.join("bin/program");
@@ -166,7 +169,7 @@ impl Instance {
             ("alias_maps", String::new()),
         ];
         let main = main.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let instance = Self { root, smtp, next_hop, main, services: Vec::new() };
+        let instance = Self { root, smtp, next_hop, main, services: Vec::new(), kept: AtomicBool::new(false) };
         // No part of an address may become part of a file name through a pattern, so the boxes are listed.
         let boxes = ["me", "one", "two", "three", "four", "both", "box"];
         let boxes: String = boxes.iter().map(|name| format!("{name}@box.example {name}/\n")).collect();
@@ -378,6 +381,20 @@ impl Instance {
         children(supervisor).into_iter().find(|pid| arguments(*pid).is_some_and(|args| args.contains("engine")))
     }
 
+    /// The processes that deliver to mailboxes.
+    pub fn workers(&self) -> Vec<i32> {
+        let Some(supervisor) = self.supervisor() else { return Vec::new() };
+        let mut found = children(supervisor);
+        found.retain(|pid| arguments(*pid).is_some_and(|args| args.contains("--role local")));
+        found
+    }
+
+    /// The directory is not removed when this is dropped.
+    pub fn keep(&self) -> PathBuf {
+        self.kept.store(true, Ordering::SeqCst);
+        self.path().to_owned()
+    }
+
     /// Kills the engine; the supervisor starts another.
     pub fn kill_engine(&self) -> Option<i32> {
         let pid = self.engine()?;
@@ -404,10 +421,14 @@ impl Drop for Instance {
             eprintln!("---- mail log of {}\n{}----", self.path().display(), self.log());
         }
         self.kill_all();
+        if self.kept.load(Ordering::SeqCst) {
+            self.root.disable_cleanup(true);
+        }
     }
 }
 
-fn slay(pid: i32) {
+/// Kills a process.
+pub fn slay(pid: i32) {
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
