@@ -361,7 +361,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                 Err(Broken::Shutdown) => self.session.shut_down(),
             }
         }
-        if let Some(connection) = self.stream.below() {
+        // Only then: closing while something of the client's is not read yet throws away what has not left us.
+        if self.session.said_goodbye()
+            && let Some(connection) = self.stream.below()
+        {
             (self.last_words)(connection);
         }
         // The client may be gone; what it was told does not matter then. Dropping the stream closes it.
@@ -429,9 +432,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
         self.make_room();
         let in_content = self.session.in_content();
         let limit = self.session.timeout();
-        // A command has its whole time with each read; in content a request's time goes on, and content earns more of it.
+        // What has begun has one deadline, however many pieces it comes in; content earns more time by coming.
         let per_request = self.session.deadline_per_request();
-        let mut deadline = self.deadline.take().filter(|_| per_request);
+        let begun = in_content || self.session.in_long_line() || self.start < self.buffer.len();
+        let mut deadline = self.deadline.take().filter(|_| per_request && begun);
         let until = || *deadline.get_or_insert_with(|| Instant::now() + limit);
         let read = self.clock.within(until, async {
             tokio::select! {
@@ -445,9 +449,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             Some(None) => Err(Broken::Shutdown),
             Some(Some(Ok(0) | Err(_))) => Err(Broken::Lost),
             Some(Some(Ok(read))) => {
-                if in_content && per_request {
-                    let earned = Duration::from_secs_f64(read as f64 / self.settings.min_data_rate as f64);
-                    let whole = Instant::now() + limit;
+                if per_request {
+                    let rate = if in_content { self.settings.min_data_rate as f64 } else { f64::INFINITY };
+                    let (earned, whole) = (Duration::from_secs_f64(read as f64 / rate), Instant::now() + limit);
                     self.deadline = Some(deadline.map_or(whole, |deadline| (deadline + earned).min(whole)));
                 }
                 Ok(())

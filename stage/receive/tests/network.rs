@@ -53,6 +53,19 @@ async fn connect(running: &Running) -> BufReader<TcpStream> {
     BufReader::new(TcpStream::connect(running.address).await.unwrap())
 }
 
+/// The end of the connection comes while the client still talks; it hears why all the same.
+#[tokio::test]
+async fn last_words_are_heard_by_clients_that_talk() {
+    let running = start("smtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 2\n").await;
+    let mut client = connect(&running).await;
+    assert_eq!(line(&mut client).await, "220 mx.lab.test ESMTP Postfix");
+    client.write_all("NONSENSE\r\n".repeat(4000).as_bytes()).await.unwrap();
+    for _ in 0..2 {
+        assert!(line(&mut client).await.starts_with("50"));
+    }
+    assert_eq!(line(&mut client).await, "421 4.7.0 mx.lab.test Error: too many errors");
+}
+
 #[tokio::test]
 async fn a_large_message_goes_through_a_file() {
     let running = start("").await;
@@ -121,6 +134,37 @@ async fn idle_clients_time_out() {
     assert!(line(&mut client).await.starts_with("220"));
     assert_eq!(line(&mut client).await, "421 4.4.2 mx.lab.test Error: timeout exceeded");
     assert_eq!(line(&mut client).await, "");
+}
+
+const TO_DATA: [&str; 4] = ["HELO c.test", "MAIL FROM:<a@remote.test>", "RCPT TO:<user1@lab.test>", "DATA"];
+
+/// One byte now and then keeps a session alive, unless the whole request has to come in time.
+#[tokio::test]
+async fn slow_clients_are_cut_off() {
+    let running = start("smtpd_timeout = 1s\nsmtpd_per_request_deadline = yes\nsmtpd_min_data_rate = 100\n").await;
+    for (before, piece) in [(&[][..], &b"x"[..]), (&[][..], &[b'x'; 300]), (&TO_DATA, b"x\r\n")] {
+        let mut client = connect(&running).await;
+        line(&mut client).await;
+        for command in before {
+            client.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
+            line(&mut client).await;
+        }
+        let (reader, mut writer) = tokio::io::split(client);
+        let feed = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if writer.write_all(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut reader = BufReader::new(reader);
+        let mut said = String::new();
+        let heard = tokio::time::timeout(Duration::from_secs(20), reader.read_line(&mut said)).await;
+        feed.abort();
+        heard.expect("it is cut off").unwrap();
+        assert_eq!(said.trim_end(), "421 4.4.2 mx.lab.test Error: timeout exceeded", "{before:?} {piece:?}");
+    }
 }
 
 #[tokio::test]

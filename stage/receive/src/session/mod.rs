@@ -280,6 +280,11 @@ impl Session {
         matches!(self.phase, Phase::Data | Phase::Chunk { .. })
     }
 
+    /// A command line has begun, is too long, and has not ended.
+    pub fn in_long_line(&self) -> bool {
+        matches!(self.phase, Phase::LongLine)
+    }
+
     /// Bytes of content in memory.
     pub fn content_len(&self) -> usize {
         self.content.len()
@@ -510,6 +515,11 @@ impl Session {
     pub fn lost(&mut self) {
         self.end = Some(SessionEnd::Lost);
         self.phase = Phase::Closed;
+    }
+
+    /// The client itself has ended the conversation: it has nothing more to say.
+    pub fn said_goodbye(&self) -> bool {
+        self.hang_up && self.verb == Verb::Quit
     }
 
     /// The server stops.
