@@ -199,10 +199,13 @@ fn hand_in(
     let queue = context.queue_directory();
     let mut place = match Caller::ask(&queue, Request::Submit(envelope.clone())) {
         Ok(caller) => Place::Engine(caller),
-        Err(error) if crate::offline::is_down(&error) => match Place::maildrop(context, &queue, &envelope) {
-            Ok(place) => place,
-            Err(why) => return refuse(context, &why),
-        },
+        // It may also end between our call and our first word.
+        Err(error) if crate::offline::is_down(&error) || has_ended(&error) => {
+            match Place::maildrop(context, &queue, &envelope) {
+                Ok(place) => place,
+                Err(why) => return refuse(context, &why),
+            }
+        }
         Err(error) => return refuse(context, &format!("cannot talk to the mail system: {error}")),
     };
     let mut hand = Hand { buffer: head, size: 0, limit, kept: Some(Vec::new()), ended: false };
@@ -238,6 +241,11 @@ fn hand_in(
         Ok(other) => refuse(context, &format!("unexpected answer from the mail system: {other:?}")),
         Err(error) => refuse(context, &format!("queue file write error: {error}")),
     }
+}
+
+fn has_ended(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 /// So much of a message is remembered until the engine has answered.
