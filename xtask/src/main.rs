@@ -26,7 +26,7 @@ use serde_json::Value;
 const RINGS: [&str; 5] = ["protocol", "base", "stage", "record", "program"];
 
 /// Every crate that has a place, made or still to come, and its ring.
-const CRATES: [(&str, &str); 35] = [
+const CRATES: [(&str, &str); 36] = [
     ("address", "protocol"),
     ("status", "protocol"),
     ("message", "protocol"),
@@ -36,6 +36,7 @@ const CRATES: [(&str, &str); 35] = [
     ("config", "base"),
     ("lookup", "base"),
     ("checks", "base"),
+    ("milter", "base"),
     ("route", "base"),
     ("dns", "base"),
     ("tls", "base"),
@@ -66,7 +67,7 @@ const CRATES: [(&str, &str); 35] = [
 
 /// Heavy outside crates and who may name them as an ordinary dependency.
 const OUTSIDE: [(&str, &[&str]); 4] = [
-    ("tokio", &["dns", "tls", "receive", "deliver", "engine", "console"]),
+    ("tokio", &["dns", "tls", "milter", "receive", "deliver", "engine", "console"]),
     ("rustls", &["tls"]),
     ("hickory-resolver", &["dns"]),
     ("rusqlite", &["ledger", "lookup"]),
