@@ -4,11 +4,14 @@
 //!   `bounce_template_file` and holds the built-in ones.
 //! * [`Notice`] with its [`RecipientReport`]s is everything that stands in one notice; [`Notice::compose`] writes it.
 //! * [`parse`] reads such a notice back: whatever is composed here can be read here, and a test proves it.
+//! * [`structure`] finds the parts of any message from the wild, [`decode`] makes text of them; `record/analyze` builds on these.
 //!
 //! Pure: dates, identifiers and the original message are arguments.
 
 mod compose;
+pub mod decode;
 pub mod parse;
+pub mod structure;
 mod template;
 mod wrap;
 

@@ -1,7 +1,8 @@
 //! The way in: messages, replies and provider events.
 
-use crate::{Analysis, Date, Evidence, Reason, Rules};
-use yamabiko_status::{EnhancedStatus, ReplyCode};
+use crate::decide::{Facts, decide};
+use crate::{Analysis, Date, Evidence, Reason, Rules, event, reading, text};
+use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
 
 /// Reads messages and replies. Made once, shared between threads.
 #[derive(Clone, Debug)]
@@ -43,6 +44,27 @@ impl Stage {
             Stage::Data => "DATA",
             Stage::Quit => "QUIT",
         }
+    }
+    /// The stage of this name, in any case of letters; `HELO`, `LHLO` and `BDAT` are taken too.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Stage::Conn,
+            Stage::Ehlo,
+            Stage::StartTls,
+            Stage::Auth,
+            Stage::Mail,
+            Stage::Rcpt,
+            Stage::Data,
+            Stage::Quit,
+        ];
+        all.into_iter().find(|stage| stage.name().eq_ignore_ascii_case(name)).or_else(|| {
+            match name.to_ascii_uppercase().as_str() {
+                "HELO" | "LHLO" => Some(Stage::Ehlo),
+                "BDAT" | "EOM" | "." => Some(Stage::Data),
+                "CONNECT" => Some(Stage::Conn),
+                _ => None,
+            }
+        })
     }
 }
 
@@ -101,26 +123,45 @@ impl Analyzer {
     }
     /// Reads one message: header and body, lines ending in LF, CRLF or CR. Never fails; what is missing is empty.
     pub fn analyze(&self, message: &[u8]) -> Analysis {
-        let _ = message;
-        Analysis::default()
+        reading::message(&self.rules, message)
     }
     /// Reads what a provider posts: one JSON object, an array of them, or one per line. `None` when it is no JSON or of no
     /// known provider.
     pub fn analyze_event(&self, json: &[u8]) -> Option<Vec<Analysis>> {
-        let _ = json;
-        None
+        event::analyze(&self.rules, json)
     }
     /// What a single reply means.
     pub fn classify(&self, reply: &Reply<'_>) -> Verdict {
-        let _ = reply;
+        let words = text::squeeze(reply.text, 8192);
+        let status = text::statuses(&words).next();
+        let code = text::reply_code(&words, status.map(|s| s.class.digit()));
+        let decision = decide(
+            &self.rules,
+            &Facts {
+                diagnostic: &words,
+                status,
+                code,
+                stage: reply.stage.or_else(|| text::stage(&words)),
+                rhost: reply.remote_host,
+                destination: text::domain(reply.recipient),
+                date: reply.date,
+                trusting: true,
+                ..Facts::default()
+            },
+        );
+        let class = match (status, code) {
+            (Some(status), _) => status.class,
+            (None, Some(code)) if code < 500 => Class::Transient,
+            _ => Class::Permanent,
+        };
         Verdict {
-            reason: Reason::Undefined,
-            status: None,
-            status_is_made_up: false,
-            reply_code: None,
-            hard_bounce: false,
-            evidence: Vec::new(),
-            confidence: 0,
+            reason: decision.reason,
+            status: Some(status.unwrap_or_else(|| decision.reason.made_up_status(class))),
+            status_is_made_up: status.is_none(),
+            reply_code: code.map(ReplyCode),
+            hard_bounce: decision.reason.is_hard(class.digit()),
+            evidence: decision.evidence,
+            confidence: decision.confidence,
         }
     }
 }

@@ -10,11 +10,26 @@
 //! memory is bounded by it; nothing panics on any input.
 
 mod analyzer;
+mod assemble;
+mod autoreply;
+mod civil;
+mod decide;
+mod draft;
+mod dsn;
+mod event;
+mod feedback;
 mod finding;
+mod mail;
+mod original;
+mod plain;
+mod reading;
 mod reason;
 mod rules;
+mod systems;
+mod text;
+mod transcript;
 
 pub use analyzer::{Analyzer, Reply, Stage, Verdict};
 pub use finding::{Action, Analysis, Date, Diagnostic, Evidence, EvidenceKind, Finding, Kind};
 pub use reason::{Reason, UnknownReason};
-pub use rules::{RuleError, Rules};
+pub use rules::{Rule, RuleError, Rules};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use yamabiko_status::{Class, EnhancedStatus};
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal / $merged:literal),* $(,)?) => {
@@ -111,6 +112,45 @@ impl Reason {
             Reason::NotAccept => status_class == 5,
             _ => false,
         }
+    }
+    /// A status code for a message that has none, made from the reason: `5.0.911` and its like, which no system gives.
+    /// Sisimai's numbers.
+    pub fn made_up_status(self, class: Class) -> EnhancedStatus {
+        let detail = match self {
+            Reason::UserUnknown => 911,
+            Reason::HostUnknown => 912,
+            Reason::HasMoved => 916,
+            Reason::NotAccept => 932,
+            Reason::MailboxFull => 922,
+            Reason::Suspend => 921,
+            Reason::Filtered => 910,
+            Reason::Expired => 947,
+            Reason::NetworkError => 944,
+            Reason::SystemError => 930,
+            Reason::SystemFull => 931,
+            Reason::MailerError => 939,
+            Reason::MesgTooBig => 934,
+            Reason::ExceedLimit => 923,
+            Reason::NoRelaying => 909,
+            Reason::Rejected => 918,
+            Reason::AuthFailure => 973,
+            Reason::BadReputation => 975,
+            Reason::Blocked => 971,
+            Reason::RequirePtr => 974,
+            Reason::Speeding | Reason::TooManyConn => 945,
+            Reason::SpamDetected => 980,
+            Reason::VirusDetected => 976,
+            Reason::ContentError => 960,
+            Reason::NotCompliantRfc => 951,
+            Reason::PolicyViolation => 972,
+            Reason::SecurityError => 970,
+            Reason::SyntaxError => 902,
+            Reason::FailedStartTls => 977,
+            Reason::Suppressed => 978,
+            Reason::OnHold => 901,
+            Reason::Undefined | Reason::Delivered | Reason::Feedback | Reason::Vacation => 900,
+        };
+        EnhancedStatus { class, subject: 0, detail }
     }
     /// True for reports that tell of no failure: delivered, feedback, vacation.
     pub fn is_no_failure(self) -> bool {

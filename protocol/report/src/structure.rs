@@ -1,0 +1,425 @@
+//! What a message is made of, found in one walk: header fields and MIME parts, as ranges of the message.
+//!
+//! Made for mail from the wild. Nothing is refused: a multipart without its boundary is text, a part that was cut off
+//! ends where the message ends, a header line that is no field is passed over. The walk is linear (the depth of nesting
+//! and the number of parts and fields that are kept are limited), copies nothing and decodes nothing.
+
+use memchr::{memchr, memmem};
+use std::borrow::Cow;
+
+/// Deeper parts are left inside their parent's body.
+const MAX_DEPTH: usize = 12;
+/// Parts beyond are not looked at.
+const MAX_PARTS: usize = 200;
+/// Fields of one header beyond are not kept.
+const MAX_FIELDS: usize = 2000;
+
+/// The message with LF line ends, whatever it had: CRLF, CR alone, or LF. Copies only where it must.
+pub fn with_lf(message: &[u8]) -> Cow<'_, [u8]> {
+    let Some(first) = memchr(b'\r', message) else { return Cow::Borrowed(message) };
+    let mut out = Vec::with_capacity(message.len());
+    out.extend_from_slice(&message[..first]);
+    let mut rest = &message[first..];
+    while let Some(at) = memchr(b'\r', rest) {
+        out.extend_from_slice(&rest[..at]);
+        // Some transports double the CR.
+        let mut after = at + 1;
+        while rest.get(after) == Some(&b'\r') && rest.get(after + 1) == Some(&b'\n') {
+            after += 1;
+        }
+        if rest.get(after) == Some(&b'\n') {
+            after += 1;
+        }
+        out.push(b'\n');
+        rest = &rest[after..];
+    }
+    out.extend_from_slice(rest);
+    Cow::Owned(out)
+}
+
+/// One header field: name and value as they stand, the value with its folds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderField<'m> {
+    /// The name, without the colon and blanks before it.
+    pub name: &'m [u8],
+    /// The value, blanks around it left out.
+    pub value: &'m [u8],
+}
+
+/// A header: fields in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header<'m> {
+    /// The fields, at most some two thousand.
+    pub fields: Vec<HeaderField<'m>>,
+}
+
+impl<'m> Header<'m> {
+    /// Reads the header at the beginning of `text`; what follows the empty line is returned beside it. An mbox `From `
+    /// line and empty lines before it are passed over.
+    pub fn parse(text: &'m [u8]) -> (Self, &'m [u8]) {
+        let mut fields = Vec::new();
+        let rest = walk(text, |field| {
+            if fields.len() < MAX_FIELDS {
+                fields.push(field);
+            }
+        });
+        (Self { fields }, rest)
+    }
+    /// The value of the first field of this name, in any case of letters.
+    pub fn get(&self, name: &str) -> Option<&'m [u8]> {
+        self.all(name).next()
+    }
+    /// The values of all fields of this name.
+    pub fn all<'h>(&'h self, name: &'h str) -> impl DoubleEndedIterator<Item = &'m [u8]> + 'h {
+        let name = name.as_bytes();
+        self.fields
+            .iter()
+            .filter(move |f| f.name.len() == name.len() && f.name.eq_ignore_ascii_case(name))
+            .map(|f| f.value)
+    }
+}
+
+/// Calls `each` for every field of the header at the beginning of `text` and returns what follows it.
+fn walk<'m>(text: &'m [u8], mut each: impl FnMut(HeaderField<'m>)) -> &'m [u8] {
+    let mut rest = text;
+    while rest.first() == Some(&b'\n') {
+        rest = &rest[1..];
+    }
+    if rest.starts_with(b"From ") || rest.starts_with(b">From ") {
+        rest = &rest[line_end(rest)..];
+    }
+    while !rest.is_empty() && rest[0] != b'\n' {
+        let mut end = line_end(rest);
+        // A line of blanks alone ends a header that lost its empty line; it continues nothing.
+        if rest[..end].trim_ascii().is_empty() {
+            return &rest[end..];
+        }
+        while matches!(rest.get(end), Some(b' ' | b'\t')) {
+            let next = end + line_end(&rest[end..]);
+            if rest[end..next].trim_ascii().is_empty() {
+                break;
+            }
+            end = next;
+        }
+        if let Some(field) = field(&rest[..end]) {
+            each(field);
+        } else if rest.starts_with(b"--") {
+            // The boundary line already: the empty line is missing.
+            return rest;
+        }
+        rest = &rest[end..];
+    }
+    rest.strip_prefix(b"\n").unwrap_or(rest)
+}
+
+/// A line, or several folded ones, as a field.
+pub fn field(line: &[u8]) -> Option<HeaderField<'_>> {
+    let colon = memchr(b':', &line[..line.len().min(200)])?;
+    let name = line[..colon].trim_ascii_end();
+    let fits = !name.is_empty() && name.iter().all(|b| matches!(b, 33..=126));
+    fits.then(|| HeaderField { name, value: line[colon + 1..].trim_ascii() })
+}
+
+fn line_end(text: &[u8]) -> usize {
+    memchr(b'\n', text).map_or(text.len(), |n| n + 1)
+}
+
+/// Media types that mean something to a reader of reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Media {
+    /// `text/plain`, or none given, or one that cannot be read.
+    Plain,
+    /// `text/html`
+    Html,
+    /// `message/delivery-status`, `message/global-delivery-status` (RFC 3464, RFC 6533)
+    DeliveryStatus,
+    /// `message/disposition-notification` and its global form (RFC 8098)
+    Disposition,
+    /// `message/feedback-report` (RFC 5965)
+    Feedback,
+    /// `message/rfc822`, `message/global`, `message/partial`
+    Message,
+    /// `text/rfc822-headers`, `message/global-headers`
+    Headers,
+    /// `multipart/...` whose boundary is nowhere
+    Multipart,
+    /// `application/json`
+    Json,
+    /// Anything else.
+    Other,
+}
+
+impl Media {
+    /// Of the value of a Content-Type field.
+    pub fn of(value: &[u8]) -> Self {
+        let end = value.iter().position(|b| matches!(b, b';' | b' ' | b'\t' | b'\n')).unwrap_or(value.len());
+        let kind = &value[..end];
+        const KNOWN: [(&str, Media); 18] = [
+            ("text/plain", Media::Plain),
+            ("text", Media::Plain),
+            ("text/html", Media::Html),
+            ("message/delivery-status", Media::DeliveryStatus),
+            ("message/global-delivery-status", Media::DeliveryStatus),
+            ("message/disposition-notification", Media::Disposition),
+            ("message/global-disposition-notification", Media::Disposition),
+            ("message/feedback-report", Media::Feedback),
+            ("message/xdelivery-status", Media::DeliveryStatus),
+            ("message/rfc822", Media::Message),
+            ("message/xrfc822", Media::Message),
+            ("message/global", Media::Message),
+            ("message/partial", Media::Message),
+            ("text/rfc822-headers", Media::Headers),
+            ("text/rfc822-header", Media::Headers),
+            ("text/rfc822", Media::Headers),
+            ("message/global-headers", Media::Headers),
+            ("application/json", Media::Json),
+        ];
+        let known = KNOWN.iter().find(|(name, _)| kind.eq_ignore_ascii_case(name.as_bytes()));
+        match known {
+            Some((_, media)) => *media,
+            None if starts_with(kind, "multipart/") => Media::Multipart,
+            None if kind.is_empty() || !kind.contains(&b'/') => Media::Plain,
+            None => Media::Other,
+        }
+    }
+}
+
+/// Content-Transfer-Encoding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Transfer {
+    /// 7bit, 8bit, binary, none, or one that nobody knows.
+    #[default]
+    Identity,
+    /// quoted-printable
+    QuotedPrintable,
+    /// base64
+    Base64,
+}
+
+/// A leaf of the tree of parts: also a message in a message is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part<'m> {
+    /// What it says it is.
+    pub media: Media,
+    /// How it is encoded.
+    pub transfer: Transfer,
+    /// `charset` of its Content-Type, as written.
+    pub charset: Option<&'m [u8]>,
+    /// Its body, encoded.
+    pub body: &'m [u8],
+}
+
+/// A message, walked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Structure<'m> {
+    /// The header of the message.
+    pub header: Header<'m>,
+    /// Everything after it.
+    pub body: &'m [u8],
+    /// The leaves in their order.
+    pub parts: Vec<Part<'m>>,
+    /// Lower-case value of `report-type` of a multipart/report.
+    pub report_type: Option<String>,
+}
+
+impl<'m> Structure<'m> {
+    /// Walks a message with LF line ends.
+    pub fn of(message: &'m [u8]) -> Self {
+        let (header, body) = Header::parse(message);
+        let content_type = header.get("Content-Type").unwrap_or_default();
+        let report_type =
+            parameter(content_type, "report-type").map(|v| String::from_utf8_lossy(v).to_ascii_lowercase());
+        let mut parts = Vec::with_capacity(4);
+        leaves(content_type, header.get("Content-Transfer-Encoding"), body, 0, &mut parts);
+        Self { header, body, parts, report_type }
+    }
+}
+
+fn leaves<'m>(
+    content_type: &'m [u8],
+    transfer: Option<&'m [u8]>,
+    body: &'m [u8],
+    depth: usize,
+    parts: &mut Vec<Part<'m>>,
+) {
+    let media = Media::of(content_type);
+    if media == Media::Multipart
+        && depth < MAX_DEPTH
+        && let Some(boundary) = parameter(content_type, "boundary").filter(|b| !b.is_empty())
+    {
+        let before = parts.len();
+        for part in multipart(body, boundary) {
+            if parts.len() >= MAX_PARTS {
+                return;
+            }
+            let (mut kind, mut encoding) = (&b""[..], None);
+            let inner = if part.first() == Some(&b'\n') {
+                &part[1..]
+            } else {
+                walk(part, |field| {
+                    if field.name.eq_ignore_ascii_case(b"Content-Type") {
+                        kind = field.value;
+                    } else if field.name.eq_ignore_ascii_case(b"Content-Transfer-Encoding") {
+                        encoding = Some(field.value);
+                    }
+                })
+            };
+            // A part whose first line is no field has lost its header.
+            let inner = if kind.is_empty() && encoding.is_none() && !part.starts_with(b"\n") {
+                let headed = field(&part[..line_end(part)]).is_some_and(|f| starts_with(f.name, "content-"));
+                if headed { inner } else { part }
+            } else {
+                inner
+            };
+            leaves(kind, encoding, inner, depth + 1, parts);
+        }
+        if parts.len() > before {
+            return;
+        }
+    }
+    let transfer = match transfer.map(<[u8]>::trim_ascii) {
+        Some(value) if starts_with(value, "quoted-printable") => Transfer::QuotedPrintable,
+        Some(value) if starts_with(value, "base64") => Transfer::Base64,
+        _ => Transfer::Identity,
+    };
+    parts.push(Part { media, transfer, charset: parameter(content_type, "charset"), body });
+}
+
+/// The parts between boundary lines, without the line end before the next boundary (RFC 2046 section 5.1.1).
+fn multipart<'m>(body: &'m [u8], boundary: &[u8]) -> impl Iterator<Item = &'m [u8]> + use<'m> {
+    let mut line = Vec::with_capacity(boundary.len() + 2);
+    line.extend_from_slice(b"--");
+    line.extend_from_slice(boundary);
+    let finder = memmem::Finder::new(&line).into_owned();
+    let mut at = 0;
+    let mut open: Option<usize> = None;
+    std::iter::from_fn(move || {
+        while let Some(found) = body.get(at..).and_then(|rest| finder.find(rest)) {
+            let start = at + found;
+            let mut end = start + finder.needle().len();
+            at = end;
+            if start > 0 && body[start - 1] != b'\n' {
+                continue;
+            }
+            let last = body[end..].starts_with(b"--");
+            if last {
+                end += 2;
+            }
+            let stop = end + line_end(&body[end..]);
+            // A longer boundary that begins alike is another one.
+            if !body[end..stop].trim_ascii().is_empty() {
+                continue;
+            }
+            at = stop;
+            let part = open.map(|from| {
+                let part = &body[from.min(start)..start];
+                part.strip_suffix(b"\n").unwrap_or(part)
+            });
+            open = (!last).then_some(stop);
+            if part.is_some() {
+                return part;
+            }
+        }
+        // It was cut off: the last part is what there is of it.
+        open.take().map(|from| &body[from..])
+    })
+}
+
+/// The value of a parameter such as `boundary`, quotes left out.
+pub fn parameter<'m>(value: &'m [u8], name: &str) -> Option<&'m [u8]> {
+    let mut rest = value;
+    loop {
+        let semicolon = memchr(b';', rest)?;
+        rest = rest[semicolon + 1..].trim_ascii_start();
+        let Some(equals) = rest.iter().position(|b| matches!(b, b'=' | b';')) else { return None };
+        if rest[equals] == b';' {
+            continue;
+        }
+        let here = rest[..equals].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes());
+        let after = rest[equals + 1..].trim_ascii_start();
+        let (found, tail) = match after.strip_prefix(b"\"") {
+            Some(quoted) => {
+                let end = memchr(b'"', quoted).unwrap_or(quoted.len());
+                (&quoted[..end], &quoted[end..])
+            }
+            None => {
+                let end = after.iter().position(|b| matches!(b, b';' | b' ' | b'\t' | b'\n')).unwrap_or(after.len());
+                (&after[..end], &after[end..])
+            }
+        };
+        if here {
+            return Some(found.trim_ascii_end());
+        }
+        rest = tail;
+    }
+}
+
+/// True when `text` begins with the ASCII text `prefix`, in any case of letters.
+pub fn starts_with(text: &[u8], prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_of_all_kinds() {
+        for text in ["a\r\nb\r\n\r\nc", "a\rb\r\rc", "a\nb\n\nc", "a\r\r\nb\r\r\n\r\r\nc"] {
+            assert_eq!(&*with_lf(text.as_bytes()), b"a\nb\n\nc", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn parameters() {
+        for (value, name, expected) in [
+            ("a/b; boundary=x", "boundary", Some("x")),
+            ("a/b; charset=\"u;v\";\n boundary=\"x y\"", "boundary", Some("x y")),
+            ("a/b; x; BOUNDARY = y ; z=1", "boundary", Some("y")),
+            ("a/b; boundary", "boundary", None),
+            ("a/b", "boundary", None),
+            ("a/b; boundary=\"x", "boundary", Some("x")),
+        ] {
+            assert_eq!(parameter(value.as_bytes(), name), expected.map(str::as_bytes), "{value}");
+        }
+    }
+
+    #[test]
+    fn parts_of_reports() {
+        let message = b"Content-Type: multipart/report; boundary=b;\n report-type=Delivery-Status\n\nprologue\n--b\n\ntext\n\n--b\n\
+            Content-Type: message/delivery-status\n\nStatus: 5.1.1\n\n--b\nContent-Type: message/rfc822\n\nFrom: a\n\nc\n--b--\nend";
+        let found = Structure::of(message);
+        assert_eq!(found.report_type.as_deref(), Some("delivery-status"));
+        let parts: Vec<_> = found.parts.iter().map(|p| (p.media, p.body)).collect();
+        assert_eq!(
+            parts,
+            [
+                (Media::Plain, &b"text\n"[..]),
+                (Media::DeliveryStatus, b"Status: 5.1.1\n"),
+                (Media::Message, b"From: a\n\nc"),
+            ]
+        );
+    }
+
+    #[test]
+    fn odd_ones_are_read_somehow() {
+        for (message, count) in [
+            (&b""[..], 1),
+            (b"Content-Type: multipart/mixed; boundary=b\n\nno boundary here", 1),
+            (b"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain\n\ncut", 1),
+            (b"Content-Type: multipart/mixed; boundary=b\n\n--bc\n\nx\n--b\n\ny\n--b--", 1),
+            (b"Content-Type: multipart/mixed; boundary=b\n--b\n\nx\n--b--", 1),
+        ] {
+            assert_eq!(Structure::of(message).parts.len(), count, "{:?}", String::from_utf8_lossy(message));
+        }
+    }
+
+    #[test]
+    fn deep_nesting_ends() {
+        let mut message = String::new();
+        for n in 0..500 {
+            message.push_str(&format!("Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n"));
+        }
+        assert!(Structure::of(message.as_bytes()).parts.len() < 3);
+    }
+}

@@ -1,0 +1,267 @@
+//! Drafts completed, decided and made findings.
+
+use crate::decide::{Facts, decide};
+use crate::draft::Draft;
+use crate::finding::{Action, Date, Diagnostic, Finding};
+use crate::mail::Mail;
+use crate::systems::System;
+use crate::transcript::Refusal;
+use crate::{Reason, Rules, civil, text};
+use yamabiko_report::decode;
+use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
+
+/// What all findings of one message share.
+pub(crate) struct Shared {
+    pub addresser: String,
+    pub date: Option<Date>,
+    pub received_rhost: String,
+    pub received_lhost: String,
+}
+
+impl Shared {
+    pub(crate) fn of(mail: &Mail<'_>) -> Self {
+        let header = mail.header();
+        let addressed = || {
+            ["To", "X-Original-To", "Delivered-To"]
+                .iter()
+                .filter_map(|name| header.get(name).map(decode::header))
+                .find_map(|value| text::one_address(&value).map(str::to_owned))
+                .unwrap_or_default()
+        };
+        let original = &mail.original;
+        let envelope = mail.report.get("X-Postfix-Sender").and_then(text::one_address).unwrap_or_default();
+        let addresser = [original.from.as_str(), original.return_path.as_str(), envelope]
+            .into_iter()
+            .find(|a| !a.is_empty())
+            .map_or_else(addressed, str::to_owned);
+        let date = original.date.or_else(|| header.get("Date").and_then(|d| civil::parse(&decode::header(d))));
+        // The oldest Received of the notice was written where the notice was.
+        let oldest = header.all("Received").next_back().map(String::from_utf8_lossy).unwrap_or_default();
+        let newest = header.get("Received").map(String::from_utf8_lossy).unwrap_or_default();
+        let received_rhost = after_word(&oldest, "by ").or_else(|| after_word(&oldest, "from ")).unwrap_or_default();
+        let received_lhost = after_word(&newest, "from ").or_else(|| after_word(&newest, "by ")).unwrap_or_default();
+        Self { addresser, date, received_rhost, received_lhost }
+    }
+}
+
+/// The word after `by ` or `from ` of a Received field.
+fn after_word(received: &str, word: &str) -> Option<String> {
+    let at = if received.starts_with(word) {
+        0
+    } else {
+        received.match_indices(word).find(|(at, _)| received.as_bytes()[at - 1].is_ascii_whitespace())?.0
+    };
+    let name = text::host(&received[at + word.len()..]);
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
+    (!name.is_empty() && plain).then(|| name.to_ascii_lowercase())
+}
+
+/// The status that is to be believed: the refusing host's own where the notice's says little.
+fn prefer(noted: Option<EnhancedStatus>, said: &str) -> Option<EnhancedStatus> {
+    let mut own: Option<EnhancedStatus> = None;
+    for status in text::statuses(said).filter(|s| s.class != Class::Success).take(8) {
+        own = match own {
+            None => Some(status),
+            // Given up waiting, and the reason for it; a code that says nothing, and one that does.
+            Some(first) if is_expiry(first) || says_nothing(first) && !says_nothing(status) => Some(status),
+            kept => kept,
+        };
+    }
+    match (noted, own) {
+        (None, own) => own,
+        (noted, None) => noted,
+        (Some(noted), Some(own)) => {
+            let vague = says_nothing(noted) || (noted.detail == 0 && own.detail != 0);
+            Some(if (vague && !says_nothing(own)) || is_expiry(noted) { own } else { noted })
+        }
+    }
+}
+
+fn says_nothing(status: EnhancedStatus) -> bool {
+    status.subject == 0 || (status.subject == 5 && status.detail <= 1)
+}
+
+fn is_expiry(status: EnhancedStatus) -> bool {
+    status.subject == 4 && status.detail == 7
+}
+
+/// Completes and decides one draft.
+pub(crate) fn finding(
+    rules: &Rules,
+    mail: &Mail<'_>,
+    system: System,
+    shared: &Shared,
+    refusals: &[Refusal],
+    mut draft: Draft,
+) -> Finding {
+    let refusal = refusals
+        .iter()
+        .find(|r| !r.recipient.is_empty() && r.recipient.eq_ignore_ascii_case(&draft.recipient))
+        .or_else(|| {
+            refusals.iter().find(|r| !draft.diagnostic.is_empty() && r.reply.contains(draft.diagnostic.as_str()))
+        })
+        .or_else(|| refusals.iter().find(|r| r.recipient.is_empty()))
+        .or_else(|| refusals.first().filter(|r| r.recipient.is_empty()));
+    if draft.diagnostic.is_empty() {
+        draft.diagnostic = match refusal {
+            Some(refusal) if draft.said.is_empty() || text::reply_codes(&draft.said).next().is_none() => {
+                text::squeeze(&refusal.reply, 4096)
+            }
+            _ => draft.said.clone(),
+        };
+    }
+    let mut human = mail.human.as_str();
+    if draft.diagnostic.is_empty() {
+        draft.diagnostic = telling_lines(rules, human);
+        if draft.diagnostic.is_empty() {
+            // Nothing that is known; people get to read it all the same.
+            draft.diagnostic = text::squeeze(&paragraph_without(human, &draft.recipient), 2048);
+        }
+    }
+    if draft.diagnostic.len() + 200 > human.len() {
+        human = "";
+    }
+    let own_words = !draft.diagnostic.is_empty();
+    let stage = draft
+        .stage
+        .or_else(|| text::stage(&draft.diagnostic))
+        .or_else(|| text::stage(&draft.said))
+        .or_else(|| refusal.and_then(|r| r.stage));
+    let mut status = prefer(draft.status, &draft.diagnostic);
+    if status.is_none() || status.is_some_and(says_nothing) {
+        let said = if draft.said.is_empty() { refusal.map_or("", |r| r.reply.as_str()) } else { draft.said.as_str() };
+        status = prefer(status, said);
+    }
+    let class = status.map(|s| s.class.digit());
+    let code = text::reply_code(&draft.diagnostic, class)
+        .or_else(|| text::reply_code(&draft.said, class))
+        .or_else(|| refusal.and_then(|r| text::reply_code(&r.reply, class)))
+        .filter(|code| *code >= 400 || draft.action == Some(Action::Delivered));
+    let named = text::remote_host(&draft.diagnostic)
+        .or_else(|| text::remote_host(&draft.said))
+        .or_else(|| refusal.map(|r| r.host.as_str()).filter(|h| !h.is_empty()))
+        .unwrap_or_default()
+        .to_owned();
+    if draft.rhost.is_empty()
+        || (!named.is_empty() && mail.report.get("Reporting-MTA").is_some_and(|r| text::host(r) == draft.rhost))
+    {
+        draft.rhost = if named.is_empty() && draft.rhost.is_empty() {
+            shared.received_rhost.clone()
+        } else if named.is_empty() {
+            draft.rhost
+        } else {
+            named.clone()
+        };
+    }
+    if draft.lhost.is_empty() {
+        draft.lhost.clone_from(&shared.received_lhost);
+    }
+    let date = draft.date.or(shared.date);
+    let delayed = draft.action == Some(Action::Delayed) || (draft.action.is_none() && system.delay);
+    let local = !draft.kind.is_empty() && draft.kind != "SMTP" && draft.kind != "LMTP" && draft.kind != "UNKNOWN";
+    let destination = text::domain(&draft.recipient).to_owned();
+    let facts = Facts {
+        diagnostic: &draft.diagnostic,
+        human,
+        status,
+        code,
+        stage,
+        rhost: &draft.rhost,
+        lhost: &draft.lhost,
+        destination: &destination,
+        date,
+        delayed,
+        trusting: false,
+        hint: draft.hint,
+        local: local && own_words,
+    };
+    let (reason, evidence, confidence) =
+        if matches!(draft.action, Some(Action::Delivered | Action::Relayed | Action::Expanded)) {
+            (Reason::Delivered, Vec::new(), 95)
+        } else {
+            let decision = decide(rules, &facts);
+            (decision.reason, decision.evidence, decision.confidence)
+        };
+    let made_up = status.is_none() && reason != Reason::Delivered;
+    if made_up {
+        let transient =
+            code.is_some_and(|c| c < 500) || (code.is_none() && (delayed || is_temporary(&draft.diagnostic)));
+        status = Some(reason.made_up_status(if transient { Class::Transient } else { Class::Permanent }));
+    }
+    let class = status.map_or(5, |s| s.class.digit());
+    let action = match (reason, draft.action) {
+        (Reason::Expired, _) => Some(Action::Delayed),
+        (_, Some(action)) => Some(action),
+        (Reason::Feedback | Reason::Vacation, None) => None,
+        (_, None) => Some(Action::Failed),
+    };
+    let original = &mail.original;
+    Finding {
+        alias: if draft.alias.eq_ignore_ascii_case(&draft.recipient) { String::new() } else { draft.alias },
+        reason,
+        status,
+        status_is_made_up: made_up,
+        reply_code: code.map(ReplyCode),
+        action,
+        hard_bounce: reason.is_hard(class),
+        sender_domain: text::domain(&shared.addresser).to_owned(),
+        addresser: shared.addresser.clone(),
+        destination,
+        rhost: draft.rhost,
+        lhost: draft.lhost,
+        diagnostic: Diagnostic {
+            kind: if draft.kind.is_empty() { "SMTP".to_owned() } else { draft.kind },
+            text: draft.diagnostic,
+        },
+        command: stage.map_or(String::new(), |s| s.name().to_owned()),
+        decoded_by: if system.name.is_empty() { "RFC3464" } else { system.name },
+        message_id: original.message_id.clone(),
+        subject: original.subject.clone(),
+        list_id: original.list_id.clone(),
+        date,
+        feedback_type: String::new(),
+        feedback_id: original.feedback_id.clone(),
+        envelope_id: mail.report.get("Original-Envelope-Id").unwrap_or_default().to_owned(),
+        evidence,
+        confidence,
+        recipient: draft.recipient,
+    }
+}
+
+/// True for words that speak of a failure that may pass.
+fn is_temporary(diagnostic: &str) -> bool {
+    ["temporar", "retry timeout exceeded", "try again", "persistent transient", "4yz"]
+        .iter()
+        .any(|w| text::contains(diagnostic, w))
+}
+
+/// The paragraph of a text that says most: with a reply or status code, or with the heaviest phrase.
+fn telling_lines(rules: &Rules, human: &str) -> String {
+    let mut best: (u32, &str) = (0, "");
+    for paragraph in human.split("\n\n").filter(|p| !p.trim().is_empty()).take(60) {
+        let mut score = 0;
+        rules.matches(&crate::rules::fold(paragraph, 4096), |rule, _, _| score = score.max(u32::from(rule.weight)));
+        if text::statuses(paragraph).next().is_some() {
+            score += 20;
+        }
+        if text::reply_codes(paragraph).next().is_some() {
+            score += 10;
+        }
+        if score > best.0 {
+            best = (score, paragraph);
+        }
+    }
+    if best.0 < 20 {
+        return String::new();
+    }
+    text::squeeze(best.1, 2048)
+}
+
+/// The text without lines that only name the recipient.
+fn paragraph_without(human: &str, recipient: &str) -> String {
+    let lines = human.lines().filter(|line| {
+        let bare = line.trim().trim_matches(['<', '>', ':', ' ']);
+        !bare.is_empty() && !bare.eq_ignore_ascii_case(recipient)
+    });
+    lines.take(40).collect::<Vec<_>>().join(" ")
+}

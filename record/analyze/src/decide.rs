@@ -1,0 +1,198 @@
+//! Evidence weighed: from everything that was seen to one reason.
+//!
+//! Each rule that fits adds evidence with its weight. What stands in the refusing host's own words (the diagnostic) counts
+//! in full, what the reporting system wrote around it counts less when there are such words. A reason's score is its
+//! heaviest evidence and a quarter of the rest; the highest score wins. Where the words say "no such user", the stage of the
+//! dialogue and the status code decide whether that can be believed ([`unknown_user`]).
+
+use crate::analyzer::Stage;
+use crate::finding::{Date, Evidence, EvidenceKind};
+use crate::rules::{Circumstances, Rule, fold};
+use crate::{Reason, Rules};
+use yamabiko_status::EnhancedStatus;
+
+/// Rules of this weight and more are certain of themselves: the stage does not change them.
+const CERTAIN: u8 = 75;
+
+/// What is known of one failure.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Facts<'a> {
+    /// The refusing host's words.
+    pub diagnostic: &'a str,
+    /// What the reporting system wrote for people.
+    pub human: &'a str,
+    pub status: Option<EnhancedStatus>,
+    pub code: Option<u16>,
+    pub stage: Option<Stage>,
+    pub rhost: &'a str,
+    pub lhost: &'a str,
+    pub destination: &'a str,
+    pub date: Option<Date>,
+    /// The notice is about a delay.
+    pub delayed: bool,
+    /// Without a stage, "no such user" is believed (a bare reply) or not (a notice of another system).
+    pub trusting: bool,
+    /// What the system is known to mean: reason, weight and the name of the rule.
+    pub hint: Option<(Reason, u8, &'static str)>,
+    /// `X-UNIX` and other types of diagnostic that are no SMTP.
+    pub local: bool,
+}
+
+/// A reason and what it rests on.
+#[derive(Clone, Debug)]
+pub(crate) struct Decision {
+    pub reason: Reason,
+    pub evidence: Vec<Evidence>,
+    pub confidence: u8,
+}
+
+/// Texts are folded up to this many bytes: a reply is never longer, a notice says it in the beginning.
+const LIMIT: usize = 16 * 1024;
+
+pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
+    let at = Circumstances {
+        hosts: [facts.rhost, facts.destination, if facts.rhost.is_empty() { facts.lhost } else { "" }],
+        stage: facts.stage,
+        status: facts.status,
+        code: facts.code,
+        date: facts.date,
+    };
+    let mut scale = Scale { facts, found: Vec::new() };
+    if let Some((reason, weight, rule)) = facts.hint {
+        scale.add(EvidenceKind::System, reason, rule, "system", weight, "");
+    }
+    let diagnostic = fold(facts.diagnostic, LIMIT);
+    if !diagnostic.is_empty() {
+        rules.matches(&diagnostic, |rule, start, end| {
+            if rule.fits(&at) {
+                scale.phrase(rule, "diagnostic", rule.weight, &diagnostic[start..end]);
+            }
+        });
+    }
+    let believed = scale.heaviest();
+    if !facts.human.is_empty() {
+        // Words around a diagnostic that speaks for itself are mostly boilerplate.
+        let percent: u32 = if diagnostic.is_empty() {
+            100
+        } else if believed >= 40 {
+            20
+        } else {
+            80
+        };
+        let human = fold(facts.human, LIMIT);
+        rules.matches(&human, |rule, start, end| {
+            if rule.fits(&at) {
+                let weight = u8::try_from(u32::from(rule.weight) * percent / 100).unwrap_or(rule.weight).max(1);
+                scale.phrase(rule, "text", weight, &human[start..end]);
+            }
+        });
+    }
+    for rule in rules.bare() {
+        if rule.fits(&at) {
+            scale.bare(rule, &at);
+        }
+    }
+    if facts.delayed {
+        scale.add(EvidenceKind::Action, Reason::Expired, "action:delayed", "Action", 12, "delayed");
+    }
+    scale.verdict()
+}
+
+struct Scale<'f, 'a> {
+    facts: &'f Facts<'a>,
+    found: Vec<Evidence>,
+}
+
+impl Scale<'_, '_> {
+    fn add(&mut self, kind: EvidenceKind, reason: Reason, rule: &str, place: &'static str, weight: u8, text: &str) {
+        if self.found.len() < 64 {
+            let (rule, text) = (rule.to_owned(), text.to_owned());
+            self.found.push(Evidence { kind, reason, rule, place, weight, text });
+        }
+    }
+
+    fn phrase(&mut self, rule: &Rule, place: &'static str, weight: u8, text: &str) {
+        let kind = if rule.is_special() { EvidenceKind::Provider } else { EvidenceKind::Phrase };
+        let mut reason = rule.reason;
+        if rule.weight < CERTAIN && reason == Reason::UserUnknown {
+            reason = unknown_user(self.facts);
+        }
+        if rule.weight < CERTAIN
+            && reason == Reason::Filtered
+            && rule.reason == Reason::Filtered
+            && before_data(self.facts.stage)
+        {
+            // No content has been seen yet: whatever it says, no filter of the recipient has judged it.
+            reason = if self.facts.stage == Some(Stage::Rcpt) { Reason::UserUnknown } else { Reason::Rejected };
+            return self.add(kind, reason, &rule.name, place, weight / 2, text);
+        }
+        self.add(kind, reason, &rule.name, place, weight, text);
+    }
+
+    fn bare(&mut self, rule: &Rule, at: &Circumstances<'_>) {
+        let kind = if rule.is_special() {
+            EvidenceKind::Provider
+        } else if !rule.statuses.is_empty() {
+            EvidenceKind::Status
+        } else if !rule.codes.is_empty() {
+            EvidenceKind::ReplyCode
+        } else {
+            EvidenceKind::Stage
+        };
+        let (place, text) = match (kind, at.status, at.code, at.stage) {
+            (EvidenceKind::Status, Some(status), ..) => ("Status", status.to_string()),
+            (EvidenceKind::ReplyCode, _, Some(code), _) => ("reply code", code.to_string()),
+            (EvidenceKind::Stage, _, _, Some(stage)) => ("stage", stage.name().to_owned()),
+            _ => ("host", at.hosts.iter().find(|h| !h.is_empty()).map_or(String::new(), |h| (*h).to_owned())),
+        };
+        self.add(kind, rule.reason, &rule.name, place, rule.weight, &text);
+    }
+
+    fn heaviest(&self) -> u8 {
+        self.found.iter().map(|e| e.weight).max().unwrap_or(0)
+    }
+
+    fn verdict(mut self) -> Decision {
+        // Stable: of equal weights the one found first stays first.
+        self.found.sort_by_key(|e| std::cmp::Reverse(e.weight));
+        let mut scores: Vec<(Reason, u32)> = Vec::new();
+        for evidence in &self.found {
+            let weight = u32::from(evidence.weight) * 4;
+            match scores.iter_mut().find(|(reason, _)| *reason == evidence.reason) {
+                // The heaviest comes first; each further one adds a quarter, as far as 30 points.
+                Some((_, score)) => *score += (weight / 4).min(30),
+                None => scores.push((evidence.reason, weight)),
+            }
+        }
+        scores.sort_by_key(|(_, score)| std::cmp::Reverse(*score));
+        let Some(&(reason, best)) = scores.first() else {
+            let nothing = self.facts.diagnostic.is_empty() && self.facts.human.trim().is_empty();
+            let reason = if nothing { Reason::Undefined } else { Reason::OnHold };
+            return Decision { reason, evidence: Vec::new(), confidence: 5 };
+        };
+        let second = scores.get(1).map_or(0, |(_, score)| *score);
+        // Half of it is how heavy the evidence is, half by how far it leads.
+        let lead = 100 * (best - second.min(best)) / best.max(1);
+        let confidence = (best.min(400) / 8 + lead / 2).clamp(5, 99);
+        let confidence = u8::try_from(confidence).unwrap_or(99);
+        Decision { reason, evidence: self.found, confidence }
+    }
+}
+
+fn before_data(stage: Option<Stage>) -> bool {
+    stage.is_some_and(|stage| stage < Stage::Data)
+}
+
+/// "No such user": believed when said at RCPT, or when the status code says so too. Said after DATA, or by a system that
+/// does not say when, it is what filters of the recipient answer: to say more would tell spammers which addresses exist.
+fn unknown_user(facts: &Facts<'_>) -> Reason {
+    let status = facts.status.map(|s| (s.subject, s.detail));
+    let filtered = matches!(status, Some((2, 0 | 1 | 4) | (1, 4)));
+    match facts.stage {
+        Some(Stage::Rcpt) => Reason::UserUnknown,
+        _ if matches!(status, Some((1, 0 | 1 | 3 | 10 | 351))) => Reason::UserUnknown,
+        _ if facts.local => Reason::UserUnknown,
+        None if facts.trusting && !filtered => Reason::UserUnknown,
+        _ => Reason::Filtered,
+    }
+}

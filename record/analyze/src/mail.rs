@@ -1,0 +1,262 @@
+//! One message made ready: what the parts are, the text for people, the delivery-status groups, the returned message.
+
+use crate::original::{self, Original};
+use std::borrow::Cow;
+use yamabiko_report::decode;
+use yamabiko_report::structure::{Header, Media, Part, Structure, Transfer, field};
+
+/// Text for people beyond this many bytes is not read: no notice says anything new that late.
+const TEXT_LIMIT: usize = 256 * 1024;
+/// Groups of fields beyond are not read: nobody reports on more recipients in one message.
+const MAX_GROUPS: usize = 2000;
+
+/// Fields of one group of a delivery status or a feedback report, unfolded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Group {
+    fields: Vec<(String, String)>,
+}
+
+impl Group {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+    pub(crate) fn all<'g>(&'g self, name: &'g str) -> impl Iterator<Item = &'g str> {
+        self.fields.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+    pub(crate) fn names_a_recipient(&self) -> bool {
+        ["Final-Recipient", "Original-Recipient", "X-Actual-Recipient"].iter().any(|name| self.get(name).is_some())
+    }
+    /// Fields of the other that are not here.
+    fn complete(&mut self, other: &Group) {
+        for (name, value) in &other.fields {
+            if self.get(name).is_none() {
+                self.fields.push((name.clone(), value.clone()));
+            }
+        }
+    }
+}
+
+/// Groups of fields separated by empty lines.
+pub(crate) fn groups(body: &[u8]) -> Vec<Group> {
+    let text = decode::charset(body, None);
+    groups_of_text(&text)
+}
+
+pub(crate) fn groups_of_text(text: &str) -> Vec<Group> {
+    let mut all = Vec::new();
+    let mut group = Group::default();
+    for line in text.split('\n') {
+        let trimmed = line.trim();
+        if trimmed.is_empty() {
+            if !group.is_empty() {
+                all.push(std::mem::take(&mut group));
+                if all.len() >= MAX_GROUPS {
+                    return all;
+                }
+            }
+            continue;
+        }
+        let continues = line.starts_with([' ', '\t']);
+        if continues && let Some((_, value)) = group.fields.last_mut() {
+            if value.len() < 16 * 1024 {
+                value.push(' ');
+                value.push_str(trimmed);
+            }
+        } else if let Some(found) = field(trimmed.as_bytes()) {
+            // The field is a range of the line, which is text.
+            let name = String::from_utf8_lossy(found.name).into_owned();
+            let value = String::from_utf8_lossy(found.value).into_owned();
+            if group.fields.len() < 100 {
+                group.fields.push((name, value));
+            }
+        } else if let Some((_, value)) = group.fields.last_mut()
+            && value.len() < 16 * 1024
+        {
+            // A line that lost its blank: of a diagnostic text, mostly.
+            value.push(' ');
+            value.push_str(trimmed);
+        }
+    }
+    if !group.is_empty() {
+        all.push(group);
+    }
+    all
+}
+
+/// A message made ready.
+pub(crate) struct Mail<'m> {
+    pub structure: &'m Structure<'m>,
+    pub subject: String,
+    /// `From:`, decoded.
+    pub from: String,
+    /// Text for people, up to the returned message.
+    pub human: String,
+    /// Per-message fields of the delivery status.
+    pub report: Group,
+    /// Per-recipient fields.
+    pub recipients: Vec<Group>,
+    /// There is a delivery-status part.
+    pub has_status: bool,
+    pub feedback: Option<Group>,
+    pub has_disposition: bool,
+    pub original: Original,
+    /// There is a returned message of some kind.
+    pub has_original: bool,
+    /// The message inside, as bytes, for bounces that were forwarded.
+    pub inner: Option<Cow<'m, [u8]>>,
+}
+
+impl<'m> Mail<'m> {
+    pub(crate) fn of(structure: &'m Structure<'m>) -> Self {
+        let header = &structure.header;
+        let text_of = |name: &str| header.get(name).map(decode::header).unwrap_or_default();
+        let mut mail = Mail {
+            structure,
+            subject: text_of("Subject"),
+            from: text_of("From"),
+            human: String::new(),
+            report: Group::default(),
+            recipients: Vec::new(),
+            has_status: false,
+            feedback: None,
+            has_disposition: false,
+            original: Original::default(),
+            has_original: false,
+            inner: None,
+        };
+        let mut html: Option<&Part<'_>> = None;
+        for part in &structure.parts {
+            mail.take(part, &mut html);
+        }
+        if mail.human.trim().is_empty()
+            && let Some(page) = html
+        {
+            mail.human = decode::part_text(page, TEXT_LIMIT);
+        }
+        mail.cut_human();
+        mail
+    }
+
+    /// The values of a field of the message's own header.
+    pub(crate) fn header(&self) -> &Header<'m> {
+        &self.structure.header
+    }
+
+    fn take<'p>(&mut self, part: &'p Part<'m>, html: &mut Option<&'p Part<'m>>) {
+        match part.media {
+            Media::Plain | Media::Multipart | Media::Json if !self.has_original => {
+                if self.human.len() < TEXT_LIMIT {
+                    if !self.human.is_empty() {
+                        self.human.push_str("\n\n");
+                    }
+                    self.human.push_str(&decode::part_text(part, TEXT_LIMIT));
+                }
+            }
+            Media::Html => {
+                html.get_or_insert(part);
+            }
+            Media::DeliveryStatus => self.status(&decode::transfer(part.body, part.transfer)),
+            Media::Feedback => {
+                let body = decode::transfer(part.body, part.transfer);
+                let mut all = groups(&body).into_iter();
+                let mut first = all.next().unwrap_or_default();
+                for other in all {
+                    first.complete(&other);
+                }
+                self.feedback.get_or_insert(first);
+            }
+            Media::Disposition => self.has_disposition = true,
+            Media::Message | Media::Headers if !self.has_original => {
+                let body = decode::transfer(part.body, part.transfer);
+                if body.trim_ascii().is_empty() {
+                    return;
+                }
+                self.has_original = true;
+                let body: Cow<'m, [u8]> = match (part.transfer, body) {
+                    (Transfer::Identity, _) => Cow::Borrowed(part.body),
+                    (_, decoded) => Cow::Owned(decoded.into_owned()),
+                };
+                self.original = Original::of(&body);
+                if part.media == Media::Message {
+                    self.inner = Some(body);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn status(&mut self, body: &[u8]) {
+        self.has_status = true;
+        for group in groups(body) {
+            if group.names_a_recipient() || (!self.recipients.is_empty() && group.get("Action").is_some()) {
+                self.recipients.push(group);
+            } else if self.recipients.is_empty() {
+                self.report.complete(&group);
+            } else if let Some(last) = self.recipients.last_mut()
+                && last.get("Status").is_none()
+            {
+                // An empty line too many.
+                last.complete(&group);
+            }
+        }
+        if self.recipients.is_empty() && self.report.get("Action").is_some() {
+            // One group for everything, or a group without its recipient.
+            self.recipients.push(self.report.clone());
+        } else if let [only] = self.recipients.as_mut_slice() {
+            // Fields in the wrong group.
+            for name in ["Action", "Status", "Diagnostic-Code", "Remote-MTA"] {
+                if only.get(name).is_none()
+                    && let Some(value) = self.report.get(name).map(str::to_owned)
+                {
+                    only.fields.push((name.to_owned(), value));
+                }
+            }
+        }
+    }
+
+    /// Cuts the text for people at the returned message, and reads delivery-status fields that stand in the text.
+    fn cut_human(&mut self) {
+        if let Some(cut) = original::cut(&self.human) {
+            if !self.has_original || self.original.is_empty() {
+                let returned = original::unindent(&self.human[cut.original..]);
+                let found = Original::of(returned.as_bytes());
+                if !found.is_empty() {
+                    self.original = found;
+                    self.has_original = true;
+                } else if cut.sure {
+                    self.has_original = true;
+                }
+            }
+            self.human.truncate(cut.human);
+        }
+        if self.recipients.is_empty()
+            && let Some(at) = status_fields_at(&self.human)
+        {
+            let text = self.human[at..].to_owned();
+            self.status(text.as_bytes());
+            self.recipients.retain(Group::names_a_recipient);
+            self.has_status = !self.recipients.is_empty();
+            if self.has_status {
+                self.human.truncate(at);
+            }
+        }
+    }
+}
+
+/// Where a block of delivery-status fields begins in a text.
+fn status_fields_at(text: &str) -> Option<usize> {
+    let final_recipient = ["Final-Recipient:", "Final-recipient:", "Original-Recipient:"]
+        .iter()
+        .filter_map(|name| memchr::memmem::find(text.as_bytes(), name.as_bytes()))
+        .min()?;
+    if final_recipient > 0 && text.as_bytes()[final_recipient - 1] != b'\n' {
+        return None;
+    }
+    let reporting = memchr::memmem::find(text.as_bytes(), b"Reporting-MTA:").filter(|at| *at < final_recipient);
+    // Otherwise the beginning of the paragraph: `Action:` often comes first.
+    let paragraph = text[..final_recipient].rfind("\n\n").map_or(0, |at| at + 2);
+    Some(reporting.unwrap_or(paragraph))
+}

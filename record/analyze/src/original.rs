@@ -1,0 +1,270 @@
+//! The returned message: what its header says, and where it begins in a text that encloses it without MIME.
+
+use crate::civil;
+use crate::finding::Date;
+use crate::text::one_address;
+use std::borrow::Cow;
+use yamabiko_report::decode;
+use yamabiko_report::structure::Header;
+
+/// Fields of the returned message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Original {
+    pub from: String,
+    pub return_path: String,
+    pub to: String,
+    pub to_list: Vec<String>,
+    pub subject: String,
+    pub message_id: String,
+    pub list_id: String,
+    pub feedback_id: String,
+    pub date: Option<Date>,
+    /// `for <address>` of its newest Received field.
+    pub received_for: String,
+    pub delivered_to: String,
+    pub any: bool,
+}
+
+impl Original {
+    pub(crate) fn of(message: &[u8]) -> Self {
+        let (header, _) = Header::parse(message);
+        let mut found = Original { any: !header.fields.is_empty(), ..Original::default() };
+        let address = |value: &[u8]| one_address(&decode::header(value)).unwrap_or_default().to_owned();
+        for field in &header.fields {
+            // Dispatch on the length first: most fields are none of these.
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name.as_bytes());
+            match field.name.len() {
+                4 if is("From") && found.from.is_empty() => found.from = address(field.value),
+                2 if is("To") && found.to.is_empty() => {
+                    let text = decode::header(field.value);
+                    found.to = one_address(&text).unwrap_or_default().to_owned();
+                    let each = text.split(',').filter_map(|item| one_address(item).map(str::to_owned));
+                    found.to_list = each.take(50).collect();
+                }
+                7 if is("Subject") && found.subject.is_empty() => found.subject = decode::header(field.value),
+                10 if is("Message-ID") && found.message_id.is_empty() => {
+                    found.message_id = inside_brackets(&decode::header(field.value)).to_owned();
+                }
+                7 if is("List-ID") => found.list_id = inside_brackets(&decode::header(field.value)).to_owned(),
+                11 if is("Feedback-ID") => found.feedback_id = decode::header(field.value),
+                4 if is("Date") && found.date.is_none() => found.date = civil::parse(&decode::header(field.value)),
+                11 if is("Return-Path") && found.return_path.is_empty() => found.return_path = address(field.value),
+                12 if is("Delivered-To") && found.delivered_to.is_empty() => found.delivered_to = address(field.value),
+                8 if is("Received") && found.received_for.is_empty() => {
+                    let text = String::from_utf8_lossy(field.value);
+                    if let Some(at) = text.find("for <") {
+                        found.received_for =
+                            one_address(&text[at..crate::text::floor(&text, at + 300)]).unwrap_or_default().to_owned();
+                    } else if let Some(at) = text.rfind(" for ").or_else(|| text.rfind("\tfor ")) {
+                        found.received_for = text
+                            .get(at..)
+                            .and_then(crate::text::address)
+                            .map_or(String::new(), |f| f.address.to_owned());
+                    }
+                }
+                15 if is("X-Envelope-From") && found.return_path.is_empty() => found.return_path = address(field.value),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Nothing that would identify a message.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.from.is_empty() && self.subject.is_empty() && self.message_id.is_empty() && self.to.is_empty()
+    }
+}
+
+fn inside_brackets(text: &str) -> &str {
+    match text.split_once('<') {
+        Some((_, rest)) => rest.split('>').next().unwrap_or(rest).trim(),
+        None => text.trim(),
+    }
+}
+
+/// Where the text for people ends and the returned message begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub human: usize,
+    pub original: usize,
+    /// A line says so; otherwise header fields were taken for it.
+    pub sure: bool,
+}
+
+/// Lines that announce the returned message, in lower case, dashes and blanks before them left out.
+const ANNOUNCED: &[&str] = &[
+    "below this line is a copy of the message",
+    "below this line is the original",
+    "below this line is",
+    "enclosed is a copy of the message",
+    "this is a copy of the message",
+    "this is a copy of your message",
+    "this is a copy of the headers",
+    "a copy of your message",
+    "original message follows",
+    "original message header",
+    "original message headers",
+    "original message -----",
+    "original message ---",
+    "original mail info",
+    "original mail as follows",
+    "original message",
+    "the header of the original message is following",
+    "the header of the original message",
+    "the original message follows",
+    "the original message was",
+    "included is a copy of the message header",
+    "included is a copy of the message",
+    "copy of the message header",
+    "returned message",
+    "message headers follow",
+    "message header follows",
+    "message header",
+    "header follows",
+    "unsent message follows",
+    "unsent message below",
+    "returned mail follows",
+    "your message follows",
+    "your original message",
+    "message text follows",
+    "the first .. lines of your message",
+    "text of your message",
+    "below is a copy of the original message",
+    "below is the original message",
+    "transcript of your message",
+    "start of returned message",
+    "begin message",
+    "undelivered message follows",
+    "undeliverable message follows",
+    "received message",
+    "received header",
+    "headers of the message",
+    "--- forwarded",
+    "исходное сообщение",
+    "ursprüngliche nachricht",
+    "message d'origine",
+    "mensaje original",
+    "messaggio originale",
+    "mensagem original",
+    "oorspronkelijk bericht",
+    "元のメッセージ",
+    "元のメール",
+];
+
+/// Header fields that no text for people begins a line with.
+const FIELDS: [&str; 10] = [
+    "received: ",
+    "received:from ",
+    "return-path: ",
+    "return-path:",
+    "dkim-signature:",
+    "x-received: ",
+    "arc-seal: ",
+    "delivered-to: ",
+    "domainkey-signature:",
+    "authentication-results:",
+];
+
+/// Finds the returned message in a text.
+pub(crate) fn cut(text: &str) -> Option<Cut> {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let (start, end) = (at, at + line.len());
+        at = end;
+        let trimmed = line.trim();
+        let Some(first) = trimmed.as_bytes().first() else { continue };
+        if !matches!(first, b'-' | b'_' | b'=' | b'|' | b'*')
+            && !matches!(
+                first.to_ascii_lowercase(),
+                b'b' | b'e' | b't' | b'a' | b'o' | b'i' | b'c' | b'r' | b'm' | b'h' | b'u' | b'y' | b's' | b'd' | b'x'
+            )
+            && first.is_ascii()
+        {
+            continue;
+        }
+        let dashed = matches!(first, b'-' | b'_' | b'=' | b'|' | b'*');
+        let words = trimmed.trim_start_matches(['-', '_', '=', '|', '*', ' ', '\t', '>']);
+        if trimmed.len() <= 160 && is_announcement(words, dashed) {
+            return Some(Cut { human: start, original: end, sure: true });
+        }
+        if FIELDS.iter().any(|field| crate::text::after_prefix(line, field).is_some()) {
+            return Some(Cut { human: start, original: start, sure: false });
+        }
+    }
+    None
+}
+
+fn is_announcement(words: &str, dashed: bool) -> bool {
+    for announced in ANNOUNCED {
+        let folded: Cow<'_, str> =
+            if announced.is_ascii() { Cow::Borrowed(words) } else { Cow::Owned(words.to_lowercase()) };
+        let matched = if announced.is_ascii() {
+            crate::text::after_prefix(&folded, announced).map(str::to_owned)
+        } else {
+            folded.strip_prefix(*announced).map(str::to_owned)
+        };
+        let Some(rest) = matched else { continue };
+        // Words alone in a line, or between dashes; a sentence goes on.
+        let rest = rest.trim_start_matches([' ', '-', ':', '.', '=', '*', '_', ',', '|']).trim();
+        let short = announced.len() < 18;
+        if rest.is_empty() || (!short && dashed) || (!short && rest.len() < 60 && announced.contains("follow")) {
+            return dashed || rest.is_empty() || announced.len() >= 18;
+        }
+        if dashed && rest.len() < 60 {
+            return true;
+        }
+    }
+    false
+}
+
+/// A returned message whose every line was moved to the right, moved back.
+pub(crate) fn unindent(text: &str) -> Cow<'_, str> {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty()).take(6).peekable();
+    if lines.peek().is_none() {
+        return Cow::Borrowed(text);
+    }
+    for mark in ["   ", "> ", "  ", "    ", "\t", "| "] {
+        let mut all = text.lines().filter(|line| !line.trim().is_empty()).take(6);
+        if all.all(|line| line.starts_with(mark)) {
+            let moved: Vec<&str> =
+                text.lines().map(|line| line.strip_prefix(mark).unwrap_or(line.trim_start())).collect();
+            return Cow::Owned(moved.join("\n"));
+        }
+    }
+    Cow::Borrowed(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_returned_message_is_found() {
+        for (text, human) in [
+            ("a\n--- Below this line is a copy of the message.\n\nFrom: x", "a\n"),
+            ("a\n----- Original message -----\nFrom: x", "a\n"),
+            ("a\nReceived: from x by y\nFrom: z", "a\n"),
+            ("a\n------ This is a copy of the message, including all the headers. ------\n", "a\n"),
+            ("a\n-------original message\nFrom: x", "a\n"),
+            ("Original message follows.\nFrom: x", ""),
+            ("Message headers follow.\nFrom: x", ""),
+            ("   ----- Unsent message follows -----\nFrom: x", ""),
+        ] {
+            assert_eq!(cut(text).map(|cut| &text[..cut.human]), Some(human), "{text}");
+        }
+        for text in
+            ["The original message was received at Thu, 1 Jan", "Your original message was too large for us\n", "a\nb"]
+        {
+            assert_eq!(cut(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn fields() {
+        let found = Original::of(
+            b"Received: from a by b\n\tfor <kim@example.jp>; x\nFrom: A <a@example.jp>\nList-Id: X <x.example.jp>\n\n",
+        );
+        assert_eq!((found.from.as_str(), found.received_for.as_str()), ("a@example.jp", "kim@example.jp"));
+        assert_eq!(found.list_id, "x.example.jp");
+    }
+}

@@ -1,0 +1,205 @@
+//! One message read: what it is, and who reads it further.
+
+use crate::assemble::{Shared, finding};
+use crate::draft::Draft;
+use crate::finding::{Analysis, Kind};
+use crate::mail::Mail;
+use crate::systems::{self, System};
+use crate::transcript::refusals;
+use crate::{Rules, autoreply, dsn, event, feedback, plain, text};
+use yamabiko_report::structure::{Media, Structure, with_lf};
+
+/// Messages within messages beyond are not looked into.
+const MAX_FORWARDS: usize = 3;
+
+pub(crate) fn message(rules: &Rules, message: &[u8]) -> Analysis {
+    nested(rules, message, 0)
+}
+
+fn nested(rules: &Rules, message: &[u8], depth: usize) -> Analysis {
+    let message = with_lf(message);
+    if message.trim_ascii().is_empty() {
+        return nothing("empty");
+    }
+    if message.trim_ascii_start().starts_with(b"{")
+        && let Some(found) = event::analyze(rules, &message)
+    {
+        return together(found);
+    }
+    let structure = Structure::of(&message);
+    let mail = Mail::of(&structure);
+    let found = read(rules, &mail);
+    if let Kind::NotABounce(_) = found.kind
+        && depth < MAX_FORWARDS
+        && let Some(inner) = &mail.inner
+        && structure.parts.iter().any(|p| p.media == Media::Message)
+    {
+        // A bounce that somebody forwarded as an attachment.
+        let within = nested(rules, inner, depth + 1);
+        if matches!(within.kind, Kind::Bounce | Kind::Feedback) && !within.findings.is_empty() {
+            return within;
+        }
+    }
+    found
+}
+
+fn nothing(why: &'static str) -> Analysis {
+    Analysis { kind: Kind::NotABounce(why), findings: Vec::new(), undecoded: None }
+}
+
+/// Several events in one message are one analysis.
+fn together(all: Vec<Analysis>) -> Analysis {
+    let mut whole = Analysis::default();
+    for one in all {
+        if whole.findings.is_empty() {
+            whole.kind = one.kind;
+        }
+        whole.findings.extend(one.findings);
+    }
+    whole
+}
+
+fn read(rules: &Rules, mail: &Mail<'_>) -> Analysis {
+    let report = mail.structure.report_type.as_deref().unwrap_or("");
+    if let Some(found) = notification(rules, mail) {
+        return found;
+    }
+    let shared = Shared::of(mail);
+    if let Some(group) = &mail.feedback {
+        let findings = feedback::findings(mail, group, &shared);
+        let undecoded = findings.is_empty().then(|| "a feedback report that names no recipient".to_owned());
+        return Analysis { kind: Kind::Feedback, findings, undecoded };
+    }
+    if mail.has_disposition || report == "disposition-notification" {
+        return Analysis { kind: Kind::Receipt, findings: Vec::new(), undecoded: None };
+    }
+    if report == "tlsrpt" || report == "dmarc" {
+        return nothing("an aggregate report");
+    }
+    if let Some(findings) = feedback::without_report(mail, &shared) {
+        return Analysis { kind: Kind::Feedback, findings, undecoded: None };
+    }
+    let system = systems::identify(mail);
+    if mail.has_status || report == "delivery-status" {
+        return delivery_status(rules, mail, system, &shared);
+    }
+    if system.points >= 4 {
+        let drafts = with_recipients(mail, plain_drafts(mail));
+        if !drafts.is_empty() {
+            let findings = conclude(rules, mail, system, &shared, drafts);
+            let meaningful = findings.iter().any(|f| !f.evidence.is_empty()) || system.points >= 6;
+            if meaningful {
+                return Analysis { kind: Kind::Bounce, findings, undecoded: None };
+            }
+        }
+    }
+    if let Some(finding) = autoreply::finding(mail, &shared) {
+        return Analysis { kind: Kind::AutoReply, findings: vec![finding], undecoded: None };
+    }
+    let mut found = nothing("neither a report nor the words of one");
+    if system.points >= 5 {
+        found.undecoded =
+            Some("it looks like a notice, but it names no recipient and no error that is known".to_owned());
+    }
+    found
+}
+
+/// A notification of Amazon SNS that came by mail: JSON in the text.
+fn notification(rules: &Rules, mail: &Mail<'_>) -> Option<Analysis> {
+    let human = mail.human.trim_start();
+    if !human.starts_with('{') || !text::contains(&human[..text::floor(human, 4096)], "notificationtype\"") {
+        return None;
+    }
+    let end = human.find("\n\n--").or_else(|| human.find("\n--\n")).unwrap_or(human.len());
+    // Lines that are too long were cut with an exclamation mark (sendmail).
+    let json = human[..end].replace("!\n ", "").replace("!\n", "").replace('\n', "");
+    let found = together(event::analyze(rules, json.trim().as_bytes())?);
+    let shared = Shared::of(mail);
+    let mut found = found;
+    for finding in &mut found.findings {
+        if finding.rhost.is_empty() {
+            finding.rhost.clone_from(&shared.received_rhost);
+        }
+        if finding.lhost.is_empty() {
+            finding.lhost.clone_from(&shared.received_lhost);
+        }
+    }
+    Some(found)
+}
+
+/// Reads the text for people for recipients.
+fn plain_drafts(mail: &Mail<'_>) -> Vec<Draft> {
+    plain::read(&mail.human, &[])
+}
+
+/// Where the text names no recipient, other places may.
+fn with_recipients(mail: &Mail<'_>, mut drafts: Vec<Draft>) -> Vec<Draft> {
+    drafts.retain(|d| !d.recipient.is_empty());
+    let header = mail.header();
+    let failed: Vec<String> = header
+        .all("X-Failed-Recipients")
+        .flat_map(|value| {
+            String::from_utf8_lossy(value)
+                .split(',')
+                .filter_map(text::one_address)
+                .map(text::plain_address)
+                .collect::<Vec<_>>()
+        })
+        .take(500)
+        .collect();
+    if drafts.is_empty() {
+        drafts = failed.into_iter().map(Draft::to).collect();
+    }
+    if drafts.is_empty() {
+        let original = &mail.original;
+        let somewhere = [original.received_for.as_str(), original.to.as_str(), original.delivered_to.as_str()]
+            .into_iter()
+            .find(|a| !a.is_empty())
+            .or_else(|| text::address(&mail.human).map(|f| f.address));
+        drafts.extend(somewhere.map(|a| Draft::to(text::plain_address(a))));
+    }
+    drafts
+}
+
+fn delivery_status(rules: &Rules, mail: &Mail<'_>, system: System, shared: &Shared) -> Analysis {
+    let mut drafts = dsn::drafts(mail);
+    let blocks = plain_drafts(mail);
+    if drafts.iter().all(|d| d.recipient.is_empty()) {
+        let missing = with_recipients(mail, blocks.clone());
+        // A status without its recipient: the text says whose it is.
+        if let ([only], [first, ..]) = (drafts.as_mut_slice(), missing.as_slice()) {
+            only.recipient.clone_from(&first.recipient);
+        } else {
+            drafts = missing;
+        }
+    }
+    for draft in &mut drafts {
+        let block = blocks
+            .iter()
+            .find(|b| b.recipient.eq_ignore_ascii_case(&draft.recipient))
+            .or_else(|| blocks.iter().find(|b| !b.alias.is_empty() && b.alias.eq_ignore_ascii_case(&draft.recipient)));
+        if let Some(block) = block {
+            draft.said.clone_from(&block.said);
+            if draft.alias.is_empty() && !block.alias.is_empty() {
+                draft.alias.clone_from(&block.alias);
+            }
+        }
+    }
+    drafts.retain(|d| !d.recipient.is_empty());
+    if drafts.is_empty() {
+        let undecoded = Some("a delivery status that names no recipient".to_owned());
+        return Analysis { kind: Kind::Bounce, findings: Vec::new(), undecoded };
+    }
+    Analysis { kind: Kind::Bounce, findings: conclude(rules, mail, system, shared, drafts), undecoded: None }
+}
+
+fn conclude(
+    rules: &Rules,
+    mail: &Mail<'_>,
+    system: System,
+    shared: &Shared,
+    drafts: Vec<Draft>,
+) -> Vec<crate::Finding> {
+    let refusals = refusals(&mail.human);
+    drafts.into_iter().map(|draft| finding(rules, mail, system, shared, &refusals, draft)).collect()
+}

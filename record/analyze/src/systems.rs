@@ -1,0 +1,343 @@
+//! Which system wrote a notice, and how much speaks for its being one.
+
+use crate::mail::Mail;
+use crate::text::{contains, floor};
+use aho_corasick::{AhoCorasick, MatchKind};
+use std::sync::LazyLock;
+
+/// What is known about the author of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct System {
+    /// Sisimai's name for it; empty when unknown.
+    pub name: &'static str,
+    /// How much speaks for a notice of non-delivery: 4 and more is one.
+    pub points: u32,
+    /// It is about a delay.
+    pub delay: bool,
+}
+
+/// Words of notices: the system, and how much they say. Where one system uses another's words, the heavier line wins.
+const WORDS: &[(&str, &str, u32)] = &[
+    ("this is the qmail-send program", "qmail", 4),
+    ("this is the qmail program", "qmail", 4),
+    ("i'm afraid i wasn't able to deliver your message", "qmail", 4),
+    ("i wasn't able to deliver your message", "qmail", 3),
+    ("this is the machine generated message from mail service", "qmail", 4),
+    ("the following error occurred during the delivery of the message", "qmail", 3),
+    ("this message was created automatically by mail delivery software", "Exim", 3),
+    ("this message was created automatically by the smtp relay", "Exim", 4),
+    ("a message that you sent could not be delivered", "Exim", 4),
+    ("a message that you sent has not yet been delivered", "Exim", 4),
+    ("a message sent by .. could not be delivered", "Exim", 4),
+    ("smtp error from remote mail server after", "Exim", 4),
+    ("this is the mail system at host", "Postfix", 4),
+    ("this is the postfix program at host", "Postfix", 4),
+    ("this is the postfix mail system", "Postfix", 4),
+    ("this is the yamabiko mail system", "Postfix", 4),
+    ("i'm sorry to have to inform you that your message could not", "Postfix", 4),
+    ("this is the dragonfly mail agent", "DragonFly", 4),
+    ("transcript of session follows", "Sendmail", 4),
+    ("the following addresses had permanent fatal errors", "Sendmail", 4),
+    ("the following addresses had transient non-fatal errors", "Sendmail", 4),
+    ("the following addresses had delivery problems", "Sendmail", 4),
+    ("the following addresses have delivery notifications", "Sendmail", 4),
+    ("unsent message follows", "V5sendmail", 3),
+    ("running the courier mail server", "Courier", 4),
+    ("your message to the following recipients cannot be delivered", "Courier", 4),
+    ("not listed in domino directory", "Domino", 4),
+    ("domino ディレクトリ", "Domino", 4),
+    ("was not delivered to:", "Domino", 3),
+    ("did not reach the following recipient(s):", "Exchange2003", 4),
+    ("delivery has failed to these recipients", "Exchange2007", 4),
+    ("generating server:", "Exchange2007", 3),
+    ("echec de la remise", "Exchange2007", 4),
+    ("mailer-daemon, please do not reply to this email", "OpenSMTPD", 4),
+    ("an error has occurred while attempting to deliver a message", "OpenSMTPD", 4),
+    ("a message is delayed for more than", "OpenSMTPD", 4),
+    ("delivery to the following recipient failed permanently", "Gmail", 4),
+    ("delivery to the following recipient has been delayed", "Gmail", 4),
+    ("technical details of permanent failure", "Gmail", 4),
+    ("technical details of temporary failure", "Gmail", 4),
+    ("** message not delivered **", "GoogleWorkspace", 4),
+    ("** message blocked **", "GoogleWorkspace", 4),
+    ("** address not found **", "GoogleWorkspace", 4),
+    ("** delivery incomplete **", "GoogleWorkspace", 4),
+    ("sorry, we were unable to deliver your message to the following address", "Yahoo", 4),
+    ("smtp error from remote server", "GMX", 4),
+    ("for the following reason:", "", 2),
+    ("unable to deliver message to the following address(es)", "X2", 4),
+    ("m-filter」が自動的に生成", "mFILTER", 4),
+    ("このメールは「m-filter」", "mFILTER", 4),
+    ("下記の理由により", "", 2),
+    ("each of the following recipients was rejected by a remote mail server", "EZweb", 4),
+    ("the user(s) account is disabled", "EZweb", 3),
+    ("the following recipients did not receive this message", "EZweb", 4),
+    ("could not be delivered to: <", "KDDI", 4),
+    ("failure reasons", "Notes", 3),
+    ("original message follows.", "", 1),
+    ("delivery failed for the following reason", "MailFoundry", 4),
+    ("unable to deliver message to:", "MailFoundry", 3),
+    ("this report relates to a message you sent with the following header fields", "MessagingServer", 4),
+    ("your message cannot be delivered to the following recipients", "MessagingServer", 4),
+    ("this is a delivery failure notification message", "Mimecast", 4),
+    ("included is a copy of the message header", "MXLogic", 4),
+    ("************************     end of message", "InterScanMSS", 2),
+    ("a transcript of the attempts to send the message follows", "SurfControl", 4),
+    ("error_code :", "Zoho", 3),
+    ("an error occurred while trying to deliver the mail to the following recipients", "AmazonSES", 4),
+    ("technical report:", "AmazonWorkMail", 2),
+    ("this is an automatically generated delivery status notification", "RFC3464", 4),
+    ("this is an automatically generated message from sendgrid", "SendGrid", 4),
+    ("this nondelivery report was generated by the program amavisd-new", "Amavis", 4),
+    ("was not relayed to:", "Amavis", 4),
+    ("we had trouble delivering your message", "X6", 4),
+    ("your message could not be delivered", "", 3),
+    ("your mail could not be delivered", "", 3),
+    ("could not be delivered to", "", 2),
+    ("could not be delivered because", "", 3),
+    ("could not deliver your message", "", 3),
+    ("could not deliver the following message", "", 4),
+    ("could not be delivered for", "", 3),
+    ("unable to deliver your message", "", 4),
+    ("unable to deliver the following message", "", 4),
+    ("unable to deliver mail", "", 3),
+    ("undeliverable", "", 2),
+    ("undelivered", "", 2),
+    ("delivery failed", "", 2),
+    ("delivery failure", "", 2),
+    ("delivery of the following message", "", 2),
+    ("the following address failed", "", 3),
+    ("the following address(es) failed", "Exim", 4),
+    ("the following recipients", "", 2),
+    ("the following message to <", "", 3),
+    ("message could not be delivered", "", 3),
+    ("message was undeliverable", "", 4),
+    ("message was not delivered", "", 3),
+    ("mail was not delivered", "", 3),
+    ("has been returned to you", "", 2),
+    ("this is the james mail server", "James", 4),
+    ("no valid recipients for this mm", "Verizon", 4),
+    ("duplicated message-id in", "FML", 4),
+    ("could not be delivered to mobile", "Verizon", 4),
+    ("your message was automatically rejected by dovecot", "RFC3464", 4),
+    ("your message was automatically rejected by sieve", "RFC3464", 3),
+    ("送信できませんでした", "", 3),
+    ("配信できませんでした", "", 3),
+    ("配送できませんでした", "", 3),
+    ("お届けできませんでした", "", 3),
+    ("届けることができませんでした", "", 3),
+    ("宛先が見つかりません", "", 3),
+    ("конечному получателю", "", 2),
+    ("не может быть доставлено", "MailRu", 4),
+    ("не было доставлено", "", 3),
+    ("konnte nicht zugestellt werden", "", 3),
+    ("n'a pas pu être remis", "", 3),
+    ("n'a pas pu etre remis", "", 3),
+    ("no se pudo entregar", "", 3),
+    ("no se ha podido entregar", "", 3),
+    ("não pôde ser entregue", "", 3),
+    ("non è stato possibile recapitare", "", 3),
+    ("kon niet worden afgeleverd", "", 3),
+    ("kunde inte levereras", "", 3),
+    ("无法投递", "", 3),
+    ("退信", "", 3),
+    ("無法投遞", "", 3),
+    ("전달되지 못했습니다", "", 3),
+    ("전송하지 못", "", 3),
+];
+
+static WORD_FINDER: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .match_kind(MatchKind::LeftmostLongest)
+        .build(WORDS.iter().map(|(words, ..)| words))
+        .ok()
+});
+
+/// Subjects of notices, in lower case.
+const SUBJECTS: &[(&str, u32)] = &[
+    ("failure notice", 3),
+    ("delivery status notification", 2),
+    ("returned mail", 3),
+    ("undeliverable", 2),
+    ("undelivered mail returned to sender", 3),
+    ("undelivered", 2),
+    ("mail delivery failed", 3),
+    ("mail delivery failure", 2),
+    ("mail delivery system", 2),
+    ("mail system error", 3),
+    ("mail could not be delivered", 3),
+    ("mail failure", 2),
+    ("delivery failure", 2),
+    ("delivery failed", 2),
+    ("delivery notification: delivery has failed", 3),
+    ("delivery delayed", 2),
+    ("delivery report", 1),
+    ("delayed mail", 3),
+    ("delivery has failed", 2),
+    ("message delivery has failed", 3),
+    ("message you sent blocked", 2),
+    ("non recapitabile", 2),
+    ("notice: mail delivery status", 3),
+    ("non-delivery", 2),
+    ("nondeliverable mail", 3),
+    ("warning: message", 1),
+    ("warning: could not send message", 3),
+    ("could not send message", 2),
+    ("loop alert", 2),
+    ("failed delivery", 2),
+    ("failure delivery", 3),
+    ("email delivery failure", 2),
+    ("mail not delivered", 2),
+    ("unzustellbar", 2),
+    ("nicht zugestellt", 2),
+    ("non remis", 2),
+    ("no se puede entregar", 2),
+    ("não entregue", 2),
+    ("配信不能", 2),
+    ("配信エラー", 2),
+    ("送信エラー", 2),
+    ("メール配信", 1),
+    ("メールを配信できません", 3),
+    ("エラーメール", 2),
+    ("ваше сообщение не доставлено", 3),
+    ("недоставлен", 2),
+    ("退信", 2),
+    ("系统退信", 3),
+    ("reenvoi", 1),
+    ("bounce", 1),
+    ("rejected", 1),
+    ("delivery status", 2),
+];
+
+pub(crate) fn identify(mail: &Mail<'_>) -> System {
+    let mut system = System { name: "", points: 0, delay: false };
+    let header = mail.header();
+    let from = mail.from.as_str();
+    let mut name_weight = 0;
+    let mut name = |system: &mut System, name: &'static str, weight: u32| {
+        if !name.is_empty() && weight > name_weight {
+            name_weight = weight;
+            system.name = name;
+        }
+    };
+    if let Some(finder) = WORD_FINDER.as_ref() {
+        // What a notice is, it says in the beginning.
+        let head = &mail.human[..floor(&mail.human, 12 * 1024)];
+        let mut heaviest = 0;
+        for found in finder.find_iter(head).take(40) {
+            // The pattern's number is its place in the table.
+            let (_, system_name, points) = WORDS[found.pattern().as_usize()];
+            heaviest = heaviest.max(points);
+            name(&mut system, system_name, points);
+        }
+        system.points += heaviest;
+    }
+    let subject = mail.subject.to_lowercase();
+    system.points += SUBJECTS.iter().filter(|(words, _)| subject.contains(words)).map(|(_, p)| *p).max().unwrap_or(0);
+    // "Re:" and "Fwd:" are written by people.
+    if subject.starts_with("re:") || subject.starts_with("aw:") {
+        system.points = system.points.saturating_sub(4);
+    }
+    let daemon = [
+        "mailer-daemon",
+        "mailer_daemon",
+        "postmaster",
+        "mail delivery",
+        "mail.delivery.system",
+        "mail system",
+        "mdaemon@",
+        "mail-daemon",
+        "bounce@",
+        "daemon@",
+        "system administrator",
+    ]
+    .iter()
+    .any(|who| contains(from, who))
+        || from.trim() == "<>";
+    let null_path = header.get("Return-Path").is_some_and(|path| {
+        let path = path.trim_ascii();
+        path == b"<>" || path.is_empty() || path.to_ascii_uppercase().starts_with(b"<MAILER-DAEMON")
+    });
+    system.points += if daemon { 2 } else { 0 };
+    system.points += u32::from(null_path);
+    if header.get("X-Failed-Recipients").is_some() {
+        system.points += 4;
+        name(&mut system, "Exim", 2);
+    }
+    if mail.has_original && daemon {
+        system.points += 1;
+    }
+    by_header(mail, from, &mut system, &mut name);
+    system.delay = subject.contains("delay")
+        || subject.contains("warning: could not")
+        || subject.contains("warning: message")
+        || contains(&mail.human[..floor(&mail.human, 2048)], "warning message only")
+        || contains(&mail.human[..floor(&mail.human, 2048)], "this is a warning only")
+        || contains(&mail.human[..floor(&mail.human, 2048)], "has been delayed")
+        || contains(&mail.human[..floor(&mail.human, 2048)], "has not yet been delivered");
+    system
+}
+
+/// What the header of the notice says about the system.
+fn by_header(mail: &Mail<'_>, from: &str, system: &mut System, name: &mut impl FnMut(&mut System, &'static str, u32)) {
+    let header = mail.header();
+    let text = |field: &str| header.get(field).map(String::from_utf8_lossy).unwrap_or_default();
+    let mailer = text("X-Mailer");
+    for (words, system_name) in [
+        ("<SMTP32 v", "IMailServer"),
+        ("m-FILTER", "mFILTER"),
+        ("SurfControl", "SurfControl"),
+        ("Internet Mail Service", "Exchange2003"),
+        ("Amazon WorkMail", "AmazonWorkMail"),
+        ("Zoho Mail", "Zoho"),
+        ("MailMarshal", "MailMarshal"),
+    ] {
+        if mailer.contains(words) {
+            system.points += 1;
+            name(system, system_name, 9);
+        }
+    }
+    for (words, system_name) in [
+        ("@ezweb.ne.jp", "EZweb"),
+        ("@au.com", "EZweb"),
+        (".dion.ne.jp", "KDDI"),
+        ("@dion.ne.jp", "KDDI"),
+        ("@corp.mail.ru", "MailRu"),
+        ("@mail.ru", "MailRu"),
+        ("mailer-daemon@yandex", "Yandex"),
+        ("mailer-daemon@amazonses.com", "AmazonSES"),
+        ("amazonses.com", "AmazonSES"),
+        ("@bigfoot.com", "Bigfoot"),
+        ("interscan", "InterScanMSS"),
+        ("@messagelabs.com", "MessageLABS"),
+        ("kundenserver", "EinsUndEins"),
+        ("mailer-daemon@mail.gmx", "GMX"),
+        ("mailer-daemon@gmx", "GMX"),
+        ("@googlemail.com", "Gmail"),
+        ("@google.com", "Gmail"),
+        ("biglobe.ne.jp", "Biglobe"),
+        ("content-filter at", "Amavis"),
+    ] {
+        if contains(from, words) {
+            // Google's systems tell themselves apart in their text.
+            name(system, system_name, if system_name == "Gmail" { 3 } else { 9 });
+        }
+    }
+    if header.fields.iter().any(|f| {
+        f.name.eq_ignore_ascii_case(b"X-MS-Exchange-Message-Is-Ndr")
+            || f.name.eq_ignore_ascii_case(b"X-MS-Exchange-CrossTenant-Network-Message-Id")
+    }) && system.name.is_empty() | system.name.starts_with("Exchange")
+    {
+        name(system, "Office365", 10);
+    }
+    if contains(from, "googlemail.com") && mail.human.contains("https://groups.google.com/support/") {
+        name(system, "GoogleGroups", 11);
+    }
+    if header.get("X-MLServer").is_some() || header.get("X-ML-Info").is_some() {
+        name(system, "FML", 5);
+    }
+    if mail.report.get("X-Postfix-Queue-ID").is_some() {
+        name(system, "Postfix", 5);
+    }
+}

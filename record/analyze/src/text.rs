@@ -1,0 +1,485 @@
+//! Things found in text for people: addresses, reply codes, status codes, hosts, commands.
+
+use crate::analyzer::Stage;
+use aho_corasick::{AhoCorasick, MatchKind};
+use std::sync::LazyLock;
+use yamabiko_status::{Class, EnhancedStatus};
+
+fn is_local(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c) || (!c.is_ascii() && c.is_alphanumeric())
+}
+
+fn is_domain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') || (!c.is_ascii() && c.is_alphanumeric())
+}
+
+/// An address and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found<'t> {
+    pub address: &'t str,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The first address of a text: what surrounds an `@`, as the world writes it (dots anywhere in the local part).
+pub(crate) fn address(text: &str) -> Option<Found<'_>> {
+    let mut from = 0;
+    while let Some(at) = memchr::memchr(b'@', text.get(from..)?.as_bytes()).map(|n| from + n) {
+        if let Some(found) = address_at(text, at, from) {
+            return Some(found);
+        }
+        from = at + 1;
+    }
+    None
+}
+
+/// The address around the `@` at `at`, beginning at `from` or later.
+fn address_at(text: &str, at: usize, from: usize) -> Option<Found<'_>> {
+    let before = &text[from..at];
+    let mut start = at;
+    if before.ends_with('"') {
+        // A quoted local part, on one line and of a length that exists.
+        let inner = &before[..before.len() - 1];
+        let open = inner.rfind('"').filter(|open| inner.len() - open < 256 && !inner[*open..].contains('\n'))?;
+        start = from + open;
+    } else {
+        for (index, c) in before.char_indices().rev().take(320) {
+            if !is_local(c) {
+                break;
+            }
+            start = from + index;
+        }
+        // Quotation marks and signs of lists, not of the address.
+        while text[start..at].starts_with(['\'', '`', '*']) {
+            start += 1;
+        }
+        if text[start..at].starts_with("3D") && from < start && text[..start].ends_with('=') {
+            start += 2;
+        }
+    }
+    let after = &text[at + 1..];
+    let mut end = at + 1;
+    for (index, c) in after.char_indices().take(260) {
+        if !is_domain(c) {
+            break;
+        }
+        end = at + 1 + index + c.len_utf8();
+    }
+    while text[at + 1..end].ends_with(['.', '-', '_']) {
+        end -= 1;
+    }
+    if after.starts_with('[')
+        && let Some(close) = after[..floor(after, 64)].find(']')
+    {
+        end = at + 2 + close;
+    }
+    let fits = start < at && end > at + 1;
+    fits.then(|| Found { address: &text[start..end], start, end })
+}
+
+/// The address alone of a header value, a path or a DSN field: `"Name" <a@b>`, `rfc822;<a@b>`, `a@b (comment)`.
+pub(crate) fn one_address(text: &str) -> Option<&str> {
+    let text = text.trim();
+    if let Some(open) = text.rfind('<')
+        && let Some(found) = address(&text[open..])
+    {
+        return Some(found.address);
+    }
+    address(text).map(|found| found.address)
+}
+
+/// Local part unquoted where it needs no quotes: `"a b"@c` stays, `"..dot."@docomo.ne.jp` is what it says.
+pub(crate) fn plain_address(address: &str) -> String {
+    let address = address.trim();
+    if let Some((local, domain)) = address.rsplit_once('@')
+        && let Some(inner) = local.strip_prefix('"').and_then(|l| l.strip_suffix('"'))
+        && !inner.is_empty()
+        && inner.chars().all(is_local)
+    {
+        return format!("{inner}@{domain}");
+    }
+    address.to_owned()
+}
+
+/// The domain of an address.
+pub(crate) fn domain(address: &str) -> &str {
+    address.rsplit_once('@').map_or("", |(_, domain)| domain)
+}
+
+fn is_word(byte: Option<&u8>) -> bool {
+    byte.is_some_and(u8::is_ascii_alphanumeric)
+}
+
+/// All reply codes from 400 to 599 (and 2xx where a text begins with it), in their order.
+pub(crate) fn reply_codes(text: &str) -> impl Iterator<Item = u16> + '_ {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at + 3 <= bytes.len() {
+            let here = at;
+            at += 1;
+            let first = bytes[here];
+            if !matches!(first, b'4' | b'5') && !(first == b'2' && here == 0) {
+                continue;
+            }
+            let (b, c) = (bytes[here + 1], bytes[here + 2]);
+            if !(b'0'..=b'7').contains(&b) || !c.is_ascii_digit() {
+                continue;
+            }
+            let before = here.checked_sub(1).map(|n| bytes[n]);
+            let after = bytes.get(here + 3).copied();
+            let open = matches!(
+                before,
+                None | Some(
+                    b' ' | b'#' | b'\n' | b'\t' | b'(' | b'[' | b'<' | b':' | b'\'' | b'"' | b'=' | b'-' | b';' | b','
+                )
+            );
+            // 550-5.1.1, 550:, 550), but neither 550.1 nor 4-421-x.
+            let closed = matches!(
+                after,
+                None | Some(
+                    b' ' | b'\n'
+                        | b'\t'
+                        | b'-'
+                        | b':'
+                        | b')'
+                        | b']'
+                        | b'>'
+                        | b'\''
+                        | b'"'
+                        | b','
+                        | b'<'
+                        | b';'
+                        | b'_'
+                        | b'#'
+                )
+            ) || (after == Some(b'.') && !bytes.get(here + 4).is_some_and(u8::is_ascii_digit));
+            // A number within a name: 4-421-x, id-550-9.
+            let hyphened = before == Some(b'-') && here >= 2 && is_word(bytes.get(here - 2));
+            if open && closed && !hyphened {
+                at = here + 3;
+                // Three digits fit.
+                return Some(u16::from(first - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'));
+            }
+        }
+        None
+    })
+}
+
+/// The reply code that belongs to a failure of this class: the first of the class, else the first of all.
+pub(crate) fn reply_code(text: &str, class: Option<u8>) -> Option<u16> {
+    let mut first = None;
+    for code in reply_codes(text).take(16) {
+        if class.is_none_or(|class| code / 100 == u16::from(class)) {
+            return Some(code);
+        }
+        first = first.or(Some(code));
+    }
+    first
+}
+
+/// All enhanced status codes in a text, in their order: not parts of addresses of hosts nor of version numbers.
+pub(crate) fn statuses(text: &str) -> impl Iterator<Item = EnhancedStatus> + '_ {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at + 5 <= bytes.len() {
+            let here = at;
+            at += 1;
+            let class = match bytes[here] {
+                b'4' => Class::Transient,
+                b'5' => Class::Permanent,
+                b'2' => Class::Success,
+                _ => continue,
+            };
+            if bytes[here + 1] != b'.' || !(b'0'..=b'7').contains(&bytes[here + 2]) || bytes[here + 3] != b'.' {
+                continue;
+            }
+            let before = here.checked_sub(1).map(|n| bytes[n]);
+            if before.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'/')) {
+                continue;
+            }
+            let digits = bytes[here + 4..].iter().take(4).take_while(|b| b.is_ascii_digit()).count();
+            if digits == 0 || digits > 3 {
+                continue;
+            }
+            let after = bytes.get(here + 4 + digits);
+            let more = after == Some(&b'.') && bytes.get(here + 5 + digits).is_some_and(u8::is_ascii_digit);
+            if more || after.is_some_and(u8::is_ascii_alphanumeric) {
+                continue;
+            }
+            let detail = bytes[here + 4..here + 4 + digits].iter().fold(0, |n, d| n * 10 + u16::from(d - b'0'));
+            at = here + 4 + digits;
+            return Some(EnhancedStatus { class, subject: u16::from(bytes[here + 2] - b'0'), detail });
+        }
+        None
+    })
+}
+
+/// Words that tell at which command a reply was heard. Earlier ones win where two stand at the same place.
+const COMMANDS: &[(&str, Stage)] = &[
+    ("after rcpt to", Stage::Rcpt),
+    ("in reply to rcpt to", Stage::Rcpt),
+    ("our rcpt to", Stage::Rcpt),
+    ("rcpt to command", Stage::Rcpt),
+    ("after rcpt command", Stage::Rcpt),
+    ("while sending rcpt to", Stage::Rcpt),
+    ("(rcpt to)", Stage::Rcpt),
+    ("[rcpt_to]", Stage::Rcpt),
+    ("smtp:rcpt", Stage::Rcpt),
+    (">>> rcpt to", Stage::Rcpt),
+    ("<<< rcpt to", Stage::Rcpt),
+    ("sent <<< rcpt", Stage::Rcpt),
+    ("rcpt to:", Stage::Rcpt),
+    ("does not like recipient", Stage::Rcpt),
+    ("rcpt_to", Stage::Rcpt),
+    ("after mail from", Stage::Mail),
+    ("in reply to mail from", Stage::Mail),
+    ("our mail from", Stage::Mail),
+    ("mail from command", Stage::Mail),
+    ("after mail command", Stage::Mail),
+    ("while sending mail from", Stage::Mail),
+    ("[mail_from]", Stage::Mail),
+    ("smtp:mail", Stage::Mail),
+    (">>> mail from", Stage::Mail),
+    ("sender was rejected", Stage::Mail),
+    ("rejected mail from address", Stage::Mail),
+    ("after end of data", Stage::Data),
+    ("after data", Stage::Data),
+    ("end of data command", Stage::Data),
+    ("in reply to data", Stage::Data),
+    ("in reply to end of data", Stage::Data),
+    ("our data", Stage::Data),
+    ("data command", Stage::Data),
+    ("after sending data block", Stage::Data),
+    ("while sending end of data", Stage::Data),
+    ("while sending message body", Stage::Data),
+    ("while sending data command", Stage::Data),
+    ("failed after i sent the message", Stage::Data),
+    ("failed on data command", Stage::Data),
+    ("after i sent the message", Stage::Data),
+    ("smtp:data", Stage::Data),
+    ("smtp:eom", Stage::Data),
+    (">>> data", Stage::Data),
+    (">>> .", Stage::Data),
+    ("bdat command", Stage::Data),
+    ("in reply to ehlo", Stage::Ehlo),
+    ("in reply to helo", Stage::Ehlo),
+    ("after ehlo", Stage::Ehlo),
+    ("after helo", Stage::Ehlo),
+    ("our ehlo", Stage::Ehlo),
+    ("our helo", Stage::Ehlo),
+    (">>> ehlo", Stage::Ehlo),
+    (">>> helo", Stage::Ehlo),
+    ("refused to talk to me", Stage::Conn),
+    ("greeting failed", Stage::Conn),
+    ("after initial connection", Stage::Conn),
+    ("initial server greeting", Stage::Conn),
+    ("initial connection", Stage::Conn),
+    ("smtp:connect", Stage::Conn),
+    ("starttls command", Stage::StartTls),
+    ("after starttls", Stage::StartTls),
+    (">>> starttls", Stage::StartTls),
+    ("in reply to starttls", Stage::StartTls),
+    ("after auth", Stage::Auth),
+    ("in reply to auth", Stage::Auth),
+];
+
+static COMMAND_WORDS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .match_kind(MatchKind::LeftmostLongest)
+        .build(COMMANDS.iter().map(|(words, _)| words))
+        .ok()
+});
+
+/// The command that a text says was answered.
+pub(crate) fn stage(text: &str) -> Option<Stage> {
+    let found = COMMAND_WORDS.as_ref()?.find(text)?;
+    // The pattern's number is its place in the table.
+    Some(COMMANDS[found.pattern().as_usize()].1)
+}
+
+/// True for something that can be the name or the address of a host.
+pub(crate) fn is_host(name: &str) -> bool {
+    let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
+    fits && name.len() >= 4 && name.len() <= 255 && name.contains('.') && !name.ends_with(".eml")
+}
+
+/// A host as DSN fields and notices write it: `dns; mx.example.jp (TCP|...)`, `[192.0.2.1]`, `mx.example.jp[192.0.2.1]:25`.
+pub(crate) fn host(text: &str) -> &str {
+    let text = text.trim();
+    let text = match text.split_once(';') {
+        Some((kind, rest)) if !kind.contains('.') || kind.len() < 5 => rest.trim(),
+        _ => text,
+    };
+    let text = text.split([' ', '\t', '\n', '(', ',', ';']).find(|word| !word.is_empty()).unwrap_or("");
+    if let Some(inner) = text.strip_prefix('[') {
+        return inner.split(']').next().unwrap_or("").trim_start_matches("IPv6:");
+    }
+    let text = text.split('[').next().unwrap_or(text);
+    text.trim_matches(['<', '>', '"', '\'', '.', ':'])
+}
+
+/// The host that a diagnostic names as the one that refused.
+pub(crate) fn remote_host(text: &str) -> Option<&str> {
+    // Words before a host's name; the name ends at a blank, bracket or colon.
+    const BEFORE: [&str; 18] = [
+        "host ",
+        "Host ",
+        "Server ",
+        "server ",
+        "connect to ",
+        "Connected to ",
+        "conversation with ",
+        "lost connection with ",
+        "while talking to ",
+        "relay=",
+        "Remote Server ",
+        "remote server ",
+        "Giving up on ",
+        "said by ",
+        "by ",
+        "Remote system: dns;",
+        "Remote host ",
+        "host: ",
+    ];
+    for before in BEFORE {
+        let mut rest = text;
+        // A few places at most, so that a long text is not searched again and again.
+        for _ in 0..4 {
+            let Some(at) = memchr::memmem::find(rest.as_bytes(), before.as_bytes()) else { break };
+            let tail = &rest[at + before.len()..];
+            let word = tail.split([' ', '\n', '\t', ',', ')', '(', '[']).next().unwrap_or("");
+            let word = word.trim_end_matches([':', '.', ';']).trim_start_matches('<').trim_end_matches('>');
+            let word = word.strip_suffix(":25").unwrap_or(word);
+            let word = word.trim_end_matches('.');
+            if is_host(word) && !word.contains('@') {
+                return Some(word);
+            }
+            if let Some(inner) = tail.strip_prefix('[') {
+                let inner = inner.split(']').next().unwrap_or("");
+                if is_host(inner) {
+                    return Some(inner);
+                }
+            }
+            rest = tail;
+        }
+    }
+    // qmail: the address of the host begins the text.
+    let first = text.split_whitespace().next().unwrap_or("");
+    let is_address = first.parse::<std::net::IpAddr>().is_ok();
+    let named = is_host(first) && (text.contains(" does not like recipient") || text.contains(" did not like our"));
+    (is_address || named).then_some(first)
+}
+
+/// The largest boundary of characters up to `limit`.
+pub(crate) fn floor(text: &str, limit: usize) -> usize {
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    end
+}
+
+/// White space squeezed to single blanks, none at the ends, at most `limit` bytes.
+pub(crate) fn squeeze(text: &str, limit: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(limit));
+    for word in text.split_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        if out.len() + word.len() > limit {
+            let room = limit.saturating_sub(out.len());
+            out.extend(word.chars().take(room / 4));
+            break;
+        }
+        out.push_str(word);
+    }
+    out
+}
+
+/// `text` begins with the ASCII text `prefix` in any case of letters; what follows it.
+pub(crate) fn after_prefix<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
+    let head = text.as_bytes().get(..prefix.len())?;
+    // The prefix is ASCII, so what equals it ends at a boundary of characters.
+    head.eq_ignore_ascii_case(prefix.as_bytes()).then(|| &text[prefix.len()..])
+}
+
+/// `needle` (ASCII, lower case) is somewhere in `text`, in any case of letters.
+pub(crate) fn contains(text: &str, needle: &str) -> bool {
+    let (text, needle) = (text.as_bytes(), needle.as_bytes());
+    let Some(first) = needle.first() else { return true };
+    memchr::memchr2_iter(*first, first.to_ascii_uppercase(), text)
+        .any(|at| text.get(at..at + needle.len()).is_some_and(|here| here.eq_ignore_ascii_case(needle)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (text, expected) in [
+            ("<kim@example.com>: no", Some("kim@example.com")),
+            ("..da.me.@docomo.ne.jp", Some("..da.me.@docomo.ne.jp")),
+            ("\"..dot.\"@docomo.ne.jp", Some("\"..dot.\"@docomo.ne.jp")),
+            ("to a..b@ezweb.ne.jp.", Some("a..b@ezweb.ne.jp")),
+            ("@ x@", None),
+            ("rfc822;kim+tag@example.com", Some("kim+tag@example.com")),
+            ("'kim@example.com'", Some("kim@example.com")),
+            ("kim@[192.0.2.1]", Some("kim@[192.0.2.1]")),
+            ("猫@例え.jp", Some("猫@例え.jp")),
+        ] {
+            assert_eq!(address(text).map(|f| f.address), expected, "{text}");
+        }
+        assert_eq!(plain_address("\"..dot.\"@docomo.ne.jp"), "..dot.@docomo.ne.jp");
+        assert_eq!(plain_address("\"a b\"@c.jp"), "\"a b\"@c.jp");
+    }
+
+    #[test]
+    fn codes() {
+        for (text, code, status) in [
+            ("550 5.1.1 <a@b>... User unknown", Some(550), Some("5.1.1")),
+            ("550-5.1.1 no", Some(550), Some("5.1.1")),
+            ("said: 554 554 5.7.1 no", Some(554), Some("5.7.1")),
+            ("192.0.2.1 5.1.1.1 4.500", None, None),
+            ("Exim 4.72, sendmail 8.14.4/8.14.4", None, None),
+            ("#5.2.2 smtp;552", Some(552), Some("5.2.2")),
+            ("(#4.4.3)I'm", None, Some("4.4.3")),
+            ("4.16.55.1; id 0-421-1", None, None),
+        ] {
+            assert_eq!(reply_code(text, None), code, "{text}");
+            assert_eq!(statuses(text).next().map(|s| s.to_string()).as_deref(), status, "{text}");
+        }
+        assert_eq!(reply_code("554 4.4.7 expired <421 4.4.2 timeout>", Some(4)), Some(421));
+    }
+
+    #[test]
+    fn stages() {
+        for (text, expected) in [
+            ("(in reply to RCPT TO command)", Some(Stage::Rcpt)),
+            ("(in reply to end of DATA command)", Some(Stage::Data)),
+            ("SMTP error from remote mail server after MAIL FROM:<a@b>:", Some(Stage::Mail)),
+            ("192.0.2.1 failed after I sent the message.", Some(Stage::Data)),
+            ("nothing", None),
+        ] {
+            assert_eq!(stage(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for (text, expected) in [
+            ("host mx.example.jp[192.0.2.1] said: 550", Some("mx.example.jp")),
+            ("connect to mx.example.jp[192.0.2.1]:25: Connection refused", Some("mx.example.jp")),
+            ("host [192.0.2.1] said", Some("192.0.2.1")),
+            ("192.0.2.153 does not like recipient.", Some("192.0.2.153")),
+            ("no such user", None),
+        ] {
+            assert_eq!(remote_host(text), expected, "{text}");
+        }
+        assert_eq!(host("dns;lsean.ezweb.ne.jp (TCP|192.0.2.1|31066)"), "lsean.ezweb.ne.jp");
+        assert_eq!(host("DNS; [192.0.2.1]"), "192.0.2.1");
+    }
+}
