@@ -71,8 +71,7 @@ fn prefer(noted: Option<EnhancedStatus>, said: &str) -> Option<EnhancedStatus> {
         (None, own) => own,
         (noted, None) => noted,
         (Some(noted), Some(own)) => {
-            let vague = says_nothing(noted) || (noted.detail == 0 && own.detail != 0);
-            Some(if (vague && !says_nothing(own)) || is_expiry(noted) { own } else { noted })
+            Some(if !says_nothing(own) || is_expiry(noted) { own } else { noted })
         }
     }
 }
@@ -114,8 +113,10 @@ pub(crate) fn finding(
     if draft.diagnostic.is_empty() {
         draft.diagnostic = telling_lines(rules, human);
         if draft.diagnostic.is_empty() {
-            // Nothing that is known; people get to read it all the same.
-            draft.diagnostic = text::squeeze(&paragraph_without(human, &draft.recipient), 2048);
+            // Nothing that is known; people get to read it all the same. (What stands around a delivery status is boilerplate.)
+            if !mail.has_status && mail.recipients.is_empty() && system.name != "Postfix" {
+                draft.diagnostic = text::squeeze(&paragraph_without(human, &draft.recipient), 2048);
+            }
         }
     }
     if draft.diagnostic.len() + 200 > human.len() {
@@ -182,10 +183,15 @@ pub(crate) fn finding(
             let decision = decide(rules, &facts);
             (decision.reason, decision.evidence, decision.confidence)
         };
+    if reason == Reason::NotAccept && code.is_none() && status.is_some_and(|s| (s.class, s.subject, s.detail) == (Class::Transient, 0, 0)) {
+        // A system that goes on trying a domain which wants no mail.
+        status = None;
+        permanent = true;
+    }
     let made_up = status.is_none() && reason != Reason::Delivered;
     if made_up {
-        let transient =
-            code.is_some_and(|c| c < 500) || (code.is_none() && (delayed || is_temporary(&draft.diagnostic)));
+        let temporary = code.is_some_and(|c| c < 500) || (code.is_none() && (delayed || is_temporary(&draft.diagnostic)));
+        let transient = !permanent && temporary;
         status = Some(reason.made_up_status(if transient { Class::Transient } else { Class::Permanent }));
     }
     let class = status.map_or(5, |s| s.class.digit());
@@ -230,7 +236,7 @@ pub(crate) fn finding(
 
 /// True for words that speak of a failure that may pass.
 fn is_temporary(diagnostic: &str) -> bool {
-    ["temporar", "retry timeout exceeded", "try again", "persistent transient", "4yz"]
+    ["temporar", "retry timeout exceeded", "try again later", "persistent transient"]
         .iter()
         .any(|w| text::contains(diagnostic, w))
 }

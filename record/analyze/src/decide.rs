@@ -61,7 +61,7 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     if let Some((reason, weight, rule)) = facts.hint {
         scale.add(EvidenceKind::System, reason, rule, "system", weight, "");
     }
-    let diagnostic = fold(facts.diagnostic, LIMIT);
+    let diagnostic = without_repeated_codes(fold(facts.diagnostic, LIMIT));
     if !diagnostic.is_empty() {
         rules.matches(&diagnostic, |rule, start, end| {
             if rule.fits(&at) {
@@ -71,18 +71,20 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     }
     let believed = scale.heaviest();
     if !facts.human.is_empty() {
-        // Words around a diagnostic that speaks for itself are mostly boilerplate.
-        let percent: u32 = if diagnostic.is_empty() {
-            100
-        } else if believed >= 40 {
-            20
-        } else {
-            80
+        // Words around a diagnostic that speaks for itself are mostly boilerplate; those of a known system less so.
+        let percent = |special: bool| -> u32 {
+            if diagnostic.is_empty() {
+                100
+            } else if believed >= 40 && !special {
+                20
+            } else {
+                80
+            }
         };
         let human = fold(facts.human, LIMIT);
         rules.matches(&human, |rule, start, end| {
             if rule.fits(&at) {
-                let weight = u8::try_from(u32::from(rule.weight) * percent / 100).unwrap_or(rule.weight).max(1);
+                let weight = u8::try_from(u32::from(rule.weight) * percent(rule.is_special()) / 100).unwrap_or(rule.weight).max(1);
                 scale.phrase(rule, "text", weight, &human[start..end]);
             }
         });
@@ -92,10 +94,53 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
             scale.bare(rule, &at);
         }
     }
+    if facts.local {
+        scale.add(EvidenceKind::System, Reason::MailerError, "type:x-unix", "Diagnostic-Code", 30, "");
+    }
     if facts.delayed {
         scale.add(EvidenceKind::Action, Reason::Expired, "action:delayed", "Action", 12, "delayed");
     }
     scale.verdict()
+}
+
+/// The code at the beginning of each further line of a reply is no part of the sentence: `550 5.7.1 not 550 5.7.1 wanted`.
+fn without_repeated_codes(text: String) -> String {
+    let bytes = text.as_bytes();
+    let Some(code) = bytes.get(..3).filter(|c| c.iter().all(u8::is_ascii_digit)) else { return text };
+    if memchr::memmem::find(&bytes[3..], code).is_none() {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut words = text.split(' ');
+    out.push_str(words.next().unwrap_or(""));
+    let mut dropped = false;
+    for word in words {
+        let tail = word.as_bytes().strip_prefix(code);
+        // `550`, `550-5.7.1`, `550-text`
+        if let Some(tail) = tail
+            && (tail.is_empty() || tail[0] == b'-')
+        {
+            let tail = word.get(4..).unwrap_or("");
+            dropped = true;
+            if !tail.is_empty() && !is_status(tail) {
+                out.push(' ');
+                out.push_str(tail);
+                dropped = false;
+            }
+            continue;
+        }
+        if dropped && is_status(word) {
+            continue;
+        }
+        dropped = false;
+        out.push(' ');
+        out.push_str(word);
+    }
+    out
+}
+
+fn is_status(word: &str) -> bool {
+    word.parse::<EnhancedStatus>().is_ok()
 }
 
 struct Scale<'f, 'a> {

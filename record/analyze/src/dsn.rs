@@ -91,17 +91,9 @@ pub(crate) fn drafts(mail: &Mail<'_>) -> Vec<Draft> {
         let mut draft = Draft::default();
         match (last, first, actual) {
             (Some(last), first, actual) => {
-                // What it was rewritten to last is what failed; what the sender wrote is the alias.
-                let failed = actual.filter(|a| !a.eq_ignore_ascii_case(&last));
-                if let Some(failed) = failed {
-                    draft.alias = last;
-                    draft.recipient = failed;
-                } else {
-                    draft.recipient = last;
-                }
-                if let Some(first) = first.filter(|first| !first.eq_ignore_ascii_case(&draft.recipient)) {
-                    draft.alias = first;
-                }
+                draft.recipient = last;
+                let other = first.or(actual).filter(|other| !other.eq_ignore_ascii_case(&draft.recipient));
+                draft.alias = other.unwrap_or_default();
             }
             (None, Some(first), _) => draft.recipient = first,
             (None, None, Some(actual)) => draft.recipient = actual,

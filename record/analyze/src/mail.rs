@@ -136,6 +136,7 @@ impl<'m> Mail<'m> {
         {
             mail.human = decode::part_text(page, TEXT_LIMIT);
         }
+        mail.unquote();
         mail.cut_human();
         mail
     }
@@ -217,12 +218,37 @@ impl<'m> Mail<'m> {
         }
     }
 
+    /// A notice that a person forwarded in the text, every line marked: the marks are taken away.
+    fn unquote(&mut self) {
+        let subject = self.subject.to_lowercase();
+        let forwarded = ["fwd:", "fw:", "[fwd", "転送", "wg:", "tr:", "rv:"].iter().any(|mark| subject.starts_with(mark))
+            || crate::text::contains(&self.human, "begin forwarded message");
+        if !forwarded || subject.starts_with("re:") || !crate::text::contains(&self.human, "final-recipient:") {
+            return;
+        }
+        let lines = || self.human.lines().filter(|line| !line.trim().is_empty());
+        let marked = lines().filter(|line| line.starts_with('>')).count();
+        if marked * 10 < lines().count() * 6 {
+            return;
+        }
+        let unmarked: Vec<&str> = self
+            .human
+            .lines()
+            .filter(|line| line.starts_with('>'))
+            .map(|line| line.strip_prefix("> ").or_else(|| line.strip_prefix('>')).unwrap_or(line))
+            .collect();
+        self.human = unmarked.join("\n");
+    }
+
     /// Cuts the text for people at the returned message, and reads delivery-status fields that stand in the text.
     fn cut_human(&mut self) {
         if let Some(cut) = original::cut(&self.human) {
             if !self.has_original || self.original.is_empty() {
                 let returned = original::unindent(&self.human[cut.original..]);
                 let found = Original::of(returned.as_bytes());
+                if self.inner.is_none() {
+                    self.inner = Some(Cow::Owned(returned.trim_start().as_bytes().to_vec()));
+                }
                 if !found.is_empty() {
                     self.original = found;
                     self.has_original = true;

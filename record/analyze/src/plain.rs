@@ -49,7 +49,6 @@ const BEFORE: &[&str] = &[
     "the address",
     "email to",
     "e-mail to",
-    "to:",
     "rcpt to:",
     "sent >>> rcpt to:",
     "sent <<< rcpt to:",
@@ -115,7 +114,7 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
     let mut blanks = 0;
     for line in human.lines() {
         let trimmed = line.trim();
-        if trimmed.is_empty() {
+        if trimmed.is_empty() || (trimmed.len() > 5 && trimmed.bytes().all(|b| matches!(b, b'=' | b'-' | b'*' | b'_' | b'#'))) {
             blanks += 1;
             continue;
         }
@@ -167,7 +166,8 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
             continue;
         }
         // An empty line ends what is said, unless nothing has been said yet or the text plainly goes on.
-        if gap && !said.is_empty() && !goes_on(trimmed) {
+        let announced = said.last().is_some_and(|line| line.ends_with(':'));
+        if gap && !said.is_empty() && !announced && !goes_on(trimmed) {
             close(&mut drafts, &mut open, &mut said);
             continue;
         }
@@ -254,7 +254,8 @@ fn is_quoted_reply(line: &str) -> bool {
 
 /// A paragraph after an empty line that belongs to the error before it.
 fn goes_on(line: &str) -> bool {
-    const ON: [&str; 22] = [
+    const ON: [&str; 23] = [
+        "smtp:",
         "technical details",
         "the error that the other server returned",
         "google tried to deliver",

@@ -28,7 +28,7 @@ fn nested(rules: &Rules, message: &[u8], depth: usize) -> Analysis {
     }
     let structure = Structure::of(&message);
     let mail = Mail::of(&structure);
-    let found = read(rules, &mail);
+    let found = read(rules, &mail, depth);
     if let Kind::NotABounce(_) = found.kind
         && depth < MAX_FORWARDS
         && let Some(inner) = &mail.inner
@@ -59,7 +59,7 @@ fn together(all: Vec<Analysis>) -> Analysis {
     whole
 }
 
-fn read(rules: &Rules, mail: &Mail<'_>) -> Analysis {
+fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
     let report = mail.structure.report_type.as_deref().unwrap_or("");
     if let Some(found) = notification(rules, mail) {
         return found;
@@ -84,7 +84,18 @@ fn read(rules: &Rules, mail: &Mail<'_>) -> Analysis {
         return delivery_status(rules, mail, system, &shared);
     }
     if system.points >= 4 {
-        let drafts = with_recipients(mail, plain_drafts(mail));
+        let named = plain_drafts(mail);
+        if named.is_empty()
+            && depth < MAX_FORWARDS
+            && let Some(inner) = mail.inner.as_deref().filter(|inner| inner.starts_with(b"From ") || inner.starts_with(b"Return-Path:"))
+        {
+            // A system that passes on the notice of another one, whole.
+            let within = nested(rules, inner, depth + 1);
+            if within.kind == Kind::Bounce && !within.findings.is_empty() {
+                return within;
+            }
+        }
+        let drafts = with_recipients(mail, named);
         if !drafts.is_empty() {
             let findings = conclude(rules, mail, system, &shared, drafts);
             let meaningful = findings.iter().any(|f| !f.evidence.is_empty()) || system.points >= 6;

@@ -18,7 +18,7 @@
 //!   `code` (550), `from` and `until` (2025-03-01: the day is the first of the rule, or the last).
 //! * `host` names domains: the rule is for replies of hosts in them, or for recipients in them.
 //! * `= phrase` is a rule: the phrase as it appears in a text in lower case with single blanks. ` .. ` stands for anything, up to
-//!   400 bytes. `= *` needs no phrase, only what the block asks for.
+//!   160 bytes. `= *` needs no phrase, only what the block asks for.
 //! * `> text` is an example of the rule above it: it must match, and lead to the rule's reason. Without one the phrase is its
 //!   own example.
 //! * `#` begins a comment line.
@@ -31,7 +31,7 @@ use std::fmt;
 use yamabiko_status::EnhancedStatus;
 
 /// Bytes between two fragments of a phrase, at most.
-const MAX_GAP: usize = 400;
+const MAX_GAP: usize = 160;
 
 /// The files that come with the program: name and text.
 const EMBEDDED: &[(&str, &str)] = &[
