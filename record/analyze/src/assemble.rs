@@ -176,6 +176,7 @@ pub(crate) fn finding(
         hint: draft.hint,
         local: local && own_words,
     };
+    let mut permanent = false;
     let (reason, evidence, confidence) =
         if matches!(draft.action, Some(Action::Delivered | Action::Relayed | Action::Expanded)) {
             (Reason::Delivered, Vec::new(), 95)
