@@ -12,10 +12,13 @@
 //!
 //! `cargo xtask crash --rounds 500`: kills, reloads and stops a whole mail system under load and accounts for every
 //! message. `--minutes`, `--seed`, `--only kills` or `storms`, `--user NAME`.
+//!
+//! `cargo xtask scale --messages N`: what a long queue costs, on a real mail system with N deferred messages.
 
 mod crash;
 mod fuzz;
 mod lab;
+mod scale;
 
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
@@ -85,8 +88,11 @@ fn main() -> ExitCode {
         ["fuzz", seconds] => fuzz::short(seconds),
         ["lab", lab, bin] => lab::run(lab, bin),
         ["crash", ref args @ ..] => crash::run(args),
+        ["scale", ref options @ ..] => scale::run(options),
         _ => {
-            eprintln!("usage: cargo xtask layering | fuzz [SECONDS] | lab LAB BIN | crash [--rounds N] ...");
+            eprintln!(
+                "usage: cargo xtask layering | fuzz [SECONDS] | lab LAB BIN | crash [--rounds N] ... | scale [--messages N]"
+            );
             ExitCode::from(2)
         }
     }

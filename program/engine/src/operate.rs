@@ -21,6 +21,8 @@ use crate::orders::Order;
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 /// Messages of one step through the queue.
 const PAGE: usize = 1000;
+/// Steps after which the log must have written what was done.
+const PAGES_AHEAD: u32 = 10;
 
 /// Does an operation. The answer names the messages that were named and changed; of all of them it says how many.
 pub async fn operate(engine: &Acceptance, operation: Operation, selection: Selection) -> Reply {
@@ -53,7 +55,7 @@ pub fn usual_queues(operation: Operation) -> &'static [QueueName] {
 async fn all(engine: &Acceptance, operation: Operation, fits: impl Fn(&Meta) -> bool) -> u64 {
     // What is requeued comes again under a newer name.
     let newest = QueueId::new(Timestamp::now().0, u32::MAX);
-    let (mut count, mut after) = (0, None);
+    let (mut count, mut after, mut pages) = (0, None, 0u32);
     loop {
         let metas = engine.queue().page(after, PAGE);
         let Some(last) = metas.last().map(|meta| meta.queue_id) else { return count };
@@ -61,11 +63,23 @@ async fn all(engine: &Acceptance, operation: Operation, fits: impl Fn(&Meta) -> 
         let metas: Vec<Meta> = metas.into_iter().filter(|meta| meta.queue_id <= newest && fits(meta)).collect();
         if !metas.is_empty() {
             count += page(engine, operation, metas).await.len() as u64;
+            pages += 1;
+            // The log keeps up, or its records pile up in memory.
+            if pages % PAGES_AHEAD == 0 {
+                settled(engine).await;
+            }
         }
         if last > newest {
             return count;
         }
     }
+}
+
+/// Waits until what was done so far is on the disk. A queue that cannot be written says so elsewhere.
+async fn settled(engine: &Acceptance) {
+    let (tell, told) = oneshot::channel();
+    engine.queue().flush(Box::new(|result| drop(tell.send(result))));
+    let _ = told.await;
 }
 
 /// One page. Those that were changed.

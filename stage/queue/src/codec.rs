@@ -662,10 +662,15 @@ pub fn change(bytes: &[u8]) -> Result<ChangePart, Malformed> {
 
 /// Reads only where the message stands after a change.
 pub fn change_standing(bytes: &[u8]) -> Result<Standing, Malformed> {
-    let mut standing = Standing::default();
+    change_outline(bytes).map(|(standing, _)| standing)
+}
+
+/// The same, and whether the change names any recipients.
+pub fn change_outline(bytes: &[u8]) -> Result<(Standing, bool), Malformed> {
+    let (mut standing, mut recipients) = (Standing::default(), false);
     let mut fields = Fields(bytes);
     while let Some((tag, field)) = fields.next()? {
-        take_standing(&mut standing, tag, field)?;
+        recipients |= !take_standing(&mut standing, tag, field)? && tag == 4;
     }
-    Ok(standing)
+    Ok((standing, recipients))
 }

@@ -430,7 +430,7 @@ impl Log {
                         state.index.messages.add_settle(op.id, at);
                     }
                 }
-                OpKind::Remove | OpKind::Reclaim | OpKind::Mark | OpKind::Flush => {}
+                OpKind::Standing | OpKind::Remove | OpKind::Reclaim | OpKind::Mark | OpKind::Flush => {}
             }
         }
         if crate::pool::worth_reclaiming(state, &shared.options) {

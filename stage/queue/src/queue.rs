@@ -429,6 +429,8 @@ impl Queue {
         let mut merged = None;
         if covers_all(entry, changes)? {
             kind = OpKind::State;
+        } else if changes.is_empty() {
+            kind = OpKind::Standing;
         } else if self.too_many_settles(&state, id, entry) {
             let seen = (entry.message, state.index.messages.changes(id).to_vec());
             let waiting = state.waiting.get(&id).map_or(0, Vec::len);

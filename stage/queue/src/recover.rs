@@ -286,12 +286,14 @@ impl Recovery {
                 self.index.insert(head.id, entry);
             }
             RecordKind::State | RecordKind::Settle => {
-                let standing = codec::change_standing(record.payload)?;
+                let (standing, recipients) = codec::change_outline(record.payload)?;
                 if let Some(entry) = self.index.messages.get_mut(head.id) {
                     entry.set_standing(standing);
                     match head.kind {
                         RecordKind::State => self.index.messages.set_state(head.id, at),
-                        _ => self.index.messages.add_settle(head.id, at),
+                        _ if recipients => self.index.messages.add_settle(head.id, at),
+                        // It says nothing that is not known now.
+                        _ => {}
                     }
                 }
             }

@@ -100,6 +100,9 @@ pub enum OpKind {
     State,
     /// Some recipients.
     Settle,
+    /// No recipients: only where the message stands, which the index knows. Written as a settle record; nobody has to
+    /// read it again but the next opening.
+    Standing,
     /// A message is gone.
     Remove,
     /// Segments below the epoch in `id` are free.
@@ -127,7 +130,7 @@ impl Op {
         Some(match self.kind {
             OpKind::Append { .. } | OpKind::Copy { .. } => RecordKind::Message,
             OpKind::State => RecordKind::State,
-            OpKind::Settle => RecordKind::Settle,
+            OpKind::Settle | OpKind::Standing => RecordKind::Settle,
             OpKind::Remove => RecordKind::Remove,
             OpKind::Reclaim => RecordKind::Reclaim,
             OpKind::Mark => RecordKind::Mark,
@@ -240,6 +243,9 @@ impl Shared {
     /// Hands a state or settle record to the log's thread. Until it is written, readers take it from memory.
     pub fn push_change(&self, state: &mut State, kind: OpKind, id: QueueId, payload: Vec<u8>) {
         let payload = Bytes::from(payload);
+        if matches!(kind, OpKind::Standing) {
+            return self.push(state, Op::new(kind, id, payload));
+        }
         state.waiting.entry(id).or_default().push(Waiting { payload: payload.clone() });
         self.push(state, Op::new(kind, id, payload));
     }
