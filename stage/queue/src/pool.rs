@@ -63,6 +63,10 @@ fn within_limit(state: &State, options: &Options) -> io::Result<()> {
     }
 }
 
+/// Zeros that are written at once.
+const PIECE: u32 = 64 << 10;
+static ZEROS: [u8; PIECE as usize] = [0; PIECE as usize];
+
 /// A segment filled with zeros, so that writing it changes nothing in the file system but the bytes.
 fn zeroed_segment(shared: &Shared) -> io::Result<Free> {
     let number = {
@@ -75,13 +79,17 @@ fn zeroed_segment(shared: &Shared) -> io::Result<Free> {
     let fill = || -> io::Result<()> {
         let size = shared.options.segment_size;
         file.allocate(u64::from(size))?;
-        let zeros = vec![0u8; 1 << 20];
         let mut at = 0;
         while at < size {
-            // Below the length of the zeros.
-            let part = (size - at).min(1 << 20);
-            write_all_at(&*file, &mut [IoSlice::new(&zeros[..part as usize])], u64::from(at))?;
-            at += part;
+            // The same zeros over and over: a megabyte of them would stay in memory.
+            let pieces = ((size - at) / PIECE).min(16);
+            let mut slices = vec![IoSlice::new(&ZEROS); pieces as usize];
+            if pieces == 0 {
+                // Below the length of the zeros.
+                slices.push(IoSlice::new(&ZEROS[..(size - at) as usize]));
+            }
+            write_all_at(&*file, &mut slices, u64::from(at))?;
+            at += if pieces == 0 { size - at } else { pieces * PIECE };
         }
         file.fdatasync()?;
         shared.fs.rename(&path, &shared.paths.segment(number))?;
