@@ -1,7 +1,9 @@
 //! What local delivery needs of the engine: workers, routing, new messages, other transports, users.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use yamabiko_deliver_local::agent::{As, Boxed, Destination, Forward, Surroundings, User};
 use yamabiko_deliver_local::job::{Done, Job};
@@ -19,12 +21,19 @@ use crate::workers::Workers;
 pub struct Around {
     workers: Arc<Workers>,
     acceptance: OnceLock<Acceptance>,
+    /// Users that were there a moment ago.
+    users: Mutex<HashMap<String, (Instant, Arc<User>)>>,
 }
+
+/// How long a user that was found is not asked for again (Postfix: for the life of a delivery process).
+const USER_SERVES: Duration = Duration::from_secs(5);
+/// Users that are remembered for that.
+const USERS: usize = 1000;
 
 impl Around {
     /// Without the rest of the engine as yet.
     pub fn new(workers: Arc<Workers>) -> Arc<Self> {
-        Arc::new(Self { workers, acceptance: OnceLock::new() })
+        Arc::new(Self { workers, acceptance: OnceLock::new(), users: Mutex::default() })
     }
 
     /// The rest of the engine.
@@ -179,15 +188,27 @@ impl Surroundings for Around {
     }
 
     fn user(&self, name: &str) -> Result<Option<Arc<User>>, String> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, user)) = users.get(name).filter(|(asked, _)| asked.elapsed() < USER_SERVES) {
+            return Ok(Some(Arc::clone(user)));
+        }
+        drop(users);
         let found = ask_users(|| nix::unistd::User::from_name(name)).map_err(|error| error.to_string())?;
-        Ok(found.map(|user| {
-            Arc::new(User {
-                name: user.name,
-                uid: user.uid.as_raw(),
-                home: user.dir.to_string_lossy().into_owned(),
-                shell: user.shell.to_string_lossy().into_owned(),
-            })
-        }))
+        let Some(user) = found else { return Ok(None) };
+        let user = Arc::new(User {
+            name: user.name,
+            uid: user.uid.as_raw(),
+            home: user.dir.to_string_lossy().into_owned(),
+            shell: user.shell.to_string_lossy().into_owned(),
+        });
+        users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.len() >= USERS {
+            users.retain(|_, (asked, _)| asked.elapsed() < USER_SERVES);
+        }
+        if users.len() < USERS {
+            users.insert(name.to_owned(), (Instant::now(), Arc::clone(&user)));
+        }
+        Ok(Some(user))
     }
 
     fn user_name(&self, uid: u32) -> Result<Option<String>, String> {

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use yamabiko_envelope::{
@@ -25,12 +26,14 @@ use crate::generation::Current;
 use crate::orders::{Manager, Order};
 use crate::outcome::{deferred_outcome, is_open, is_probe, merge, open_recipients, plain};
 use crate::report;
-use crate::routing::{Routing, route};
+use crate::routing::{Routing, content_of, route};
 
 /// What is remembered of a message while it is active.
 struct Active {
     envelope: Arc<Envelope>,
-    content: Content,
+    /// Only where many deliveries want it; otherwise each gets it from the queue, which keeps what is new in memory as far
+    /// as its budget goes. Thousands of active messages would be much memory.
+    content: Option<Content>,
     activated: Timestamp,
     /// New states of recipients, as far as anything has become of them; by position.
     changed: HashMap<u32, RecipientState>,
@@ -323,7 +326,7 @@ impl Task {
             return;
         }
         let known = match (first, self.active.get(&message)) {
-            (false, Some(active)) => Some((Arc::clone(&active.envelope), active.content.clone(), active.expire)),
+            (false, Some(active)) => Some((Arc::clone(&active.envelope), None, active.expire)),
             _ => None,
         };
         let skip = if first { 0 } else { self.active.get(&message).map_or(0, |active| active.routed) };
@@ -438,9 +441,9 @@ impl Task {
             let address = active.addresses.get(&index).unwrap_or(&known.address).clone();
             Some(DeliveryRecipient { index, address })
         });
-        let request = Arc::new(DeliveryRequest {
+        let request = DeliveryRequest {
             envelope: Arc::clone(&active.envelope),
-            content: active.content.clone(),
+            content: Content::Memory(Bytes::new()),
             transport: Arc::clone(&delivery.transport),
             nexthop: Arc::clone(&delivery.nexthop),
             recipients: recipients.collect(),
@@ -448,13 +451,24 @@ impl Task {
             activated: active.activated,
             started: now,
             backlog: delivery.backlog,
-        });
-        let (manager, current) = (self.manager.clone(), self.current.clone());
+        };
+        let content = active.content.clone();
+        let (manager, current, queue) = (self.manager.clone(), self.current.clone(), Arc::clone(&self.queue));
         // One `Attempted` for each.
         self.begun += 1;
         tokio::spawn(async move {
+            let content = content.or_else(|| content_of(&queue, &current, delivery.message));
+            let readable = content.is_some();
+            let request = Arc::new(match content {
+                Some(content) => DeliveryRequest { content, ..request },
+                None => request,
+            });
             let work = async {
-                let (attempt, feedback) = deliver(&current, &request).await;
+                let (attempt, feedback) = match readable {
+                    true => deliver(&current, &request).await,
+                    // Gone, or it was said what is wrong with it: no result defers.
+                    false => (Attempt { outcomes: Vec::new(), destination_failure: None }, Feedback::Nothing),
+                };
                 for outcome in &attempt.outcomes {
                     current.emit_outcome(&request, outcome);
                 }

@@ -20,13 +20,14 @@ use yamabiko_status::{EnhancedStatus, ReplyCode};
 use crate::accept::{Acceptance, Taken};
 use crate::generation::returned_event;
 use crate::outcome::{is_open, is_probe, plain, sites};
+use crate::routing::content_of;
 
 /// A message whose attempt has ended.
 pub struct End {
     /// The envelope as it was when the attempt began.
     pub envelope: Arc<Envelope>,
-    /// The message.
-    pub content: Content,
+    /// The message, where it is in memory; it is read when a notice is to be written.
+    pub content: Option<Content>,
     /// States of all recipients now.
     pub states: Vec<RecipientState>,
     /// Everything that came of the attempt.
@@ -113,7 +114,10 @@ impl Ending<'_> {
         let warn = !waiting.is_empty() && self.age.warn_due && !self.end.warned && !expired;
         let wants_success = wants_success(&self.end.envelope, &self.end.outcomes);
         let wanted = if failed.is_empty() { Wanted::Headers } else { bouncer.wanted(&self.end.envelope) };
-        let original = read_original(&self.end.content, wanted).ok();
+        let original = match failed.is_empty() && !wants_success && !warn {
+            true => None,
+            false => self.content().and_then(|content| read_original(&content, wanted).ok()),
+        };
         let job = Job {
             envelope: &self.end.envelope,
             original: original.as_deref(),
@@ -146,6 +150,11 @@ impl Ending<'_> {
             self.keep_leaves();
         }
         self.leave(told, warn && told)
+    }
+
+    fn content(&self) -> Option<Content> {
+        let known = self.end.content.clone();
+        known.or_else(|| content_of(self.engine.queue(), self.engine.current(), self.message))
     }
 
     /// The sender could not be told of leaves that failed: that is remembered with their recipients.

@@ -12,7 +12,7 @@ use crate::outcome::is_open;
 /// A message that was read, and where its recipients go.
 pub struct Routing {
     /// What was read; `None` where it could not be.
-    pub found: Option<(Arc<Envelope>, Content, bool)>,
+    pub found: Option<(Arc<Envelope>, Option<Content>, bool)>,
     /// Where they go.
     pub routes: Vec<Route>,
     /// Addresses as resolved, where they differ from the envelope's.
@@ -35,12 +35,40 @@ impl Routing {
     }
 }
 
+/// A message with more recipients than this goes out in many deliveries, which share what was read.
+const MANY: usize = 10;
+
+/// What is needed to route a message, and its content where many deliveries will want it.
+fn envelope_of(queue: &Queue, current: &Current, message: QueueId) -> Option<(Arc<Envelope>, Option<Content>, bool)> {
+    let (envelope, meta) = queue.envelope(message).map_err(|error| unreadable(queue, current, message, error)).ok()?;
+    let shared = (envelope.recipients.len() > MANY).then(|| content_of(queue, current, message)).flatten();
+    Some((envelope, shared, meta.flags.expire()))
+}
+
+/// The content of a message; none when it is gone or cannot be read, which was said then.
+pub fn content_of(queue: &Queue, current: &Current, message: QueueId) -> Option<Content> {
+    let stored = queue.load(message).map_err(|error| unreadable(queue, current, message, error)).ok()?;
+    Some(stored.content)
+}
+
+/// Says why a message cannot be read, where it is still there; damage is set aside.
+fn unreadable(queue: &Queue, current: &Current, message: QueueId, error: QueueError) {
+    match error {
+        QueueError::NotFound(_) => {}
+        QueueError::Damaged(id, what) => {
+            current.say(Severity::Error, Some(id), &format!("damaged message is set aside in corrupt/: {what}"));
+            let _ = queue.set_aside(id, what);
+        }
+        error => current.complain(Some(message), &error),
+    }
+}
+
 /// Reads a message if need be and finds out where its recipients go.
 pub async fn route(
     queue: Arc<Queue>,
     current: Current,
     message: QueueId,
-    known: Option<(Arc<Envelope>, Content, bool)>,
+    known: Option<(Arc<Envelope>, Option<Content>, bool)>,
     skip: usize,
     limit: usize,
     first: bool,
@@ -48,19 +76,7 @@ pub async fn route(
     let mut routing = Routing::none(limit, first);
     let found = match known {
         Some(known) => Some(known),
-        None => match queue.load(message) {
-            Ok(stored) => Some((stored.envelope, stored.content, stored.meta.flags.expire())),
-            Err(QueueError::NotFound(_)) => None,
-            Err(QueueError::Damaged(id, what)) => {
-                current.say(Severity::Error, Some(id), &format!("damaged message is set aside in corrupt/: {what}"));
-                let _ = queue.set_aside(id, what);
-                None
-            }
-            Err(error) => {
-                current.complain(Some(message), &error);
-                None
-            }
-        },
+        None => envelope_of(&queue, &current, message),
     };
     let Some((envelope, content, expire)) = found else { return routing };
     if expire {
