@@ -245,7 +245,7 @@ async fn run<S>(
         From::User(_) => Peer::local(),
         From::Network(address, port) if !settings.peername_lookup => Peer::unnamed(address, port),
         From::Network(address, port) => {
-            let (peer, warning) = look_up(&service.native, address, port).await;
+            let (peer, warning) = Box::pin(look_up(&service.native, address, port)).await;
             if let Some(warning) = warning {
                 service.log(&settings, Severity::Warning, warning);
             }
@@ -258,8 +258,8 @@ async fn run<S>(
     let origin = Origin::new(&settings.syslog_name, "smtpd");
     service.around.events.emit(Event { at: now, origin, kind: Kind::Connected { client } });
     let standing = {
-        let asked = pin!(settings.policy.standing(&peer));
-        where_it_may_block(settings.policy.is_remote(), asked).await
+        let mut asked = Box::pin(settings.policy.standing(&peer));
+        where_it_may_block(settings.policy.is_remote(), asked.as_mut()).await
     };
     let (user, counted) = match from {
         From::User(user) => (Some(user), None),
@@ -381,6 +381,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
         let _ = self.stream.read_buf(&mut self.buffer).now_or_never();
     }
 
+    /// The futures of lookups are large: boxed, they are there while they are needed and not as long as the session.
     async fn answer(&mut self, action: Action) {
         let policy = &self.settings.policy;
         match action {
@@ -388,22 +389,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                 let mut state = self.session.take_checks();
                 let outcome = {
                     let facts = self.session.facts();
-                    let asked = pin!(policy.check(
+                    let mut asked = Box::pin(policy.check(
                         check,
                         &facts,
                         &mut state,
                         &*self.service.resolver,
                         Some(&*self.service.around.admission),
                     ));
-                    where_it_may_block(policy.is_remote(), asked).await
+                    where_it_may_block(policy.is_remote(), asked.as_mut()).await
                 };
                 self.session.checked(state, outcome);
             }
             Action::Classify => {
                 let standing = {
                     let facts = self.session.facts();
-                    let asked = pin!(policy.standing(facts.peer));
-                    where_it_may_block(policy.is_remote(), asked).await
+                    let mut asked = Box::pin(policy.standing(facts.peer));
+                    where_it_may_block(policy.is_remote(), asked.as_mut()).await
                 };
                 self.session.stands(standing);
             }
@@ -413,7 +414,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             }
             Action::Submit(mut submission) => {
                 if let Some(spill) = self.spill.take() {
-                    match spill.finish(&submission.content).await {
+                    match Box::pin(spill.finish(&submission.content)).await {
                         Ok(content) => submission.content = content,
                         Err(error) => return self.spill_failed(&error),
                     }
