@@ -11,11 +11,14 @@ use yamabiko_report::decode;
 use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
 
 /// What all findings of one message share.
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub addresser: String,
     pub date: Option<Date>,
     pub received_rhost: String,
     pub received_lhost: String,
+    /// There is more than one recipient.
+    pub several: bool,
 }
 
 impl Shared {
@@ -40,7 +43,7 @@ impl Shared {
         let newest = header.get("Received").map(String::from_utf8_lossy).unwrap_or_default();
         let received_rhost = after_word(&oldest, "by ").or_else(|| after_word(&oldest, "from ")).unwrap_or_default();
         let received_lhost = after_word(&newest, "from ").or_else(|| after_word(&newest, "by ")).unwrap_or_default();
-        Self { addresser, date, received_rhost, received_lhost }
+        Self { addresser, date, received_rhost, received_lhost, several: false }
     }
 }
 
@@ -70,9 +73,7 @@ fn prefer(noted: Option<EnhancedStatus>, said: &str) -> Option<EnhancedStatus> {
     match (noted, own) {
         (None, own) => own,
         (noted, None) => noted,
-        (Some(noted), Some(own)) => {
-            Some(if !says_nothing(own) || is_expiry(noted) { own } else { noted })
-        }
+        (Some(noted), Some(own)) => Some(if !says_nothing(own) || is_expiry(noted) { own } else { noted }),
     }
 }
 
@@ -119,7 +120,8 @@ pub(crate) fn finding(
             }
         }
     }
-    if draft.diagnostic.len() + 200 > human.len() {
+    if draft.diagnostic.len() + 200 > human.len() || (shared.several && !draft.diagnostic.is_empty()) {
+        // What is said of one recipient must not decide about another.
         human = "";
     }
     let own_words = !draft.diagnostic.is_empty();
@@ -184,14 +186,18 @@ pub(crate) fn finding(
             let decision = decide(rules, &facts);
             (decision.reason, decision.evidence, decision.confidence)
         };
-    if reason == Reason::NotAccept && code.is_none() && status.is_some_and(|s| (s.class, s.subject, s.detail) == (Class::Transient, 0, 0)) {
+    if reason == Reason::NotAccept
+        && code.is_none()
+        && status.is_some_and(|s| (s.class, s.subject, s.detail) == (Class::Transient, 0, 0))
+    {
         // A system that goes on trying a domain which wants no mail.
         status = None;
         permanent = true;
     }
     let made_up = status.is_none() && reason != Reason::Delivered;
     if made_up {
-        let temporary = code.is_some_and(|c| c < 500) || (code.is_none() && (delayed || is_temporary(&draft.diagnostic)));
+        let temporary =
+            code.is_some_and(|c| c < 500) || (code.is_none() && (delayed || is_temporary(&draft.diagnostic)));
         let transient = !permanent && temporary;
         status = Some(reason.made_up_status(if transient { Class::Transient } else { Class::Permanent }));
     }

@@ -38,6 +38,13 @@ pub(crate) struct Facts<'a> {
     pub local: bool,
 }
 
+impl Facts<'_> {
+    /// The refusing host's status is about policy, the message or the protocol, not about an address.
+    fn speaks_of_something_else(&self) -> bool {
+        !self.diagnostic.is_empty() && self.status.is_some_and(|s| matches!(s.subject, 3 | 5 | 6 | 7))
+    }
+}
+
 /// A reason and what it rests on.
 #[derive(Clone, Debug)]
 pub(crate) struct Decision {
@@ -84,7 +91,10 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
         let human = fold(facts.human, LIMIT);
         rules.matches(&human, |rule, start, end| {
             if rule.fits(&at) {
-                let weight = u8::try_from(u32::from(rule.weight) * percent(rule.is_special()) / 100).unwrap_or(rule.weight).max(1);
+                // "User unknown" is what sendmail makes of any 550, also of one that speaks of something else.
+                let gloss = rule.reason == Reason::UserUnknown && facts.speaks_of_something_else();
+                let percent = if gloss { 20 } else { percent(rule.is_special()) };
+                let weight = u8::try_from(u32::from(rule.weight) * percent / 100).unwrap_or(rule.weight).max(1);
                 scale.phrase(rule, "text", weight, &human[start..end]);
             }
         });

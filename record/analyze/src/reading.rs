@@ -80,6 +80,9 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         return Analysis { kind: Kind::Feedback, findings, undecoded: None };
     }
     let system = systems::identify(mail);
+    if let Some(why) = no_notice(mail, &system) {
+        return nothing(why);
+    }
     if mail.has_status || report == "delivery-status" {
         return delivery_status(rules, mail, system, &shared);
     }
@@ -87,7 +90,8 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         let named = plain_drafts(mail);
         if named.is_empty()
             && depth < MAX_FORWARDS
-            && let Some(inner) = mail.inner.as_deref().filter(|inner| inner.starts_with(b"From ") || inner.starts_with(b"Return-Path:"))
+            && let Some(inner) =
+                mail.inner.as_deref().filter(|inner| inner.starts_with(b"From ") || inner.starts_with(b"Return-Path:"))
         {
             // A system that passes on the notice of another one, whole.
             let within = nested(rules, inner, depth + 1);
@@ -98,7 +102,11 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         let drafts = with_recipients(mail, named);
         if !drafts.is_empty() {
             let findings = conclude(rules, mail, system, &shared, drafts);
-            let meaningful = findings.iter().any(|f| !f.evidence.is_empty()) || system.points >= 6;
+            // Whoever writes to people about parcels means the one to whom it is written; a notice means somebody else.
+            let findings: Vec<_> =
+                findings.into_iter().filter(|f| system.machine || !is_addressee(mail, &f.recipient)).collect();
+            let meaningful =
+                !findings.is_empty() && (findings.iter().any(|f| !f.evidence.is_empty()) || system.points >= 6);
             if meaningful {
                 return Analysis { kind: Kind::Bounce, findings, undecoded: None };
             }
@@ -113,6 +121,29 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
             Some("it looks like a notice, but it names no recipient and no error that is known".to_owned());
     }
     found
+}
+
+/// What has the words of a notice and is none, and what tells so.
+fn no_notice(mail: &Mail<'_>, system: &System) -> Option<&'static str> {
+    let header = mail.header();
+    let has = |names: &[&str]| names.iter().any(|name| header.get(name).is_some());
+    if !system.machine && has(&["List-Id", "List-Unsubscribe", "List-Post", "X-List-Administrivia"]) {
+        return Some("mail of a mailing list");
+    }
+    // Postfix tells its postmaster about strange dialogues (notify_classes = protocol, policy, resource).
+    if ["SMTP server: errors from", "SMTP client: errors from", "LMTP client: errors from"]
+        .iter()
+        .any(|words| mail.subject.contains(words))
+    {
+        return Some("a postmaster's transcript of a session");
+    }
+    None
+}
+
+/// Is it an address that the mail itself is for?
+fn is_addressee(mail: &Mail<'_>, recipient: &str) -> bool {
+    let to = mail.header().get("To").map(yamabiko_report::decode::header).unwrap_or_default();
+    text::one_address(&to).is_some_and(|address| address.eq_ignore_ascii_case(recipient))
 }
 
 /// A notification of Amazon SNS that came by mail: JSON in the text.
@@ -212,5 +243,6 @@ fn conclude(
     drafts: Vec<Draft>,
 ) -> Vec<crate::Finding> {
     let refusals = refusals(&mail.human);
+    let shared = &Shared { several: drafts.len() > 1, ..shared.clone() };
     drafts.into_iter().map(|draft| finding(rules, mail, system, shared, &refusals, draft)).collect()
 }

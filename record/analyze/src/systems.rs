@@ -14,7 +14,12 @@ pub(crate) struct System {
     pub points: u32,
     /// It is about a delay.
     pub delay: bool,
+    /// A program sent it, by its header: a mailer daemon, a null return path, `Auto-Submitted`, ...
+    pub machine: bool,
 }
+
+/// A person who quotes a notice says something before it; a program begins with it. So much of a text is its beginning.
+const BEGINNING: usize = 120;
 
 /// Words of notices: the system, and how much they say. Where one system uses another's words, the heavier line wins.
 const WORDS: &[(&str, &str, u32)] = &[
@@ -211,7 +216,7 @@ const SUBJECTS: &[(&str, u32)] = &[
 ];
 
 pub(crate) fn identify(mail: &Mail<'_>) -> System {
-    let mut system = System { name: "", points: 0, delay: false };
+    let mut system = System { name: "", points: 0, delay: false, machine: false };
     let header = mail.header();
     let from = mail.from.as_str();
     let mut name_weight = 0;
@@ -221,24 +226,22 @@ pub(crate) fn identify(mail: &Mail<'_>) -> System {
             system.name = name;
         }
     };
+    let (mut heaviest, mut heaviest_at_once) = (0, 0);
     if let Some(finder) = WORD_FINDER.as_ref() {
         // What a notice is, it says in the beginning.
         let head = &mail.human[..floor(&mail.human, 12 * 1024)];
-        let mut heaviest = 0;
         for found in finder.find_iter(head).take(40) {
             // The pattern's number is its place in the table.
             let (_, system_name, points) = WORDS[found.pattern().as_usize()];
             heaviest = heaviest.max(points);
+            if found.start() < BEGINNING {
+                heaviest_at_once = heaviest_at_once.max(points);
+            }
             name(&mut system, system_name, points);
         }
-        system.points += heaviest;
     }
     let subject = mail.subject.to_lowercase();
     system.points += SUBJECTS.iter().filter(|(words, _)| subject.contains(words)).map(|(_, p)| *p).max().unwrap_or(0);
-    // "Re:" and "Fwd:" are written by people.
-    if subject.starts_with("re:") || subject.starts_with("aw:") {
-        system.points = system.points.saturating_sub(4);
-    }
     let daemon = [
         "mailer-daemon",
         "mailer_daemon",
@@ -269,6 +272,18 @@ pub(crate) fn identify(mail: &Mail<'_>) -> System {
         system.points += 1;
     }
     by_header(mail, from, &mut system, &mut name);
+    let automatic = header.get("Auto-Submitted").is_some_and(|value| !value.trim_ascii().eq_ignore_ascii_case(b"no"));
+    system.machine = daemon
+        || null_path
+        || automatic
+        || name_weight >= 9
+        || header.get("X-Failed-Recipients").is_some()
+        || mail.structure.report_type.is_some();
+    system.points += if system.machine { heaviest } else { heaviest_at_once };
+    // "Re:" is written by people.
+    if subject.starts_with("re:") || subject.starts_with("aw:") {
+        system.points = system.points.saturating_sub(4);
+    }
     system.delay = subject.contains("delay")
         || subject.contains("warning: could not")
         || subject.contains("warning: message")
