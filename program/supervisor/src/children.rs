@@ -1,5 +1,6 @@
 //! Starting the engine and the workers: this binary again, under another ID, with one socket as standard input.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use yamabiko_config::Config;
+
 use crate::identity::Identity;
 
 /// The first argument that makes this binary run as one of its processes instead of as a command.
@@ -19,7 +22,7 @@ pub const ROLE: &str = "--role";
 const SEND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is kept of the environment, besides what `import_environment` names.
-const KEEP: [&str; 4] = ["TZ", "LANG", "RUST_BACKTRACE", "PATH"];
+const KEEP: [&str; 2] = ["RUST_BACKTRACE", "PATH"];
 
 /// How our processes are started.
 #[derive(Debug)]
@@ -33,18 +36,19 @@ impl Launcher {
         Ok(Self { program: std::env::current_exe()? })
     }
 
-    fn command(&self, role: &str) -> Command {
+    fn command(&self, role: &str, config: &Config) -> Command {
         let mut command = Command::new(&self.program);
         command.arg0(format!("yamabiko-{role}")).args([ROLE, role]).env_clear().current_dir("/");
-        command.envs(std::env::vars_os().filter(|(name, _)| KEEP.iter().any(|keep| name == keep)));
+        let wanted = config.main().list("import_environment");
+        command.envs(imported(wanted.iter().map(String::as_str).chain(KEEP), |name| std::env::var_os(name)));
         command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
         command
     }
 
     /// The engine under the mail owner's ID, and our end of the socket between us.
-    pub fn engine(&self, identity: &Identity) -> io::Result<(Child, UnixStream)> {
+    pub fn engine(&self, identity: &Identity, config: &Config) -> io::Result<(Child, UnixStream)> {
         let (ours, theirs) = pair(SockType::SeqPacket)?;
-        let mut command = self.command("engine");
+        let mut command = self.command("engine", config);
         if identity.privileged {
             // std clears the supplementary groups when root sets a user ID.
             command.uid(identity.owner_uid).gid(identity.owner_gid);
@@ -57,9 +61,9 @@ impl Launcher {
     }
 
     /// A worker under a user's ID, and the socket that the engine will speak to it through.
-    pub fn worker(&self, ids: Option<(u32, u32, Option<u32>)>) -> io::Result<(Child, OwnedFd)> {
+    pub fn worker(&self, ids: Option<(u32, u32, Option<u32>)>, config: &Config) -> io::Result<(Child, OwnedFd)> {
         let (ours, theirs) = pair(SockType::Stream)?;
-        let mut command = self.command("local");
+        let mut command = self.command("local", config);
         if let Some((uid, gid, spool_group)) = ids {
             command.uid(uid).gid(gid);
             if let Some(group) = spool_group {
@@ -72,6 +76,43 @@ impl Launcher {
     }
 }
 
+/// The variables of `import_environment`: a name means what we have under it, `name=value` is set as it is.
+fn imported<'a>(
+    wanted: impl Iterator<Item = &'a str>,
+    ours: impl Fn(&str) -> Option<OsString>,
+) -> Vec<(String, OsString)> {
+    let one = |word: &'a str| {
+        let word = word.strip_prefix('{').and_then(|word| word.strip_suffix('}')).map_or(word, str::trim);
+        match word.split_once('=') {
+            Some((name, value)) => Some((name.trim().to_owned(), value.trim().into())),
+            None => ours(word).map(|value| (word.to_owned(), value)),
+        }
+    };
+    wanted.filter_map(one).filter(|(name, _)| !name.is_empty()).collect()
+}
+
 fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_imported() {
+        let ours = |name: &str| (name == "TZ").then(|| OsString::from("Asia/Tokyo"));
+        for (word, expected) in [
+            ("TZ", Some(("TZ", "Asia/Tokyo"))),
+            ("DISPLAY", None),
+            ("LANG=C", Some(("LANG", "C"))),
+            ("LANG=", Some(("LANG", ""))),
+            ("{ NAME = some words }", Some(("NAME", "some words"))),
+            ("=x", None),
+        ] {
+            let found = imported([word].into_iter(), ours);
+            let expected = expected.map(|(name, value)| (name.to_owned(), OsString::from(value)));
+            assert_eq!(found.into_iter().next(), expected, "{word}");
+        }
+    }
 }

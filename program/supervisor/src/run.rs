@@ -224,7 +224,7 @@ impl Supervisor {
     fn start_engine(&mut self) -> Result<(), StartError> {
         let (process, socket) = self
             .launcher
-            .engine(&self.identity)
+            .engine(&self.identity, &self.config)
             .map_err(|error| StartError(format!("cannot start the engine: {error}")))?;
         self.engine = Some(Engine { process, socket });
         self.configure(&self.config, &self.wanted)
@@ -389,9 +389,9 @@ impl Supervisor {
 
     fn start_worker(&mut self, number: u64, user: &WorkerUser) {
         let room = if self.workers.len() < WORKERS { Ok(()) } else { Err("too many workers run already".to_owned()) };
-        let started = room
-            .and_then(|()| self.ids_for(user))
-            .and_then(|ids| self.launcher.worker(ids).map_err(|error| format!("cannot start a worker: {error}")));
+        let started = room.and_then(|()| self.ids_for(user)).and_then(|ids| {
+            self.launcher.worker(ids, &self.config).map_err(|error| format!("cannot start a worker: {error}"))
+        });
         let (refused, sockets) = match started {
             Ok((child, socket)) => {
                 self.workers.insert(child.id(), child);

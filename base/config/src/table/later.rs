@@ -121,7 +121,6 @@ const OTHER: Group = Group {
         "smtpd_client_ipv6_prefix_length",
         "execution_directory_expansion_filter",
         "confirm_delay_cleared",
-        "import_environment",
         "local_login_sender_maps",
         "empty_address_local_login_sender_maps_lookup_key",
         "full_name_encoding_charset",
