@@ -163,6 +163,10 @@ impl Acceptance {
     /// Our own trouble is always "try again later".
     fn refusal(&self, id: QueueId, error: &QueueError) -> Refusal {
         self.inner.current.say(Severity::Error, Some(id), &format!("cannot store the message: {error}"));
+        if matches!(error, QueueError::ReadOnly(_)) {
+            // The alarm must not wait for the next delivery.
+            self.inner.manager.send(Order::Look);
+        }
         let (code, text) = match error {
             QueueError::NoSpace => (452, "Error: insufficient system storage"),
             _ => (451, "Error: queue file write error"),

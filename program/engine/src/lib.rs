@@ -29,6 +29,7 @@ mod gate;
 pub mod generation;
 pub mod listing;
 pub mod manager;
+mod mend;
 pub mod operate;
 mod orders;
 mod outcome;
@@ -47,6 +48,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -192,7 +194,20 @@ async fn live(
     if boss.tell(&Wish::Ready).is_err() {
         return ExitCode::FAILURE;
     }
-    while let Some((order, descriptors)) = orders.recv().await {
+    let queue_directory = PathBuf::from(engine.acceptance.current().get().config.main().text("queue_directory"));
+    let mut well_again =
+        pin!(mend::is_well_again(Arc::clone(engine.acceptance.queue()), queue_directory.join("queue")));
+    loop {
+        let received = tokio::select! {
+            received = orders.recv() => received,
+            () = &mut well_again => {
+                let text = "the queue's disk can be written again: the engine ends, to be started anew";
+                engine.acceptance.current().say(Severity::Warning, None, text);
+                engine.stop(Duration::from_secs(5)).await;
+                return ExitCode::FAILURE;
+            }
+        };
+        let Some((order, descriptors)) = received else { break };
         match order {
             Order::Configure { config_directory, data_directory, listeners, log_file, .. } => {
                 let sockets = Sockets::sort(&listeners, log_file, descriptors);

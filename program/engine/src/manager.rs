@@ -225,6 +225,8 @@ impl Task {
                 self.search();
             }
             Order::Reconfigure(settings) => self.schedule.reconfigure(*settings),
+            // Whoever takes an order looks at the queue next.
+            Order::Look => {}
             Order::Drain(drained) => {
                 self.draining = true;
                 self.drain = Some(drained);

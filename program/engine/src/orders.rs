@@ -37,6 +37,8 @@ pub enum Order {
     Found(Vec<QueueId>),
     /// A new configuration.
     Reconfigure(Box<Settings>),
+    /// The queue may have failed: look at it.
+    Look,
     /// Begin nothing more; the answer comes when all that was begun has ended and is recorded.
     Drain(oneshot::Sender<()>),
 }

@@ -47,6 +47,9 @@ impl Surroundings for Machine {
                 Done::Text(found)
             }
             Job::Include { path, .. } => Done::Text(self.includes.get(path).map(|text| (text.clone(), path.clone()))),
+            Job::Deliver { place: Place::Mailbox { path, .. }, .. } if path.ends_with("full") => {
+                Done::Failed { status: "4.3.0".to_owned(), reason: "No space left on device".to_owned() }
+            }
             Job::Deliver { place: Place::Mailbox { path, .. }, .. } => {
                 self.note(format!("{who} mbox {path}"));
                 Done::Delivered(String::new())
@@ -324,6 +327,17 @@ fn where_mail_goes() {
     ];
     for (main, machine, recipient, expected) in cases {
         assert_eq!(deliver(&main, machine, recipient, "Subject: x\n\nbody\n"), expected, "{recipient} with {main}");
+    }
+}
+
+/// The whole alias is tried again: nobody gets it with every attempt.
+#[test]
+fn nothing_is_sent_on_of_what_waits() {
+    for (file, sent_on) in [("/var/full", false), ("/var/file", true)] {
+        let main = format!("alias_maps = inline:{{ {{ list = far@there.test, {file} }} }}");
+        let shown = deliver(&main, machine(&[]), "list@here.test", "\n").join("\n");
+        assert_eq!(shown.contains("forward far@there.test"), sent_on, "{shown}");
+        assert_eq!(shown.contains("4.3.0"), !sent_on, "{shown}");
     }
 }
 

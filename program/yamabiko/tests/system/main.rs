@@ -6,11 +6,13 @@
 //! * `harness` starts, drives and ends a mail system ([`harness::Instance`]), speaks SMTP to it
 //!   ([`harness::Client`]) and stands for the next hop ([`harness::Sink`]).
 //! * `scripts` runs the files in `tests/scripts/`: adding a case is adding a file.
-//! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills.
+//! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills;
+//!   `disk` fills disks and makes them fail.
 
 #![allow(missing_docs)]
 
 mod crash;
+mod disk;
 mod harness;
 mod life;
 mod operators;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use yamabiko_address::domain::fold_case;
 use yamabiko_address::{ExtensionRules, split_domain, split_extension_with};
-use yamabiko_envelope::{Action, Attempt, DeliveryRequest, Outcome};
+use yamabiko_envelope::{Action, Attempt, DeliveryRequest, Outcome, Result as Ended};
 use yamabiko_status::EnhancedStatus;
 
 use super::deliver::{Verdict, fields, from_line, is_probe, outcome, was_delivered_to};
@@ -159,6 +159,11 @@ impl LocalAgent {
                 continue;
             }
             self.step(&mut expansion, work).await;
+        }
+        if expansion.outcomes.iter().any(|outcome| outcome.result == Ended::Deferred) {
+            // All of it is expanded again at the next attempt. What went on now would go on with every attempt
+            // (Postfix: forward_finish with `cancel`).
+            expansion.onward.clear();
         }
         self.send_on(&mut expansion).await;
         if expansion.outcomes.is_empty() {

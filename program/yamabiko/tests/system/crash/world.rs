@@ -31,6 +31,11 @@ pub struct World {
 impl World {
     /// Prepared and started.
     pub fn new() -> Self {
+        Self::prepared(|_| {})
+    }
+
+    /// Prepared, changed, and started.
+    pub fn prepared(change: impl FnOnce(&mut Instance)) -> Self {
         let mut instance = Instance::new();
         let dir = instance.path().to_owned();
         let dir = dir.display();
@@ -52,6 +57,8 @@ impl World {
         instance.file("transport", "dirs.example localdir:\n");
         instance.services.push(format!("localdir unix - n n - - local -o mail_spool_directory={dir}/mails/"));
         for (name, value) in [
+            // Nobody here wants to hear of refusals.
+            ("notify_classes", String::new()),
             // What was put off is tried again soon.
             ("minimal_backoff_time", "1s".to_owned()),
             ("maximal_backoff_time", "2s".to_owned()),
@@ -71,6 +78,7 @@ impl World {
         ] {
             instance.set(name, &value);
         }
+        change(&mut instance);
         let (files, hop) = (Self::files(&instance, &users), Hop::start(instance.next_hop));
         let watch = Watch::start(files.into_iter().map(|(_, path)| path).collect());
         instance.start();

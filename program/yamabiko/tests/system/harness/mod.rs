@@ -293,11 +293,15 @@ impl Instance {
 
     // ---- looking
 
+    /// The file of the mail log.
+    pub fn log_file(&self) -> PathBuf {
+        let known = self.main.iter().find(|(name, _)| name == "maillog_file");
+        PathBuf::from(&known.expect("it is set").1)
+    }
+
     /// The mail log so far.
     pub fn log(&self) -> String {
-        fs::read(self.path().join("mail.log"))
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .unwrap_or_default()
+        fs::read(self.log_file()).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
     }
 
     /// What is in the queue.
