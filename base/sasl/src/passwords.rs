@@ -55,7 +55,11 @@ fn unusable<T>(text: impl Into<String>) -> Result<T, Unusable> {
     Err(Unusable(text.into()))
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Unusable> {
+/// Random bytes of the system.
+///
+/// # Errors
+/// It gives none.
+pub fn random<const N: usize>() -> Result<[u8; N], Unusable> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| Unusable("the system gives no random numbers".to_owned()))?;
     Ok(bytes)

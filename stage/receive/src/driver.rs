@@ -25,7 +25,8 @@ use yamabiko_tls::{Clock, Stream};
 use crate::admission::Admission;
 use crate::limits::Limits;
 use crate::peer::{Peer, look_up, unmapped};
-use crate::session::{Action, Session, Surroundings};
+use crate::sasl::{Exchange, Verdict};
+use crate::session::{Action, AuthStep, Session, Surroundings};
 use crate::settings::Settings;
 
 /// Room for what is read while content comes in.
@@ -286,6 +287,7 @@ async fn run<S>(
         spill: None,
         deadline: None,
         clock: Clock::default(),
+        exchange: None,
         last_words,
     };
     conversation.run(shutdown).await;
@@ -316,6 +318,8 @@ struct Conversation<'s, S> {
     spill: Option<Spill>,
     deadline: Option<Instant>,
     clock: Clock,
+    /// A login that is under way.
+    exchange: Option<Exchange>,
     /// What is done to the connection before the last words are written.
     last_words: fn(&S),
 }
@@ -349,6 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                     tokio::time::sleep(pause).await;
                     Ok(())
                 }
+                Action::Handshake => self.shake_hands().await,
                 action => {
                     self.answer(action).await;
                     Ok(())
@@ -377,6 +382,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
 
     /// Whoever talks before the greeting is heard.
     fn listen_first(&mut self) {
+        // There a handshake comes first, and it is read elsewhere.
+        if self.settings.tls.options.wrapper {
+            return;
+        }
         self.make_room();
         let _ = self.stream.read_buf(&mut self.buffer).now_or_never();
     }
@@ -422,13 +431,65 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                 let result = self.service.around.admission.submit(*submission).await;
                 self.session.submitted(result);
             }
-            Action::Read | Action::Pause(_) | Action::Close => {}
+            Action::Mechanisms => {
+                let mechanisms = self.settings.sasl.backend.mechanisms().await;
+                self.session.mechanisms(mechanisms);
+            }
+            Action::Authenticate(step) => {
+                let backend = &self.settings.sasl.backend;
+                let exchange = &mut self.exchange;
+                let client = self.session.login_client();
+                let verdict = {
+                    let asked = pin!(async {
+                        match (step, exchange) {
+                            (AuthStep::Begin { mechanism, initial }, exchange) => {
+                                let (begun, verdict) = backend.begin(&mechanism, &client, initial.as_deref()).await;
+                                *exchange = begun;
+                                verdict
+                            }
+                            (AuthStep::Respond(text), Some(exchange)) => exchange.respond(&text).await,
+                            // The session only answers challenges.
+                            (AuthStep::Respond(_), None) => Verdict::Trouble("SASL: nothing was asked".to_owned()),
+                        }
+                    });
+                    where_it_may_block(backend.is_remote(), asked).await
+                };
+                self.session.judged(verdict);
+            }
+            Action::Read | Action::Pause(_) | Action::Close | Action::Handshake => {}
         }
+    }
+
+    /// From here on the connection is encrypted. What was read in the clear is forgotten: it is not from the client that
+    /// shakes hands, but from whoever is between.
+    async fn shake_hands(&mut self) -> Result<(), Broken> {
+        self.write().await?;
+        self.buffer.clear();
+        self.start = 0;
+        let server = self.settings.tls.server.as_ref();
+        let (Some(server), Some(plain)) = (server, self.stream.take_plain()) else {
+            return Err(Broken::Lost);
+        };
+        let limit = self.session.handshake_timeout();
+        // A handshake is large and soon over: it does not belong into every session's memory.
+        let done = Box::pin(timeout(limit, server.accept(plain))).await;
+        self.session.secured(match done {
+            Err(_) => None,
+            Ok(Err(failure)) => Some(Err(failure)),
+            Ok(Ok((stream, session))) => {
+                self.stream = stream;
+                Some(Ok(session))
+            }
+        });
+        Ok(())
     }
 
     /// Writes the replies and reads what comes next.
     async fn turn(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Broken> {
         self.write().await?;
+        if !self.session.is_authenticating() {
+            self.exchange = None;
+        }
         self.store().await;
         self.make_room();
         let in_content = self.session.in_content();

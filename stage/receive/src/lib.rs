@@ -18,8 +18,10 @@ mod footer;
 mod limits;
 mod peer;
 mod restrict;
+mod sasl;
 mod session;
 mod settings;
+mod tls;
 mod transcript;
 pub mod verification;
 
@@ -28,5 +30,7 @@ pub use driver::{Service, ServiceParts, Shutdown, converse, report_limits, serve
 pub use limits::{Counted, Limits, Peak, Ticket};
 pub use peer::{Discard, NameStatus, Peer, Standing, look_up};
 pub use restrict::{Check, CheckState, Effects, Facts, Matched, Outcome, Policy, Record, Said, Step, TlsFacts};
-pub use session::{Action, Session, Surroundings};
+pub use sasl::{Backend, SaslSettings, Verdict};
+pub use session::{Action, AuthStep, Session, Surroundings};
 pub use settings::{BareNewline, ErrorClasses, Pressure, Settings, SettingsError};
+pub use tls::{TlsSettings, TlsSource};

@@ -26,6 +26,8 @@ struct Counters {
     connections: u32,
     messages: u32,
     recipients: u32,
+    new_tls: u32,
+    auth: u32,
 }
 
 impl Counters {
@@ -59,6 +61,8 @@ struct Peaks {
     connection_count: Option<Peak>,
     message_rate: Option<Peak>,
     recipient_rate: Option<Peak>,
+    new_tls_rate: Option<Peak>,
+    auth_rate: Option<Peak>,
     cache_size: Option<(usize, Timestamp)>,
 }
 
@@ -84,6 +88,10 @@ pub enum Counted {
     Messages,
     /// RCPT commands.
     Recipients,
+    /// Handshakes that did not resume an earlier session.
+    NewTls,
+    /// AUTH commands.
+    Auth,
 }
 
 impl Limits {
@@ -153,6 +161,8 @@ impl Limits {
         let counter = match what {
             Counted::Messages => &mut counters.messages,
             Counted::Recipients => &mut counters.recipients,
+            Counted::NewTls => &mut counters.new_tls,
+            Counted::Auth => &mut counters.auth,
         };
         *counter += 1;
         let value = *counter;
@@ -162,8 +172,23 @@ impl Limits {
         match what {
             Counted::Messages => raise(&mut peaks.message_rate, value, now, who),
             Counted::Recipients => raise(&mut peaks.recipient_rate, value, now, who),
+            Counted::NewTls => raise(&mut peaks.new_tls_rate, value, now, who),
+            Counted::Auth => raise(&mut peaks.auth_rate, value, now, who),
         }
         value
+    }
+
+    /// How many in this interval so far.
+    pub fn current(&self, what: Counted, service: &Arc<str>, address: IpAddr, now: Timestamp) -> u32 {
+        let mut shard = lock(self.shard(address));
+        let Some(counters) = shard.clients.get_mut(&(Arc::clone(service), address)) else { return 0 };
+        counters.settle(now, self.unit);
+        match what {
+            Counted::Messages => counters.messages,
+            Counted::Recipients => counters.recipients,
+            Counted::NewTls => counters.new_tls,
+            Counted::Auth => counters.auth,
+        }
     }
 
     /// No client is connected, and the last one came before `since`: anvil would have ended and reported.
@@ -182,6 +207,8 @@ impl Limits {
             ("connection count", peaks.connection_count, None),
             ("message rate", peaks.message_rate, Some(&unit)),
             ("recipient rate", peaks.recipient_rate, Some(&unit)),
+            ("newtls rate", peaks.new_tls_rate, Some(&unit)),
+            ("auth rate", peaks.auth_rate, Some(&unit)),
         ];
         for (what, peak, unit) in rates {
             let Some(peak) = peak else { continue };

@@ -170,6 +170,8 @@ pub struct Standing {
     pub unlimited: bool,
     /// `smtpd_forbid_bare_newline_exclusions`
     pub bare_newline_excluded: bool,
+    /// `smtpd_sasl_exceptions_networks`: AUTH is not offered.
+    pub no_auth: bool,
     /// `debug_peer_list`
     pub verbose: bool,
     /// `local_header_rewrite_clients`

@@ -9,9 +9,12 @@ use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{Maps, TableSet};
 use yamabiko_message::date::Zone;
 use yamabiko_status::ReplyCode;
+use yamabiko_tls::Level;
 
 use crate::peer::Discard;
 use crate::restrict::Policy;
+use crate::sasl::SaslSettings;
+use crate::tls::{TlsSettings, TlsSource};
 
 /// What is done about lines that end in LF alone (`smtpd_forbid_bare_newline`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +141,8 @@ pub struct Settings {
     pub peername_lookup: bool,
     /// Encryption is demanded: without TLS no mail is taken here.
     pub enforce_tls: bool,
+    pub tls: TlsSettings,
+    pub sasl: SaslSettings,
     pub noop_commands: StringList,
     pub forbidden_commands: StringList,
     pub discard: Discard,
@@ -192,24 +197,10 @@ impl Settings {
         let (discard, unknown) = Discard::parse(&view.text("smtpd_discard_ehlo_keywords"));
         notices
             .extend(unknown.into_iter().map(|word| format!("smtpd_discard_ehlo_keywords: unknown keyword \"{word}\"")));
-        let level = view.text("smtpd_tls_security_level");
-        let enforce_tls = match level.as_str() {
-            "" => view.bool("smtpd_enforce_tls"),
-            level => !matches!(level, "none" | "may"),
-        } || view.bool("smtpd_tls_wrappermode");
-        if enforce_tls {
-            notices.push(
-                "TLS is not there yet, and this service demands it (smtpd_tls_security_level, smtpd_enforce_tls or \
-                 smtpd_tls_wrappermode): it takes no mail"
-                    .to_owned(),
-            );
-        } else if !matches!(level.as_str(), "" | "none") || view.bool("smtpd_use_tls") {
-            notices.push("smtpd_tls_security_level: TLS is not there yet; STARTTLS is not offered".to_owned());
-        }
-        if view.bool("smtpd_sasl_auth_enable") {
-            notices
-                .push("smtpd_sasl_auth_enable: SASL authentication is not there yet; AUTH is not offered".to_owned());
-        }
+        let tls = TlsSettings::read(view);
+        notices.extend(tls.options.notices.iter().cloned());
+        let enforce_tls = tls.options.level == Level::Encrypt;
+        let sasl = SaslSettings::read(view, tables, &mut notices);
         for name in ["smtpd_milters", "smtpd_proxy_filter", "smtpd_command_filter", "smtpd_upstream_proxy_protocol"] {
             if !view.text(name).is_empty() {
                 notices.push(format!("{name} is not there yet and has no effect"));
@@ -251,6 +242,8 @@ impl Settings {
             port_logging: view.bool("smtpd_client_port_logging"),
             peername_lookup: view.bool("smtpd_peername_lookup"),
             enforce_tls,
+            tls,
+            sasl,
             noop_commands: listed("smtpd_noop_commands"),
             forbidden_commands: listed("smtpd_forbidden_commands"),
             discard,
@@ -273,6 +266,12 @@ impl Settings {
             policy,
             notices,
         })
+    }
+
+    /// Makes TLS ready with keys; until then STARTTLS answers `454`. What is wrong with them is told in the log.
+    pub fn open_tls(&mut self, source: &TlsSource<'_>) {
+        let said = self.tls.open(source);
+        self.notices.extend(said);
     }
 
     /// The reply code of a refusal for bare newlines, 500 to 599.

@@ -349,6 +349,8 @@ impl<'a> Evaluation<'a> {
         match &node.rule {
             Rule::Class(name) => self.class(name, about),
             Rule::Access(subject, maps) => self.access(node, *subject, maps).await,
+            Rule::LoginAccess(maps) => Box::pin(self.login_access(node, maps)).await,
+            Rule::CertificateAccess(order, maps) => Box::pin(self.certificate_access(node, order, maps)).await,
             // In boxes: these are rare, and what they need would be carried by every session.
             Rule::ServerAccess(subject, server, maps) => {
                 Box::pin(self.server_access(node, *subject, *server, maps)).await

@@ -15,6 +15,7 @@ mod delegate;
 mod dnsbl;
 mod eval;
 mod guard;
+mod identity;
 mod lookup;
 mod plain;
 mod rule;
@@ -26,6 +27,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use futures_util::FutureExt;
 use yamabiko_config::{Place, View};
 use yamabiko_dns::Resolver;
 use yamabiko_envelope::{QueueId, SaslIdentity, Timestamp};
@@ -149,6 +151,8 @@ pub struct TlsFacts {
     pub fingerprint: String,
     /// Fingerprint of its public key.
     pub public_key_fingerprint: String,
+    /// The client certificate is trusted.
+    pub trusted: bool,
 }
 
 /// What becomes of the message because of access(5) actions.
@@ -340,6 +344,11 @@ pub struct Policy {
     bare_newline_exclusions: AddressList,
     debug_peers: AddressList,
     local_rewrite: Vec<LocalRewrite>,
+    sasl_enabled: bool,
+    /// `smtpd_sasl_exceptions_networks`
+    no_auth: AddressList,
+    sender_login: Maps,
+    relay_clientcerts: Maps,
     discard: Discard,
     discard_maps: Maps,
     remote_tables: bool,
@@ -352,6 +361,9 @@ pub struct Policy {
 
 /// An element of `local_header_rewrite_clients`.
 enum LocalRewrite {
+    Login,
+    /// `true`: any that is trusted.
+    Certificate(bool),
     InetInterfaces,
     Mynetworks,
     Table(Maps),
@@ -499,6 +511,10 @@ impl Policy {
             bare_newline_exclusions: hosts("smtpd_forbid_bare_newline_exclusions"),
             debug_peers: hosts("debug_peer_list"),
             local_rewrite: Vec::new(),
+            sasl_enabled: view.bool("smtpd_sasl_auth_enable"),
+            no_auth: hosts("smtpd_sasl_exceptions_networks"),
+            sender_login: Maps::open(tables, "smtpd_sender_login_maps", &view.text("smtpd_sender_login_maps")),
+            relay_clientcerts: Maps::open(tables, "relay_clientcerts", &view.text("relay_clientcerts")),
             discard: Discard::parse(&view.text("smtpd_discard_ehlo_keywords")).0,
             discard_maps: Maps::open(
                 tables,
@@ -522,8 +538,9 @@ impl Policy {
             match word.to_ascii_lowercase().as_str() {
                 "permit_inet_interfaces" => self.local_rewrite.push(LocalRewrite::InetInterfaces),
                 "permit_mynetworks" => self.local_rewrite.push(LocalRewrite::Mynetworks),
-                // No client has a login or a certificate.
-                "permit_sasl_authenticated" | "permit_tls_clientcerts" | "permit_tls_all_clientcerts" => {}
+                "permit_sasl_authenticated" => self.local_rewrite.push(LocalRewrite::Login),
+                "permit_tls_clientcerts" => self.local_rewrite.push(LocalRewrite::Certificate(false)),
+                "permit_tls_all_clientcerts" => self.local_rewrite.push(LocalRewrite::Certificate(true)),
                 "check_address_map" => {}
                 _ if word.contains(':') => {
                     self.local_rewrite.push(LocalRewrite::Table(Maps::open(&self.shared.tables, NAME, word)));
@@ -531,6 +548,19 @@ impl Policy {
                 _ => self.notices.push(format!("parameter {NAME}: invalid request: {word}")),
             }
         }
+    }
+
+    /// `local_header_rewrite_clients`, as far as it is about logins and certificates. A table that does not answer at
+    /// once is not waited for.
+    pub(crate) fn rewrites_for(&self, logged_in: bool, tls: Option<&TlsFacts>) -> bool {
+        self.local_rewrite.iter().any(|element| match (element, tls) {
+            (LocalRewrite::Login, _) => logged_in,
+            (LocalRewrite::Certificate(true), Some(tls)) if tls.trusted => true,
+            (LocalRewrite::Certificate(_), Some(tls)) => {
+                matches!(self.knows_certificate(tls).now_or_never(), Some(Ok(true)))
+            }
+            _ => false,
+        })
     }
 
     /// There are restrictions at the end of data.
@@ -558,6 +588,9 @@ impl Policy {
             "recipient_canonical_maps",
             "sender_canonical_maps",
         ];
+        if self.sender_login.is_remote() || self.relay_clientcerts.is_remote() {
+            return true;
+        }
         if lists.iter().any(|name| Maps::open(&self.shared.tables, name, &view.text(name)).is_remote()) {
             return true;
         }
@@ -599,9 +632,12 @@ impl Policy {
         standing.verp = asked(self.verp.contains(&peer.name, address).await);
         standing.unlimited = asked(self.unlimited.contains(&peer.name, address).await);
         standing.bare_newline_excluded = asked(self.bare_newline_exclusions.contains(&peer.name, address).await);
+        standing.no_auth = !self.no_auth.is_empty() && asked(self.no_auth.contains(&peer.name, address).await);
         standing.verbose = !self.debug_peers.is_empty() && asked(self.debug_peers.contains(&peer.name, address).await);
         for element in &self.local_rewrite {
             standing.local_rewrite |= match element {
+                // Known later.
+                LocalRewrite::Login | LocalRewrite::Certificate(_) => false,
                 LocalRewrite::InetInterfaces => self.own_addresses.contains(&address),
                 LocalRewrite::Mynetworks => asked(self.mynetworks.contains(&peer.name, address).await),
                 LocalRewrite::Table(maps) => {

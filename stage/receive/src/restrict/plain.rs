@@ -22,7 +22,7 @@ impl<'a> Evaluation<'a> {
         let sender = self.facts.sender.filter(|s| !s.is_empty());
         let recipient = self.facts.recipient.filter(|r| !r.is_empty());
         match &node.rule {
-            Rule::WarnIfReject | Rule::Never => Said::Dunno,
+            Rule::WarnIfReject => Said::Dunno,
             Rule::Permit => self.permit(node, about).await,
             Rule::Reject => self.rejected(codes.reject, "5.7.1", about, "Access denied"),
             Rule::Defer => self.rejected(codes.defer, "4.3.2", about, "Try again later"),
@@ -38,6 +38,7 @@ impl<'a> Evaluation<'a> {
                 tokio::time::sleep(Duration::from_secs(*seconds)).await;
                 Said::Dunno
             }
+            Rule::RejectPlaintextSession if self.facts.tls.is_some() => Said::Dunno,
             Rule::RejectPlaintextSession => {
                 self.reject(ErrorClasses::POLICY, codes.plaintext, "4.7.1", "Session encryption is required")
             }
@@ -68,6 +69,10 @@ impl<'a> Evaluation<'a> {
                 Some(address) if self.policy.own_addresses.contains(&address) => self.permit(node, about).await,
                 _ => Said::Dunno,
             },
+            Rule::PermitSaslAuthenticated if self.facts.sasl.is_some() => self.permit(node, about).await,
+            Rule::PermitSaslAuthenticated => Said::Dunno,
+            Rule::PermitCertificate(all) => Box::pin(self.permit_certificate(node, about, *all)).await,
+            Rule::RejectLoginMismatch(rule) => Box::pin(self.login_mismatch(node, *rule)).await,
             Rule::PermitMynetworks => {
                 let Some(address) = peer.address else { return Said::Dunno };
                 match self.policy.mynetworks.contains(&peer.name, address).await {

@@ -10,6 +10,7 @@ use yamabiko_route::Party;
 
 use super::delegate::{PolicyService, PolicyServices};
 use super::dnsbl::{DnsList, DnsLists};
+use super::identity::{CertificateKey, LoginMismatch};
 use super::servers::Server;
 
 /// What a `check_..._access` looks up.
@@ -59,9 +60,16 @@ pub(crate) enum Rule {
     RejectUnknownReverseClientHostname,
     PermitInetInterfaces,
     PermitMynetworks,
-    /// Without SASL and TLS these never match.
-    Never,
+    PermitSaslAuthenticated,
+    /// `permit_tls_clientcerts`; `true`: `permit_tls_all_clientcerts`.
+    PermitCertificate(bool),
+    /// `reject_sender_login_mismatch` and its kin.
+    RejectLoginMismatch(LoginMismatch),
     Access(Subject, Maps),
+    /// `check_sasl_access`
+    LoginAccess(Maps),
+    /// `check_ccert_access`
+    CertificateAccess(Arc<[CertificateKey]>, Maps),
     /// `check_..._mx_access` and its kin.
     ServerAccess(Subject, Server, Maps),
     /// `reject_rbl_client` and its kin.
@@ -167,7 +175,8 @@ impl Compiler<'_> {
                 (AccessRule::Server(subject, server), Some(table)) => {
                     Rule::ServerAccess(subject, server, self.maps(word, table))
                 }
-                (AccessRule::Never, Some(_)) => Rule::Never,
+                (AccessRule::Login, Some(table)) => Rule::LoginAccess(self.maps(word, table)),
+                (AccessRule::Certificate, Some(argument)) => self.certificate_access(word, argument),
             };
             return (rule, true);
         }
@@ -187,9 +196,6 @@ impl Compiler<'_> {
             };
             return (rule, true);
         }
-        if NOT_YET.contains(&name.as_str()) {
-            return (not_yet(word), false);
-        }
         match self.shared.classes.iter().find(|class| class.eq_ignore_ascii_case(word)) {
             Some(class) => (Rule::Class(class.as_str().into()), false),
             None => (Rule::Unusable(format!("unknown smtpd restriction: \"{word}\"")), false),
@@ -204,6 +210,34 @@ impl Compiler<'_> {
                  check_sender_access, check_recipient_access, check_etrn_access) before restriction \"{word}\""
             )),
         }
+    }
+
+    /// `type:table`, or `{ type:table { search_order = cert_fingerprint, pubkey_fingerprint } }`.
+    fn certificate_access(&self, word: &str, argument: &str) -> Rule {
+        let wrong = |why: &str| Rule::Unusable(format!("restriction {word}: {why} in \"{argument}\""));
+        let inside = match braced(argument) {
+            Braced::Plain(table) => {
+                return Rule::CertificateAccess(CertificateKey::USUAL.into(), self.maps(word, table));
+            }
+            Braced::Inside(inside) => inside,
+            Braced::Unclosed => return wrong("missing }"),
+            Braced::Trailing => return wrong("text after }"),
+        };
+        let mut order = CertificateKey::USUAL.to_vec();
+        let words = split_list(inside);
+        let Some((table, settings)) = words.split_first() else { return wrong("need maptype:mapname") };
+        for setting in settings {
+            let bare = setting.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(setting);
+            let Some(("search_order", list)) = bare.split_once('=').map(|(key, list)| (key.trim(), list)) else {
+                return wrong("unknown setting");
+            };
+            let keys: Option<Vec<_>> = split_list(list).into_iter().map(CertificateKey::of).collect();
+            match keys.filter(|keys| !keys.is_empty()) {
+                Some(keys) => order = keys,
+                None => return wrong("unknown search_order"),
+            }
+        }
+        Rule::CertificateAccess(order.into(), self.maps(word, table))
     }
 
     fn maps(&self, title: &str, table: &str) -> Maps {
@@ -249,21 +283,19 @@ impl Compiler<'_> {
     }
 }
 
-fn not_yet(word: &str) -> Rule {
-    Rule::Unusable(format!("restriction {word} is not there yet"))
-}
-
 enum AccessRule {
     Of(Subject),
     Server(Subject, Server),
-    /// About a login or a certificate, which no client has.
-    Never,
+    Login,
+    Certificate,
 }
 
 fn access_rule(name: &str) -> Option<AccessRule> {
     let middle = name.strip_prefix("check_")?.strip_suffix("_access")?;
-    if matches!(middle, "sasl" | "ccert") {
-        return Some(AccessRule::Never);
+    match middle {
+        "sasl" => return Some(AccessRule::Login),
+        "ccert" => return Some(AccessRule::Certificate),
+        _ => {}
     }
     if let Some(subject) = subject(middle) {
         return Some(AccessRule::Of(subject));
@@ -319,7 +351,9 @@ fn plain(name: &str) -> Option<Rule> {
         "reject_unknown_reverse_client_hostname" => Rule::RejectUnknownReverseClientHostname,
         "permit_inet_interfaces" => Rule::PermitInetInterfaces,
         "permit_mynetworks" => Rule::PermitMynetworks,
-        "permit_sasl_authenticated" | "permit_tls_clientcerts" | "permit_tls_all_clientcerts" => Rule::Never,
+        "permit_sasl_authenticated" => Rule::PermitSaslAuthenticated,
+        "permit_tls_clientcerts" => Rule::PermitCertificate(false),
+        "permit_tls_all_clientcerts" => Rule::PermitCertificate(true),
         "reject_invalid_helo_hostname" | "reject_invalid_hostname" => Rule::RejectInvalidHeloHostname,
         "reject_non_fqdn_helo_hostname" | "reject_non_fqdn_hostname" => Rule::RejectNonFqdnHeloHostname,
         "reject_unknown_helo_hostname" | "reject_unknown_hostname" => Rule::RejectUnknownHeloHostname,
@@ -338,17 +372,9 @@ fn plain(name: &str) -> Option<Rule> {
         "defer_unauth_destination" => Rule::DeferUnauthDestination,
         "check_relay_domains" => Rule::CheckRelayDomains,
         "reject_multi_recipient_bounce" => Rule::RejectMultiRecipientBounce,
-        _ => return None,
+        _ => return LoginMismatch::of(name).map(Rule::RejectLoginMismatch),
     })
 }
-
-/// Known to Postfix, and not there yet.
-const NOT_YET: [&str; 4] = [
-    "reject_sender_login_mismatch",
-    "reject_authenticated_sender_login_mismatch",
-    "reject_known_sender_login_mismatch",
-    "reject_unauthenticated_sender_login_mismatch",
-];
 
 /// Whether a list can refuse strangers (Postfix: `has_required`). Classes count.
 pub(crate) fn refuses(list: &[Node], class: &dyn Fn(&str) -> Option<List>, depth: usize) -> bool {

@@ -3,7 +3,7 @@
 
 use futures_util::FutureExt;
 use yamabiko_address::path::{self, PathError};
-use yamabiko_envelope::{Kind, Notify, Recipient, VerpDelimiters};
+use yamabiko_envelope::{Kind, Notify, Recipient, SaslIdentity, VerpDelimiters};
 use yamabiko_smtp::command::{Allowed, Bdat, BdatError, MailParameters, RcptParameters, Tokens};
 use yamabiko_smtp::reply;
 
@@ -62,7 +62,7 @@ impl Session {
         if verb == Verb::Unknown {
             return self.protocol_error("500 5.5.2 Error: command not recognized");
         }
-        if self.settings.enforce_tls && self.user.is_none() && !verb.is_before_tls() {
+        if self.settings.enforce_tls && self.tls.is_none() && self.user.is_none() && !verb.is_before_tls() {
             return self.reply_error("530 5.7.0 Must issue a STARTTLS command first");
         }
         self.stage = verb.upper();
@@ -76,8 +76,8 @@ impl Session {
             Verb::Helo | Verb::Ehlo => self.helo(words, verb == Verb::Ehlo),
             Verb::Xclient => self.xclient(words),
             Verb::Xforward => self.xforward(words),
-            Verb::Starttls => self.starttls(words),
-            Verb::Auth => self.auth(),
+            Verb::Starttls => self.starttls(words, ahead),
+            Verb::Auth => self.auth(words),
             Verb::Mail => self.mail(words),
             Verb::Rcpt => self.rcpt(words),
             Verb::Data => self.start_data(words),
@@ -128,15 +128,19 @@ impl Session {
         self.helo = Some(neuter(&name));
         if extended {
             self.protocol = "ESMTP";
+            if self.mechanisms.is_none() && self.offers_logins() {
+                return self.wait(Waiting::Mechanisms(None));
+            }
             self.ehlo_reply();
         } else {
             let text = format!("250 {}", self.settings.myhostname);
             self.reply(&text);
+            self.succeed();
         }
-        self.succeed();
     }
 
-    fn ehlo_reply(&mut self) {
+    pub(super) fn ehlo_reply(&mut self) {
+        self.succeed();
         let discard = self.standing.discard;
         if !discard.silent && discard != Default::default() {
             self.info(format!("discarding EHLO keywords: {}", discard.words()));
@@ -146,12 +150,18 @@ impl Session {
             limit => format!("SIZE {limit}"),
         };
         let name = self.settings.myhostname.to_string();
-        let offers: [(bool, &str); 12] = [
+        let logins = if self.offers_logins() { self.offered().join(" ") } else { String::new() };
+        let (auth, broken) = (format!("AUTH {logins}"), format!("AUTH={logins}"));
+        let starttls = self.settings.tls.is_wanted() && self.tls.is_none() && self.user.is_none();
+        let offers: [(bool, &str); 15] = [
             (true, &name),
             (!discard.pipelining, "PIPELINING"),
             (!discard.size, &size),
             (!discard.vrfy && !self.settings.disable_vrfy, "VRFY"),
             (!discard.etrn, "ETRN"),
+            (starttls && !discard.starttls, "STARTTLS"),
+            (!logins.is_empty(), &auth),
+            (!logins.is_empty() && self.settings.sasl.broken_clients, &broken),
             (self.standing.verp, "XVERP"),
             (
                 self.standing.xclient && !discard.xclient,
@@ -176,23 +186,15 @@ impl Session {
         }
     }
 
-    // --- what is not there
-
-    fn starttls(&mut self, mut words: Tokens<'_>) {
-        match words.next() {
-            Some(_) => self.protocol_error("501 5.5.4 Syntax: STARTTLS"),
-            None if self.settings.enforce_tls => {
-                self.reply_error("454 4.7.0 TLS not available due to local problem");
-            }
-            None => self.protocol_error("502 5.5.1 Error: command not implemented"),
-        }
-    }
-
-    fn auth(&mut self) {
-        if self.settings.helo_required && self.helo.is_none() {
-            return self.protocol_error("503 5.5.1 Error: send HELO/EHLO first");
-        }
-        self.protocol_error("503 5.5.1 Error: authentication not enabled");
+    /// The login, with what MAIL says of who sent the message before us.
+    pub(super) fn identity(&self) -> Option<SaslIdentity> {
+        let mut identity = SaslIdentity::clone(self.sasl.as_deref()?);
+        let sender = self.transaction.as_ref().and_then(|t| t.parameters.auth.as_deref()).filter(|auth| *auth != "<>");
+        let mut encoded = Vec::new();
+        yamabiko_smtp::xtext::encode(sender.unwrap_or_default(), &mut encoded);
+        // Xtext is ASCII.
+        identity.sender = String::from_utf8_lossy(&encoded).into_owned();
+        Some(identity)
     }
 
     // --- MAIL
@@ -226,7 +228,7 @@ impl Session {
         let allowed = Allowed {
             dsn: !self.standing.discard.dsn,
             smtputf8: settings.smtputf8,
-            auth: false,
+            auth: settings.sasl.enabled && self.user.is_none(),
             xverp: self.standing.verp.then_some((&settings.verp_delimiters, &settings.verp_filter)),
         };
         let (parameters, mut refused) = match MailParameters::parse(words, allowed) {
@@ -407,7 +409,8 @@ impl Session {
             if self.user.is_none() {
                 let client = self.client.clone();
                 let forwarded = self.forwarded.as_ref().map(|f| f.for_log());
-                self.emit(Kind::Accepted { queue_id, client, sasl: None, forwarded });
+                let sasl = self.identity();
+                self.emit(Kind::Accepted { queue_id, client, sasl, forwarded });
             }
         }
         recipient.original = recipient.address.clone();
@@ -596,13 +599,24 @@ pub(super) fn received(session: &Session, transaction: &Transaction, date: &str)
     }
     let peer = &session.peer;
     let helo = session.helo.as_deref().unwrap_or(&peer.name);
+    // RFC 3848, RFC 6531 section 4.3.
+    let (secure, known) = match session.protocol {
+        "ESMTP" => (if session.tls.is_some() { "S" } else { "" }, if session.sasl.is_some() { "A" } else { "" }),
+        _ => ("", ""),
+    };
     let protocol = match session.protocol {
         "ESMTP" if transaction.parameters.smtputf8 => "UTF8SMTP",
         protocol => protocol,
     };
     let mut text = String::with_capacity(256);
     push(&mut text, format_args!("Received: from {helo} ({} [{}])\n", peer.name, peer.literal_text()));
-    push(&mut text, format_args!("\tby {host} ({name}) with {protocol} id {id}"));
+    if let Some(tls) = session.tls.as_ref().filter(|_| settings.tls.received_header) {
+        text.push_str(&tls.session.received(settings.tls.options.ask_certificate));
+    }
+    if let Some(sasl) = session.sasl.as_ref().filter(|_| settings.sasl.header) {
+        push(&mut text, format_args!("\t(Authenticated sender: {})\n", yamabiko_tls::comment(&sasl.username)));
+    }
+    push(&mut text, format_args!("\tby {host} ({name}) with {protocol}{secure}{known} id {id}"));
     match &transaction.recipients[..] {
         [only] => push(&mut text, format_args!("\n\tfor <{}>; {date}\n", yamabiko_address::quote(&only.address))),
         _ => push(&mut text, format_args!(";\n\t{date}\n")),

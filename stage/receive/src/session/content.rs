@@ -206,6 +206,11 @@ impl Session {
         );
         let trace_fields = self.trace_fields(&date);
         let client = if self.user.is_some() { ClientAttributes::default() } else { self.client_attributes() };
+        let sasl = self.identity();
+        let facts = self.tls.as_ref().map(|tls| &tls.facts);
+        let local = self.standing.local_rewrite
+            || self.user.is_some()
+            || self.settings.policy.rewrites_for(sasl.is_some(), facts);
         let effects = std::mem::take(&mut self.checks.effects);
         let transaction = self.transaction.as_mut()?;
         let queue_id = transaction.queue_id?;
@@ -218,9 +223,9 @@ impl Session {
         envelope.body = body_type(&transaction.parameters);
         envelope.smtputf8 = transaction.parameters.smtputf8;
         envelope.verp = commands::verp(&transaction.parameters);
-        let local = self.standing.local_rewrite || self.user.is_some();
         envelope.context = if local { RewriteContext::Local } else { RewriteContext::Remote };
         envelope.client = client;
+        envelope.sasl = sasl;
         envelope.filter = effects.filter.unwrap_or_else(|| self.settings.content_filter.clone());
         envelope.recipients = std::mem::take(&mut transaction.recipients);
         let content = Content::from(std::mem::take(&mut self.content));

@@ -13,6 +13,8 @@
 
 mod commands;
 mod content;
+mod login;
+mod secure;
 mod verb;
 mod xclient;
 
@@ -24,8 +26,9 @@ use futures_util::FutureExt;
 use memchr::memchr;
 use yamabiko_envelope::{
     BodyType, Client, ClientAttributes, CommandCount, Decision, Event, Events, Kind, Origin, QueueId, Recipient,
-    SessionEnd, Severity, Submission, Timestamp,
+    SaslIdentity, SessionEnd, Severity, Submission, Timestamp,
 };
+use yamabiko_sasl::mechanisms::Mechanism;
 use yamabiko_smtp::command::{Bdat, MailParameters};
 use yamabiko_smtp::data::{DataDecoder, LineEnds};
 use yamabiko_smtp::reply;
@@ -36,6 +39,7 @@ use crate::peer::{Peer, Standing};
 use crate::restrict::{Check, CheckState, Facts, Outcome, Record};
 use crate::settings::{BareNewline, ErrorClasses, Pressure, Settings};
 use crate::transcript::Transcript;
+pub use login::AuthStep;
 use verb::{VERBS, Verb};
 
 /// What a session wants next.
@@ -51,6 +55,12 @@ pub enum Action {
     Classify,
     /// Submit this message; tell [`Session::submitted`].
     Submit(Box<Submission>),
+    /// Write the output, forget what was read in the clear, do the handshake; tell [`Session::secured`].
+    Handshake,
+    /// Ask which mechanisms there are; tell [`Session::mechanisms`].
+    Mechanisms,
+    /// Ask whoever decides about logins; tell [`Session::judged`].
+    Authenticate(AuthStep),
     /// Start delivery for a domain; tell [`Session::etrn_done`].
     Etrn(String),
     /// Write the output and close.
@@ -103,16 +113,34 @@ struct RcptRequest {
 enum Waiting {
     Connect,
     Classify,
-    Helo { name: String, extended: bool },
+    Helo {
+        name: String,
+        extended: bool,
+    },
     Mail(Box<MailRequest>),
     Rcpt(Box<RcptRequest>),
-    Vrfy { address: String, shown: String, smtputf8: bool },
+    Vrfy {
+        address: String,
+        shown: String,
+        smtputf8: bool,
+    },
     Data,
     Bdat(Bdat),
-    EndOfData { bdat: bool },
+    EndOfData {
+        bdat: bool,
+    },
     EtrnCheck(String),
     Etrn(String),
-    Submit { bdat: bool },
+    Submit {
+        bdat: bool,
+    },
+    /// `wrapper`: before the greeting.
+    Handshake {
+        wrapper: bool,
+    },
+    /// For EHLO, or for AUTH.
+    Mechanisms(Option<AuthStep>),
+    Login(AuthStep),
 }
 
 /// Content that is being received.
@@ -138,6 +166,8 @@ enum Phase {
     Command,
     /// The rest of a line that is too long.
     LongLine,
+    /// The next line answers a challenge of AUTH; or the rest of one that is too long.
+    Response { too_long: bool },
     /// Asked for with an action; `true` once the action was given out.
     Waiting(Waiting, bool),
     /// Content after DATA.
@@ -203,6 +233,16 @@ pub struct Session {
     chunk_refusal: String,
     client: Client,
     origin: Origin,
+    tls: Option<Box<secure::Secured>>,
+    sasl: Option<Box<SaslIdentity>>,
+    /// What whoever decides about logins has; `None` before it was asked.
+    mechanisms: Option<Arc<[Mechanism]>>,
+    /// Of the login that is under way.
+    mechanism: String,
+    /// What the client hears instead of an answer to whatever it says next, because of its handshake.
+    refusal: Option<String>,
+    /// A limit that the connection is beyond: what, and how many.
+    beyond: Option<(&'static str, u32)>,
 }
 
 impl Session {
@@ -220,7 +260,7 @@ impl Session {
         let origin = Origin::new(&settings.syslog_name, "smtpd");
         let client = peer.client(settings.port_logging);
         let transcript = Transcript::new(!settings.notify_classes.is_empty() && user.is_none());
-        Self {
+        let mut session = Self {
             pressure: if stressed { settings.stressed } else { settings.normal },
             settings,
             around,
@@ -257,7 +297,17 @@ impl Session {
             chunk_refusal: String::new(),
             client,
             origin,
+            tls: None,
+            sasl: None,
+            mechanisms: None,
+            mechanism: String::new(),
+            refusal: None,
+            beyond: None,
+        };
+        if session.user.is_none() && session.settings.tls.options.wrapper {
+            session.wrap();
         }
+        session
     }
 
     /// What to write to the client. The driver takes it at [`Action::Read`] and [`Action::Close`].
@@ -361,6 +411,23 @@ impl Session {
                         self.errors += 1;
                     }
                 },
+                Phase::Response { too_long } => {
+                    let limit = self.settings.sasl.response_limit;
+                    match memchr(b'\n', rest) {
+                        Some(at) => {
+                            used += at + 1;
+                            match *too_long || at > limit {
+                                true => self.response_too_long(),
+                                false => self.response(&rest[..at]),
+                            }
+                        }
+                        None if !*too_long && rest.len() <= limit => return (used, Action::Read),
+                        None => {
+                            *too_long = true;
+                            return (input.len(), Action::Read);
+                        }
+                    }
+                }
                 Phase::Waiting(_, true) => return (used, Action::Read),
                 Phase::Waiting(..) => return (used, self.ask()),
                 Phase::Data if rest.is_empty() => return (used, Action::Read),
@@ -389,6 +456,9 @@ impl Session {
             Waiting::EndOfData { .. } => Action::Check(Check::EndOfData),
             Waiting::EtrnCheck(_) => Action::Check(Check::Etrn),
             Waiting::Etrn(domain) => Action::Etrn(domain.clone()),
+            Waiting::Handshake { .. } => Action::Handshake,
+            Waiting::Mechanisms(_) => Action::Mechanisms,
+            Waiting::Login(step) => Action::Authenticate(step.clone()),
             Waiting::Submit { .. } => match self.submission() {
                 Some(submission) => Action::Submit(Box::new(submission)),
                 None => Action::Close,
@@ -420,8 +490,8 @@ impl Session {
             transaction: self.transactions,
             size: self.size(),
             stressed: self.stressed,
-            sasl: None,
-            tls: None,
+            sasl: self.sasl.as_deref(),
+            tls: self.tls.as_ref().map(|tls| &tls.facts),
         };
         match &self.phase {
             Phase::Waiting(Waiting::Helo { name, .. }, _) => facts.helo = Some(name),
@@ -477,7 +547,12 @@ impl Session {
             Waiting::Bdat(bdat) => self.bdat_checked(bdat, outcome),
             Waiting::EndOfData { bdat } => self.end_of_data_checked(bdat, outcome),
             Waiting::EtrnCheck(domain) => self.etrn_checked(domain, outcome),
-            waiting @ (Waiting::Classify | Waiting::Etrn(_) | Waiting::Submit { .. }) => {
+            waiting @ (Waiting::Classify
+            | Waiting::Etrn(_)
+            | Waiting::Submit { .. }
+            | Waiting::Handshake { .. }
+            | Waiting::Mechanisms(_)
+            | Waiting::Login(_)) => {
                 self.phase = Phase::Waiting(waiting, true);
             }
         }
@@ -747,6 +822,13 @@ impl Session {
 
     fn greet(&mut self, ahead: &[u8]) {
         self.stage = "CONNECT";
+        if let Some((what, value)) = self.beyond.take() {
+            return self.refuse_beyond(what, value);
+        }
+        // A client of an encrypted service waits for a greeting, so it is told there.
+        if let Some(refusal) = self.refusal.take() {
+            return self.refuse_session(&refusal);
+        }
         if !ahead.is_empty() && self.user.is_none() && self.settings.forbid_unauth_pipelining {
             self.info(format!(
                 "improper command pipelining after CONNECT from {}: {}",
@@ -783,7 +865,11 @@ impl Session {
     }
 
     /// The connection is refused before the greeting because of the client's counters.
-    pub fn over_limit(&mut self, what: &str, value: u32) {
+    pub fn over_limit(&mut self, what: &'static str, value: u32) {
+        self.beyond = Some((what, value));
+    }
+
+    fn refuse_beyond(&mut self, what: &str, value: u32) {
         self.seen.add(ErrorClasses::POLICY);
         let text = format!("Error: too many connections from {}", self.peer.address_text());
         self.reply_own("421 4.7.0", &text);
@@ -799,16 +885,20 @@ impl Session {
         let (limit, name) = match what {
             Counted::Messages => (self.settings.message_rate, "Message delivery request rate"),
             Counted::Recipients => (self.settings.recipient_rate, "Recipient address rate"),
+            Counted::Auth => (self.settings.sasl.rate, "AUTH command rate"),
+            Counted::NewTls => (self.settings.tls.new_session_rate, "New TLS session rate"),
         };
-        let Some(address) = self.peer.address.filter(|_| limit > 0 && self.user.is_none()) else { return false };
-        if self.standing.unlimited || self.standing.xclient {
-            return false;
-        }
+        let Some(address) = self.limited_address(limit) else { return false };
         let rate = self.around.limits.count(what, &self.settings.service, address, self.now);
         if rate <= limit {
             return false;
         }
-        let subject = if what == Counted::Messages { "too much mail" } else { "too many recipients" };
+        let subject = match what {
+            Counted::Messages => "too much mail",
+            Counted::Recipients => "too many recipients",
+            Counted::Auth => "too many AUTH commands",
+            Counted::NewTls => "too many new TLS sessions",
+        };
         let text = format!("450 4.7.1 Error: {subject} from {}", self.peer.address_text());
         self.policy_error(&text);
         self.warn(format!(
@@ -816,6 +906,12 @@ impl Session {
             self.peer.name_and_address, self.settings.service
         ));
         true
+    }
+
+    /// The address that a limit counts for. Clients that may say XCLIENT and those in the exceptions have none.
+    fn limited_address(&self, limit: u32) -> Option<std::net::IpAddr> {
+        let counted = limit > 0 && self.user.is_none() && !self.standing.unlimited && !self.standing.xclient;
+        self.peer.address.filter(|_| counted)
     }
 
     /// What is done about bare newlines from this client.
@@ -848,13 +944,32 @@ impl Session {
             return self.protocol_error("500 5.5.2 Error: bad UTF-8 syntax");
         };
         self.heard(line);
+        if let Some(refusal) = self.refusal.take() {
+            return self.refuse_session(&refusal);
+        }
         if line.contains('\0') {
             return self.protocol_error("500 5.5.2 Error: bad syntax");
         }
         self.command(line, ahead);
     }
 
+    /// A line of a login: nobody is to read it in a notice or in the log.
+    fn heard_secret(&mut self) {
+        self.heard("(response)");
+    }
+
     fn heard(&mut self, line: &str) {
+        let mut words = line.split_ascii_whitespace();
+        if let (Some(verb), Some(mechanism), Some(_)) = (words.next(), words.next(), words.next())
+            && verb.eq_ignore_ascii_case("AUTH")
+        {
+            let shown = format!("{verb} {mechanism} (response)");
+            return self.heard_line(&shown);
+        }
+        self.heard_line(line);
+    }
+
+    fn heard_line(&mut self, line: &str) {
         self.transcript.heard(line);
         if self.verbose() {
             self.info(format!("< {}: {line}", self.peer.name_and_address));

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use yamabiko_address::domain;
-use yamabiko_envelope::{Client, ClientAttributes};
+use yamabiko_envelope::{Client, ClientAttributes, SaslIdentity};
 use yamabiko_smtp::command::Tokens;
 use yamabiko_smtp::xtext;
 
@@ -101,6 +101,7 @@ struct Changes {
     peer: Peer,
     helo: Option<Option<String>>,
     protocol: Option<&'static str>,
+    login: Option<Option<String>>,
 }
 
 impl Changes {
@@ -142,8 +143,9 @@ impl Changes {
                     _ => return Err(bad("syntax", name, value)),
                 });
             }
-            // Logins are not there yet; the server's own address is not asked about anywhere.
-            "LOGIN" | "DESTADDR" | "DESTPORT" => {}
+            "LOGIN" => self.login = Some(unavailable(value).is_none().then(|| neuter(value))),
+            // The server's own address is not asked about anywhere.
+            "DESTADDR" | "DESTPORT" => {}
             _ => return Err(format!("501 5.5.4 Bad XCLIENT attribute name: {name}")),
         }
         Ok(())
@@ -161,7 +163,7 @@ impl Session {
         if !self.standing.xclient {
             return self.policy_error("550 5.7.0 Error: insufficient authorization");
         }
-        let mut changes = Changes { peer: self.peer.clone(), helo: None, protocol: None };
+        let mut changes = Changes { peer: self.peer.clone(), helo: None, protocol: None, login: None };
         for word in words {
             let taken = attribute(word.text).and_then(|(name, value)| changes.take(&name, &value));
             if let Err(reply) = taken {
@@ -174,6 +176,10 @@ impl Session {
         self.helo = changes.helo.flatten();
         self.protocol = changes.protocol.unwrap_or("SMTP");
         self.access_denied = false;
+        if let Some(login) = changes.login {
+            let identity = |username| SaslIdentity { method: "XCLIENT".to_owned(), username, sender: String::new() };
+            self.sasl = login.map(|username| Box::new(identity(username)));
+        }
         self.end_transaction();
         self.end_transcript(None);
         // The dialogue begins again, and so XCLIENT never counts as a success.
