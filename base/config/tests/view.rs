@@ -85,9 +85,9 @@ fn what_is_worth_telling() {
             ],
         ),
         (
-            "smtpd_tls_security_level = may\n",
+            "smtp_tls_security_level = may\n",
             "",
-            &["main.cf, line 2: smtpd_tls_security_level has no effect yet: it needs TLS"],
+            &["main.cf, line 2: smtp_tls_security_level has no effect yet: it needs TLS of the SMTP client"],
         ),
         ("smtpd_tls_security_level =\n", "", &[]),
         ("max_use = 5\n", "", &["main.cf, line 2: max_use has no effect: daemon processes need no replacement"]),

@@ -4,7 +4,9 @@
 //! is checked against the supervisor's own reading of the configuration and of the user database: a worker under a
 //! user's ID, never root's. Nothing that came out of a mail is in these messages but a user name.
 
-use std::io;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -13,8 +15,8 @@ use serde::{Deserialize, Serialize};
 /// From the supervisor to the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// Run this configuration. Descriptors come with the message: the log file if `log_file` says so, the control
-    /// socket, then one per entry of `listeners`.
+    /// Run this configuration. Descriptors come with the message: a file with [`Keys`], the log file if `log_file` says
+    /// so, the control socket, then one per entry of `listeners`.
     Configure {
         /// Directory of main.cf and master.cf; empty for the embedded default.
         config_directory: String,
@@ -78,6 +80,42 @@ pub enum WorkerUser {
     },
 }
 
+/// What only root may read and the engine has to know: keys of TLS, with the certificates beside them. They are read anew
+/// for each configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// Text by path, or why there is none.
+    pub files: HashMap<String, Result<String, String>>,
+    /// `tls_server_sni_maps`: names, each with the files of its keys.
+    pub sni: Vec<(String, Vec<String>)>,
+}
+
+/// Bytes that [`Keys`] may have.
+const MOST_KEYS: u64 = 256 << 20;
+
+impl Keys {
+    /// As a file without a name, in memory.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn to_file(&self) -> io::Result<OwnedFd> {
+        let mut file = File::from(yamabiko_sys::fds::memory_file("keys")?);
+        serde_json::to_writer(io::BufWriter::new(&mut file), self)?;
+        file.seek(io::SeekFrom::Start(0))?;
+        Ok(file.into())
+    }
+
+    /// Reads such a file.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn from_file(file: OwnedFd) -> io::Result<Self> {
+        let mut text = Vec::new();
+        File::from(file).take(MOST_KEYS).read_to_end(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+}
+
 /// Sends a message with descriptors.
 pub fn send(socket: &UnixStream, message: &impl Serialize, descriptors: &[OwnedFd]) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
@@ -100,3 +138,18 @@ pub fn receive<M: for<'de> Deserialize<'de>>(socket: &UnixStream) -> io::Result<
 
 /// Largest message; they are packets (SOCK_SEQPACKET), so none is ever cut or joined.
 const PACKET: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_travel() {
+        let keys = Keys {
+            files: [("/a".to_owned(), Ok("-----BEGIN\n".to_owned())), ("/b".to_owned(), Err("no".to_owned()))].into(),
+            sni: vec![("a.test".to_owned(), vec!["/a".to_owned()])],
+        };
+        assert_eq!(Keys::from_file(keys.to_file().unwrap()).unwrap(), keys);
+        assert!(Keys::from_file(yamabiko_sys::fds::memory_file("x").unwrap()).is_err());
+    }
+}

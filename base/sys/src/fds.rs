@@ -9,6 +9,14 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 /// At most this many descriptors travel with one message.
 pub const MAX_FDS: usize = 64;
 
+/// A file without a name, in memory; gone with its last descriptor.
+///
+/// # Errors
+/// The system has no memory or no descriptor for it.
+pub fn memory_file(name: &str) -> io::Result<OwnedFd> {
+    nix::sys::memfd::memfd_create(name, nix::sys::memfd::MFdFlags::MFD_CLOEXEC).map_err(crate::io)
+}
+
 /// Sends bytes (at least one) with open files; gives how many bytes went. The files went with the first.
 pub fn send(socket: &UnixStream, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<usize> {
     if bytes.is_empty() || files.len() > MAX_FDS {

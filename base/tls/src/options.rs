@@ -90,26 +90,6 @@ pub struct ServerOptions {
     pub notices: Vec<String>,
 }
 
-/// Parameters about things that rustls does not have, and what that means.
-const WITHOUT_EFFECT: [(&str, &str); 10] = [
-    ("smtpd_tls_dh1024_param_file", "there is no key exchange over finite fields; elliptic curves are used"),
-    ("smtpd_tls_dh512_param_file", "there are no export ciphers"),
-    ("smtpd_tls_dcert_file", "there are no DSA certificates"),
-    ("smtpd_tls_cipherlist", "smtpd_tls_exclude_ciphers can leave ciphers out"),
-    (
-        "tls_high_cipherlist",
-        "all ciphers that are there are of high grade; smtpd_tls_exclude_ciphers can leave some out",
-    ),
-    (
-        "tls_medium_cipherlist",
-        "all ciphers that are there are of high grade; smtpd_tls_exclude_ciphers can leave some out",
-    ),
-    ("tls_config_file", "it is a file of OpenSSL's"),
-    ("tls_config_name", "it is a setting of OpenSSL's"),
-    ("tls_disable_workarounds", "it is about faults of OpenSSL"),
-    ("smtpd_tls_enable_rpk", "raw public keys are not there"),
-];
-
 impl ServerOptions {
     /// As the service of `view` has them.
     pub fn read(view: &View) -> Self {
@@ -137,13 +117,6 @@ impl ServerOptions {
         let parameter = if mandatory { "smtpd_tls_mandatory_protocols" } else { "smtpd_tls_protocols" };
         if mandatory {
             exclude.extend(view.list("smtpd_tls_mandatory_exclude_ciphers"));
-        }
-        if level > Level::None {
-            for (name, why) in WITHOUT_EFFECT {
-                if view.is_set(name) && !matches!(view.text(name).as_str(), "" | "none" | "no" | "auto" | "default") {
-                    notices.push(format!("{name} has no effect: {why}"));
-                }
-            }
         }
         let no_ticket = view.list("tls_ssl_options").iter().any(|word| word.eq_ignore_ascii_case("NO_TICKET"));
         Self {

@@ -13,8 +13,9 @@ use yamabiko_config::{Config, ServiceType};
 use yamabiko_deliver_local::agent::{Settings as LocalSettings, VirtualSettings};
 use yamabiko_envelope::{Event, EventSink, Events};
 use yamabiko_lookup::{Notice, NoticeKind, TableSet};
-use yamabiko_receive::Settings;
+use yamabiko_receive::{Settings, TlsSource};
 use yamabiko_route::Router;
+use yamabiko_tls::Disk;
 
 /// What was found, each with file and line where there is one.
 #[derive(Debug, Default)]
@@ -104,7 +105,10 @@ pub fn examine(config: &Config) -> Findings {
         let view = config.service_view(service);
         match (service.kind, service.command.as_str()) {
             (ServiceType::Inet, "smtpd") => match Settings::from(&view, &tables) {
-                Ok(settings) => found.warnings.extend(settings.notices),
+                Ok(mut settings) => {
+                    settings.open_tls(&TlsSource { files: &Disk, sni: &[], before: None });
+                    found.warnings.extend(settings.notices);
+                }
                 Err(error) => found.faults.push(format!("{}: service {}: {error}", service.place, service.id())),
             },
             (ServiceType::Unix, "local") => drop(LocalSettings::from_view(&view, &tables, &service.name)),

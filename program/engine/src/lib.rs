@@ -58,7 +58,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
 use yamabiko_config::Config;
 use yamabiko_envelope::{Event, Events, Origin, QueueIdSource, Severity, Timestamp};
-use yamabiko_ipc::boss::{Order, Wish};
+use yamabiko_ipc::boss::{Keys, Order, Wish};
 use yamabiko_log::{Destination, Logger, Setup, Target};
 use yamabiko_lookup::TableSet;
 use yamabiko_queue::{Queue, fs::RealFileSystem};
@@ -159,6 +159,7 @@ fn load(config_directory: &str, data_directory: &str) -> Result<Arc<Config>, Str
 
 /// The sockets that come with a configuration.
 struct Sockets {
+    keys: Keys,
     log: Option<OwnedFd>,
     control: Option<OwnedFd>,
     inet: Vec<(u32, OwnedFd)>,
@@ -167,9 +168,11 @@ struct Sockets {
 impl Sockets {
     fn sort(listeners: &[u32], log_file: bool, descriptors: Vec<OwnedFd>) -> Self {
         let mut descriptors = descriptors.into_iter();
+        // Without them the services that need them say so.
+        let keys = descriptors.next().and_then(|file| Keys::from_file(file).ok()).unwrap_or_default();
         let log = if log_file { descriptors.next() } else { None };
         let control = descriptors.next();
-        Self { log, control, inet: listeners.iter().copied().zip(descriptors).collect() }
+        Self { keys, log, control, inet: listeners.iter().copied().zip(descriptors).collect() }
     }
 }
 
@@ -285,7 +288,7 @@ impl Engine {
                 std::process::abort();
             }
         });
-        let services = Services::start(&acceptance, &parts, &config, sockets.inet, spool)?;
+        let services = Services::start(&acceptance, &parts, &config, &sockets.keys, sockets.inet, spool)?;
         let wake = Arc::new(Notify::new());
         let gate = Gate::new();
         let smtp = services.stdin_smtp();
@@ -313,7 +316,14 @@ impl Engine {
         let events: Events = Arc::clone(&self.logger) as Events;
         let target = open_target(&setup, sockets.log)?;
         let generation = build(&config, &self.parts, &events, &setup);
-        self.services.reconfigure(&self.acceptance, &self.parts, &config, &generation.tables, sockets.inet)?;
+        self.services.reconfigure(
+            &self.acceptance,
+            &self.parts,
+            &config,
+            &generation.tables,
+            &sockets.keys,
+            sockets.inet,
+        )?;
         self.acceptance.current().swap(generation);
         let schedule = Box::new(schedule_settings::from_config(&config));
         self.acceptance.manager().send(orders::Order::Reconfigure(schedule));

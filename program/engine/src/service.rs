@@ -11,8 +11,10 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use yamabiko_config::Config;
+use yamabiko_ipc::boss::Keys;
 use yamabiko_lookup::TableSet;
-use yamabiko_receive::{Admission, Limits, Service, ServiceParts, Settings, converse, report_limits, serve};
+use yamabiko_receive::{Admission, Limits, Service, ServiceParts, Settings, TlsSource, converse, report_limits, serve};
+use yamabiko_tls::{Handed, SniKeys};
 
 use crate::accept::Acceptance;
 use crate::agents::AgentParts;
@@ -24,6 +26,22 @@ const SPILL: usize = 1 << 20;
 struct Listening {
     service: String,
     task: JoinHandle<()>,
+}
+
+/// What the supervisor read with its rights.
+struct KeySource {
+    files: Handed,
+    sni: Vec<(String, SniKeys)>,
+}
+
+impl KeySource {
+    fn new(keys: &Keys) -> Self {
+        let text = |text: &Result<String, String>| text.clone().map(String::into_bytes);
+        Self {
+            files: Handed(keys.files.iter().map(|(path, found)| (path.clone(), text(found))).collect()),
+            sni: keys.sni.iter().map(|(name, files)| (name.clone(), SniKeys::Files(files.clone()))).collect(),
+        }
+    }
 }
 
 /// All SMTP services.
@@ -38,15 +56,23 @@ pub struct Services {
 }
 
 /// Settings of a service; faults of the configuration are told with the service's place.
-fn settings(config: &Config, tables: &TableSet, position: Option<u32>) -> Result<(String, Settings), String> {
+fn settings(
+    config: &Config,
+    tables: &TableSet,
+    keys: &KeySource,
+    position: Option<u32>,
+    before: &HashMap<String, Arc<Service>>,
+) -> Result<(String, Settings), String> {
     let Some(position) = position else {
         let settings = Settings::from(&config.main(), tables).map_err(|error| error.0)?;
         return Ok(("stdin".to_owned(), settings));
     };
     let service = config.services().get(position as usize).ok_or("the supervisor named a service that is not there")?;
     let view = config.service_view(service);
-    let settings = Settings::from(&view, tables)
+    let mut settings = Settings::from(&view, tables)
         .map_err(|error| format!("{}: service {}: {}", service.place, service.id(), error.0))?;
+    let before = before.get(&service.id()).and_then(|service| service.settings().tls.server.clone());
+    settings.open_tls(&TlsSource { files: &keys.files, sni: &keys.sni, before });
     Ok((service.id(), settings))
 }
 
@@ -56,12 +82,13 @@ impl Services {
         acceptance: &Acceptance,
         parts: &AgentParts,
         config: &Config,
+        keys: &Keys,
         sockets: Vec<(u32, OwnedFd)>,
         spool: PathBuf,
     ) -> Result<Self, String> {
         let generation = acceptance.current().get();
         let limits = Limits::new(config.main().duration("anvil_rate_time_unit"));
-        let (_, stdin) = settings(config, &generation.tables, None)?;
+        let (_, stdin) = settings(config, &generation.tables, &KeySource::new(keys), None, &HashMap::new())?;
         let (stop, _) = watch::channel(false);
         let view = config.main();
         tokio::spawn(report_limits(
@@ -81,7 +108,7 @@ impl Services {
             limits,
             spool,
         };
-        services.put(acceptance, parts, config, &generation.tables, sockets)?;
+        services.put(acceptance, parts, config, &generation.tables, keys, sockets)?;
         Ok(services)
     }
 
@@ -93,10 +120,11 @@ impl Services {
         parts: &AgentParts,
         config: &Config,
         tables: &TableSet,
+        keys: &Keys,
         sockets: Vec<(u32, OwnedFd)>,
     ) -> Result<(), String> {
-        let (_, stdin) = settings(config, tables, None)?;
-        self.put(acceptance, parts, config, tables, sockets)?;
+        let (_, stdin) = settings(config, tables, &KeySource::new(keys), None, &HashMap::new())?;
+        self.put(acceptance, parts, config, tables, keys, sockets)?;
         let stdin = service(acceptance, parts, &self.limits, &self.spool, Arc::new(stdin));
         *self.stdin.write().unwrap_or_else(std::sync::PoisonError::into_inner) = stdin;
         Ok(())
@@ -108,14 +136,16 @@ impl Services {
         parts: &AgentParts,
         config: &Config,
         tables: &TableSet,
+        keys: &Keys,
         sockets: Vec<(u32, OwnedFd)>,
     ) -> Result<(), String> {
         // All of it is made before anything is changed: a fault in one service leaves everything as it was.
+        let keys = KeySource::new(keys);
         let mut made: HashMap<u32, (String, Arc<Settings>)> = HashMap::new();
         let mut listeners = Vec::new();
         for (position, socket) in sockets {
             if let std::collections::hash_map::Entry::Vacant(entry) = made.entry(position) {
-                let (id, settings) = settings(config, tables, Some(position))?;
+                let (id, settings) = settings(config, tables, &keys, Some(position), &self.by_id)?;
                 entry.insert((id, Arc::new(settings)));
             }
             let listener = std::net::TcpListener::from(socket);

@@ -4,7 +4,8 @@
 //! dies loses a connection that waits; it starts the engine as `mail_owner` and workers as the users who get mail.
 //!
 //! What it can reach if taken over: everything, when it was started as root. So it reads only its own configuration
-//! files, the signals, and the few typed wishes of [`yamabiko_ipc::boss`], which it checks against its own knowledge.
+//! files, the files of TLS keys that these name (which it hands to the engine without looking into them), the signals, and
+//! the few typed wishes of [`yamabiko_ipc::boss`], which it checks against its own knowledge.
 //! What the engine can reach through it: a worker under the ID of any user but root; that is what delivering local
 //! mail means.
 //!
@@ -12,6 +13,7 @@
 
 mod children;
 mod identity;
+mod keys;
 mod layout;
 mod listeners;
 mod run;

@@ -25,6 +25,7 @@ use yamabiko_log::{Destination, Logger, Setup, Target};
 
 use crate::children::Launcher;
 use crate::identity::Identity;
+use crate::keys;
 use crate::layout::{Instance, PidFile, StartError, lay_out};
 use crate::listeners::{Listeners, Wanted, wanted};
 
@@ -36,6 +37,8 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const READY_WITHIN: Duration = Duration::from_secs(600);
 /// How long an engine without a supervisor may take to end: it gives its sessions and deliveries 5 s.
 const ANOTHER_WITHIN: Duration = Duration::from_secs(12);
+/// How often files of keys are looked at: certificates are renewed by programs that tell nobody.
+const KEYS_EVERY: Duration = Duration::from_secs(60);
 /// Workers that may run at once. The engine keeps itself to far fewer; one that was taken over is kept to this.
 const WORKERS: usize = 1000;
 /// How long the last lines may take to be written.
@@ -117,6 +120,9 @@ struct Supervisor {
     /// The time by which everything has to be gone.
     stopping: Option<Instant>,
     restart_at: Option<Instant>,
+    /// Files of keys as they were when they were handed over, and when they are looked at again.
+    key_stamps: keys::Stamps,
+    keys_at: Instant,
 }
 
 impl Supervisor {
@@ -151,6 +157,8 @@ impl Supervisor {
             _pid: pid,
             stopping: None,
             restart_at: None,
+            key_stamps: keys::Stamps::new(),
+            keys_at: Instant::now() + KEYS_EVERY,
         })
     }
 
@@ -227,22 +235,28 @@ impl Supervisor {
             .engine(&self.identity, &self.config)
             .map_err(|error| StartError(format!("cannot start the engine: {error}")))?;
         self.engine = Some(Engine { process, socket });
-        self.configure(&self.config, &self.wanted)
+        let (config, wanted) = (Arc::clone(&self.config), self.wanted.clone());
+        self.configure(&config, &wanted)
     }
 
-    fn configure(&self, config: &Config, wanted: &[Wanted]) -> Result<(), StartError> {
+    fn configure(&mut self, config: &Config, wanted: &[Wanted]) -> Result<(), StartError> {
+        let (keys, stamps) = keys::gather(config);
+        self.key_stamps = stamps;
         let Some(engine) = &self.engine else { return Ok(()) };
         let (config_directory, data_directory) = match &self.instance {
             Instance::Directory(dir) => (dir.display().to_string(), String::new()),
             Instance::Embedded(data) => (String::new(), data.display().to_string()),
         };
         let listeners = wanted.iter().map(|w| w.service).collect();
+        let keys = keys.to_file().map_err(|error| StartError(format!("cannot hand TLS keys over: {error}")))?;
         let log = log_file(config).map_err(|error| StartError(format!("cannot open the mail log: {error}")))?;
         let log_file = log.is_some();
         let order = Order::Configure { config_directory, data_directory, listeners, log_file, verbose: self.verbose };
         self.listeners
             .copies(wanted)
-            .and_then(|sockets| boss::send(&engine.socket, &order, &log.into_iter().chain(sockets).collect::<Vec<_>>()))
+            .and_then(|sockets| {
+                boss::send(&engine.socket, &order, &[keys].into_iter().chain(log).chain(sockets).collect::<Vec<_>>())
+            })
             .map_err(|error| StartError(format!("cannot hand the sockets to the engine: {error}")))
     }
 
@@ -266,6 +280,7 @@ impl Supervisor {
                     self.restart_at = Some(now + RESTART_PAUSE);
                 }
             }
+            self.look_at_keys(now);
             let (signalled, wished) = self.wait();
             if signalled {
                 self.take_signals();
@@ -323,6 +338,18 @@ impl Supervisor {
             && let Err(error) = boss::send(&engine.socket, order, &file.into_iter().collect::<Vec<_>>())
         {
             self.say(Severity::Error, &format!("cannot reach the engine: {error}"));
+        }
+    }
+
+    /// New keys come into force by a reload, as an administrator would order it.
+    fn look_at_keys(&mut self, now: Instant) {
+        if now < self.keys_at || self.pending.is_some() || self.stopping.is_some() {
+            return;
+        }
+        self.keys_at = now + KEYS_EVERY;
+        if keys::changed(&self.key_stamps) {
+            self.say(Severity::Info, "files of TLS keys or certificates have changed: reload");
+            self.reload();
         }
     }
 

@@ -11,8 +11,11 @@ use yamabiko_dns::{FakeResolver, Hosts, Native, Resolver};
 use yamabiko_envelope::{Event, EventSink, Kind, QueueId, Severity, Submission, Timestamp};
 use yamabiko_lookup::TableSet;
 use yamabiko_receive::{
-    Accepted, Action, Admission, Etrn, Later, Limits, Refusal, Session, Settings, SettingsError, Surroundings, look_up,
+    Accepted, Action, Admission, AuthStep, Etrn, Later, Limits, Refusal, Session, Settings, SettingsError,
+    Surroundings, TlsSource, Verdict, look_up,
 };
+use yamabiko_sasl::{base64, mechanisms::Mechanism};
+use yamabiko_tls::{Failure, Handed};
 
 /// 2026-11-21 16:53:54 UTC
 pub const NOW: Timestamp = Timestamp(1_795_280_034_000_000);
@@ -128,7 +131,9 @@ pub fn settings(main: &str) -> Result<Arc<Settings>, SettingsError> {
     let text = format!("{MAIN}{main}");
     let config = Config::from_texts(&text, master, ("main.cf", "master.cf"), &Host::default()).expect("configuration");
     let service = config.service("smtp", ServiceType::Inet).expect("service");
-    Settings::from(&config.service_view(service), &TableSet::default()).map(Arc::new)
+    let mut settings = Settings::from(&config.service_view(service), &TableSet::default())?;
+    settings.open_tls(&TlsSource { files: &made(), sni: &[], before: None });
+    Ok(Arc::new(settings))
 }
 
 pub struct World {
@@ -137,6 +142,34 @@ pub struct World {
     pub log: Arc<Log>,
     pub resolver: Arc<FakeResolver>,
     pub limits: Arc<Limits>,
+    /// What comes of a handshake.
+    pub handshake: Result<yamabiko_tls::Session, Failure>,
+    /// Nobody can be asked about logins.
+    pub deaf: bool,
+}
+
+/// A handshake without a client certificate.
+pub fn encrypted() -> yamabiko_tls::Session {
+    yamabiko_tls::Session {
+        protocol: "TLSv1.3",
+        cipher: yamabiko_tls::Cipher { name: "TLS_AES_256_GCM_SHA384", bits: 256 },
+        key_exchange: "X25519".to_owned(),
+        server_signature: Some(yamabiko_tls::Signature { name: "ECDSA (prime256v1)".to_owned(), digest: "SHA256" }),
+        client_signature: None,
+        peer: None,
+        resumed: false,
+        server_name: None,
+    }
+}
+
+/// The file `/made/key.pem` that tests can name.
+fn made() -> Handed {
+    static MADE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let text = MADE.get_or_init(|| {
+        let made = rcgen::generate_simple_self_signed(vec!["mx.lab.test".to_owned()]).expect("certificate");
+        format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem())
+    });
+    Handed([("/made/key.pem".to_owned(), Ok(text.clone().into_bytes()))].into())
 }
 
 impl World {
@@ -147,6 +180,8 @@ impl World {
             log: Arc::default(),
             resolver: Arc::new(FakeResolver::parse(ZONE).expect("zone")),
             limits: Limits::new(Duration::from_secs(60)),
+            handshake: Ok(encrypted()),
+            deaf: false,
         }
     }
 
@@ -170,7 +205,15 @@ impl World {
             limits: Arc::clone(&self.limits),
         };
         let session = Session::new(Arc::clone(&self.settings), false, around, peer, standing, None, NOW);
-        Talk { world: self, session, input: Vec::new(), closed: false, pauses: 0 }
+        Talk {
+            world: self,
+            session,
+            input: Vec::new(),
+            closed: false,
+            pauses: 0,
+            exchange: Vec::new(),
+            clear: Vec::new(),
+        }
     }
 }
 
@@ -181,6 +224,9 @@ pub struct Talk<'w> {
     input: Vec<u8>,
     pub closed: bool,
     pub pauses: u32,
+    exchange: Vec<String>,
+    /// What was said in the clear before a handshake.
+    clear: Vec<u8>,
 }
 
 impl Talk<'_> {
@@ -215,13 +261,65 @@ impl Talk<'_> {
                     let result = pollster::block_on(self.world.engine.etrn(&domain));
                     self.session.etrn_done(result);
                 }
+                Action::Handshake => {
+                    // As the driver does: what was sent in the clear is not from the client that shakes hands.
+                    self.input.clear();
+                    self.clear = std::mem::take(self.session.output());
+                    self.session.secured(Some(self.world.handshake.clone()));
+                }
+                Action::Mechanisms => {
+                    let all = ["PLAIN", "LOGIN"].map(|name| Mechanism::new(name, ["plaintext"].into_iter()));
+                    let cram = Mechanism::new("CRAM-MD5", ["dictionary", "active"].into_iter());
+                    let token = Mechanism::new("EXTERNAL", [].into_iter());
+                    let all: Vec<_> = all.into_iter().chain([cram, token]).collect();
+                    self.session.mechanisms(if self.world.deaf { Err("nobody there".into()) } else { Ok(all.into()) });
+                }
+                Action::Authenticate(step) => {
+                    let verdict = self.judge(step);
+                    self.session.judged(verdict);
+                }
                 Action::Submit(submission) => {
                     let result = pollster::block_on(self.world.engine.submit(*submission));
                     self.session.submitted(result);
                 }
             }
         }
-        String::from_utf8(std::mem::take(self.session.output())).expect("replies are UTF-8")
+        let mut said = std::mem::take(&mut self.clear);
+        said.append(self.session.output());
+        String::from_utf8(said).expect("replies are UTF-8")
+    }
+
+    /// Somebody who knows alice and her secret.
+    fn judge(&mut self, step: AuthStep) -> Verdict {
+        let response = match step {
+            AuthStep::Begin { mechanism, initial } => {
+                self.exchange = vec![mechanism.to_ascii_uppercase()];
+                match (initial, self.exchange[0].as_str()) {
+                    (Some(initial), _) => initial,
+                    (None, "LOGIN") => return Verdict::Challenge("VXNlcm5hbWU6".into()),
+                    (None, _) => return Verdict::Challenge(String::new()),
+                }
+            }
+            AuthStep::Respond(text) => text,
+        };
+        let Some(text) = base64::decode(&response).and_then(|bytes| String::from_utf8(bytes).ok()) else {
+            let reason = Some("Invalid base64 data in initial response".into());
+            return Verdict::Failed { user: None, reason, temporary: false };
+        };
+        self.exchange.extend(text.split('\0').map(str::to_owned));
+        let (user, password) = match &self.exchange[..] {
+            [login, _] if login == "LOGIN" => return Verdict::Challenge("UGFzc3dvcmQ6".into()),
+            [login, user, password] if login == "LOGIN" => (user.clone(), password.clone()),
+            [_, _, user, password] => (user.clone(), password.clone()),
+            _ => (String::new(), String::new()),
+        };
+        match (user.as_str(), password.as_str()) {
+            ("alice" | "bob", "secret") => Verdict::Done(user),
+            ("broken", _) => Verdict::Trouble("the table is gone".into()),
+            ("", _) => Verdict::Failed { user: None, reason: None, temporary: false },
+            ("later", _) => Verdict::Failed { user: Some(user), reason: Some("come again".into()), temporary: true },
+            _ => Verdict::Failed { user: Some(user), reason: None, temporary: false },
+        }
     }
 
     /// A line and its reply, without line ends.
