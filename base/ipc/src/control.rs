@@ -129,6 +129,10 @@ pub enum Request {
     Flush(Flush),
     /// Change the queue. Root and the mail owner only.
     Operate(Operation, Selection),
+    /// What is to be done with the messages that these words mean (`yamabiko_queue::Predicate`).
+    Select(What, Vec<String>),
+    /// How the queue itself is.
+    QueueStatus,
     /// Accept a message; byte frames follow.
     Submit(SubmitEnvelope),
     /// The files in `maildrop/` want to be taken up.
@@ -137,6 +141,19 @@ pub enum Request {
     Smtp,
     /// Is the engine there, and since when?
     Status,
+}
+
+/// What `yamabiko queue` does with the messages that it is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// Show them: entries and an end.
+    List,
+    /// Count them.
+    Count,
+    /// Try them now.
+    Flush,
+    /// Change them. Root and the mail owner only.
+    Operate(Operation),
 }
 
 /// The first frame of a conversation.
@@ -176,6 +193,8 @@ pub enum Reply {
     Changed(Vec<QueueId>),
     /// How many messages an operation on all of them changed.
     Count(u64),
+    /// Something worth knowing about the queue, on the way to the end of a listing.
+    Remark(String),
     /// The engine's process and start time.
     Running {
         /// Process ID.

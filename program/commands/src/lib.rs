@@ -18,5 +18,6 @@ pub mod postmap;
 pub mod postqueue;
 pub mod postsuper;
 pub mod qshape;
+pub mod queue_tool;
 pub mod queue_view;
 pub mod sendmail;

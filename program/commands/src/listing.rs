@@ -26,7 +26,7 @@ pub enum NoListing {
 }
 
 /// Shows a message.
-type Show<'s> = dyn FnMut(&Message<'_>, Recipients<'_>) -> io::Result<()> + 's;
+pub type Show<'s> = dyn FnMut(&Message<'_>, Recipients<'_>) -> io::Result<()> + 's;
 
 /// Shows everything in these queues (all of them if none is named): `maildrop`, active, incoming, deferred, held, the
 /// oldest first in each. `warn` is called before anything is shown when the mail system is down.
@@ -41,6 +41,11 @@ pub fn each(
         Err(error) if offline::is_down(&error) => return each_offline(context, error, queues, warn, show),
         Err(error) => return Err(NoListing::Broken(error.to_string())),
     };
+    receive(&mut caller, context.program, show)
+}
+
+/// Shows what the engine sends, to its end.
+pub fn receive(caller: &mut Caller, program: &str, show: &mut Show<'_>) -> Result<(), NoListing> {
     loop {
         let broken = |error: io::Error| NoListing::Broken(error.to_string());
         let (kind, payload) =
@@ -51,13 +56,15 @@ pub fn each(
         }
         match frame::decode(kind, &payload).map_err(broken)? {
             Reply::End => return Ok(()),
+            Reply::Remark(text) => eprintln!("{program}: warning: {text}"),
             Reply::Refused(why) => return Err(NoListing::Refused(why)),
             other => return Err(NoListing::Broken(format!("unexpected answer: {other:?}"))),
         }
     }
 }
 
-fn show_all(payload: &[u8], show: &mut Show<'_>) -> Result<(), NoListing> {
+/// Shows what a writer has gathered.
+pub fn show_all(payload: &[u8], show: &mut Show<'_>) -> Result<(), NoListing> {
     for item in Items::new(payload) {
         let (message, recipients) = item.map_err(|error| NoListing::Broken(error.to_string()))?;
         show(&message, recipients).map_err(NoListing::Output)?;

@@ -40,10 +40,10 @@ pub fn inspect(context: &Context) -> Result<Inspection, String> {
 }
 
 /// While it lives, a command that root has called acts under the mail owner's ID.
-struct AsOwner(Option<(Uid, Gid)>);
+pub(crate) struct AsOwner(Option<(Uid, Gid)>);
 
 impl AsOwner {
-    fn become_owner(context: &Context) -> io::Result<Self> {
+    pub(crate) fn become_owner(context: &Context) -> io::Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             return Ok(Self(None));
         }

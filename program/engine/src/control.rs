@@ -45,7 +45,7 @@ const IN_MEMORY: usize = 1 << 20;
 /// Answers callers.
 #[derive(Clone)]
 pub struct Control {
-    engine: Acceptance,
+    pub(crate) engine: Acceptance,
     since: Timestamp,
     spool: PathBuf,
     maildrop: PathBuf,
@@ -165,6 +165,10 @@ impl Control {
         match hello.request {
             Request::List(queues) => match self.may(uid, "authorized_mailq_users").await {
                 Ok(()) => {
+                    if let Some(why) = self.engine.queue().failure() {
+                        let text = format!("nothing is accepted or delivered until the next start: {why}");
+                        reply(&mut stream, &Reply::Remark(text)).await?;
+                    }
                     let dropped = queues.is_empty() || queues.contains(&QueueName::Maildrop);
                     let maildrop = dropped.then_some(self.maildrop.as_path());
                     let listing = Listing::new(Arc::clone(self.engine.queue()), &queues);
@@ -186,6 +190,19 @@ impl Control {
                 let answer = match self.may(uid, "authorized_flush_users").await {
                     Ok(()) => self.flush(what).await,
                     Err(()) => Reply::Refused(format!("User {} is not allowed to flush the mail queue", named(uid))),
+                };
+                reply(&mut stream, &answer).await
+            }
+            Request::Select(what, words) => {
+                if let Some(answer) = self.select(&mut stream, what, words, uid).await? {
+                    reply(&mut stream, &answer).await?;
+                }
+                Ok(())
+            }
+            Request::QueueStatus => {
+                let answer = match self.may(uid, "authorized_mailq_users").await {
+                    Ok(()) => Reply::Remark(self.queue_status().await),
+                    Err(()) => Reply::Refused(format!("User {} is not allowed to view the mail queue", named(uid))),
                 };
                 reply(&mut stream, &answer).await
             }
@@ -225,11 +242,11 @@ impl Control {
     }
 
     /// Root, or whoever we run as ourselves.
-    fn is_master(&self, uid: u32) -> bool {
+    pub(crate) fn is_master(&self, uid: u32) -> bool {
         uid == 0 || uid == nix::unistd::geteuid().as_raw()
     }
 
-    async fn may(&self, uid: u32, parameter: &str) -> Result<(), ()> {
+    pub(crate) async fn may(&self, uid: u32, parameter: &str) -> Result<(), ()> {
         if self.is_master(uid) {
             return Ok(());
         }
@@ -466,7 +483,7 @@ fn entry(envelope: &yamabiko_envelope::Envelope, meta: &Meta) -> Entry {
 }
 
 /// `labuser1(5001)`
-fn named(uid: u32) -> String {
+pub(crate) fn named(uid: u32) -> String {
     let name =
         nix::unistd::User::from_uid(uid.into()).ok().flatten().map_or_else(|| "unknown".to_owned(), |user| user.name);
     format!("{name}({uid})")
@@ -493,10 +510,10 @@ async fn receive(stream: &mut UnixStream, largest: usize) -> io::Result<Option<(
     tokio::time::timeout(PATIENCE, read).await?
 }
 
-async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
     tokio::time::timeout(PATIENCE, stream.write_all(bytes)).await?
 }
 
-async fn reply(stream: &mut UnixStream, answer: &Reply) -> io::Result<()> {
+pub(crate) async fn reply(stream: &mut UnixStream, answer: &Reply) -> io::Result<()> {
     write(stream, &frame::encode(answer)?).await
 }

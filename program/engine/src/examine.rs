@@ -93,6 +93,8 @@ pub fn examine(config: &Config) -> Findings {
     });
     let mut found = Findings::default();
     found.warnings.extend(crate::leftovers(Path::new(&main.text("queue_directory"))));
+    let aside = yamabiko_queue::set_aside_files(&Path::new(&main.text("queue_directory")).join("queue"));
+    found.warnings.extend(aside.iter().map(|file| format!("queue: set aside: {file}")));
     let router = Router::new(&main, &tables);
     let events: Events = Arc::new(Nobody);
     let cleanup = Cleanup::new(&main, &tables, router.mapper().clone(), events);

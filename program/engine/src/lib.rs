@@ -21,6 +21,7 @@ mod agents;
 mod around;
 mod blocking;
 mod boss;
+mod bulk;
 mod clog;
 mod control;
 mod examine;
@@ -125,6 +126,13 @@ pub fn run() -> ExitCode {
     });
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
+}
+
+/// Bytes, where the kernel tells.
+fn memory_of_machine() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
 
 /// As many open files as we may have: each session, delivery and command is at least one, and the usual soft limit is
@@ -254,6 +262,8 @@ impl Engine {
         let queue_directory = PathBuf::from(main.text("queue_directory"));
         let options = yamabiko_queue::Options {
             min_free: u64::try_from(main.int("queue_minfree")).unwrap_or(0),
+            // Half of the machine's memory, before the kernel has to choose whom to end.
+            max_memory: memory_of_machine().map_or(4 << 30, |all| all / 2),
             ..yamabiko_queue::Options::default()
         };
         let (queue, recovered) = Queue::open(Arc::new(RealFileSystem), &queue_directory.join("queue"), options)
@@ -261,7 +271,15 @@ impl Engine {
                 format!("cannot open the queue in {}: {error}", queue_directory.join("queue").display())
             })?;
         for damage in &recovered.damaged {
-            say(&events, &setup, Severity::Error, &format!("damaged queue record set aside: {damage:?}"));
+            say(
+                &events,
+                &setup,
+                Severity::Error,
+                &format!(
+                    "queue: {}: {damage}",
+                    if damage.torn { "cut off by a crash" } else { "damaged record set aside" }
+                ),
+            );
         }
         let workers = Workers::new(boss.clone());
         let around = Around::new(workers);

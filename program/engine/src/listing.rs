@@ -49,6 +49,24 @@ pub fn put(writer: &mut Writer, outline: &Outline<'_>) {
     writer.message(&message, left);
 }
 
+/// Adds these messages, which are in the order of their IDs. `outline` shows the next ones after an ID, as
+/// [`Queue::outline`] does.
+pub fn put_selected(
+    writer: &mut Writer,
+    selected: &[Meta],
+    mut outline: impl FnMut(Option<QueueId>, &mut dyn FnMut(&Meta) -> bool, &mut dyn FnMut(&Outline<'_>)) -> Option<QueueId>,
+) {
+    let (Some(first), Some(end)) = (selected.first(), selected.last()) else { return };
+    let mut after = first.queue_id.micros().checked_sub(1).map(|before| QueueId::new(before, u32::MAX));
+    let mut wanted = |meta: &Meta| selected.binary_search_by_key(&meta.queue_id, |known| known.queue_id).is_ok();
+    while let Some(last) = outline(after, &mut wanted, &mut |outline| put(writer, outline)) {
+        after = Some(last);
+        if last >= end.queue_id {
+            return;
+        }
+    }
+}
+
 /// Adds what waits in `maildrop/`.
 pub fn put_dropped(writer: &mut Writer, dropped: &Waiting) {
     let message = Message {

@@ -169,6 +169,9 @@ impl Task {
 
     /// What cannot be recorded is not begun: it would be delivered again with every attempt.
     fn look_at_queue(&mut self) {
+        for damage in self.queue.take_damage() {
+            self.current.say(Severity::Error, damage.queue_id, &format!("damaged record set aside: {damage}"));
+        }
         if !self.stuck
             && let Some(why) = self.queue.failure()
         {

@@ -42,6 +42,19 @@ pub async fn operate(engine: &Acceptance, operation: Operation, selection: Selec
     }
 }
 
+/// Does an operation to these messages, as far as it is for the queues they are in. How many were changed.
+pub async fn selected(engine: &Acceptance, operation: Operation, mut metas: Vec<Meta>) -> u64 {
+    metas.retain(|meta| usual_queues(operation).contains(&name_of(meta.state())));
+    let mut count = 0;
+    for (n, part) in metas.chunks(PAGE).enumerate() {
+        count += page(engine, operation, part.to_vec()).await.len() as u64;
+        if n % PAGES_AHEAD as usize == PAGES_AHEAD as usize - 1 {
+            settled(engine).await;
+        }
+    }
+    count
+}
+
 /// The queues that an operation looks into when none is named.
 pub fn usual_queues(operation: Operation) -> &'static [QueueName] {
     match operation {

@@ -27,6 +27,8 @@ Yamabiko, a mail server that knows what became of every message.
   yamabiko classify [REPLY]    what a single reply means (--help)
   yamabiko COMMAND ...         sendmail mailq newaliases postqueue postsuper postcat
                                postconf postmap postalias postlog postdrop qshape postfix
+  yamabiko queue ...           list, count, hold, release, requeue, delete, expire, flush by predicate;
+                               status, verify, dump, repair, export, import
 
 Every command also works by its own name, once it is installed.";
 
@@ -120,6 +122,8 @@ fn command(name: &str, args: &[String], ours: bool) -> Option<ExitCode> {
         "postlog" => commands::postlog::run(args, ours),
         "postdrop" => commands::sendmail::postdrop(args),
         "qshape" => commands::qshape::run(args, ours),
+        // By this name only as `yamabiko queue`.
+        "queue" if ours => commands::queue_tool::run(args, ours),
         "postconf" => commands::postconf::run(name, args, ours),
         "postmap" => commands::postmap::run("postmap", args),
         "postalias" => commands::postmap::run("postalias", args),

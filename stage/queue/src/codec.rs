@@ -15,7 +15,9 @@ use yamabiko_envelope::{
 use yamabiko_status::{Class, EnhancedStatus};
 
 use crate::Flags;
+pub use crate::messages::Hints;
 use crate::outline::{OutlineRecipient, OutlineState};
+use crate::predicate::domain_of;
 
 /// The bytes are not what this program or a compatible one writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -593,14 +595,44 @@ fn outline_state(field: &[u8]) -> Result<OutlineState<'_>, Malformed> {
     })
 }
 
-/// How many recipients an encoded envelope has.
-pub fn count_recipients(bytes: &[u8]) -> Result<usize, Malformed> {
+/// What the index keeps of an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// How many recipients.
+    pub recipients: usize,
+    /// When it arrived.
+    pub arrival: Timestamp,
+    /// Hashes of domains.
+    pub hints: Hints,
+}
+
+/// Looks through an encoded envelope for what the index keeps of it.
+pub fn survey(bytes: &[u8]) -> Result<Survey, Malformed> {
+    let (mut count, mut arrival, mut sender) = (0, Timestamp(0), &[][..]);
+    // The one hash of all recipients' domains; none before the first.
+    let mut same = None;
     let mut fields = Fields(bytes);
-    let mut count = 0;
-    while let Some((tag, _)) = fields.next()? {
-        count += usize::from(tag == tag::RECIPIENT);
+    while let Some((tag, field)) = fields.next()? {
+        match tag {
+            tag::ARRIVAL => arrival = Timestamp(whole_number(field)?),
+            tag::SENDER => sender = field,
+            tag::RECIPIENT => {
+                count += 1;
+                let mut address = &[][..];
+                let mut fields = Fields(field);
+                while let Some((tag, field)) = fields.next()? {
+                    if tag == 1 {
+                        address = field;
+                    }
+                }
+                let hash = Hints::of(domain_of(borrowed(address)?));
+                same = Some(if same.is_none_or(|other| other == hash) { hash } else { 0 });
+            }
+            _ => {}
+        }
     }
-    Ok(count)
+    let hints = Hints { sender: Hints::of(domain_of(borrowed(sender)?)), recipients: same.unwrap_or(0) };
+    Ok(Survey { recipients: count, arrival, hints })
 }
 
 /// The payload of a state or settle record.

@@ -1,6 +1,9 @@
 //! Reading a queue that no engine has open, without changing anything: for commands.
 
-use std::path::Path;
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use yamabiko_envelope::{Content, Envelope, QueueId};
@@ -9,6 +12,7 @@ use crate::fs::FileSystem;
 use crate::index::Index;
 use crate::outline::{Batch, Outline};
 use crate::read::{ReadError, read_message};
+use crate::record;
 use crate::recover::recover;
 use crate::shared::Paths;
 use crate::{Meta, QueueError, Recovered, Stored};
@@ -25,9 +29,22 @@ pub struct Inspection {
 impl Inspection {
     /// Reads the queue in a directory.
     pub fn open(fs: Arc<dyn FileSystem>, dir: &Path) -> Result<Self, QueueError> {
+        Self::read_all(fs, dir, false)
+    }
+
+    /// The same, and every record is read and checked, also where a side index would do.
+    pub fn open_thorough(fs: Arc<dyn FileSystem>, dir: &Path) -> Result<Self, QueueError> {
+        Self::read_all(fs, dir, true)
+    }
+
+    fn read_all(fs: Arc<dyn FileSystem>, dir: &Path, _thorough: bool) -> Result<Self, QueueError> {
         let paths = Paths::new(dir);
         let recovery = recover(&*fs, &paths, true)?;
         Ok(Self { fs, paths, index: recovery.index, recovered: recovery.recovered })
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
     }
 
     /// What was found.
@@ -82,4 +99,43 @@ impl Inspection {
             Err(ReadError::Io(e)) => Err(QueueError::Io(format!("reading message {id}: {e}").into())),
         }
     }
+}
+
+/// A file in `corrupt/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// The file.
+    pub path: PathBuf,
+    /// The message that it was, where that can still be read.
+    pub queue_id: Option<QueueId>,
+}
+
+impl fmt::Display for SetAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.queue_id {
+            Some(id) => write!(f, "{}: damaged, of message {id}", self.path.display()),
+            None => write!(f, "{}: damaged", self.path.display()),
+        }
+    }
+}
+
+/// What was damaged and set aside in a queue's directory, by name. Empty when there is nothing, or nothing to be seen.
+pub fn set_aside_files(dir: &Path) -> Vec<SetAside> {
+    let entries = std::fs::read_dir(Paths::new(dir).corrupt).into_iter().flatten().filter_map(Result::ok);
+    let mut found: Vec<SetAside> = entries
+        .map(|entry| {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let named = name.strip_suffix(".message").and_then(|id| id.parse().ok());
+            let queue_id = named.or_else(|| {
+                let mut head = [0; record::HEAD];
+                let file = File::open(&path).ok()?;
+                file.read_exact_at(&mut head, 0).ok()?;
+                record::likely_id(&head)
+            });
+            SetAside { path, queue_id }
+        })
+        .collect();
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
 }

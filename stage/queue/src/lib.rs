@@ -25,6 +25,7 @@ use std::time::Duration;
 use yamabiko_envelope::{Content, Envelope, QueueId, RecipientState, Timestamp};
 
 pub mod codec;
+mod dump;
 pub mod fs;
 mod index;
 mod inspect;
@@ -34,6 +35,7 @@ mod log;
 mod messages;
 mod outline;
 mod pool;
+mod predicate;
 mod queue;
 mod read;
 pub mod readable;
@@ -42,9 +44,17 @@ mod recover;
 mod shared;
 pub mod sim;
 
-pub use inspect::Inspection;
+pub use dump::dump;
+pub use inspect::{Inspection, SetAside, set_aside_files};
 pub use outline::{Outline, OutlineRecipient, OutlineState};
+pub use predicate::Predicate;
 pub use queue::Queue;
+
+/// CRC-32C of bytes that follow those of which `before` is the checksum; 0 before the first. What records and exported
+/// files carry.
+pub fn checksum(before: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(before, bytes)
+}
 
 /// Called once when a step is durable or has failed: from a thread of the queue, or from the caller's own before its call
 /// returns. Must not wait, and the caller must not hold a lock that it takes.
@@ -95,6 +105,7 @@ impl Flags {
     const HOLD: u8 = 1;
     const EXPIRE: u8 = 2;
     const WARNED: u8 = 4;
+    const RENAMED: u8 = 0x20;
     const ACTIVE: u8 = 0x40;
     const LARGE: u8 = 0x80;
 
@@ -142,6 +153,13 @@ impl Flags {
     pub(crate) fn with_large(self, on: bool) -> Self {
         self.with(Self::LARGE, on)
     }
+    /// It arrived at another time than its name says.
+    pub(crate) fn renamed(self) -> bool {
+        self.0 & Self::RENAMED != 0
+    }
+    pub(crate) fn with_renamed(self, on: bool) -> Self {
+        self.with(Self::RENAMED, on)
+    }
     pub(crate) fn stored_bits(self) -> u8 {
         self.0 & (Self::HOLD | Self::EXPIRE | Self::WARNED)
     }
@@ -150,7 +168,7 @@ impl Flags {
     }
     /// These marks on a message that has `local` ones.
     pub(crate) fn keeping_local(self, local: Self) -> Self {
-        Self(self.stored_bits() | local.0 & (Self::ACTIVE | Self::LARGE))
+        Self(self.stored_bits() | local.0 & (Self::RENAMED | Self::ACTIVE | Self::LARGE))
     }
 }
 
@@ -160,6 +178,7 @@ impl fmt::Debug for Flags {
             (Self::HOLD, "hold"),
             (Self::EXPIRE, "expire"),
             (Self::WARNED, "warned"),
+            (Self::RENAMED, "renamed"),
             (Self::ACTIVE, "active"),
             (Self::LARGE, "large"),
         ];
@@ -265,6 +284,8 @@ pub struct Stats {
     pub memory_bytes: usize,
     /// Nothing is accepted any more because a write or sync failed.
     pub read_only: bool,
+    /// No new segment could be made lately, or little free space is left: see [`Queue::pressure`].
+    pub short_of_space: bool,
 }
 
 /// A stretch of the log that was not what had been written there.
@@ -376,8 +397,13 @@ pub struct Options {
     pub memory: usize,
     /// Free bytes that must be left on the disk for a message to be accepted (`queue_minfree`).
     pub min_free: u64,
+    /// The most bytes of memory that messages may take, 300 for each in the queue: beyond it nothing is accepted, and
+    /// from three quarters of it on acceptance is slower.
+    pub max_memory: u64,
     /// The most bytes that segments may take; none for no limit but the disk's.
     pub max_log: Option<u64>,
+    /// Opening reads every record, also where a side index would do.
+    pub thorough: bool,
     /// How long a change may wait for a commit before it is synced on its own.
     pub flush_after: Duration,
     /// How long a change may wait to be written at all, so that many go in one call. What is written survives the
@@ -394,7 +420,9 @@ impl Default for Options {
             spill: 4 << 10,
             memory: 8 << 20,
             min_free: 0,
+            max_memory: 4 << 30,
             max_log: None,
+            thorough: false,
             flush_after: Duration::from_secs(1),
             write_after: Duration::from_millis(5),
         }

@@ -389,12 +389,13 @@ impl Log {
             state.stats.records += u64::from(len > 0);
             dones.extend(op.done.take());
             match op.kind {
-                OpKind::Append { large, standing, recipients, replaces, envelope } => {
+                OpKind::Append { large, standing, survey, replaces, envelope } => {
                     let soon = !large && !standing.flags.hold();
                     let cached = if soon { op.content.pop() } else { None };
                     state.stats.appended += 1;
                     state.newest = state.newest.max(op.id);
-                    let mut entry = Entry::new(at, len, recipients, standing);
+                    let mut entry = Entry::new(at, len, survey.recipients, standing).with_hints(survey.hints);
+                    entry.set_renamed(crate::recover::is_renamed(op.id, survey.arrival));
                     entry.set_large(large);
                     state.index.insert(op.id, entry);
                     if let Some(old) = replaces {

@@ -1,4 +1,4 @@
-//! The messages in memory, oldest first: 44 bytes each, and no text.
+//! The messages in memory, oldest first: 48 bytes each, and no text.
 //!
 //! Messages come in the order of their IDs and mostly leave in it, so they stand in sorted chunks that are full but
 //! for the newest, not in a tree whose nodes an ascending sequence leaves half empty. A hundred thousand deferred
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use yamabiko_envelope::{QueueId, Timestamp};
 
 use crate::codec::Standing;
+use crate::predicate::domain_of;
 use crate::record::ALIGN;
 use crate::{Flags, Meta};
 
@@ -65,16 +66,70 @@ pub struct Entry {
     attempts: u16,
     /// [`MANY`] when there are more.
     recipients: u16,
+    hints: Hints,
+}
+
+/// What is known of a message's domains without reading it: hashes, 0 where they do not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Of the sender's domain.
+    pub sender: u16,
+    /// Of the domain that all recipients have.
+    pub recipients: u16,
+}
+
+impl Hints {
+    /// The hash of a domain, whatever its case. Never 0.
+    pub fn of(domain: &str) -> u16 {
+        let mut sum = 0;
+        let mut part = [0; 32];
+        for chunk in domain.as_bytes().chunks(part.len()) {
+            for (to, from) in part.iter_mut().zip(chunk) {
+                *to = from.to_ascii_lowercase();
+            }
+            // A chunk is not longer than the part.
+            sum = crc32c::crc32c_append(sum, &part[..chunk.len()]);
+        }
+        (sum as u16).max(1)
+    }
+    /// Of a sender, and of the recipients' addresses.
+    pub fn new<'a>(sender: &str, recipients: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut hashes = recipients.into_iter().map(|address| Self::of(domain_of(address)));
+        let first = hashes.next().unwrap_or(0);
+        let recipients = if hashes.all(|hash| hash == first) { first } else { 0 };
+        Self { sender: Self::of(domain_of(sender)), recipients }
+    }
 }
 
 impl Entry {
     /// A message whose record is at `message`.
     pub fn new(message: Location, len: u32, recipients: usize, standing: Standing) -> Self {
         let recipients = u16::try_from(recipients).unwrap_or(MANY);
-        let mut entry = Self { message, len_and_flags: 0, change: NONE, next_attempt: [0; 2], attempts: 0, recipients };
+        let mut entry = Self {
+            message,
+            len_and_flags: 0,
+            change: NONE,
+            next_attempt: [0; 2],
+            attempts: 0,
+            recipients,
+            hints: Hints::default(),
+        };
         entry.set_record_len(len);
         entry.set_standing(standing);
         entry
+    }
+    /// The same, with what is known of its domains.
+    pub fn with_hints(mut self, hints: Hints) -> Self {
+        self.hints = hints;
+        self
+    }
+    /// What is known of its domains.
+    pub fn hints(&self) -> Hints {
+        self.hints
+    }
+    /// It arrived at another time than its name says.
+    pub fn set_renamed(&mut self, renamed: bool) {
+        self.set_flags(self.flags().with_renamed(renamed));
     }
     /// Length of the message record.
     pub fn record_len(&self) -> u32 {
@@ -265,6 +320,25 @@ impl Messages {
         later.map(|(key, entry)| ((*key).into(), entry))
     }
 
+    /// Shows the next messages after an ID, oldest first, at most `count`; the last ID, none at the end.
+    pub fn visit(
+        &self,
+        after: Option<QueueId>,
+        count: usize,
+        each: &mut dyn FnMut(QueueId, &Entry),
+    ) -> Option<QueueId> {
+        let mut last = None;
+        let mut show = |(id, entry): (QueueId, &Entry)| {
+            last = Some(id);
+            each(id, entry);
+        };
+        match after {
+            None => self.iter().take(count).for_each(&mut show),
+            Some(after) => self.after(after).take(count).for_each(&mut show),
+        }
+        last
+    }
+
     /// A state record was written: it stands for all changes before it.
     pub fn set_state(&mut self, id: QueueId, at: Location) {
         let Some(entry) = self.get_mut(id) else { return };
@@ -322,8 +396,8 @@ mod tests {
     }
 
     #[test]
-    fn a_message_takes_44_bytes() {
-        assert_eq!(std::mem::size_of::<(Key, Entry)>(), 44);
+    fn a_message_takes_48_bytes() {
+        assert_eq!(std::mem::size_of::<(Key, Entry)>(), 48);
         let mut messages = Messages::default();
         for n in 0..10_000 {
             messages.insert(QueueId::new(n, 1), entry(n));

@@ -263,7 +263,7 @@ fn apply<'b>(payload: &'b [u8], recipients: &mut [OutlineRecipient<'b>]) -> Resu
     })
 }
 
-fn show_envelope(meta: Meta, envelope: &Envelope, visit: &mut impl FnMut(&Outline<'_>)) {
+pub(crate) fn show_envelope(meta: Meta, envelope: &Envelope, visit: &mut impl FnMut(&Outline<'_>)) {
     let recipients: Vec<OutlineRecipient<'_>> = envelope
         .recipients
         .iter()

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use yamabiko_envelope::{Content, Envelope, QueueId, RecipientState, Timestamp};
 
-use crate::codec::{self, Standing};
+use crate::codec::{self, Hints, Standing, Survey};
 use crate::fs::{FileSystem, write_all_at};
 use crate::line::Line;
 use crate::log::{self, Log, RESERVE};
@@ -30,6 +30,10 @@ const FREE_SPACE_AGE: Duration = Duration::from_secs(1);
 const SETTLES: (usize, usize) = (8, 64);
 /// A message with more recipients than this has many.
 const FEW_RECIPIENTS: u32 = 1000;
+/// How long each message is made to wait while space is short.
+const SLOWER: Duration = Duration::from_millis(100);
+/// What a message in the queue costs in memory, the schedule's entry with it, in bytes.
+const MESSAGE_COST: u64 = 300;
 /// Messages looked at in one turn under the lock.
 const PAGE: usize = 1000;
 
@@ -105,6 +109,7 @@ impl Queue {
             reclaiming: false,
             copying: false,
             no_space: None,
+            space_is_short: false,
             free_checked: None,
             fatal: None,
             closing: false,
@@ -206,8 +211,13 @@ impl Queue {
         record_len(payload.len() as u64, inline)
             .filter(|len| *len <= options.segment_size - RECORDS - RESERVE)
             .ok_or(QueueError::TooLarge)?;
-        let recipients = envelope.recipients.len();
-        let kind = OpKind::Append { large, standing, recipients, replaces, envelope: Some(envelope) };
+        let addresses = envelope.recipients.iter().map(|recipient| recipient.address.as_str());
+        let survey = Survey {
+            recipients: envelope.recipients.len(),
+            arrival: envelope.arrival,
+            hints: Hints::new(&envelope.sender, addresses),
+        };
+        let kind = OpKind::Append { large, standing, survey, replaces, envelope: Some(envelope) };
         let mut op = Op::new(kind, id, payload);
         op.content_len = content_len;
         if large {
@@ -228,15 +238,17 @@ impl Queue {
 
     fn enough_space(&self, state: &mut State) -> Result<(), QueueError> {
         let shared = &self.shared;
-        if shared.options.min_free == 0 {
-            return Ok(());
+        if self.memory_used(state) > shared.options.max_memory {
+            return Err(QueueError::NoSpace);
         }
         let enough = match state.free_checked {
             Some((at, enough)) if at.elapsed() < FREE_SPACE_AGE => enough,
             _ => {
                 // A system call without disk access; the answer serves for a second.
                 let free = shared.fs.free_space(&shared.paths.dir);
-                let enough = free.map_or(true, |free| free >= shared.options.min_free);
+                let enough = free.as_ref().map_or(true, |free| *free >= shared.options.min_free);
+                let comfort = shared.options.min_free.saturating_mul(2).max(2 * u64::from(shared.options.segment_size));
+                state.space_is_short = free.is_ok_and(|free| free < comfort);
                 state.free_checked = Some((Instant::now(), enough));
                 enough
             }
@@ -565,6 +577,10 @@ impl Queue {
         counts
     }
 
+    pub(crate) fn with_index<T>(&self, look: impl FnOnce(&crate::index::Index) -> T) -> T {
+        look(&self.shared.lock().index)
+    }
+
     /// Messages in the queue.
     pub fn len(&self) -> usize {
         self.shared.lock().index.messages.len()
@@ -573,6 +589,25 @@ impl Queue {
     /// True when there is no message.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        &self.shared.paths.dir
+    }
+
+    /// How long a caller should wait before it brings the next message: nothing while all is well. Space that runs
+    /// out, in memory or on the disk, slows acceptance down before it ends it ([`QueueError::NoSpace`]).
+    pub fn pressure(&self) -> Duration {
+        let state = self.shared.lock();
+        let memory = self.memory_used(&state);
+        let most = self.shared.options.max_memory;
+        if state.no_space.is_some() || state.space_is_short || memory >= most / 4 * 3 { SLOWER } else { Duration::ZERO }
+    }
+
+    /// Bytes that the queue's messages take in memory, and those that wait to be written.
+    fn memory_used(&self, state: &State) -> u64 {
+        state.index.messages.len() as u64 * MESSAGE_COST + state.index.cached_bytes() as u64 + state.line.bytes()
     }
 
     /// Numbers about the store.
@@ -585,6 +620,7 @@ impl Queue {
             live_bytes: state.index.live(),
             memory_bytes: state.index.cached_bytes(),
             read_only: state.fatal.is_some(),
+            short_of_space: state.no_space.is_some() || state.space_is_short,
             ..state.stats
         }
     }

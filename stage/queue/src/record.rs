@@ -216,6 +216,12 @@ impl Head {
     }
 }
 
+/// Whose record this may have been, going by a header whose seal is not known: for people who look at what is damaged.
+pub fn likely_id(bytes: &[u8]) -> Option<QueueId> {
+    let sound = bytes.len() >= HEAD && bytes.starts_with(&RECORD_MAGIC) && matches!(bytes.get(8), Some(1..=4));
+    sound.then(|| QueueId::new(u64_at(bytes, 16), u32_at(bytes, 24)))
+}
+
 /// Over seal, position and the header but for its magic and the sum itself.
 fn head_sum(bytes: &[u8], seal: Seal, offset: u32) -> u32 {
     let mut before = [0; 16];

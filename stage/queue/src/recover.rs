@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use yamabiko_envelope::QueueId;
+use yamabiko_envelope::{QueueId, Timestamp};
 
 use crate::codec;
 use crate::fs::{FileSystem, read_at_most, read_exact_at};
@@ -115,7 +115,13 @@ pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool) -> Result<Re
     Ok(recovery)
 }
 
-fn segment_name(name: &str) -> Option<(u32, &str)> {
+/// A message arrived at another time than its name says: it was requeued.
+pub fn is_renamed(id: QueueId, arrival: Timestamp) -> bool {
+    arrival.0.abs_diff(id.micros()) > 2_000_000
+}
+
+/// Number and kind of a file of the log.
+pub fn segment_name(name: &str) -> Option<(u32, &str)> {
     let (number, kind) = name.split_once('.')?;
     (matches!(kind, "seg" | "new") && number.len() >= 8).then_some(())?;
     Some((number.parse().ok()?, kind))
@@ -273,12 +279,14 @@ impl Recovery {
         match head.kind {
             RecordKind::Message => {
                 let (standing, replaces, envelope) = codec::message_outline(record.payload)?;
-                let recipients = codec::count_recipients(envelope)?;
+                let survey = codec::survey(envelope)?;
                 self.newest = self.newest.max(Some(head.id));
                 if let Some(old) = replaces {
                     self.forget(old);
                 }
-                let mut entry = Entry::new(at, head.record_len().unwrap_or(0), recipients, standing);
+                let len = head.record_len().unwrap_or(0);
+                let mut entry = Entry::new(at, len, survey.recipients, standing).with_hints(survey.hints);
+                entry.set_renamed(is_renamed(head.id, survey.arrival));
                 entry.set_large(head.large);
                 if head.large {
                     self.large.insert(head.id, head.content_len);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use yamabiko_envelope::{Envelope, QueueId};
 
-use crate::codec::Standing;
+use crate::codec::{Standing, Survey};
 use crate::fs::{FileSystem, StoredFile};
 use crate::index::Index;
 use crate::line::Line;
@@ -84,8 +84,8 @@ pub enum OpKind {
         large: bool,
         /// Where it stands.
         standing: Standing,
-        /// How many recipients.
-        recipients: usize,
+        /// What the index keeps of the envelope.
+        survey: Survey,
         /// The message that is gone once this one is there.
         replaces: Option<QueueId>,
         /// Kept in memory with the content.
@@ -201,6 +201,8 @@ pub struct State {
     pub copying: bool,
     /// The helper could not make a segment, at that time.
     pub no_space: Option<Instant>,
+    /// Less is free on the disk than would let everybody sleep well.
+    pub space_is_short: bool,
     /// When the free space was last looked at, and whether it was enough.
     pub free_checked: Option<(Instant, bool)>,
     /// A write or sync failed.

@@ -20,7 +20,8 @@ fn payloads(data: &[u8]) {
         let mut written = Vec::new();
         codec::put_message(&mut written, &part.standing, part.replaces, &part.envelope);
         assert_eq!(codec::message(id, &written).as_ref(), Ok(&part));
-        let count = codec::message_outline(&written).and_then(|(_, _, inner)| codec::count_recipients(inner));
+        let count =
+            codec::message_outline(&written).and_then(|(_, _, inner)| codec::survey(inner)).map(|s| s.recipients);
         assert_eq!(count, Ok(part.envelope.recipients.len()));
     }
     if let Ok(envelope) = codec::envelope(id, data) {
