@@ -73,7 +73,10 @@ fn prefer(noted: Option<EnhancedStatus>, said: &str) -> Option<EnhancedStatus> {
     match (noted, own) {
         (None, own) => own,
         (noted, None) => noted,
-        (Some(noted), Some(own)) => Some(if !says_nothing(own) || is_expiry(noted) { own } else { noted }),
+        (Some(noted), Some(own)) => {
+            let vaguer = own.detail == 0 && own.subject == noted.subject && noted.detail != 0;
+            Some(if (!says_nothing(own) && !vaguer) || is_expiry(noted) { own } else { noted })
+        }
     }
 }
 
@@ -111,6 +114,18 @@ pub(crate) fn finding(
         };
     }
     let mut human = mail.human.as_str();
+    if !draft.noted
+        && refusal.is_none()
+        && text::reply_codes(&draft.diagnostic).next().is_none()
+        && text::statuses(&draft.diagnostic).next().is_none()
+        && !speaks(rules, &draft.diagnostic)
+    {
+        // What stands after the recipient says nothing; something else in the notice may.
+        let telling = telling_lines(rules, human);
+        if !telling.is_empty() {
+            draft.diagnostic = telling;
+        }
+    }
     if draft.diagnostic.is_empty() {
         draft.diagnostic = telling_lines(rules, human);
         if draft.diagnostic.is_empty() {
@@ -130,10 +145,17 @@ pub(crate) fn finding(
         .or_else(|| text::stage(&draft.diagnostic))
         .or_else(|| text::stage(&draft.said))
         .or_else(|| refusal.and_then(|r| r.stage));
+    if system.name == "OpenSMTPD" && draft.action == Some(Action::Failed) && draft.status.is_some_and(is_expiry) {
+        // What it gave up it calls 4.4.7.
+        draft.status = Some(EnhancedStatus::permanent(4, 7));
+    }
     let mut status = prefer(draft.status, &draft.diagnostic);
     if status.is_none() || status.is_some_and(says_nothing) {
         let said = if draft.said.is_empty() { refusal.map_or("", |r| r.reply.as_str()) } else { draft.said.as_str() };
         status = prefer(status, said);
+        if status.is_none_or(says_nothing) && draft.alone && draft.noted {
+            status = prefer(status, &mail.human[..text::floor(&mail.human, 8192)]);
+        }
     }
     let class = status.map(|s| s.class.digit());
     let code = text::reply_code(&draft.diagnostic, class)
@@ -177,6 +199,7 @@ pub(crate) fn finding(
         trusting: false,
         hint: draft.hint,
         local: local && own_words,
+        program: draft.kind == "X-UNIX",
     };
     let mut permanent = false;
     let (reason, evidence, confidence) =
@@ -187,6 +210,7 @@ pub(crate) fn finding(
             (decision.reason, decision.evidence, decision.confidence)
         };
     if reason == Reason::NotAccept
+        && draft.action == Some(Action::Delayed)
         && code.is_none()
         && status.is_some_and(|s| (s.class, s.subject, s.detail) == (Class::Transient, 0, 0))
     {
@@ -196,8 +220,10 @@ pub(crate) fn finding(
     }
     let made_up = status.is_none() && reason != Reason::Delivered;
     if made_up {
-        let temporary =
-            code.is_some_and(|c| c < 500) || (code.is_none() && (delayed || is_temporary(&draft.diagnostic)));
+        let retried = reason == Reason::Expired && matches!(system.name, "Exim" | "MailRu");
+        let temporary = retried
+            || code.is_some_and(|c| c < 500)
+            || (code.is_none() && (delayed || is_temporary(&draft.diagnostic)));
         let transient = !permanent && temporary;
         status = Some(reason.made_up_status(if transient { Class::Transient } else { Class::Permanent }));
     }
@@ -239,6 +265,13 @@ pub(crate) fn finding(
         confidence,
         recipient: draft.recipient,
     }
+}
+
+/// True when a rule knows something of these words.
+fn speaks(rules: &Rules, words: &str) -> bool {
+    let mut found = false;
+    rules.matches(&crate::rules::fold(words, 4096), |rule, _, _| found |= rule.weight >= 40);
+    found
 }
 
 /// True for words that speak of a failure that may pass.

@@ -76,9 +76,6 @@ pub(crate) fn finding(mail: &Mail<'_>, shared: &Shared) -> Option<Finding> {
     if of_daemon || subject.starts_with("security information for") || subject.starts_with("mail failure -") {
         return None;
     }
-    if !by_subject && !replied {
-        return None;
-    }
     let recipient = text::one_address(from)
         .or_else(|| header.get("Return-Path").and_then(|p| std::str::from_utf8(p).ok()).and_then(text::one_address))?
         .to_owned();

@@ -36,6 +36,8 @@ pub(crate) struct Facts<'a> {
     pub hint: Option<(Reason, u8, &'static str)>,
     /// `X-UNIX` and other types of diagnostic that are no SMTP.
     pub local: bool,
+    /// `X-UNIX`: what a program said.
+    pub program: bool,
 }
 
 impl Facts<'_> {
@@ -57,6 +59,12 @@ pub(crate) struct Decision {
 const LIMIT: usize = 16 * 1024;
 
 pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
+    let mut facts = *facts;
+    if facts.stage == Some(Stage::Data) && facts.status.is_some_and(|s| (s.subject, s.detail) == (1, 1)) {
+        // Commands are pipelined: the last one that a transcript shows is DATA, but the code says that it was RCPT.
+        facts.stage = Some(Stage::Rcpt);
+    }
+    let facts = &facts;
     let at = Circumstances {
         hosts: [facts.rhost, facts.destination, if facts.rhost.is_empty() { facts.lhost } else { "" }],
         stage: facts.stage,
@@ -104,7 +112,7 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
             scale.bare(rule, &at);
         }
     }
-    if facts.local {
+    if facts.program {
         scale.add(EvidenceKind::System, Reason::MailerError, "type:x-unix", "Diagnostic-Code", 30, "");
     }
     if facts.delayed {
@@ -169,6 +177,12 @@ impl Scale<'_, '_> {
     fn phrase(&mut self, rule: &Rule, place: &'static str, weight: u8, text: &str) {
         let kind = if rule.is_special() { EvidenceKind::Provider } else { EvidenceKind::Phrase };
         let mut reason = rule.reason;
+        if self.facts.stage == Some(Stage::Mail)
+            && matches!(reason, Reason::UserUnknown | Reason::HostUnknown | Reason::Filtered)
+        {
+            // At MAIL nothing has been said of the recipient yet: it is the sender who is unknown.
+            reason = Reason::Rejected;
+        }
         if rule.weight < CERTAIN && reason == Reason::UserUnknown {
             reason = unknown_user(self.facts);
         }
@@ -221,7 +235,7 @@ impl Scale<'_, '_> {
         }
         scores.sort_by_key(|(_, score)| std::cmp::Reverse(*score));
         let Some(&(reason, best)) = scores.first() else {
-            let nothing = self.facts.diagnostic.is_empty() && self.facts.human.trim().is_empty();
+            let nothing = self.facts.diagnostic.is_empty();
             let reason = if nothing { Reason::Undefined } else { Reason::OnHold };
             return Decision { reason, evidence: Vec::new(), confidence: 5 };
         };

@@ -22,6 +22,10 @@ pub(crate) struct Draft {
     pub lhost: String,
     pub stage: Option<Stage>,
     pub date: Option<Date>,
+    /// The diagnostic is of a delivery status.
+    pub noted: bool,
+    /// It is the only recipient of the notice.
+    pub alone: bool,
     /// What the system is known to mean.
     pub hint: Option<(Reason, u8, &'static str)>,
 }

@@ -88,7 +88,7 @@ pub(crate) fn drafts(mail: &Mail<'_>) -> Vec<Draft> {
         let last = group.get("Final-Recipient").and_then(recipient);
         let first = group.get("Original-Recipient").and_then(recipient);
         let actual = group.get("X-Actual-Recipient").and_then(recipient);
-        let mut draft = Draft::default();
+        let mut draft = Draft { noted: true, ..Draft::default() };
         match (last, first, actual) {
             (Some(last), first, actual) => {
                 draft.recipient = last;

@@ -18,6 +18,10 @@ pub(crate) fn findings(mail: &Mail<'_>, group: &Group, shared: &Shared) -> Vec<F
         let other = [hotmail.as_deref().unwrap_or(""), &original.to, &original.received_for, &original.delivered_to];
         recipients.extend(other.iter().find_map(|t| text::one_address(t)).map(text::plain_address));
     }
+    if recipients.is_empty() {
+        // Redacted, as many do for the complainant's sake: the complaint is one all the same.
+        recipients.push(String::new());
+    }
     recipients.dedup();
     let reported = text::one_address(group.get("Original-Mail-From").unwrap_or_default()).unwrap_or_default();
     let addresser = [original.from.as_str(), reported]

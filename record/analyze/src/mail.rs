@@ -69,6 +69,13 @@ pub(crate) fn groups_of_text(text: &str) -> Vec<Group> {
             // The field is a range of the line, which is text.
             let name = String::from_utf8_lossy(found.name).into_owned();
             let value = String::from_utf8_lossy(found.value).into_owned();
+            // Systems that leave out the empty line between recipients.
+            if name.eq_ignore_ascii_case("Final-Recipient") && group.get("Final-Recipient").is_some() {
+                all.push(std::mem::take(&mut group));
+                if all.len() >= MAX_GROUPS {
+                    return all;
+                }
+            }
             if group.fields.len() < 100 {
                 group.fields.push((name, value));
             }
@@ -221,8 +228,9 @@ impl<'m> Mail<'m> {
     /// A notice that a person forwarded in the text, every line marked: the marks are taken away.
     fn unquote(&mut self) {
         let subject = self.subject.to_lowercase();
-        let forwarded = ["fwd:", "fw:", "[fwd", "転送", "wg:", "tr:", "rv:"].iter().any(|mark| subject.starts_with(mark))
-            || crate::text::contains(&self.human, "begin forwarded message");
+        let forwarded =
+            ["fwd:", "fw:", "[fwd", "転送", "wg:", "tr:", "rv:"].iter().any(|mark| subject.starts_with(mark))
+                || crate::text::contains(&self.human, "begin forwarded message");
         if !forwarded || subject.starts_with("re:") || !crate::text::contains(&self.human, "final-recipient:") {
             return;
         }

@@ -114,7 +114,9 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
     let mut blanks = 0;
     for line in human.lines() {
         let trimmed = line.trim();
-        if trimmed.is_empty() || (trimmed.len() > 5 && trimmed.bytes().all(|b| matches!(b, b'=' | b'-' | b'*' | b'_' | b'#'))) {
+        if trimmed.is_empty()
+            || (trimmed.len() > 5 && trimmed.bytes().all(|b| matches!(b, b'=' | b'-' | b'*' | b'_' | b'#')))
+        {
             blanks += 1;
             continue;
         }
@@ -165,6 +167,15 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
         if open.is_empty() {
             continue;
         }
+        // Lines of a dialogue, and the next reply of an old sendmail, are no continuation.
+        if trimmed.starts_with(">>>")
+            || trimmed.starts_with("<<<")
+            || trimmed.starts_with("... while")
+            || (!said.is_empty() && starts_with_code(trimmed) && said[0].starts_with(['4', '5']))
+        {
+            close(&mut drafts, &mut open, &mut said);
+            continue;
+        }
         // An empty line ends what is said, unless nothing has been said yet or the text plainly goes on.
         let announced = said.last().is_some_and(|line| line.ends_with(':'));
         if gap && !said.is_empty() && !announced && !goes_on(trimmed) {
@@ -187,6 +198,12 @@ fn close(drafts: &mut [Draft], open: &mut Vec<usize>, said: &mut Vec<&str>) {
         }
     }
     said.clear();
+}
+
+/// A reply code and a blank.
+fn starts_with_code(line: &str) -> bool {
+    let bytes = line.as_bytes();
+    bytes.len() > 4 && bytes[..3].iter().all(u8::is_ascii_digit) && bytes[3] == b' ' && matches!(bytes[0], b'4' | b'5')
 }
 
 /// A line whose words before the address say what is wrong: `User mailbox exceeds allowed size: a@b`.

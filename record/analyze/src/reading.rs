@@ -243,6 +243,8 @@ fn conclude(
     drafts: Vec<Draft>,
 ) -> Vec<crate::Finding> {
     let refusals = refusals(&mail.human);
-    let shared = &Shared { several: drafts.len() > 1, ..shared.clone() };
-    drafts.into_iter().map(|draft| finding(rules, mail, system, shared, &refusals, draft)).collect()
+    let alone = drafts.len() == 1;
+    let shared = &Shared { several: !alone, ..shared.clone() };
+    let drafts = drafts.into_iter().map(|draft| Draft { alone, ..draft });
+    drafts.map(|draft| finding(rules, mail, system, shared, &refusals, draft)).collect()
 }

@@ -332,11 +332,16 @@ fn by_header(mail: &Mail<'_>, from: &str, system: &mut System, name: &mut impl F
         ("@googlemail.com", "Gmail"),
         ("@google.com", "Gmail"),
         ("biglobe.ne.jp", "Biglobe"),
+        ("@vtext.com", "Verizon"),
+        ("@vzwpix.com", "Verizon"),
         ("content-filter at", "Amavis"),
     ] {
         if contains(from, words) {
             // Google's systems tell themselves apart in their text.
             name(system, system_name, if system_name == "Gmail" { 3 } else { 9 });
+            if system_name == "Verizon" {
+                system.points += 3;
+            }
         }
     }
     if header.fields.iter().any(|f| {
