@@ -276,6 +276,11 @@ fn faults(shared: &Arc<view::Shared>) -> Vec<Fault> {
     }
     let mut seen = HashSet::new();
     faults.retain(|fault| seen.insert(fault.clone()));
+    // Defaults that refer to a value that needs itself: that is named where it is written.
+    let endless = |fault: &Fault| fault.text.contains("unreasonable macro call nesting");
+    if faults.iter().any(|fault| fault.place.is_some() && endless(fault)) {
+        faults.retain(|fault| fault.place.is_some() || !endless(fault));
+    }
     faults
 }
 

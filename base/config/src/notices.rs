@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::expand;
 use crate::main_cf::{Fault, Place};
-use crate::master_cf::Service;
+use crate::master_cf::{Service, ServiceType};
 use crate::table::{self, Kind, Status};
 use crate::used::Usage;
 use crate::view::{Shared, View};
@@ -142,6 +142,10 @@ impl Collector {
     /// A service that nobody answers.
     fn program(&mut self, service: &Service) {
         let (id, program) = (service.id(), service.command.as_str());
+        // The private ones are started for policy delegation; that others may ask too is not there yet.
+        if program == "spawn" && service.kind == ServiceType::Unix {
+            return;
+        }
         if PROGRAMS_NOT_YET.contains(&program) {
             let text = format!("service {id}: {program} is not there yet: nothing answers there");
             self.add(NoticeKind::NotYet, Some(service.place.clone()), text);

@@ -72,6 +72,21 @@ pub enum Severity {
     Panic,
 }
 
+/// An element of a restriction list that had a say in a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionStep {
+    /// The parameter that holds it, or the table whose entry named it.
+    pub parameter: Arc<str>,
+    /// As written, with its argument.
+    pub element: Arc<str>,
+    /// `file:line` of the parameter; empty for a default.
+    pub place: String,
+    /// What matched: `file:line: key value`, or what was answered; empty where nothing is looked up.
+    pub matched: String,
+    /// `permit`, `reject` or `dunno`.
+    pub verdict: &'static str,
+}
+
 /// A decision about a client, sender, recipient or message: `reject:`, `hold:`, `warn:` and their kin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -93,6 +108,8 @@ pub struct Decision {
     pub protocol: String,
     /// HELO argument, if it was given.
     pub helo: Option<String>,
+    /// How it was come to, in order: for refusals by restrictions, where the log has room for it (`log_format = json`).
+    pub steps: Vec<DecisionStep>,
 }
 
 /// A content check that matched in cleanup.

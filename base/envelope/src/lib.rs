@@ -21,8 +21,8 @@ pub use delivery::{
     Action, Attempt, Delays, DeliveryRecipient, DeliveryRequest, DiagnosticType, Outcome, Result, SmtpStage,
 };
 pub use event::{
-    Client, CommandCount, ContentAction, Decision, Delivery, DeliveryStatus, Event, EventSink, Events, Kind,
-    NoticeKind, Origin, SessionEnd, Severity,
+    Client, CommandCount, ContentAction, Decision, DecisionStep, Delivery, DeliveryStatus, Event, EventSink, Events,
+    Kind, NoticeKind, Origin, SessionEnd, Severity,
 };
 pub use message::{
     BodyType, ClientAttributes, Envelope, Failure, Notify, Recipient, RecipientState, Ret, RewriteContext,

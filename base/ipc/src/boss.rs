@@ -2,7 +2,7 @@
 //!
 //! The supervisor is the only one of the two that may be root. What the engine can ask of it is small and every request
 //! is checked against the supervisor's own reading of the configuration and of the user database: a worker under a
-//! user's ID, never root's. Nothing that came out of a mail is in these messages but a user name.
+//! user's ID, or a program that master.cf names, never root's. Nothing that came out of a mail is in these messages but a user name.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,7 +36,7 @@ pub enum Order {
     },
     /// The log file was renamed: its successor comes open.
     ReopenLog,
-    /// Answer to [`Wish::Worker`]: a socket to a new worker comes with it, or the reason why not.
+    /// Answer to [`Wish::Worker`] and [`Wish::Spawn`]: a socket to a new worker comes with it, or the reason why not.
     Worker {
         /// Number of the wish.
         number: u64,
@@ -58,6 +58,14 @@ pub enum Wish {
         number: u64,
         /// Whose.
         user: WorkerUser,
+    },
+    /// A process of a private service of master.cf that runs spawn(8), with a socket as its standard input and output.
+    /// Answered as [`Wish::Worker`] is.
+    Spawn {
+        /// Number to answer to.
+        number: u64,
+        /// Name of the service; what it runs and as whom is the supervisor's own reading.
+        service: String,
     },
 }
 

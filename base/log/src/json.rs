@@ -223,6 +223,20 @@ fn push_decision(object: &mut Object<'_>, decision: &Decision) {
     }
     object.some_text("protocol", &decision.protocol);
     object.some_text("helo", decision.helo.as_deref().unwrap_or_default());
+    if !decision.steps.is_empty() {
+        object.name("decided_by");
+        for (at, step) in decision.steps.iter().enumerate() {
+            object.out.push_str(if at == 0 { "[{" } else { ",{" });
+            let mut inner = Object { out: object.out, first: true };
+            inner.text("parameter", &step.parameter);
+            inner.text("element", &step.element);
+            inner.some_text("place", &step.place);
+            inner.some_text("matched", &step.matched);
+            inner.text("verdict", step.verdict);
+            object.out.push('}');
+        }
+        object.out.push(']');
+    }
 }
 
 fn push_content_action(object: &mut Object<'_>, action: &ContentAction) {
@@ -327,6 +341,32 @@ mod tests {
         assert_eq!(value["dsn"], "2.0.0");
         assert_eq!(value["delay"], 1.504);
         assert_eq!(value["reply_code"], 250);
+    }
+
+    #[test]
+    fn a_refusal_says_how_it_came_about() {
+        let header = Header::new(Host::new("mx.lab.test", 7), jiff::tz::TimeZone::UTC);
+        let (mut event, _) =
+            line::tests::table().into_iter().find(|(event, _)| matches!(event.kind, Kind::Decided(_))).unwrap();
+        let Kind::Decided(decision) = &mut event.kind else { unreachable!() };
+        for (element, matched, verdict) in
+            [("permit_mynetworks", "", "dunno"), ("check_x hash:\"a\"", "/etc/a:3: k REJECT", "reject")]
+        {
+            decision.steps.push(yamabiko_envelope::DecisionStep {
+                parameter: "smtpd_recipient_restrictions".into(),
+                element: element.into(),
+                place: "/etc/postfix/main.cf:12".to_owned(),
+                matched: matched.to_owned(),
+                verdict,
+            });
+        }
+        let mut out = String::new();
+        push_object(&mut out, &event, &header);
+        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(value["decided_by"][0]["element"], "permit_mynetworks");
+        assert!(value["decided_by"][0].get("matched").is_none());
+        assert_eq!(value["decided_by"][1]["matched"], "/etc/a:3: k REJECT");
+        assert_eq!(value["decided_by"][1]["verdict"], "reject");
     }
 
     #[test]

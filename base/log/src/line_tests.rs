@@ -49,6 +49,7 @@ fn decision() -> Decision {
         recipient: Some("b@other.example".into()),
         protocol: "ESMTP".into(),
         helo: Some("c.example".into()),
+        steps: Vec::new(),
     }
 }
 

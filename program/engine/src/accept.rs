@@ -3,7 +3,9 @@
 //! This is the only way into the queue. [`Acceptance::accept`] returns when the message is on stable storage, which is
 //! the moment of `250`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -12,12 +14,15 @@ use yamabiko_cleanup::Verdict;
 use yamabiko_envelope::{Kind, QueueId, QueueIdSource, Severity, Submission, Timestamp};
 use yamabiko_message::date::Zone;
 use yamabiko_queue::{NewMessage, Queue, QueueError};
+use yamabiko_receive::verification::Verification;
 use yamabiko_receive::{Accepted, Admission, Etrn, Later, Refusal};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::blocking::where_it_may_block;
+use crate::boss::Boss;
 use crate::generation::Current;
 use crate::orders::{Manager, Order};
+use crate::verify::Verifier;
 
 /// Takes messages.
 #[derive(Clone)]
@@ -32,6 +37,9 @@ struct Inner {
     manager: Manager,
     zone: Zone,
     spool: std::path::PathBuf,
+    verifier: Verifier,
+    /// Starts programs for us.
+    boss: OnceLock<Boss>,
     /// Free space in the spool when it was last asked for.
     space: Mutex<Option<(Instant, Option<u64>)>>,
 }
@@ -84,6 +92,8 @@ impl Acceptance {
                 manager,
                 zone: Zone::system(),
                 spool,
+                verifier: Verifier::default(),
+                boss: OnceLock::new(),
                 space: Mutex::default(),
             }),
         }
@@ -185,6 +195,16 @@ impl Acceptance {
         &self.inner.current
     }
 
+    /// Who starts programs for us.
+    pub fn complete(&self, boss: Boss) {
+        let _ = self.inner.boss.set(boss);
+    }
+
+    /// What is known of addresses.
+    pub fn verifier(&self) -> &Verifier {
+        &self.inner.verifier
+    }
+
     /// The manager's line.
     pub fn manager(&self) -> &Manager {
         &self.inner.manager
@@ -236,6 +256,17 @@ impl Admission for Acceptance {
                 Ok(false) => Etrn::Denied,
                 Err(_) => Etrn::Failed,
             }
+        })
+    }
+
+    fn verify<'a>(&'a self, address: &'a str) -> Later<'a, Option<Verification>> {
+        Box::pin(async move { Some(crate::verify::verify(self, address)) })
+    }
+
+    fn spawn<'a>(&'a self, service: &'a str) -> Later<'a, io::Result<UnixStream>> {
+        Box::pin(async move {
+            let boss = self.inner.boss.get().ok_or_else(|| io::Error::other("the engine is not complete yet"))?;
+            boss.spawn(service).await.map_err(io::Error::other)
         })
     }
 

@@ -67,6 +67,15 @@ impl Boss {
 
     /// A socket to a new worker under this user's ID.
     pub async fn worker(&self, user: WorkerUser) -> Result<UnixStream, String> {
+        self.ask(|number| Wish::Worker { number, user }).await
+    }
+
+    /// A socket to a new process of a service that runs spawn(8).
+    pub async fn spawn(&self, service: &str) -> Result<UnixStream, String> {
+        self.ask(|number| Wish::Spawn { number, service: service.to_owned() }).await
+    }
+
+    async fn ask(&self, wish: impl FnOnce(u64) -> Wish) -> Result<UnixStream, String> {
         let (sender, receiver) = oneshot::channel();
         let number = {
             let mut waiting = self.lock();
@@ -75,7 +84,7 @@ impl Boss {
             waiting.1.insert(number, sender);
             number
         };
-        self.tell(&Wish::Worker { number, user }).map_err(|error| format!("cannot reach the supervisor: {error}"))?;
+        self.tell(&wish(number)).map_err(|error| format!("cannot reach the supervisor: {error}"))?;
         receiver.await.unwrap_or_else(|_| Err("the supervisor is gone".to_owned()))
     }
 }

@@ -30,6 +30,10 @@ pub struct Generation {
     pub tables: TableSet,
     /// Where recipients go.
     pub router: Router,
+    /// Where probes go, which may differ.
+    verify_router: Router,
+    /// How addresses are verified.
+    pub verify: crate::verify::Settings,
     /// What makes messages complete.
     pub cleanup: yamabiko_cleanup::Cleanup,
 
@@ -231,9 +235,8 @@ impl Generation {
         events: &Events,
     ) -> Result<(Route, String), String> {
         let (local, domain) = yamabiko_address::split_domain(&recipient.address);
-        if local.eq_ignore_ascii_case(&self.double_bounce)
-            && self.router.local().contains(domain.unwrap_or_default()).await.map_err(|error| error.to_string())?
-        {
+        let own = local.eq_ignore_ascii_case(&self.double_bounce) || self.verify.is_sender(local, Timestamp::now());
+        if own && self.router.local().contains(domain.unwrap_or_default()).await.map_err(|error| error.to_string())? {
             // A notice that nobody wants must not make another one.
             let nexthop: Arc<str> = "undeliverable postmaster notification discarded".into();
             let route = Route {
@@ -249,8 +252,8 @@ impl Generation {
             let nexthop = if nexthop.is_empty() { domain.unwrap_or(&self.myhostname) } else { nexthop };
             return Ok((self.to(transport, nexthop, &recipient.address), recipient.address.clone()));
         }
-        let resolved =
-            self.router.resolve(&envelope.sender, &recipient.address).await.map_err(|error| error.to_string())?;
+        let router = if envelope.trace == Trace::Probe { &self.verify_router } else { &self.router };
+        let resolved = router.resolve(&envelope.sender, &recipient.address).await.map_err(|error| error.to_string())?;
         self.warn_of(&resolved.warnings, events);
         let route = self.to(&resolved.transport, &resolved.nexthop, &resolved.recipient);
         Ok((route, resolved.recipient))
@@ -326,9 +329,16 @@ impl Generation {
         let Parts { config, tables, agents, one_recipient, events, bounce } = parts;
         let main = config.main();
         let router = Router::new(&main, &tables);
+        let verify = crate::verify::Settings::from_view(&main);
+        if let Some(remark) = &verify.remark {
+            let origin = Origin::new(&main.text("syslog_name").into(), "verify");
+            events.emit(Event::text(Timestamp::now(), origin, Severity::Warning, remark.clone()));
+        }
         let pickup = Pickup::of(&config);
         Self {
             cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables, router.mapper().clone(), events),
+            verify_router: Router::for_purpose(yamabiko_route::Purpose::Verify, &main, &tables),
+            verify,
             router,
             bounce,
 

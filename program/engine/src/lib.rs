@@ -40,6 +40,7 @@ mod routing;
 mod sandbox;
 mod schedule_settings;
 mod service;
+mod verify;
 mod workers;
 
 pub use examine::{Findings, examine};
@@ -306,6 +307,8 @@ impl Engine {
                 std::process::abort();
             }
         });
+        acceptance.complete(boss.clone());
+        tokio::spawn(verify::keep(acceptance.clone()));
         let services = Services::start(&acceptance, &parts, &config, &sockets.keys, sockets.inet, spool)?;
         let wake = Arc::new(Notify::new());
         let gate = Gate::new();

@@ -27,6 +27,7 @@ use crate::orders::{Manager, Order};
 use crate::outcome::{deferred_outcome, is_open, is_probe, merge, open_recipients, plain};
 use crate::report;
 use crate::routing::{Routing, content_of, route};
+use crate::verify::{self, Probe};
 
 /// What is remembered of a message while it is active.
 struct Active {
@@ -53,6 +54,8 @@ struct Active {
 pub struct Task {
     schedule: Schedule,
     active: HashMap<QueueId, Active>,
+    /// Messages that are nowhere but here.
+    probes: HashMap<QueueId, Probe>,
     engine: Acceptance,
     queue: Arc<Queue>,
     current: Current,
@@ -87,6 +90,7 @@ impl Task {
         Self {
             schedule,
             active: HashMap::new(),
+            probes: HashMap::new(),
             engine,
             queue,
             current,
@@ -185,6 +189,12 @@ impl Task {
         let now = Timestamp::now();
         match order {
             Order::Arrived(id, sender) => self.schedule.message_arrived(id, sender),
+            Order::Probe(probe) => {
+                let id = probe.envelope.queue_id;
+                let sender = yamabiko_schedule::sender_hash(&probe.envelope.sender);
+                self.probes.insert(id, *probe);
+                self.schedule.message_arrived(id, sender);
+            }
             Order::Attempted(delivery, request, attempt, feedback) => {
                 self.begun -= 1;
                 self.attempted(&delivery, &request, attempt, feedback, now);
@@ -288,6 +298,7 @@ impl Task {
     /// The message is not ours any more, whatever is still in progress; what has become of it so far is recorded.
     fn let_go(&mut self, id: QueueId) {
         self.routing.remove(&id);
+        self.probes.remove(&id);
         if let Some(active) = self.active.remove(&id) {
             let mut changed = active.changed;
             let mut changes: Vec<_> = active
@@ -332,12 +343,15 @@ impl Task {
         }
         let known = match (first, self.active.get(&message)) {
             (false, Some(active)) => Some((Arc::clone(&active.envelope), None, active.expire)),
-            _ => None,
+            _ => {
+                let probe = self.probes.get(&message);
+                probe.map(|probe| (Arc::clone(&probe.envelope), Some(probe.content.clone()), false))
+            }
         };
         let skip = if first { 0 } else { self.active.get(&message).map_or(0, |active| active.routed) };
         let queue = Arc::clone(&self.queue);
         let current = self.current.clone();
-        let fresh = self.queue.meta(message).is_some_and(|meta| meta.attempts == 0);
+        let fresh = known.is_some() || self.queue.meta(message).is_some_and(|meta| meta.attempts == 0);
         let routing = route(queue, current, message, known, skip, limit, first);
         let waits = self.engine.current().get().router.is_remote();
         if (fresh || !first) && !waits {
@@ -385,12 +399,13 @@ impl Task {
             let Some((envelope, content, expire)) = found else {
                 // It was removed meanwhile, or cannot be read: said where that was found out. Later, perhaps.
                 self.schedule.remove(message);
+                self.probes.remove(&message);
                 if self.queue.meta(message).is_some_and(|meta| !meta.flags.hold()) {
                     self.schedule.message_deferred(message, now + Duration::from_secs(300), &[]);
                 }
                 return;
             };
-            if self.queue.set_active(message, true).is_err() {
+            if !self.probes.contains_key(&message) && self.queue.set_active(message, true).is_err() {
                 self.schedule.remove(message);
                 return;
             }
@@ -567,6 +582,9 @@ impl Task {
     /// beside, because they take time.
     fn finish(&mut self, message: QueueId, now: Timestamp) {
         let Some(active) = self.active.remove(&message) else { return };
+        if let Some(probe) = self.probes.remove(&message) {
+            return verify::finish(&self.engine, probe, active.outcomes, now);
+        }
         let states = |index: usize| {
             // Positions are 32 bits wide everywhere.
             let changed = active.changed.get(&(index as u32));

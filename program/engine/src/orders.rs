@@ -7,11 +7,14 @@ use yamabiko_envelope::{Attempt, DeliveryRequest, QueueId, Timestamp};
 use yamabiko_schedule::{Delivery, Feedback, Settings};
 
 use crate::routing::Routing;
+use crate::verify::Probe;
 
 /// What others want of the manager.
 pub enum Order {
     /// A message became durable and is to be tried at once; the hash of its sender.
     Arrived(QueueId, u64),
+    /// A message that is in memory only asks what would become of it.
+    Probe(Box<Probe>),
     /// A delivery ended.
     Attempted(Box<Delivery>, Arc<DeliveryRequest>, Attempt, Feedback),
     /// A message that is not in memory any more was read and routed; which of its routings this is.

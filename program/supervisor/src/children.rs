@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -73,6 +73,22 @@ impl Launcher {
             }
         }
         Ok((command.stdin(Stdio::from(theirs)).spawn()?, ours))
+    }
+
+    /// A program of the administrator's, and the socket that is its standard input, output and error.
+    pub fn spawned(&self, words: &[String], directory: &Path, ids: Option<(u32, u32)>) -> io::Result<(Child, OwnedFd)> {
+        let (ours, theirs) = pair(SockType::Stream)?;
+        let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().current_dir(directory);
+        command.envs(std::env::vars_os().filter(|(name, _)| KEEP.iter().any(|keep| name == keep)));
+        if let Some((uid, gid)) = ids {
+            command.uid(uid).gid(gid);
+        }
+        let output = theirs.try_clone()?;
+        let errors = theirs.try_clone()?;
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::from(output)).stderr(Stdio::from(errors));
+        Ok((command.spawn()?, ours))
     }
 }
 

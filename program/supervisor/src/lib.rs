@@ -17,6 +17,7 @@ mod keys;
 mod layout;
 mod listeners;
 mod run;
+mod spawned;
 
 pub use identity::{Embedded, embedded};
 pub use layout::{Instance, PidFile, StartError, lay_out_instance, running_pid};

@@ -28,6 +28,7 @@ use crate::identity::Identity;
 use crate::keys;
 use crate::layout::{Instance, PidFile, StartError, lay_out};
 use crate::listeners::{Listeners, Wanted, wanted};
+use crate::spawned::Spawned;
 
 /// How long the engine may take to end its sessions before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -114,6 +115,8 @@ struct Supervisor {
     pending: Option<(Arc<Config>, Vec<Wanted>)>,
     engine: Option<Engine>,
     workers: HashMap<u32, Child>,
+    /// Of them, processes of services that run spawn(8), with the service.
+    spawned: HashMap<u32, String>,
     signals: SignalFd,
     logger: Arc<Logger>,
     _pid: PidFile,
@@ -152,6 +155,7 @@ impl Supervisor {
             pending: None,
             engine: None,
             workers: HashMap::new(),
+            spawned: HashMap::new(),
             signals,
             logger,
             _pid: pid,
@@ -197,6 +201,7 @@ impl Supervisor {
                     Ok(Some((Wish::Ready, _))) => return Ok(()),
                     Ok(Some((Wish::Refused(why), _))) => return Err(StartError(why)),
                     Ok(Some((Wish::Worker { number, user }, _))) => self.start_worker(number, &user),
+                    Ok(Some((Wish::Spawn { number, service }, _))) => self.start_spawned(number, &service),
                     Ok(None) | Err(_) => {
                         self.reap();
                         return Err(StartError("the engine ended while it came up; see the mail log".to_owned()));
@@ -404,6 +409,7 @@ impl Supervisor {
                 self.say(Severity::Error, &format!("reload refused, the old configuration stays in force: {why}"));
             }
             Ok(Some((Wish::Worker { number, user }, _))) => self.start_worker(number, &user),
+            Ok(Some((Wish::Spawn { number, service }, _))) => self.start_spawned(number, &service),
             Ok(None) => self.reap(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted || error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
@@ -419,6 +425,31 @@ impl Supervisor {
         let started = room.and_then(|()| self.ids_for(user)).and_then(|ids| {
             self.launcher.worker(ids, &self.config).map_err(|error| format!("cannot start a worker: {error}"))
         });
+        self.answer(number, started);
+    }
+
+    /// A process for a private service that runs spawn(8): its program and user are what master.cf says.
+    fn start_spawned(&mut self, number: u64, name: &str) {
+        let started = Spawned::of(&self.config, name).and_then(|spawned| {
+            let running = self.spawned.values().filter(|service| *service == name).count();
+            if self.workers.len() >= WORKERS || spawned.limit.is_some_and(|limit| running >= limit) {
+                return Err(format!("too many processes of service {name} run already"));
+            }
+            let ids = if self.identity.privileged { Some(spawned.ids()?) } else { None };
+            let started = self.launcher.spawned(&spawned.command, &spawned.directory, ids);
+            started.map_err(|error| format!("service {name}: cannot run {}: {error}", spawned.command.join(" ")))
+        });
+        match &started {
+            Ok((child, _)) => {
+                self.spawned.insert(child.id(), name.to_owned());
+            }
+            Err(why) => self.say(Severity::Warning, why),
+        }
+        self.answer(number, started);
+    }
+
+    /// Hands a socket to a new process to the engine, or the reason why there is none.
+    fn answer(&mut self, number: u64, started: Result<(Child, OwnedFd), String>) {
         let (refused, sockets) = match started {
             Ok((child, socket)) => {
                 self.workers.insert(child.id(), child);
@@ -477,6 +508,7 @@ impl Supervisor {
                 Ok(status) => {
                     let Some(pid) = status.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok()) else { continue };
                     self.workers.remove(&pid);
+                    self.spawned.remove(&pid);
                     if self.engine.as_ref().is_some_and(|engine| engine.process.id() == pid) {
                         self.engine = None;
                         if self.stopping.is_none() {

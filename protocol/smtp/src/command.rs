@@ -71,13 +71,13 @@ impl<'a> Iterator for Tokens<'a> {
     type Item = Token<'a>;
 
     fn next(&mut self) -> Option<Token<'a>> {
-        let line = self.rest.trim_start_matches(' ');
+        let line = self.rest.trim_start_matches([' ', '\t']);
         let bytes = line.as_bytes();
         let (mut at, mut unbalanced) = (0, false);
         while let Some(byte) = bytes.get(at) {
             at += 1;
             let close = match byte {
-                b' ' => {
+                b' ' | b'\t' => {
                     at -= 1;
                     break;
                 }
@@ -471,6 +471,7 @@ mod tests {
             (r"a\ b c", &[r"a\ b", "c"]),
             ("EHLO [1.2.3.4 x] y", &["EHLO", "[1.2.3.4 x]", "y"]),
             ("x:y", &["x:y"]),
+            ("a\tb", &["a", "b"]),
             ("RCPT TO:<山@彦>", &["RCPT", "TO:", "<山@彦>"]),
             ("a\\山b", &["a\\山b"]),
         ];

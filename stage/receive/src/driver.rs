@@ -183,20 +183,15 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: Shutd
     }
 }
 
-/// Writes what [`Limits`] have seen to the log: every `interval` (`anvil_status_update_time`), when there was no client
-/// for `max_idle`, and at the end. Runs until `shutdown`.
-pub async fn report_limits(
-    limits: Arc<Limits>,
-    events: Events,
-    syslog_name: Arc<str>,
-    interval: Duration,
-    max_idle: Duration,
-    mut shutdown: Shutdown,
-) {
+/// Writes what [`Limits`] have seen to the log: every `anvil_status_update_time`, when there was no client for
+/// `max_idle`, and at the end. Runs until `shutdown`.
+pub async fn report_limits(limits: Arc<Limits>, events: Events, syslog_name: Arc<str>, mut shutdown: Shutdown) {
     let zone = yamabiko_message::date::Zone::system();
     let mut reported = Instant::now();
     loop {
-        let nap = max_idle.min(interval).max(Duration::from_secs(1));
+        let (interval, max_idle) = limits.intervals();
+        // A reload may have shortened both.
+        let nap = max_idle.min(interval).clamp(Duration::from_secs(1), Duration::from_secs(100));
         let stopped = timeout(nap, shutdown.wait_for(|stop| *stop)).await.is_ok();
         let now = Timestamp::now();
         let idle = limits.idle_since(Timestamp(now.0.saturating_sub(max_idle.as_micros() as u64)));
@@ -266,7 +261,7 @@ async fn run<S>(
         From::User(user) => (Some(user), None),
         From::Network(address, _) => (None, (!standing.unlimited && !standing.xclient).then_some(address)),
     };
-    let ticket = counted.map(|address| service.around.limits.connect(&settings.service, address, now));
+    let ticket = counted.map(|address| service.around.limits.connect(&settings.service, settings.range(address), now));
     let around = service.around.clone();
     let mut session = Session::new(Arc::clone(&settings), stressed, around, peer, standing, user, now);
     if let Some((_, open, rate)) = &ticket {

@@ -27,9 +27,12 @@ pub mod verification;
 
 pub use admission::{Accepted, Admission, Etrn, Later, Refusal};
 pub use driver::{Service, ServiceParts, Shutdown, converse, report_limits, serve};
-pub use limits::{Counted, Limits, Peak, Ticket};
+pub use limits::{Counted, Limits, MOST_CLIENTS, Peak, Range, Ticket};
 pub use peer::{Discard, NameStatus, Peer, Standing, look_up};
-pub use restrict::{Check, CheckState, Effects, Facts, Matched, Outcome, Policy, Record, Said, Step, TlsFacts};
+pub use restrict::{
+    Check, CheckState, Effects, Facts, ListAnswers, Matched, Outcome, Policy, Record, Said, Step, TlsFacts,
+    policy_action,
+};
 pub use sasl::{Backend, SaslSettings, Verdict};
 pub use session::{Action, AuthStep, Session, Surroundings};
 pub use settings::{BareNewline, ErrorClasses, Pressure, Settings, SettingsError};

@@ -1,6 +1,7 @@
 //! The settings of one service of master.cf, read once per configuration. A session keeps the [`Settings`] it began
 //! with; a reload gives new sessions new ones.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use yamabiko_message::date::Zone;
 use yamabiko_status::ReplyCode;
 use yamabiko_tls::Level;
 
+use crate::limits::Range;
 use crate::peer::Discard;
 use crate::restrict::Policy;
 use crate::sasl::SaslSettings;
@@ -150,6 +152,9 @@ pub struct Settings {
     pub connection_rate: u32,
     pub message_rate: u32,
     pub recipient_rate: u32,
+    /// Clients are counted by networks of so many bits.
+    pub ipv4_prefix: u8,
+    pub ipv6_prefix: u8,
     pub min_data_rate: u64,
     pub history_threshold: usize,
     pub notify_classes: ErrorClasses,
@@ -159,6 +164,8 @@ pub struct Settings {
     pub no_header_body_checks: bool,
     pub no_unknown_recipient_checks: bool,
     pub double_bounce_sender: String,
+    /// The log has room for how refusals came about.
+    pub log_steps: bool,
     pub verbose: bool,
     /// Sessions of this service at once; 0 is no limit.
     pub session_limit: usize,
@@ -251,6 +258,8 @@ impl Settings {
             connection_rate: small(view, "smtpd_client_connection_rate_limit"),
             message_rate: small(view, "smtpd_client_message_rate_limit"),
             recipient_rate: small(view, "smtpd_client_recipient_rate_limit"),
+            ipv4_prefix: u8::try_from(view.int("smtpd_client_ipv4_prefix_length")).unwrap_or(32),
+            ipv6_prefix: u8::try_from(view.int("smtpd_client_ipv6_prefix_length")).unwrap_or(84),
             min_data_rate: u64::try_from(view.int("smtpd_min_data_rate")).unwrap_or(500).max(1),
             history_threshold: usize::try_from(view.int("smtpd_history_flush_threshold")).unwrap_or(100),
             notify_classes: ErrorClasses::parse(&view.list("notify_classes")),
@@ -260,6 +269,7 @@ impl Settings {
             no_header_body_checks: overridden("no_header_body_checks"),
             no_unknown_recipient_checks: overridden("no_unknown_recipient_checks"),
             double_bounce_sender: view.text("double_bounce_sender"),
+            log_steps: view.text("log_format") == "json",
             verbose: view.service().is_some_and(|service| service.verbose > 0),
             session_limit: session_limit(view),
             zone: Zone::system(),
@@ -272,6 +282,11 @@ impl Settings {
     pub fn open_tls(&mut self, source: &TlsSource<'_>) {
         let said = self.tls.open(source);
         self.notices.extend(said);
+    }
+
+    /// A client as it is counted.
+    pub fn range(&self, address: IpAddr) -> Range {
+        Range::new(address, self.ipv4_prefix, self.ipv6_prefix)
     }
 
     /// The reply code of a refusal for bare newlines, 500 to 599.

@@ -92,19 +92,11 @@ impl Cache {
     /// What is known of `address` (any case), and whether it should be asked about (again) now; the answer to that is
     /// remembered as a probe that was sent.
     pub fn ask(&mut self, address: &str, times: &Times, now: Timestamp) -> (Verification, bool) {
-        let now = now.seconds();
-        let key = address.to_lowercase();
-        let known = self.entries.get(&key);
-        let valid = known.filter(|entry| entry.updated > 0 && !entry.expired(times, now));
-        let answer = match valid {
-            Some(entry) => Verification { known: entry.known, why: entry.why.clone() },
-            None => Verification { known: Known::Pending, why: "Address verification in progress".to_owned() },
-        };
-        let stale = valid.is_none_or(|entry| entry.stale(times, now));
-        let on_its_way = known.is_some_and(|entry| now.saturating_sub(entry.probed) <= PROBE_LASTS);
-        if !stale || on_its_way {
+        let (answer, wanted) = self.look(address, times, now);
+        if !wanted {
             return (answer, false);
         }
+        let (key, now) = (address.to_lowercase(), now.seconds());
         let entry = self.entries.entry(key).or_insert(Entry {
             known: Known::Pending,
             probed: now,
@@ -114,6 +106,20 @@ impl Cache {
         entry.probed = now;
         self.bound();
         (answer, true)
+    }
+
+    /// What is known of `address`, and whether it should be asked about now; that it was looked at is not remembered.
+    pub fn look(&self, address: &str, times: &Times, now: Timestamp) -> (Verification, bool) {
+        let now = now.seconds();
+        let known = self.entries.get(&address.to_lowercase());
+        let valid = known.filter(|entry| entry.updated > 0 && !entry.expired(times, now));
+        let answer = match valid {
+            Some(entry) => Verification { known: entry.known, why: entry.why.clone() },
+            None => Verification { known: Known::Pending, why: "Address verification in progress".to_owned() },
+        };
+        let stale = valid.is_none_or(|entry| entry.stale(times, now));
+        let on_its_way = known.is_some_and(|entry| now.saturating_sub(entry.probed) <= PROBE_LASTS);
+        (answer, stale && !on_its_way)
     }
 
     /// A probe came back. The line to be stored, if that changes what is known: a good answer is not replaced by a bad
@@ -222,7 +228,7 @@ pub fn sender(configured: &str, ttl: u64, now: Timestamp) -> String {
         return String::new();
     }
     let (local, domain) = yamabiko_address::split_domain(configured);
-    let suffix = if ttl > 0 { in_letters(now.seconds() / ttl) } else { String::new() };
+    let suffix = now.seconds().checked_div(ttl).map(in_letters).unwrap_or_default();
     match domain {
         Some(domain) => format!("{local}{suffix}@{domain}"),
         None => format!("{local}{suffix}"),

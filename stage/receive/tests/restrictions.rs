@@ -484,3 +484,97 @@ fn backup_mail_exchangers() {
         run(&case);
     }
 }
+
+/// A resolver for which a list gives what the test wants, and that counts the questions.
+struct Moody {
+    answer: std::sync::Mutex<Option<&'static str>>,
+    asked: std::sync::atomic::AtomicUsize,
+}
+
+impl Moody {
+    fn ask(&self, name: &str) -> FakeResolver {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let zone = match *self.answer.lock().unwrap() {
+            None => format!("{name} TIMEOUT\n"),
+            Some("") => String::new(),
+            // Everybody but whom no list has.
+            Some(address) if name.starts_with("1.0.0.127.") => format!("other{name} A {address}\n"),
+            Some(address) => format!("{name} A {address}\n"),
+        };
+        FakeResolver::parse(&zone).unwrap()
+    }
+}
+
+impl yamabiko_dns::Resolver for Moody {
+    fn mx<'a>(&'a self, name: &'a str) -> yamabiko_dns::Pending<'a, yamabiko_dns::Mx> {
+        let fake = self.ask(name);
+        Box::pin(async move { fake.mx(name).await })
+    }
+    fn a<'a>(&'a self, name: &'a str) -> yamabiko_dns::Pending<'a, std::net::Ipv4Addr> {
+        let fake = self.ask(name);
+        Box::pin(async move { fake.a(name).await })
+    }
+    fn aaaa<'a>(&'a self, name: &'a str) -> yamabiko_dns::Pending<'a, std::net::Ipv6Addr> {
+        let fake = self.ask(name);
+        Box::pin(async move { fake.aaaa(name).await })
+    }
+    fn ptr(&self, address: std::net::IpAddr) -> yamabiko_dns::Pending<'_, String> {
+        let fake = self.ask("ptr.test");
+        Box::pin(async move { fake.ptr(address).await })
+    }
+    fn txt<'a>(&'a self, _name: &'a str) -> yamabiko_dns::Pending<'a, String> {
+        Box::pin(async { yamabiko_dns::Answer::NoData })
+    }
+    fn ns<'a>(&'a self, name: &'a str) -> yamabiko_dns::Pending<'a, String> {
+        let fake = self.ask(name);
+        Box::pin(async move { fake.ns(name).await })
+    }
+}
+
+/// A day of mail, a message a second, each from another client: what a list does to it.
+#[test]
+fn a_list_that_fails_for_a_day_refuses_nobody() {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+    use yamabiko_receive::{Check, CheckState, Facts, Outcome, Record};
+    // What it answers, how many are refused, questions and lines at most.
+    for (answer, refused, most_asked, most_lines) in [
+        (Some("127.0.0.2"), true, 2 * 86_400 + 50, 0),
+        (Some(""), false, 86_400, 0),
+        (None, false, 110, 30),
+        (Some("203.0.113.80"), false, 150, 26),
+        (Some("127.255.255.255"), false, 150, 26),
+    ] {
+        let world = World::new("smtpd_client_restrictions = reject_rbl_client rbl.test\n");
+        let resolver = Moody { answer: std::sync::Mutex::new(answer), asked: Default::default() };
+        let mut lines = Vec::new();
+        let pass = |second: u32, resolver: &Moody, lines: &mut Vec<String>| {
+            let client = yamabiko_receive::Peer::unnamed(std::net::Ipv4Addr::from(0xC633_0000 + second).into(), 0);
+            let now = common::NOW + Duration::from_secs(u64::from(second));
+            let facts = Facts {
+                sender: Some("a@x.test"),
+                recipient: Some("user1@lab.test"),
+                ..Facts::new("RCPT", &client, now)
+            };
+            let mut state = CheckState::default();
+            let asked = world.settings.policy.check(Check::Rcpt, &facts, &mut state, resolver, None);
+            let outcome = pollster::block_on(asked);
+            lines.extend(state.records.into_iter().filter_map(|record| match record {
+                Record::Warning(text) => Some(text),
+                Record::Decided(..) => None,
+            }));
+            outcome
+        };
+        for second in 0..86_400 {
+            let outcome = pass(second, &resolver, &mut lines);
+            assert_eq!(matches!(outcome, Outcome::Refused(_)), refused, "{answer:?} after {second} s: {outcome:?}");
+        }
+        let asked = resolver.asked.load(Ordering::Relaxed);
+        assert!(asked <= most_asked, "{answer:?}: {asked}");
+        assert!(lines.len() <= most_lines, "{answer:?}: {} {:?}", lines.len(), lines.first());
+        // It comes back to its senses: within a quarter of an hour it counts again.
+        *resolver.answer.lock().unwrap() = Some("127.0.0.2");
+        let outcome = pass(86_400 + 901, &resolver, &mut lines);
+        assert!(matches!(outcome, Outcome::Refused(_)), "{answer:?}: {outcome:?}");
+    }
+}

@@ -77,8 +77,6 @@ const CONTENT: Group = Group {
     ],
 };
 
-const VERIFY: Group = Group { work: "address verification", patterns: &["address_verify_*", "unverified_*"] };
-
 const PROXY: Group = Group { work: "the PROXY protocol", patterns: &["smtpd_upstream_proxy_*"] };
 
 const OTHER: Group = Group {
@@ -111,8 +109,6 @@ const OTHER: Group = Group {
         "smtp_per_request_deadline",
         "lmtp_per_request_deadline",
         "smtpd_hide_client_session",
-        "smtpd_client_ipv4_prefix_length",
-        "smtpd_client_ipv6_prefix_length",
         "execution_directory_expansion_filter",
         "confirm_delay_cleared",
         "local_login_sender_maps",
@@ -129,7 +125,7 @@ const OTHER: Group = Group {
 };
 
 /// What is still to come, by work.
-pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &SASL, &MILTER, &POSTSCREEN, &CONTENT, &VERIFY, &PROXY, &OTHER];
+pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &SASL, &MILTER, &POSTSCREEN, &CONTENT, &PROXY, &OTHER];
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[

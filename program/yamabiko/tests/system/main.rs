@@ -7,7 +7,7 @@
 //!   ([`harness::Client`]) and stands for the next hop ([`harness::Sink`]).
 //! * `scripts` runs the files in `tests/scripts/`: adding a case is adding a file.
 //! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills;
-//!   `disk` fills disks and makes them fail.
+//!   `disk` fills disks and makes them fail; `policy` is others who decide about mail.
 
 #![allow(missing_docs)]
 
@@ -16,5 +16,6 @@ mod disk;
 mod harness;
 mod life;
 mod operators;
+mod policy;
 mod queue;
 mod scripts;

@@ -12,10 +12,10 @@ pub fn smtp_command(data: &[u8]) {
     for word in Tokens::new(&line) {
         assert!(!word.text.is_empty());
         let at = line[from..].find(word.text).expect("a word is part of the line") + from;
-        assert!(line[from..at].bytes().all(|b| b == b' '));
+        assert!(line[from..at].bytes().all(|b| b == b' ' || b == b'\t'));
         from = at + word.text.len();
     }
-    assert!(line[from..].bytes().all(|b| b == b' '));
+    assert!(line[from..].bytes().all(|b| b == b' ' || b == b'\t'));
 
     let _ = Bdat::parse(Tokens::new(&line));
 

@@ -64,7 +64,11 @@ impl<'a> Evaluation<'a> {
             }
             "FILTER" => self.filter(hit, text, about),
             "REDIRECT" | "BCC" => self.other_recipient(&word.to_ascii_uppercase(), hit, text, about),
-            "PREPEND" => self.prepend(hit, text),
+            // As it is: policyd-spf ends its fields with a blank.
+            "PREPEND" => {
+                let field = hit.value.trim_start().split_once([' ', '\t']).map_or("", |(_, field)| field.trim_start());
+                self.prepend(hit, field)
+            }
             _ if !word.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) && !is_code(word) => Said::Permit,
             _ if is_code(word) => self.coded(word, text, about),
             _ => return self.restrictions(node, hit, value, about),

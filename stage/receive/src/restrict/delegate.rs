@@ -58,8 +58,6 @@ pub(crate) struct PolicyServices {
     queue_directory: PathBuf,
     /// Names of private services that run spawn(8).
     spawned: Vec<String>,
-    compatibility_level: String,
-    mail_version: String,
     stress: String,
     open: Mutex<HashMap<(Endpoint, Options), Arc<PolicyService>>>,
 }
@@ -106,8 +104,6 @@ impl PolicyServices {
             defaults,
             queue_directory: PathBuf::from(view.text("queue_directory")),
             spawned: view.private_services("spawn"),
-            compatibility_level: view.text("compatibility_level"),
-            mail_version: view.text("mail_version"),
             stress: view.text("stress"),
             open: Mutex::default(),
         }
@@ -196,8 +192,6 @@ impl PolicyServices {
         put("encryption_cipher", &tls.cipher);
         put("encryption_keysize", &tls.key_size.to_string());
         put("policy_context", context);
-        put("compatibility_level", &self.compatibility_level);
-        put("mail_version", &self.mail_version);
         out.push('\n');
         out
     }
@@ -348,8 +342,11 @@ async fn exchange(stream: &mut Box<dyn Stream>, request: &str) -> io::Result<Str
     }
 }
 
-/// The action of an answer; `None` as long as it is not whole.
-pub(crate) fn parse(answer: &[u8]) -> io::Result<Option<String>> {
+/// The action in the answer of a policy server; `None` as long as the answer is not whole.
+///
+/// # Errors
+/// It is whole, and there is none in it.
+pub fn parse(answer: &[u8]) -> io::Result<Option<String>> {
     let whole = answer == b"\n" || answer.ends_with(b"\n\n");
     if !whole {
         return Ok(None);

@@ -64,13 +64,23 @@ impl DnsLists {
     }
 }
 
-/// Which addresses count: one set of numbers for each of the four.
+impl DnsList {
+    /// The address says "listed" here.
+    fn counts(&self, address: Ipv4Addr) -> bool {
+        address.is_loopback() && self.answers.as_ref().is_none_or(|answers| answers.contain(address))
+    }
+}
+
+/// Which answers of a list in DNS count (`example.org=127.0.0.[2;4..9]`): one set of numbers for each of the four.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answers([[u64; 4]; 4]);
+pub struct Answers([[u64; 4]; 4]);
 
 impl Answers {
     /// `127.0.0.[2;4..9]`
-    pub(crate) fn parse(pattern: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// What is wrong with the pattern.
+    pub fn parse(pattern: &str) -> Result<Self, String> {
         let bad = |why: &str| format!("bad answer pattern \"{pattern}\": {why}");
         let mut sets = [[0u64; 4]; 4];
         let mut rest = pattern;
@@ -107,7 +117,8 @@ impl Answers {
         Ok(Self(sets))
     }
 
-    pub(crate) fn contain(&self, address: Ipv4Addr) -> bool {
+    /// The address is one of them.
+    pub fn contain(&self, address: Ipv4Addr) -> bool {
         self.0.iter().zip(address.octets()).all(|(set, n)| set[usize::from(n) / 64] & (1 << (n % 64)) != 0)
     }
 }
@@ -147,11 +158,23 @@ impl<'a> Evaluation<'a> {
             return Found::Not;
         }
         let query = format!("{subject}.{}", list.domain);
+        if let Some((_, answer)) = self.state.lists_asked.iter().find(|(asked, _)| *asked == query) {
+            // Each recipient asks again: once in a session is enough, above all for a list that does not answer.
+            let counts = |a: &&Ipv4Addr| list.counts(**a);
+            return match answer {
+                None => Found::Unknown,
+                Some(addresses) => match addresses.iter().find(counts).copied() {
+                    Some(address) => Found::Listed(Listing { query, address }),
+                    None => Found::Not,
+                },
+            };
+        }
         let answer = self.resolver.a(&query).await;
         let records = match &answer {
             Answer::Found { records, .. } => records,
             Answer::NotFound | Answer::NoData => {
                 self.inform(list.guard.answered());
+                self.state.list_asked(query, Some(Vec::new()));
                 return Found::Not;
             }
             Answer::TryAgain(why) | Answer::Fail(why) => {
@@ -160,6 +183,7 @@ impl<'a> Evaluation<'a> {
                     None => Some(format!("{query}: RBL lookup error: {}", error_text(&query, RecordType::A, &answer))),
                 };
                 self.inform(line);
+                self.state.list_asked(query, None);
                 return Found::Unknown;
             }
         };
@@ -167,10 +191,9 @@ impl<'a> Evaluation<'a> {
             self.inform(list.guard.nonsense(nonsense, &query, now));
             return Found::Not;
         }
-        let counts =
-            |a: &&Ipv4Addr| a.is_loopback() && list.answers.as_ref().is_none_or(|answers| answers.contain(**a));
-        let Some(address) = records.iter().find(counts).copied() else {
+        let Some(address) = records.iter().find(|a| list.counts(**a)).copied() else {
             self.inform(list.guard.answered());
+            self.state.list_asked(query, Some(records.clone()));
             return Found::Not;
         };
         if list.guard.wants_test(now) {
@@ -184,6 +207,7 @@ impl<'a> Evaluation<'a> {
             }
         }
         self.inform(list.guard.answered());
+        self.state.list_asked(query.clone(), Some(records.clone()));
         Found::Listed(Listing { query, address })
     }
 

@@ -23,7 +23,7 @@ mod servers;
 mod verified;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -39,6 +39,8 @@ use crate::admission::Admission;
 use crate::peer::{Discard, Peer, Standing};
 use crate::settings::{ErrorClasses, SettingsError, under_stress, unescaped};
 use delegate::PolicyServices;
+pub use delegate::parse as policy_action;
+pub use dnsbl::Answers as ListAnswers;
 pub(crate) use eval::soften;
 use rule::{Compiler, List, Node, Rule, Shared, Subject};
 use verified::{Polling, Unverified};
@@ -226,6 +228,17 @@ pub enum Said {
     Reject,
 }
 
+impl Said {
+    /// `dunno`, `permit` or `reject`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Dunno => "dunno",
+            Self::Permit => "permit",
+            Self::Reject => "reject",
+        }
+    }
+}
+
 /// A refusal to be given if mail would else be permitted, or in place of a permanent refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Deferral {
@@ -248,12 +261,25 @@ pub struct CheckState {
     pub explain: bool,
     /// Kinds of trouble seen.
     pub errors: ErrorClasses,
+    /// What lists in DNS have said in this session; `None`: nothing.
+    lists_asked: Vec<(String, Option<Vec<Ipv4Addr>>)>,
     after_client: Option<Deferral>,
     after_helo: Option<Deferral>,
     after_sender: Option<Deferral>,
 }
 
+/// Answers of lists that a session remembers.
+const LISTS_REMEMBERED: usize = 100;
+
 impl CheckState {
+    /// Remembers what a list said.
+    fn list_asked(&mut self, query: String, answer: Option<Vec<Ipv4Addr>>) {
+        if self.lists_asked.len() >= LISTS_REMEMBERED {
+            self.lists_asked.clear();
+        }
+        self.lists_asked.push((query, answer));
+    }
+
     /// A transaction ends: what was decided about its message is forgotten.
     pub fn reset(&mut self) {
         self.effects = Effects::default();
@@ -336,6 +362,9 @@ pub struct Policy {
     unverified_sender: Unverified,
     unverified_recipient: Unverified,
     polling: Polling,
+    /// Where probes come from, with the seconds after which that changes.
+    verify_sender: String,
+    verify_sender_ttl: u64,
     shared: Shared,
     xclient: AddressList,
     xforward: AddressList,
@@ -503,6 +532,8 @@ impl Policy {
                 count_stressed: under_stress(view, "address_verify_poll_count").parse().unwrap_or(1),
                 delay: view.duration("address_verify_poll_delay"),
             },
+            verify_sender: view.text("address_verify_sender"),
+            verify_sender_ttl: view.duration("address_verify_sender_ttl").as_secs(),
             shared,
             xclient: hosts("smtpd_authorized_xclient_hosts"),
             xforward: hosts("smtpd_authorized_xforward_hosts"),

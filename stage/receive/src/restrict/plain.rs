@@ -14,6 +14,7 @@ use super::rule::{Node, Rule};
 use super::{Record, Said, TempfailAction};
 use crate::peer::NameStatus;
 use crate::settings::ErrorClasses;
+use crate::verification::is_sender;
 
 impl<'a> Evaluation<'a> {
     pub(super) async fn simple_rule(&mut self, node: &Node, about: About<'a>) -> Said {
@@ -266,7 +267,14 @@ impl<'a> Evaluation<'a> {
             *done = true;
         }
         let policy = self.policy;
+        let now = self.facts.now;
         let listing = match self.resolve(party).await {
+            // Where probes come from is an address of ours, whatever the lists say.
+            Ok(Resolved { class: Class::Local, recipient, .. })
+                if is_sender(local_part(recipient), &policy.verify_sender, policy.verify_sender_ttl, now) =>
+            {
+                Ok(Listing::Listed)
+            }
             Ok(resolved) => policy.lists.check(party, resolved).await,
             Err(error) => Err(error),
         };
@@ -344,4 +352,8 @@ fn without_last_dot(name: &str) -> &str {
         Some(rest) if !rest.ends_with('.') => rest,
         _ => name,
     }
+}
+
+fn local_part(address: &str) -> &str {
+    address.rsplit_once('@').map_or(address, |(local, _)| local)
 }

@@ -25,8 +25,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use memchr::memchr;
 use yamabiko_envelope::{
-    BodyType, Client, ClientAttributes, CommandCount, Decision, Event, Events, Kind, Origin, QueueId, Recipient,
-    SaslIdentity, SessionEnd, Severity, Submission, Timestamp,
+    BodyType, Client, ClientAttributes, CommandCount, Decision, DecisionStep, Event, Events, Kind, Origin, QueueId,
+    Recipient, SaslIdentity, SessionEnd, Severity, Submission, Timestamp,
 };
 use yamabiko_sasl::mechanisms::Mechanism;
 use yamabiko_smtp::command::{Bdat, MailParameters};
@@ -521,7 +521,11 @@ impl Session {
     /// Bytes of the message as far as they are known: received, or announced.
     fn size(&self) -> u64 {
         match &self.incoming {
-            Some(incoming) => incoming.taken + self.content.len() as u64,
+            // As it came, without the dot at its end.
+            Some(incoming) if self.transaction.as_ref().is_some_and(|t| t.chunks == Chunks::None) => {
+                incoming.wire_bytes.saturating_sub(3)
+            }
+            Some(incoming) => incoming.wire_bytes,
             None => self.transaction.as_ref().map_or(0, |t| t.parameters.size),
         }
     }
@@ -535,6 +539,8 @@ impl Session {
     pub fn checked(&mut self, state: CheckState, outcome: Outcome) {
         self.checks = state;
         self.flush_records();
+        // Decisions that no restriction makes are not theirs.
+        self.checks.steps.clear();
         self.seen.add(std::mem::take(&mut self.checks.errors));
         let Phase::Waiting(waiting, _) = std::mem::replace(&mut self.phase, Phase::Command) else { return };
         match waiting {
@@ -701,6 +707,18 @@ impl Session {
         }
     }
 
+    /// How the last check was decided, in words.
+    fn steps(&self) -> Vec<DecisionStep> {
+        let steps = self.checks.steps.iter().map(|step| DecisionStep {
+            parameter: Arc::clone(&step.parameter),
+            element: Arc::clone(&step.element),
+            place: step.place.as_ref().map(ToString::to_string).unwrap_or_default(),
+            matched: step.matched.as_ref().map(ToString::to_string).unwrap_or_default(),
+            verdict: step.verdict.word(),
+        });
+        steps.collect()
+    }
+
     fn decided(&self, word: &'static str, text: String) {
         let facts = self.facts();
         let decision = Decision {
@@ -713,6 +731,7 @@ impl Session {
             recipient: facts.recipient.map(str::to_owned),
             protocol: self.protocol.to_owned(),
             helo: facts.helo.map(str::to_owned),
+            steps: if self.settings.log_steps && word.starts_with("reject") { self.steps() } else { Vec::new() },
         };
         self.emit(Kind::Decided(Box::new(decision)));
     }
@@ -889,7 +908,8 @@ impl Session {
             Counted::NewTls => (self.settings.tls.new_session_rate, "New TLS session rate"),
         };
         let Some(address) = self.limited_address(limit) else { return false };
-        let rate = self.around.limits.count(what, &self.settings.service, address, self.now);
+        let range = self.settings.range(address);
+        let rate = self.around.limits.count(what, &self.settings.service, range, self.now);
         if rate <= limit {
             return false;
         }

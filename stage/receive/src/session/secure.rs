@@ -59,7 +59,9 @@ impl Session {
     fn too_many_new_sessions(&mut self) -> bool {
         let limit = self.settings.tls.new_session_rate;
         let Some(address) = self.limited_address(limit) else { return false };
-        if self.around.limits.current(Counted::NewTls, &self.settings.service, address, self.now) <= limit {
+        if self.around.limits.current(Counted::NewTls, &self.settings.service, self.settings.range(address), self.now)
+            <= limit
+        {
             return false;
         }
         let who = self.peer.name_and_address.clone();
@@ -136,7 +138,12 @@ impl Session {
         }
         let limit = self.settings.tls.new_session_rate;
         if let Some(address) = self.limited_address(limit).filter(|_| !session.resumed) {
-            let rate = self.around.limits.count(Counted::NewTls, &self.settings.service, address, self.now);
+            let rate = self.around.limits.count(
+                Counted::NewTls,
+                &self.settings.service,
+                self.settings.range(address),
+                self.now,
+            );
             if rate > limit {
                 let who = self.peer.name_and_address.clone();
                 let service = &self.settings.service;
