@@ -310,8 +310,14 @@ impl Waiting {
         self.free = n;
         self.len -= 1;
         if self.len == 0 {
-            // A backlog that is gone gives its memory back.
+            // A backlog that is gone gives its memory back. A first chunk stays: mail that goes out as it comes in would
+            // have it made anew for every message. All of its slots are free by now, and nothing is in the table.
+            let kept = (self.chunks.len() == 1).then(|| (std::mem::take(&mut self.chunks), self.free));
+            let table = std::mem::take(&mut self.table);
             *self = Self { wheel: self.wheel.emptied(), ..Self::new() };
+            if let Some((chunks, free)) = kept {
+                (self.chunks, self.free, self.table) = (chunks, free, table);
+            }
         }
         Some(Taken { id, line, flushed })
     }
