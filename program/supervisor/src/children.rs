@@ -39,7 +39,7 @@ impl Launcher {
     fn command(&self, role: &str, config: &Config) -> Command {
         let mut command = Command::new(&self.program);
         command.arg0(format!("yamabiko-{role}")).args([ROLE, role]).env_clear().current_dir("/");
-// The allocator gives memory back ten milliseconds after its last use and not a second: under load that is a third
+        // The allocator gives memory back ten milliseconds after its last use and not a second: under load that is a third
         // less, and costs no time that could be measured.
         command.env("MIMALLOC_PURGE_DELAY", "10");
         let wanted = config.main().list("import_environment");
