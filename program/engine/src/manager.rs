@@ -656,7 +656,7 @@ impl Task {
 }
 
 /// Everything that the queue holds waits for its time, as it did before the restart.
-fn take_up(schedule: &mut Schedule, queue: &Queue) {
+pub fn take_up(schedule: &mut Schedule, queue: &Queue) {
     let mut after = None;
     loop {
         let page = queue.page(after, 1000);
