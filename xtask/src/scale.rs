@@ -268,6 +268,20 @@ impl System {
         Ok(pids)
     }
 
+    /// CPU time of the mail system and of the commands that have ended.
+    fn cpu(&self) -> Result<Duration, String> {
+        let ticks = |path: &str, fields: [usize; 2]| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            // The name of the program is in parentheses and may be anything.
+            let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            fields.iter().filter_map(|n| words.get(*n)?.parse::<u64>().ok()).sum::<u64>()
+        };
+        let own = self.pids()?.iter().map(|pid| ticks(&format!("/proc/{pid}/stat"), [11, 12])).sum::<u64>();
+        // Linux counts in hundredths of a second.
+        Ok(Duration::from_millis(10 * (own + ticks("/proc/self/stat", [13, 14]))))
+    }
+
     fn memory(&self) -> Result<Memory, String> {
         let mut memory = Memory { pss: 0, anonymous: 0, peak: 0 };
         for pid in self.pids()? {
@@ -285,7 +299,7 @@ impl System {
 
     /// Runs a command to its end and counts lines.
     fn listing(&self, what: &str, words: &[&str], wanted: u64, is: fn(&[u8]) -> bool) -> Result<(), String> {
-        let begin = Instant::now();
+        let (begin, cpu) = (Instant::now(), self.cpu()?);
         let mut child = self.spawn(words)?;
         let (mut lines, mut bytes) = (0, 0);
         if let Some(out) = child.stdout.take() {
@@ -299,6 +313,7 @@ impl System {
         }
         let status = child.wait().map_err(|error| error.to_string())?;
         report(what, begin.elapsed(), (wanted > 1).then_some(wanted));
+        println!("    CPU {:.2} s, {bytes} bytes", (self.cpu()?.saturating_sub(cpu)).as_secs_f64());
         match status.success() && lines == wanted {
             true => Ok(()),
             false => Err(format!("{what}: {status}, {lines} of {wanted} messages in {bytes} bytes")),
@@ -327,7 +342,7 @@ impl System {
     }
 
     fn operate(&self, what: &str, words: &[&str], wanted: &str) -> Result<(), String> {
-        let begin = Instant::now();
+        let (begin, cpu) = (Instant::now(), self.cpu()?);
         let words: Vec<&str> = std::iter::once("postsuper").chain(words.iter().copied()).collect();
         let child = self.command(&words).stderr(Stdio::piped()).spawn();
         let mut child = child.map_err(|error| format!("{what}: {error}"))?;
@@ -338,6 +353,7 @@ impl System {
         }
         let status = child.wait().map_err(|error| error.to_string())?;
         report(what, begin.elapsed(), None);
+        println!("    CPU {:.2} s", (self.cpu()?.saturating_sub(cpu)).as_secs_f64());
         match status.success() && said.contains(wanted) {
             true => Ok(()),
             false => Err(format!("{what}: {status}: {said}")),

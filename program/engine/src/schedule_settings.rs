@@ -78,6 +78,7 @@ fn transport(view: &View, name: &str, process_limit: usize) -> TransportSettings
         process_limit,
         destination_concurrency_limit: small("destination_concurrency_limit"),
         destination_recipient_limit: count(number("destination_recipient_limit")),
+        recipient_limit: count(number("recipient_limit")),
         initial_destination_concurrency: small("initial_destination_concurrency"),
         positive_feedback: feedback("destination_concurrency_positive_feedback"),
         negative_feedback: feedback("destination_concurrency_negative_feedback"),

@@ -38,6 +38,8 @@ struct Transport {
     /// Jobs with a peer that is ready.
     jobs: Rotation,
     busy: usize,
+    /// Recipients in memory, in peers and in flight.
+    recipients: usize,
     dead: Option<Dead>,
     locked: bool,
     /// It is in [`Schedule::ready`].
@@ -254,6 +256,8 @@ impl Schedule {
         for job in jobs {
             let peers: Vec<u32> = self.jobs[job].peers.values().copied().collect();
             for peer in peers {
+                let d = self.peers[peer].destination;
+                self.transports[self.destinations[d].transport].recipients -= self.peers[peer].recipients.len();
                 self.peers[peer].recipients.clear();
                 self.drop_peer_if_done(peer);
             }
@@ -405,11 +409,17 @@ impl Schedule {
             then: Then::Finish,
         };
         self.active.insert(id, message);
-        Some(Action::Activate { message: id, limit: self.portion(), first: true })
+        Some(Action::Activate { message: id, limit: self.portion(&[]), first: true })
     }
 
-    fn portion(&self) -> usize {
+    /// How many recipients a message may get next; `jobs` are those that it has, by transport.
+    fn portion(&self, jobs: &[(usize, u32)]) -> usize {
         let left = self.settings.recipient_limit.saturating_sub(self.recipients);
+        let of_transport = |(t, _): &(usize, u32)| {
+            let transport = &self.transports[*t];
+            transport.settings.recipient_limit.saturating_sub(transport.recipients)
+        };
+        let left = jobs.iter().map(of_transport).min().map_or(left, |of_transports| left.min(of_transports));
         left.min(PORTION).max(self.settings.recipient_minimum).max(1)
     }
 
@@ -440,6 +450,7 @@ impl Schedule {
                     let peer = self.peer_for(message, sender, &route);
                     self.peers[peer].recipients.push_back(route.recipient);
                     self.recipients += 1;
+                    self.transports[self.destinations[self.peers[peer].destination].transport].recipients += 1;
                     if let Some(entry) = self.active.get_mut(&message) {
                         entry.held += 1;
                     }
@@ -543,6 +554,7 @@ impl Schedule {
             destinations: HashMap::new(),
             jobs: Rotation::new(),
             busy: 0,
+            recipients: 0,
             dead: None,
             locked: false,
             ready: false,
@@ -679,7 +691,8 @@ impl Schedule {
 
     /// Asks for the next portion of a message's recipients when few are left.
     fn refill(&mut self, id: QueueId) {
-        let limit = self.portion();
+        let Some(message) = self.active.get(&id) else { return };
+        let limit = self.portion(&message.jobs);
         let Some(message) = self.active.get_mut(&id) else { return };
         if message.more && !message.activating && message.held <= REFILL.min(limit / 2) {
             message.activating = true;
@@ -696,6 +709,7 @@ impl Schedule {
         let Some(InFlight { message, destination: d, recipients }) = self.in_flight.remove(&delivery) else { return };
         let t = self.destinations[d].transport;
         self.recipients -= recipients;
+        self.transports[t].recipients -= recipients;
         match feedback {
             Feedback::Answered => {
                 if let Some(dead) = &self.destinations[d].dead {
@@ -779,6 +793,7 @@ impl Schedule {
         let count = recipients.len();
         if count > 0 {
             self.recipients -= count;
+            self.transports[self.destinations[self.peers[p].destination].transport].recipients -= count;
             if let Some(entry) = self.active.get_mut(&id) {
                 entry.held -= count;
             }

@@ -433,6 +433,24 @@ fn recipients_come_in_portions() {
 }
 
 #[test]
+fn a_transport_has_its_own_limit_of_recipients() {
+    let transport = TransportSettings { recipient_limit: 300, process_limit: 1, ..TransportSettings::default() };
+    let mut world = World::with(transport);
+    world.arrive(1, "a@b", (0..5000).map(|n| format!("smtp:{n}.example")));
+    let mut running = world.run();
+    let mut total = 0;
+    while let Some(delivery) = running.pop() {
+        total += delivery.recipients.len();
+        world.done(&delivery, Feedback::Answered);
+        running.extend(world.run());
+        // The first portion is taken before anybody knows where it goes.
+        assert!(world.schedule.counts().recipients <= if total < 1000 { 1000 } else { 310 }, "{total}");
+    }
+    assert_eq!((total, world.finished.len()), (5000, 1));
+    assert_eq!(world.schedule.transports[0].recipients, 0);
+}
+
+#[test]
 fn removed_while_active() {
     let mut world = World::with(TransportSettings { destination_recipient_limit: 1, ..TransportSettings::default() });
     world.arrive(1, "a@b", vec!["smtp:x.example"; 8]);
@@ -551,6 +569,7 @@ fn random_settings(random: &mut impl FnMut(u64) -> u64) -> Settings {
         transport_retry_time: seconds(2),
         ..Settings::default()
     };
+    let feedbacks = ["1", "1/8", "1/concurrency", "0.5/sqrt_concurrency"];
     for transport in ["smtp", "relay", "local"] {
         let delay = |on: bool| if on { seconds(1) } else { Duration::ZERO };
         settings.transports.insert(
@@ -561,6 +580,9 @@ fn random_settings(random: &mut impl FnMut(u64) -> u64) -> Settings {
                 destination_recipient_limit: random(4) as usize,
                 initial_destination_concurrency: 1 + random(3) as u32,
                 failed_cohort_limit: random(3) as u32,
+                recipient_limit: 10 + random(100) as usize,
+                positive_feedback: feedbacks[random(4) as usize].parse().unwrap(),
+                negative_feedback: feedbacks[random(4) as usize].parse().unwrap(),
                 destination_rate_delay: delay(random(5) == 0),
                 transport_rate_delay: delay(random(7) == 0),
                 ..TransportSettings::default()
@@ -587,6 +609,7 @@ fn check_limits(world: &World, settings: &Settings) {
 
 /// With `changing`, the settings are others after each reload; what runs then may exceed a new limit until it ends.
 fn random_world(seed: u64, changing: bool) {
+    println!("seed {seed}, settings change: {changing}");
     let mut state = seed;
     let mut random = move |below: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -657,6 +680,7 @@ fn random_world(seed: u64, changing: bool) {
         let all = mail.settled.len() == mail.routes.len();
         assert!(all || removed.contains(&message), "seed {seed}: {message} is not settled");
     }
+    assert!(world.schedule.transports.iter().all(|transport| transport.recipients == 0));
     assert!(world.schedule.timers.is_empty() && world.schedule.peers.len() == 0 && world.schedule.jobs.len() == 0);
 }
 

@@ -101,6 +101,8 @@ pub struct TransportSettings {
     pub destination_concurrency_limit: u32,
     /// `destination_recipient_limit`: recipients per delivery; 0 is no limit. 1 makes every recipient a destination.
     pub destination_recipient_limit: usize,
+    /// `recipient_limit`: recipients of active messages at once; beyond it a message gets `recipient_minimum` more.
+    pub recipient_limit: usize,
     /// `initial_destination_concurrency`, at least 1.
     pub initial_destination_concurrency: u32,
     /// `destination_concurrency_positive_feedback`
@@ -121,6 +123,7 @@ impl Default for TransportSettings {
             process_limit: 100,
             destination_concurrency_limit: 20,
             destination_recipient_limit: 50,
+            recipient_limit: 20_000,
             initial_destination_concurrency: 5,
             positive_feedback: ConcurrencyFeedback::ONE,
             negative_feedback: ConcurrencyFeedback::ONE,
