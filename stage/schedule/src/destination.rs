@@ -188,9 +188,9 @@ mod tests {
             ("0", "1", 1, "-----", &[5, 5, 5, 5, 0]),
             ("1/concurrency", "1/concurrency", 10, "-", &[4]),
             ("1/concurrency", "1/concurrency", 10, "+++++++", &[5, 5, 5, 5, 6, 6, 6]),
-            // A half of a window at 5 and more: 0.447 of one each.
-            ("1/sqrt_concurrency", "1/sqrt_concurrency", 10, "+++++", &[5, 6, 6, 7, 7]),
-            ("1/sqrt_concurrency", "1/sqrt_concurrency", 10, "----", &[4, 4, 3, 2]),
+            // 0.45 of a window at 5, 0.41 at 6; 0.5 at 4, 0.58 at 3.
+            ("1/sqrt_concurrency", "1/sqrt_concurrency", 10, "+++++", &[5, 6, 6, 6, 7]),
+            ("1/sqrt_concurrency", "1/sqrt_concurrency", 10, "----", &[4, 3, 3, 2]),
             ("1/8", "1/8", 10, "++++++++", &[5, 5, 5, 5, 5, 5, 5, 6]),
             ("1/8", "1/8", 10, "--------", &[4, 4, 4, 4, 4, 4, 4, 3]),
             // An answer forgives all failed cohorts.
