@@ -1,5 +1,6 @@
 //! `yamabiko classify`: what a single reply means.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use super::{exit, record, select, width};
 const LONGEST: u64 = 64 << 10;
 
 /// Runs it.
-pub fn run(args: &[String]) -> ExitCode {
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let options: Classify = match super::parsed("yamabiko classify", args) {
         Ok(options) => options,
         Err(code) => return code,
