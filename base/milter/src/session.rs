@@ -57,7 +57,7 @@ impl Session {
     }
 
     /// The settings.
-    pub fn milters(&self) -> &Milters {
+    pub fn shared(&self) -> &Arc<Milters> {
         &self.milters
     }
 

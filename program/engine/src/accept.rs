@@ -11,15 +11,16 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use yamabiko_cleanup::Verdict;
-use yamabiko_envelope::{Kind, QueueId, QueueIdSource, Severity, Submission, Timestamp};
+use yamabiko_envelope::{Kind, QueueId, QueueIdSource, Severity, Source, Submission, Timestamp};
 use yamabiko_message::date::Zone;
 use yamabiko_queue::{NewMessage, Queue, QueueError};
 use yamabiko_receive::verification::Verification;
-use yamabiko_receive::{Accepted, Admission, Etrn, Later, Refusal};
+use yamabiko_receive::{Accepted, Admission, Etrn, Filtering, Later, Refusal};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::blocking::where_it_may_block;
 use crate::boss::Boss;
+use crate::filter::Filtered;
 use crate::generation::Current;
 use crate::orders::{Manager, Order};
 use crate::verify::Verifier;
@@ -116,10 +117,27 @@ impl Acceptance {
 
     /// Takes a message. In place of `old`, where that is given: there is no moment at which both or neither are there.
     pub async fn accept(&self, submission: Submission, old: Option<QueueId>) -> Result<Taken, Refusal> {
+        self.accept_filtered(submission, old, None).await
+    }
+
+    /// As [`Acceptance::accept`], with the conversation that the message's session has had with mail filters. Mail of our
+    /// own gets one made up, where it is to have one.
+    pub async fn accept_filtered(
+        &self,
+        submission: Submission,
+        old: Option<QueueId>,
+        filtering: Option<Filtering<'_>>,
+    ) -> Result<Taken, Refusal> {
         let inner = &self.inner;
         let now = Timestamp::now();
         let id = submission.envelope.queue_id;
+        let source = submission.source;
         let generation = inner.current.get();
+        let own = match (&generation.own_filters, source) {
+            (Some(filters), Source::Local { .. }) => Some(filters),
+            (Some(filters), Source::Notice) if generation.filters_notices => Some(filters),
+            _ => None,
+        };
         let cleanup = &generation.cleanup;
         let process = cleanup.process(submission, now, &inner.zone);
         let accepted = match where_it_may_block(cleanup.is_remote(), process).await {
@@ -135,6 +153,17 @@ impl Acceptance {
                 let text = EnhancedStatus::split(&text).map_or_else(|| text.clone(), |(_, rest)| rest.to_owned());
                 return Err(Refusal { code: refusal.code, status: refusal.status, text });
             }
+        };
+        let accepted = if filtering.is_some() || own.is_some() {
+            // Rare, and large: not in the future of every message.
+            let filtered = Box::pin(crate::filter::run(&generation, &inner.current, *accepted, source, filtering, own));
+            match filtered.await {
+                Filtered::Accept(accepted) => accepted,
+                Filtered::Refuse(refusal) => return Err(refusal),
+                Filtered::Discard => return Ok(Taken::Discarded(id)),
+            }
+        } else {
+            accepted
         };
         let yamabiko_cleanup::Accepted { envelope, head, body, hold, expanded } = *accepted;
         drop(generation);
@@ -216,33 +245,40 @@ impl Acceptance {
     }
 }
 
+impl Acceptance {
+    /// A message of a session. A panic is a bug of ours: the client hears 451 and tries again, and the session goes on.
+    async fn taken(&self, submission: Submission, filtering: Option<Filtering<'_>>) -> Result<Accepted, Refusal> {
+        let accepted = self.accept_filtered(submission, None, filtering);
+        match std::panic::AssertUnwindSafe(accepted).catch_unwind().await {
+            Ok(Ok(Taken::Queued(_) | Taken::Discarded(_) | Taken::Returned(_))) => Ok(Accepted::default()),
+            Ok(Err(refusal)) => Err(refusal),
+            Err(_) => {
+                self.inner.current.say(Severity::Panic, None, "cleanup failed; the client was told to try again");
+                Err(Refusal {
+                    code: ReplyCode(451),
+                    status: EnhancedStatus::transient(3, 0),
+                    text: "Error: internal error".to_owned(),
+                })
+            }
+        }
+    }
+}
+
 impl Admission for Acceptance {
     fn next_queue_id(&self) -> QueueId {
         self.next_id()
     }
 
     fn submit(&self, submission: Submission) -> Later<'_, Result<Accepted, Refusal>> {
-        let acceptance = self.clone();
-        Box::pin(async move {
-            // A panic is a bug of ours: the client hears 451 and tries again, and the session goes on.
-            let accepted = std::panic::AssertUnwindSafe(acceptance.accept(submission, None)).catch_unwind().await;
-            match accepted {
-                Ok(Ok(Taken::Queued(_) | Taken::Discarded(_) | Taken::Returned(_))) => Ok(Accepted::default()),
-                Ok(Err(refusal)) => Err(refusal),
-                Err(_) => {
-                    acceptance.inner.current.say(
-                        Severity::Panic,
-                        None,
-                        "cleanup failed; the client was told to try again",
-                    );
-                    Err(Refusal {
-                        code: ReplyCode(451),
-                        status: EnhancedStatus::transient(3, 0),
-                        text: "Error: internal error".to_owned(),
-                    })
-                }
-            }
-        })
+        Box::pin(self.taken(submission, None))
+    }
+
+    fn submit_filtered<'a>(
+        &'a self,
+        submission: Submission,
+        filtering: Filtering<'a>,
+    ) -> Later<'a, Result<Accepted, Refusal>> {
+        Box::pin(self.taken(submission, Some(filtering)))
     }
 
     fn etrn<'a>(&'a self, domain: &'a str) -> Later<'a, Etrn> {

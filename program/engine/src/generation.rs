@@ -14,6 +14,7 @@ use yamabiko_envelope::{
     QueueId, Recipient, Result as Ended, Severity, Timestamp, Trace,
 };
 use yamabiko_lookup::TableSet;
+use yamabiko_milter::Milters;
 use yamabiko_route::Router;
 use yamabiko_schedule::{Feedback, Route, destination_name};
 use yamabiko_status::EnhancedStatus;
@@ -59,6 +60,11 @@ pub struct Generation {
     pub myhostname: String,
     /// `mail_name`
     pub mail_name: String,
+    /// Mail filters for mail that does not come over the network (`non_smtpd_milters`), and the limit of what they may
+    /// make of a body.
+    pub own_filters: Option<(Arc<Milters>, u64)>,
+    /// `internal_mail_filter_classes` names notices.
+    pub filters_notices: bool,
 }
 
 /// The generation in force, and the log: what nearly everybody needs. Cheap to clone.
@@ -335,7 +341,12 @@ impl Generation {
             events.emit(Event::text(Timestamp::now(), origin, Severity::Warning, remark.clone()));
         }
         let pickup = Pickup::of(&config);
+        // What is wrong with it has been said when the configuration was examined.
+        let milters = Milters::new(&main, "non_smtpd_milters", &mut |_| {});
+        let size_limit = u64::try_from(main.int("message_size_limit")).unwrap_or(0);
         Self {
+            own_filters: milters.map(|milters| (Arc::new(milters), size_limit)),
+            filters_notices: main.list("internal_mail_filter_classes").iter().any(|class| class == "bounce"),
             cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables, router.mapper().clone(), events),
             verify_router: Router::for_purpose(yamabiko_route::Purpose::Verify, &main, &tables),
             verify,

@@ -25,6 +25,7 @@ mod bulk;
 mod clog;
 mod control;
 mod examine;
+mod filter;
 mod flush;
 mod gate;
 pub mod generation;

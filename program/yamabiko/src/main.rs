@@ -88,10 +88,10 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
         return commands::install::run(rest);
     }
     if word == "analyze" {
-        return commands::analyze::run(std::env::args_os().skip(2));
+        return commands::analyze::run(rest);
     }
     if word == "classify" {
-        return commands::analyze::classify(std::env::args_os().skip(2));
+        return commands::analyze::classify(rest);
     }
     if NOT_YET.contains(&word) {
         eprintln!("yamabiko: {word} is not there yet: it comes with a later release");

@@ -28,8 +28,8 @@ mod settings;
 use bytes::Bytes;
 use yamabiko_config::View;
 use yamabiko_envelope::{
-    BodyType, Content, Envelope, Event, Events, Kind, Origin, QueueId, Recipient, RewriteContext, Severity, Source,
-    Submission, Timestamp,
+    BodyType, Content, Envelope, Event, Events, Kind, Notify, Origin, QueueId, Recipient, RewriteContext, Severity,
+    Source, Submission, Timestamp,
 };
 use yamabiko_lookup::TableSet;
 use yamabiko_message::date::Zone;
@@ -37,6 +37,7 @@ use yamabiko_route::Mapper;
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use checks::{Checking, Decided, Stop};
+use recipients::Recipients;
 use settings::Settings;
 
 /// A message that is to be queued.
@@ -129,11 +130,53 @@ struct Job<'s> {
     full_name: &'s str,
 }
 
+impl Job<'_> {
+    /// For what is decided about a message after its content was seen.
+    fn late(envelope: &Envelope, source: Source) -> Self {
+        Self {
+            id: envelope.queue_id,
+            now: envelope.arrival,
+            source,
+            maps: true,
+            bcc: false,
+            checks: false,
+            headers: None,
+            full_name: "",
+        }
+    }
+}
+
 impl Cleanup {
     /// Reads the settings of the cleanup service. Tables that cannot be opened make messages that need them wait.
     pub fn new(view: &View, tables: &TableSet, mapper: Mapper, events: Events) -> Self {
         let origin = Origin::new(&view.text("syslog_name").into(), "cleanup");
         Self { settings: std::sync::Arc::new(Settings::new(view, tables)), mapper, origin, events }
+    }
+
+    /// The address that a mail filter wants as the envelope sender of a message that has been accepted, in its final form.
+    pub async fn sender_of_filter(
+        &self,
+        envelope: &Envelope,
+        source: Source,
+        address: &str,
+    ) -> Result<String, Refusal> {
+        let mut sender = address.to_owned();
+        self.sender(&Job::late(envelope, source), &mut sender).await?;
+        Ok(sender)
+    }
+
+    /// Adds a recipient that a mail filter wants for a message that has been accepted; aliases and mappings apply.
+    pub async fn recipient_of_filter(
+        &self,
+        envelope: &mut Envelope,
+        source: Source,
+        address: &str,
+        notify: Notify,
+    ) -> Result<(), Refusal> {
+        let mut recipients = Recipients::of(std::mem::take(&mut envelope.recipients));
+        let added = self.add_late(&Job::late(envelope, source), address, notify, &mut recipients).await;
+        envelope.recipients = recipients.list;
+        added
     }
 
     /// What is wrong with the rules of content checks, one line each, for `postfix check`.

@@ -25,6 +25,11 @@ pub(crate) struct Recipients {
 }
 
 impl Recipients {
+    /// Those that a message has already.
+    pub(crate) fn of(list: Vec<Recipient>) -> Self {
+        Self { list, ..Self::default() }
+    }
+
     /// All recipients become one. It keeps the first one's original address.
     pub(crate) fn redirect(&mut self, address: &str) {
         self.list.truncate(1);
@@ -89,7 +94,7 @@ impl Cleanup {
         Ok(out)
     }
 
-    async fn sender(&self, job: &Job<'_>, sender: &mut String) -> Result<(), Refusal> {
+    pub(crate) async fn sender(&self, job: &Job<'_>, sender: &mut String) -> Result<(), Refusal> {
         let rewriter = self.mapper.rewriter();
         if sender.get(..DAEMON.len()).is_some_and(|start| start.eq_ignore_ascii_case(DAEMON)) {
             let daemon = rewriter.rewrite(RewriteContext::Local, DAEMON);
@@ -182,6 +187,26 @@ impl Cleanup {
                 Err(Refusal::trouble())
             }
         }
+    }
+
+    /// Adds a recipient to those of a message that is complete.
+    pub(crate) async fn add_late(
+        &self,
+        job: &Job<'_>,
+        address: &str,
+        notify: Notify,
+        out: &mut Recipients,
+    ) -> Result<(), Refusal> {
+        let (limit, originals) = (self.settings.duplicate_limit, self.settings.original_recipient);
+        // Whoever is there already is not added again.
+        for known in std::mem::take(&mut out.list) {
+            out.add(known, limit, originals);
+        }
+        let new = self.canonical(job, RewriteContext::Local, Place::EnvelopeRecipient, address).await?;
+        let address = new.unwrap_or_else(|| address.to_owned());
+        let original = if originals { address.clone() } else { String::new() };
+        let recipient = Recipient { address, original, notify, ..Recipient::default() };
+        self.expand(job, recipient, out).await
     }
 
     /// Adds a copy for `address`.

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use yamabiko_envelope::{QueueId, Submission};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
+use crate::filter::Filtering;
 use crate::verification::Verification;
 
 /// A future in a box, so that the trait can be an object.
@@ -48,6 +49,16 @@ pub trait Admission: Send + Sync {
     fn next_queue_id(&self) -> QueueId;
     /// Takes a message. Ready only when the message is durable or refused.
     fn submit(&self, submission: Submission) -> Later<'_, Result<Accepted, Refusal>>;
+    /// As [`Admission::submit`], and mail filters are shown the message before it is taken.
+    fn submit_filtered<'a>(
+        &'a self,
+        _submission: Submission,
+        _filtering: Filtering<'a>,
+    ) -> Later<'a, Result<Accepted, Refusal>> {
+        let (code, status) = (ReplyCode(451), EnhancedStatus::transient(3, 0));
+        let text = "Error: mail filters cannot be asked here".to_owned();
+        Box::pin(std::future::ready(Err(Refusal { code, status, text })))
+    }
     /// Starts delivery of the mail that waits for a domain.
     fn etrn<'a>(&'a self, domain: &'a str) -> Later<'a, Etrn>;
     /// Bytes free for mail on disk; `None` when that cannot be said.

@@ -23,8 +23,10 @@ use yamabiko_envelope::{Content, Event, Events, Kind, Origin, Severity, Submissi
 use yamabiko_tls::{Clock, Stream};
 
 use crate::admission::Admission;
+use crate::filter::{FilterStep, Filtering, SessionMacros};
 use crate::limits::Limits;
 use crate::peer::{Peer, look_up, unmapped};
+use crate::restrict::Facts;
 use crate::sasl::{Exchange, Verdict};
 use crate::session::{Action, AuthStep, Session, Surroundings};
 use crate::settings::Settings;
@@ -257,6 +259,7 @@ async fn run<S>(
         let mut asked = Box::pin(settings.policy.standing(&peer));
         where_it_may_block(settings.policy.is_remote(), asked.as_mut()).await
     };
+    let from_network = matches!(from, From::Network(..));
     let (user, counted) = match from {
         From::User(user) => (Some(user), None),
         From::Network(address, _) => (None, (!standing.unlimited && !standing.xclient).then_some(address)),
@@ -283,9 +286,16 @@ async fn run<S>(
         deadline: None,
         clock: Clock::default(),
         exchange: None,
+        filters: None,
         last_words,
     };
+    if from_network && settings.milters.is_some() {
+        conversation.session.with_filters();
+    }
     conversation.run(shutdown).await;
+    if let Some(filters) = conversation.filters.take() {
+        filters.quit().await;
+    }
     let notices = conversation.session.finish(Timestamp::now());
     for notice in notices {
         submit_notice(&service.around, &settings, notice).await;
@@ -315,6 +325,8 @@ struct Conversation<'s, S> {
     clock: Clock,
     /// A login that is under way.
     exchange: Option<Exchange>,
+    /// The conversation with mail filters.
+    filters: Option<yamabiko_milter::Session>,
     /// What is done to the connection before the last words are written.
     last_words: fn(&S),
 }
@@ -423,8 +435,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                         Err(error) => return self.spill_failed(&error),
                     }
                 }
-                let result = self.service.around.admission.submit(*submission).await;
+                let result = match &mut self.filters {
+                    None => self.service.around.admission.submit(*submission).await,
+                    Some(filters) => {
+                        let mut facts = self.session.facts();
+                        // The session has handed these over.
+                        facts.sender = Some(&submission.envelope.sender);
+                        let macros = macros_of(facts, self.settings, filters, None);
+                        let admission = &self.service.around.admission;
+                        let copy = (*submission).clone();
+                        admission.submit_filtered(copy, Filtering { session: filters, macros: &macros }).await
+                    }
+                };
                 self.session.submitted(result);
+            }
+            Action::Filter(step) => {
+                let verdict = Box::pin(self.filter(step)).await;
+                self.session.filtered(verdict);
             }
             Action::Mechanisms => {
                 let mechanisms = self.settings.sasl.backend.mechanisms().await;
@@ -477,6 +504,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             }
         });
         Ok(())
+    }
+
+    /// Asks the mail filters about a step.
+    async fn filter(&mut self, step: FilterStep) -> yamabiko_milter::Verdict {
+        let Some(milters) = &self.settings.milters else { return yamabiko_milter::Verdict::Continue };
+        let left = self.session.filters_left();
+        if step == FilterStep::Connect {
+            // After XCLIENT it is another client.
+            if let Some(filters) = self.filters.take() {
+                filters.quit().await;
+            }
+        }
+        let filters = self.filters.get_or_insert_with(|| {
+            yamabiko_milter::Session::new(Arc::clone(milters), self.settings.message_size_limit)
+        });
+        if left {
+            filters.abort().await;
+        }
+        let facts = self.session.facts();
+        let refused = match &step {
+            FilterStep::Rcpt(_, refused) => refused.as_deref(),
+            _ => None,
+        };
+        let macros = macros_of(facts.clone(), self.settings, filters, refused);
+        let verdict = match &step {
+            FilterStep::Connect => filters.connect(crate::filter::client(&facts), &macros).await,
+            FilterStep::Helo(name) => filters.helo(name, &macros).await,
+            FilterStep::Mail(words) => filters.mail(words, &macros).await,
+            FilterStep::Rcpt(words, refused) => filters.rcpt(words, refused.is_some(), &macros).await,
+            FilterStep::Data => filters.data(&macros).await,
+            FilterStep::Unknown(line) => filters.unknown(line, &macros).await,
+        };
+        for warning in filters.take_warnings() {
+            self.service.log(self.settings, Severity::Warning, warning);
+        }
+        let hears = filters.wants_rejected_recipients();
+        self.session.filters_hear_refused(hears);
+        verdict
     }
 
     /// Writes the replies and reads what comes next.
@@ -591,6 +656,17 @@ async fn where_it_may_block<T>(blocks: bool, future: Pin<&mut impl Future<Output
         return tokio::task::block_in_place(|| Handle::current().block_on(future));
     }
     future.await
+}
+
+/// What mail filters are told beside a step.
+fn macros_of<'f>(
+    facts: Facts<'f>,
+    settings: &'f Settings,
+    filters: &yamabiko_milter::Session,
+    refused: Option<&'f str>,
+) -> SessionMacros<'f> {
+    let (milters, server) = (Arc::clone(filters.shared()), facts.peer.server);
+    SessionMacros { facts, milters, myhostname: &settings.myhostname, server, refused }
 }
 
 /// A large message in a file without a name: gone with the last descriptor.

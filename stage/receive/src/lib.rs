@@ -14,6 +14,7 @@
 
 mod admission;
 mod driver;
+mod filter;
 mod footer;
 mod limits;
 mod peer;
@@ -27,6 +28,7 @@ pub mod verification;
 
 pub use admission::{Accepted, Admission, Etrn, Later, Refusal};
 pub use driver::{Service, ServiceParts, Shutdown, converse, report_limits, serve};
+pub use filter::{FilterStep, Filtering};
 pub use limits::{Counted, Limits, MOST_CLIENTS, Peak, Range, Ticket};
 pub use peer::{Discard, NameStatus, Peer, Standing, look_up};
 pub use restrict::{

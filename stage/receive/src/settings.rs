@@ -9,6 +9,7 @@ use yamabiko_config::{View, expand};
 use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{Maps, TableSet};
 use yamabiko_message::date::Zone;
+use yamabiko_milter::Milters;
 use yamabiko_status::ReplyCode;
 use yamabiko_tls::Level;
 
@@ -128,6 +129,8 @@ pub struct Settings {
     pub strict_rfc821: bool,
     pub delay_reject: bool,
     pub soft_bounce: bool,
+    /// `smtpd_milters`
+    pub milters: Option<Arc<Milters>>,
     /// `smtpd_reject_footer`, unexpanded.
     pub reject_footer: String,
     /// `smtpd_reject_footer_maps`: a footer for a reply, in place of the usual one.
@@ -208,13 +211,18 @@ impl Settings {
         notices.extend(tls.options.notices.iter().cloned());
         let enforce_tls = tls.options.level == Level::Encrypt;
         let sasl = SaslSettings::read(view, tables, &mut notices);
-        for name in ["smtpd_milters", "smtpd_proxy_filter", "smtpd_command_filter", "smtpd_upstream_proxy_protocol"] {
+        for name in ["smtpd_milter_maps", "smtpd_proxy_filter", "smtpd_command_filter", "smtpd_upstream_proxy_protocol"]
+        {
             if !view.text(name).is_empty() {
                 notices.push(format!("{name} is not there yet and has no effect"));
             }
         }
+        let mut milters = Milters::new(view, "smtpd_milters", &mut |text| notices.push(text)).map(Arc::new);
         let overrides = view.list("receive_override_options");
         let overridden = |word: &str| overrides.iter().any(|w| w.eq_ignore_ascii_case(word));
+        if overridden("no_milters") {
+            milters = None;
+        }
         let policy = Policy::compile(view, tables)?;
         notices.extend(policy.notices());
         Ok(Self {
@@ -237,6 +245,7 @@ impl Settings {
             strict_smtputf8: view.bool("strict_smtputf8"),
             strict_rfc821: view.bool("strict_rfc821_envelopes"),
             delay_reject: view.bool("smtpd_delay_reject"),
+            milters,
             soft_bounce: view.bool("soft_bounce"),
             reject_footer: view.raw("smtpd_reject_footer"),
             reject_footer_maps: Maps::open(tables, "smtpd_reject_footer_maps", &view.text("smtpd_reject_footer_maps")),

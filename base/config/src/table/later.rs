@@ -61,7 +61,7 @@ const SASL: Group = Group {
 
 const MILTER: Group = Group {
     work: "milters",
-    patterns: &["milter_*", "smtpd_milters", "smtpd_milter_maps", "non_smtpd_milters", "internal_mail_filter_classes"],
+    patterns: &["milter_header_checks", "smtpd_milter_maps"],
 };
 
 const POSTSCREEN: Group = Group { work: "postscreen", patterns: &["postscreen_*", "dnsblog_*"] };

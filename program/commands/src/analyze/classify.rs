@@ -1,6 +1,5 @@
 //! `yamabiko classify`: what a single reply means.
 
-use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 
@@ -13,7 +12,7 @@ use super::{exit, record, select, width};
 const LONGEST: u64 = 64 << 10;
 
 /// Runs it.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn run(args: &[String]) -> ExitCode {
     let options: Classify = match super::parsed("yamabiko classify", args) {
         Ok(options) => options,
         Err(code) => return code,

@@ -16,7 +16,7 @@ pub const HEAD: usize = 2 << 20;
 pub const TAIL: usize = 256 << 10;
 
 /// How much is read at once.
-const CHUNK: usize = 128 << 10;
+const CHUNK: usize = 256 << 10;
 /// A `From ` line is not longer.
 const LONGEST_FROM_LINE: usize = 1000;
 
@@ -161,7 +161,7 @@ impl<R: Read> Mbox<R> {
     }
 
     fn drop_front(&mut self) {
-        if self.start >= CHUNK || self.start == self.window.len() {
+        if self.start >= 4 * CHUNK || self.start == self.window.len() {
             self.window.drain(..self.start);
             self.before += self.start as u64;
             self.start = 0;

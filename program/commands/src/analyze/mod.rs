@@ -18,7 +18,6 @@ mod token;
 mod watch;
 mod width;
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,8 +48,8 @@ mod exit {
     pub const DATA: u8 = 65;
 }
 
-/// Runs `yamabiko analyze`. Names of files need not be UTF-8.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs `yamabiko analyze`.
+pub fn run(args: &[String]) -> ExitCode {
     let options: Options = match parsed("yamabiko analyze", args) {
         Ok(options) => options,
         Err(code) => return code,
@@ -77,8 +76,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Options, or the exit code after help and complaint.
-fn parsed<O: Parser>(name: &str, args: impl IntoIterator<Item = OsString>) -> Result<O, ExitCode> {
-    let words = std::iter::once(OsString::from(name)).chain(args);
+fn parsed<O: Parser>(name: &str, args: &[String]) -> Result<O, ExitCode> {
+    let words = std::iter::once(name.to_owned()).chain(args.iter().cloned());
     O::try_parse_from(words).map_err(|error| {
         // To standard output for help, to standard error otherwise; nothing can be done where that fails.
         let _ = error.print();

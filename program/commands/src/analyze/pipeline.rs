@@ -16,15 +16,15 @@ use yamabiko_analyze::Analyzer;
 use super::files::{self, Found, Piece};
 use super::report::{Reported, Reporter};
 
-/// A batch is handed on when it holds this many bytes. Small enough for the allocator to use the same memory again and
-/// again; what is larger it gives back late.
-const BATCH_BYTES: usize = 96 << 10;
+/// A batch is handed on when it holds this many bytes ...
+const BATCH_BYTES: usize = 512 << 10;
 /// ... or this many messages.
-const BATCH_ITEMS: usize = 64;
+const BATCH_ITEMS: usize = 128;
 /// Files up to this size are opened by the thread that analyses them; opening is most of the work for a small file.
 const SMALL: u64 = 128 << 10;
 
 /// Messages to analyse, in the order in which they were read.
+#[derive(Default)]
 pub struct Batch {
     data: Vec<u8>,
     items: Vec<Item>,
@@ -42,13 +42,6 @@ enum What {
     Trouble(String),
     /// A small file that nobody has opened yet.
     File,
-}
-
-impl Default for Batch {
-    /// With room for all it will hold, so that it need not grow.
-    fn default() -> Self {
-        Self { data: Vec::with_capacity(BATCH_BYTES + (16 << 10)), items: Vec::with_capacity(BATCH_ITEMS) }
-    }
 }
 
 impl Batch {

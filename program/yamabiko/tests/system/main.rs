@@ -15,6 +15,7 @@ mod crash;
 mod disk;
 mod harness;
 mod life;
+mod milter;
 mod operators;
 mod policy;
 mod queue;

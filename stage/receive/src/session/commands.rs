@@ -8,7 +8,7 @@ use yamabiko_smtp::command::{Allowed, Bdat, BdatError, MailParameters, RcptParam
 use yamabiko_smtp::reply;
 
 use super::verb::Verb;
-use super::{Chunks, MailRequest, RcptRequest, Session, Transaction, Waiting, push};
+use super::{Chunks, MailRequest, RcptRequest, Session, Step, Transaction, Waiting, push};
 use crate::admission::Etrn;
 use crate::limits::Counted;
 use crate::restrict::Outcome;
@@ -58,6 +58,9 @@ impl Session {
         if self.access_denied && verb != Verb::Quit {
             let text = format!("503 5.7.0 Error: access denied for {}", self.peer.name_and_address);
             return self.reply_error(&text);
+        }
+        if verb == Verb::Unknown && self.filters {
+            return self.wait(Waiting::Filter(Box::new(Step::Unknown(line.to_owned()))));
         }
         if verb == Verb::Unknown {
             return self.protocol_error("500 5.5.2 Error: command not recognized");
@@ -123,6 +126,13 @@ impl Session {
         if let Outcome::Refused(reply) = outcome {
             return self.reply_error(&reply);
         }
+        if self.filters {
+            return self.wait(Waiting::Filter(Box::new(Step::Helo { name, extended })));
+        }
+        self.helo_accepted(name, extended);
+    }
+
+    pub(super) fn helo_accepted(&mut self, name: String, extended: bool) {
         self.end_transaction();
         self.trim_transcript();
         self.helo = Some(neuter(&name));
@@ -224,6 +234,7 @@ impl Session {
             return self.protocol_error(BAD_SENDER);
         };
         self.transactions = self.transactions.wrapping_add(1);
+        self.note_words(&format!("<{}>", yamabiko_address::quote(&sender)), &words);
         let settings = std::sync::Arc::clone(&self.settings);
         let allowed = Allowed {
             dsn: !self.standing.discard.dsn,
@@ -249,6 +260,14 @@ impl Session {
             return self.mail_checked(MailRequest { sender, parameters, refused }, Outcome::Pass);
         }
         self.wait(Waiting::Mail(Box::new(MailRequest { sender, parameters, refused })));
+    }
+
+    /// Keeps what mail filters are told of a command.
+    fn note_words(&mut self, address: &str, parameters: &Tokens<'_>) {
+        if self.filters {
+            let parameters = parameters.clone().map(|word| word.text.to_owned());
+            self.filter_words = std::iter::once(address.to_owned()).chain(parameters).collect();
+        }
     }
 
     /// An address in a command; the log says what is wrong with it.
@@ -301,6 +320,9 @@ impl Session {
             overshoot: 0,
             chunks: Chunks::None,
         });
+        if self.filters {
+            return self.wait(Waiting::Filter(Box::new(Step::Mail)));
+        }
         self.reply_ok("250 2.1.0 Ok");
     }
 
@@ -340,6 +362,7 @@ impl Session {
         let Some(recipient) = self.address(address.text, "RCPT") else {
             return self.protocol_error(BAD_RECIPIENT);
         };
+        self.note_words(&format!("<{}>", yamabiko_address::quote(&recipient)), &words);
         let allowed = Allowed { dsn: !self.standing.discard.dsn, ..Allowed::default() };
         let (parameters, mut refused) = match RcptParameters::parse(words, allowed) {
             Ok(parameters) => (parameters, None),
@@ -387,7 +410,7 @@ impl Session {
     }
 
     pub(super) fn rcpt_checked(&mut self, request: RcptRequest, outcome: Outcome) {
-        let RcptRequest { mut recipient, refused } = request;
+        let RcptRequest { recipient, refused } = request;
         if outcome == Outcome::BadAddress {
             self.illegal_address(&format!("<{}>", yamabiko_address::quote(&recipient.address)), "RCPT");
             return self.protocol_error(BAD_RECIPIENT);
@@ -399,8 +422,18 @@ impl Session {
             None => {}
         }
         if let Outcome::Refused(reply) = outcome {
+            if self.filters_hear_refused {
+                return self.wait(Waiting::Filter(Box::new(Step::RefusedRcpt(recipient, reply))));
+            }
             return self.reply_error(&reply);
         }
+        if self.filters {
+            return self.wait(Waiting::Filter(Box::new(Step::Rcpt(recipient))));
+        }
+        self.recipient_accepted(recipient);
+    }
+
+    pub(super) fn recipient_accepted(&mut self, mut recipient: Recipient) {
         let Some(transaction) = self.transaction.as_mut() else { return };
         if transaction.queue_id.is_none() {
             let queue_id = self.around.admission.next_queue_id();
@@ -438,6 +471,13 @@ impl Session {
         if let Outcome::Refused(reply) = outcome {
             return self.reply_error(&reply);
         }
+        if self.filters {
+            return self.wait(Waiting::Filter(Box::new(Step::Data)));
+        }
+        self.data_accepted();
+    }
+
+    pub(super) fn data_accepted(&mut self) {
         self.begin_incoming(yamabiko_smtp::data::DataDecoder::new(super::line_ends(self.bare_newline_policy())));
         self.reply("354 End data with <CR><LF>.<CR><LF>");
         self.stage = "DATA content";

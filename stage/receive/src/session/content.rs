@@ -6,7 +6,7 @@ use yamabiko_envelope::{
 use yamabiko_smtp::command::{Bdat, Ret};
 use yamabiko_smtp::data::{DataDecoder, Progress};
 
-use super::{Chunks, Incoming, Phase, Session, Waiting, body_type, commands};
+use super::{Chunks, Incoming, Phase, Session, Step, Waiting, body_type, commands};
 use crate::admission::{Accepted, Refusal};
 use crate::restrict::Outcome;
 use crate::settings::{BareNewline, ErrorClasses};
@@ -94,6 +94,13 @@ impl Session {
         if let Outcome::Refused(reply) = outcome {
             return self.skip_chunk(bdat, &reply);
         }
+        if self.filters && self.incoming.is_none() {
+            return self.wait(Waiting::Filter(Box::new(Step::Bdat(bdat))));
+        }
+        self.bdat_accepted(bdat);
+    }
+
+    pub(super) fn bdat_accepted(&mut self, bdat: Bdat) {
         if self.incoming.is_none() {
             self.begin_incoming(DataDecoder::chunks());
         }

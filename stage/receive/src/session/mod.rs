@@ -13,6 +13,7 @@
 
 mod commands;
 mod content;
+mod filters;
 mod login;
 mod secure;
 mod verb;
@@ -34,6 +35,7 @@ use yamabiko_smtp::data::{DataDecoder, LineEnds};
 use yamabiko_smtp::reply;
 
 use crate::admission::{Accepted, Admission, Etrn, Refusal};
+use crate::filter::FilterStep;
 use crate::limits::{Counted, Limits};
 use crate::peer::{Peer, Standing};
 use crate::restrict::{Check, CheckState, Facts, Outcome, Record};
@@ -63,6 +65,8 @@ pub enum Action {
     Authenticate(AuthStep),
     /// Start delivery for a domain; tell [`Session::etrn_done`].
     Etrn(String),
+    /// Ask the mail filters; tell [`Session::filtered`].
+    Filter(FilterStep),
     /// Write the output and close.
     Close,
 }
@@ -141,6 +145,24 @@ enum Waiting {
     /// For EHLO, or for AUTH.
     Mechanisms(Option<AuthStep>),
     Login(AuthStep),
+    Filter(Box<Step>),
+}
+
+/// What goes on when the mail filters have nothing against it.
+#[derive(Debug)]
+enum Step {
+    Connect,
+    Helo {
+        name: String,
+        extended: bool,
+    },
+    Mail,
+    Rcpt(Recipient),
+    /// It is refused already with this reply; filters only hear of it.
+    RefusedRcpt(Recipient, String),
+    Data,
+    Bdat(Bdat),
+    Unknown(String),
 }
 
 /// Content that is being received.
@@ -209,6 +231,14 @@ pub struct Session {
     /// Transactions so far, this one included.
     transactions: u32,
     checks: CheckState,
+    /// Mail filters are asked.
+    filters: bool,
+    /// Some of them want to hear of recipients that are refused already.
+    filters_hear_refused: bool,
+    /// They have begun with a transaction that is over.
+    filters_left: bool,
+    /// The address and parameters of MAIL or RCPT as they were written.
+    filter_words: Vec<String>,
     transcript: Transcript,
     began: Timestamp,
     stressed: bool,
@@ -277,6 +307,10 @@ impl Session {
             transaction: None,
             transactions: 0,
             checks: CheckState::default(),
+            filters: false,
+            filters_hear_refused: false,
+            filters_left: false,
+            filter_words: Vec::new(),
             transcript,
             began: now,
             stressed,
@@ -459,6 +493,7 @@ impl Session {
             Waiting::Handshake { .. } => Action::Handshake,
             Waiting::Mechanisms(_) => Action::Mechanisms,
             Waiting::Login(step) => Action::Authenticate(step.clone()),
+            Waiting::Filter(step) => Action::Filter(step.told(&mut self.filter_words)),
             Waiting::Submit { .. } => match self.submission() {
                 Some(submission) => Action::Submit(Box::new(submission)),
                 None => Action::Close,
@@ -501,6 +536,11 @@ impl Session {
                 facts.smtputf8 = request.parameters.smtputf8;
             }
             Phase::Waiting(Waiting::Rcpt(request), _) => facts.recipient = Some(&request.recipient.address),
+            Phase::Waiting(Waiting::Filter(step), _) => match &**step {
+                Step::Helo { name, .. } => facts.helo = Some(name),
+                Step::Rcpt(recipient) | Step::RefusedRcpt(recipient, _) => facts.recipient = Some(&recipient.address),
+                _ => {}
+            },
             Phase::Waiting(Waiting::Vrfy { address, smtputf8, .. }, _) => {
                 facts.recipient = Some(address);
                 facts.smtputf8 = *smtputf8;
@@ -558,6 +598,7 @@ impl Session {
             | Waiting::Submit { .. }
             | Waiting::Handshake { .. }
             | Waiting::Mechanisms(_)
+            | Waiting::Filter(_)
             | Waiting::Login(_)) => {
                 self.phase = Phase::Waiting(waiting, true);
             }
@@ -831,6 +872,7 @@ impl Session {
 
     /// Forgets the transaction.
     fn end_transaction(&mut self) {
+        self.filters_left |= self.filters && self.transaction.is_some();
         self.transaction = None;
         self.checks.reset();
         self.incoming = None;
@@ -876,11 +918,14 @@ impl Session {
                 self.seen.add(ErrorClasses::POLICY);
                 self.reply_error(&reply);
             }
-            _ => {
-                let banner = format!("220 {}", self.settings.banner);
-                self.reply(&banner);
-            }
+            _ if self.filters => self.wait(Waiting::Filter(Box::new(Step::Connect))),
+            _ => self.welcome(),
         }
+    }
+
+    fn welcome(&mut self) {
+        let banner = format!("220 {}", self.settings.banner);
+        self.reply(&banner);
     }
 
     /// The connection is refused before the greeting because of the client's counters.

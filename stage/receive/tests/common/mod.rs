@@ -257,6 +257,8 @@ impl Talk<'_> {
                     let standing = pollster::block_on(self.world.settings.policy.standing(self.session.facts().peer));
                     self.session.stands(standing);
                 }
+                // No filter is configured here.
+                Action::Filter(step) => panic!("{step:?}"),
                 Action::Etrn(domain) => {
                     let result = pollster::block_on(self.world.engine.etrn(&domain));
                     self.session.etrn_done(result);

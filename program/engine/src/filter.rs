@@ -1,0 +1,371 @@
+//! Mail filters (milters) at the end of a message: they see it as it would be queued, and it is queued as they leave it.
+//!
+//! Mail from the network comes with the conversation that its session has had with the filters. Mail of this machine's
+//! users, and notices where `internal_mail_filter_classes` names them, get one made up here, as Postfix's cleanup does: a
+//! connection from `localhost`, HELO with our name, the envelope.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use yamabiko_cleanup::{Accepted, Cleanup};
+use yamabiko_envelope::{
+    Client as LoggedClient, Content, Decision, Envelope, Kind, Notify, QueueId, Severity, Source, Timestamp,
+};
+use yamabiko_milter::{Change, Client, Macros, Message, Milters, Session, Verdict};
+use yamabiko_receive::{Filtering, Refusal};
+use yamabiko_status::{EnhancedStatus, ReplyCode};
+
+use crate::generation::{Current, Generation};
+
+/// A header section longer than this is not shown to filters: the message goes on as it is, and the log says so.
+const HEADER_LIMIT: usize = 8 << 20;
+
+/// What becomes of a message that filters have seen.
+pub enum Filtered {
+    /// It is queued, changed perhaps.
+    Accept(Box<Accepted>),
+    /// It is not.
+    Refuse(Refusal),
+    /// Success is claimed and nothing kept.
+    Discard,
+}
+
+/// Shows a message to the filters: in the conversation that its session has had with them, or in one made up.
+pub async fn run(
+    generation: &Generation,
+    current: &Current,
+    accepted: Accepted,
+    source: Source,
+    filtering: Option<Filtering<'_>>,
+    own: Option<&(Arc<Milters>, u64)>,
+) -> Filtered {
+    if let Some(filtering) = filtering {
+        return content(generation, current, accepted, source, filtering).await;
+    }
+    let Some((milters, size_limit)) = own else { return Filtered::Accept(Box::new(accepted)) };
+    let envelope = &accepted.envelope;
+    let mut macros = OwnMacros::new(milters, envelope, &generation.myhostname);
+    let mut session = Session::new(Arc::clone(milters), *size_limit);
+    let told = tell(&mut session, &mut macros, envelope, &generation.myhostname).await;
+    for warning in session.take_warnings() {
+        current.say(Severity::Warning, None, &warning);
+    }
+    let filtered = match told {
+        Ok(()) => {
+            let filtering = Filtering { session: &mut session, macros: &macros };
+            content(generation, current, accepted, source, filtering).await
+        }
+        Err((stage, None)) => {
+            log(current, envelope, source, "milter-discard", stage, "milter triggers DISCARD action");
+            Filtered::Discard
+        }
+        Err((stage, Some(reply))) => {
+            log(current, envelope, source, "milter-reject", stage, &reply);
+            Filtered::Refuse(refusal(&reply))
+        }
+    };
+    session.quit().await;
+    filtered
+}
+
+/// A conversation about a message that did not come over the network, up to its content. An error is the step that was
+/// refused, with the reply; without one the message is discarded.
+async fn tell(
+    session: &mut Session,
+    macros: &mut OwnMacros,
+    envelope: &Envelope,
+    myhostname: &str,
+) -> Result<(), (&'static str, Option<String>)> {
+    let decide = |stage: &'static str, verdict: Verdict| match verdict {
+        Verdict::Continue | Verdict::Hold => Ok(()),
+        Verdict::Discard => Err((stage, None)),
+        Verdict::Reply(reply) => Err((stage, Some(reply))),
+    };
+    let client = Client { name: "localhost", address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 0 };
+    decide("CONNECT", session.connect(client, macros).await)?;
+    decide("HELO", session.helo(myhostname, macros).await)?;
+    let path = |address: &str| vec![format!("<{}>", yamabiko_address::quote(address))];
+    decide("MAIL", session.mail(&path(&envelope.sender), macros).await)?;
+    for recipient in &envelope.recipients {
+        macros.recipient.clone_from(&recipient.address);
+        decide("RCPT", session.rcpt(&path(&recipient.address), false, macros).await)?;
+    }
+    decide("DATA", session.data(macros).await)
+}
+
+/// Shows a message to the filters of its session.
+async fn content(
+    generation: &Generation,
+    current: &Current,
+    accepted: Accepted,
+    source: Source,
+    filtering: Filtering<'_>,
+) -> Filtered {
+    let id = accepted.envelope.queue_id;
+    let mut work = Work { generation, current, accepted, source };
+    let Some((head, body)) = work.split() else {
+        current.say(Severity::Warning, Some(id), "the header section is too large to be shown to mail filters");
+        return Filtered::Accept(Box::new(work.accepted));
+    };
+    let mut message = Message::new(&head, body);
+    let verdict = filtering.session.content(&mut message, filtering.macros).await;
+    for warning in filtering.session.take_warnings() {
+        current.say(Severity::Warning, None, &warning);
+    }
+    match verdict {
+        Verdict::Continue | Verdict::Hold => {
+            if verdict == Verdict::Hold {
+                work.hold();
+            }
+            work.apply(message).await
+        }
+        Verdict::Discard => {
+            work.log("milter-discard", "milter triggers DISCARD action");
+            Filtered::Discard
+        }
+        Verdict::Reply(reply) => {
+            let refusal = refusal(&reply);
+            work.log("milter-reject", &format!("{} {}", refusal.status, refusal.text));
+            Filtered::Refuse(refusal)
+        }
+    }
+}
+
+/// A reply of a filter as a refusal: code, status, text on one line.
+fn refusal(reply: &str) -> Refusal {
+    let code = ReplyCode(reply.get(..3).and_then(|code| code.parse().ok()).unwrap_or(451));
+    let lines = reply.split("\r\n").map(|line| line.get(4..).unwrap_or_default());
+    let text = lines.collect::<Vec<_>>().join(" ");
+    let default = EnhancedStatus::permanent(7, 1).agreeing_with(code);
+    match EnhancedStatus::split(&text) {
+        Some((status, rest)) => Refusal { code, status: status.agreeing_with(code), text: rest.to_owned() },
+        None => Refusal { code, status: default, text },
+    }
+}
+
+/// A message between cleanup and the queue.
+struct Work<'w> {
+    generation: &'w Generation,
+    current: &'w Current,
+    accepted: Accepted,
+    source: Source,
+}
+
+impl Work<'_> {
+    /// The whole header section, and the body behind it.
+    fn split(&self) -> Option<(Vec<u8>, Vec<Content>)> {
+        let mut head = self.accepted.head.to_vec();
+        if let Some(end) = end_of_header(&head, 0) {
+            let rest = Content::from(head.split_off(end));
+            let body = std::iter::once(rest).filter(|rest| !rest.is_empty()).chain(self.accepted.body.iter().cloned());
+            return Some((head, body.collect()));
+        }
+        let mut body = self.accepted.body.iter();
+        while let Some(part) = body.next() {
+            let (mut at, mut piece) = (0, vec![0; 16 << 10]);
+            loop {
+                let read = part.read_at(&mut piece, at).ok()?;
+                if read == 0 {
+                    break;
+                }
+                let from = head.len().saturating_sub(1);
+                head.extend_from_slice(&piece[..read]);
+                at += read as u64;
+                if let Some(end) = end_of_header(&head, from) {
+                    let beyond = (head.len() - end) as u64;
+                    head.truncate(end);
+                    let rest = std::iter::once(part.slice(at - beyond, part.len()));
+                    return Some((head, rest.chain(body.cloned()).collect()));
+                }
+                if head.len() > HEADER_LIMIT {
+                    return None;
+                }
+            }
+        }
+        // No body at all.
+        if !head.ends_with(b"\n") && !head.is_empty() {
+            head.push(b'\n');
+        }
+        head.push(b'\n');
+        Some((head, Vec::new()))
+    }
+
+    async fn apply(mut self, message: Message) -> Filtered {
+        for change in message.changes() {
+            let done = match change {
+                Change::Hold(_) => {
+                    self.hold();
+                    Ok(())
+                }
+                Change::Sender(address, _) => self.sender(address).await,
+                Change::AddRecipient(address, parameters) => self.add_recipient(address, parameters).await,
+                Change::DeleteRecipient(address) => {
+                    self.delete_recipient(address);
+                    Ok(())
+                }
+            };
+            if let Err(refusal) = done {
+                return Filtered::Refuse(refusal);
+            }
+        }
+        if message.is_changed() {
+            let (head, body) = message.into_parts();
+            let accepted = &mut self.accepted;
+            accepted.envelope.size = head.len() as u64 + body.iter().map(Content::len).sum::<u64>();
+            accepted.head = head.into();
+            accepted.body = body;
+        }
+        if self.accepted.envelope.recipients.is_empty() {
+            // Filters may take away the last one: nobody is left to get it.
+            return Filtered::Discard;
+        }
+        Filtered::Accept(Box::new(self.accepted))
+    }
+
+    fn cleanup(&self) -> &Cleanup {
+        &self.generation.cleanup
+    }
+
+    /// An address of a filter in internal form; what is none is said and left alone.
+    fn address(&self, text: &str) -> Option<String> {
+        match yamabiko_address::path::parse(text, false) {
+            Ok(path) => Some(path.address),
+            Err(_) => {
+                let text = format!("milter: bad address \"{text:.200}\"");
+                self.current.say(Severity::Warning, Some(self.accepted.envelope.queue_id), &text);
+                None
+            }
+        }
+    }
+
+    async fn sender(&mut self, text: &str) -> Result<(), Refusal> {
+        let Some(address) = self.address(text) else { return Ok(()) };
+        let rewritten = self.cleanup().sender_of_filter(&self.accepted.envelope, self.source, &address).await;
+        self.accepted.envelope.sender = rewritten.map_err(of_cleanup)?;
+        Ok(())
+    }
+
+    async fn add_recipient(&mut self, text: &str, parameters: &str) -> Result<(), Refusal> {
+        let Some(address) = self.address(text).filter(|address| !address.is_empty()) else { return Ok(()) };
+        let (envelope, notify) = (&mut self.accepted.envelope, notify(parameters));
+        let added = self.generation.cleanup.recipient_of_filter(envelope, self.source, &address, notify);
+        added.await.map_err(of_cleanup)
+    }
+
+    fn delete_recipient(&mut self, text: &str) {
+        let Some(address) = self.address(text) else { return };
+        let rewriter = self.generation.router.rewriter();
+        let wanted = rewriter.rewrite(yamabiko_envelope::RewriteContext::Local, &address).to_lowercase();
+        // Filters know the addresses that were given; aliases and other mappings came after.
+        self.accepted.envelope.recipients.retain(|recipient| {
+            let given = if recipient.original.is_empty() { &recipient.address } else { &recipient.original };
+            given.to_lowercase() != wanted && recipient.address.to_lowercase() != wanted
+        });
+    }
+
+    fn hold(&mut self) {
+        if !self.accepted.hold {
+            self.log("milter-hold", "milter triggers HOLD action");
+            self.accepted.hold = true;
+        }
+    }
+
+    fn log(&self, word: &'static str, text: &str) {
+        log(self.current, &self.accepted.envelope, self.source, word, "END-OF-MESSAGE", text);
+    }
+}
+
+fn log(current: &Current, envelope: &Envelope, source: Source, word: &'static str, stage: &'static str, text: &str) {
+    let client = &envelope.client;
+    let network = source == Source::Smtp;
+    let decision = Decision {
+        queue_id: Some(envelope.queue_id),
+        word,
+        stage: stage.into(),
+        client: LoggedClient {
+            name: if network { client.name.as_str().into() } else { "localhost".into() },
+            address: if network { client.address } else { Some(IpAddr::V4(Ipv4Addr::LOCALHOST)) },
+            port: None,
+        },
+        text: text.to_owned(),
+        sender: Some(envelope.sender.clone()),
+        recipient: envelope.recipients.last().map(|recipient| recipient.address.clone()),
+        protocol: client.protocol.clone(),
+        helo: Some(client.helo.clone()).filter(|helo| !helo.is_empty()),
+        steps: Vec::new(),
+    };
+    current.emit("cleanup", Timestamp::now(), Kind::Decided(Box::new(decision)));
+}
+
+/// `NOTIFY=` among a filter's ESMTP parameters; the others mean nothing here.
+fn notify(parameters: &str) -> Notify {
+    let mut notify = Notify::default();
+    let mut words = parameters.split_ascii_whitespace();
+    let value =
+        words.find_map(|word| word.get(..7).filter(|name| name.eq_ignore_ascii_case("NOTIFY=")).map(|_| &word[7..]));
+    for word in value.unwrap_or_default().split(',') {
+        match word.to_ascii_uppercase().as_str() {
+            "NEVER" => notify.never = true,
+            "SUCCESS" => notify.success = true,
+            "FAILURE" => notify.failure = true,
+            "DELAY" => notify.delay = true,
+            _ => {}
+        }
+    }
+    notify
+}
+
+fn of_cleanup(refusal: yamabiko_cleanup::Refusal) -> Refusal {
+    let text = refusal.text();
+    Refusal { code: refusal.code, status: refusal.status, text }
+}
+
+/// Where the header section ends, its empty line included; looked for from `from` on.
+fn end_of_header(text: &[u8], from: usize) -> Option<usize> {
+    if text.first() == Some(&b'\n') {
+        return Some(1);
+    }
+    memchr::memmem::find(&text[from..], b"\n\n").map(|at| from + at + 2)
+}
+
+/// Values for a message of our own.
+struct OwnMacros {
+    queue_id: QueueId,
+    myhostname: String,
+    daemon_name: String,
+    version: String,
+    sender: String,
+    recipient: String,
+}
+
+impl OwnMacros {
+    fn new(milters: &Milters, envelope: &Envelope, myhostname: &str) -> Self {
+        Self {
+            queue_id: envelope.queue_id,
+            myhostname: myhostname.to_owned(),
+            daemon_name: milters.daemon_name.clone(),
+            version: milters.version.clone(),
+            sender: envelope.sender.clone(),
+            recipient: String::new(),
+        }
+    }
+}
+
+impl Macros for OwnMacros {
+    fn value(&self, name: &str) -> Option<String> {
+        let name = name.trim_start_matches('{').trim_end_matches('}');
+        Some(match name {
+            "i" => self.queue_id.to_string(),
+            "j" => self.myhostname.clone(),
+            "v" => self.version.clone(),
+            "_" => "localhost [127.0.0.1]".to_owned(),
+            "daemon_name" => self.daemon_name.clone(),
+            "client_name" | "client_ptr" => "localhost".to_owned(),
+            "client_addr" => "127.0.0.1".to_owned(),
+            "client_resolve" => "OK".to_owned(),
+            "mail_addr" => self.sender.clone(),
+            "rcpt_addr" if !self.recipient.is_empty() => self.recipient.clone(),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! Mail filters that exist: OpenDKIM signs what leaves and verifies what comes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use crate::harness::{Client, Instance, PATIENCE, address};
+
+/// Where Debian's opendkim is; `None` where it is not installed.
+fn opendkim() -> Option<PathBuf> {
+    let found = ["/usr/sbin/opendkim", "/usr/bin/opendkim"].iter().map(Path::new).find(|path| path.exists());
+    if found.is_none() {
+        println!("SKIPPED: opendkim is not installed");
+    }
+    found.map(Path::to_owned)
+}
+
+/// A filter that runs; it ends with the test.
+struct Filter {
+    child: Child,
+    milter: String,
+    _home: tempfile::TempDir,
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Filter {
+    /// With lines of opendkim.conf; `HOME` in them is its directory, which has a key `key.private` and its public half
+    /// as DNS would have it in `key.txt`.
+    fn start(program: &Path, lines: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let key = home.path().join("key.private");
+        let openssl = |arguments: &[&str]| {
+            let done = Command::new("openssl").args(arguments).stderr(Stdio::null()).output().unwrap();
+            assert!(done.status.success());
+            String::from_utf8(done.stdout).unwrap()
+        };
+        let key_name = key.display().to_string();
+        openssl(&["genrsa", "-out", &key_name, "2048"]);
+        let public = openssl(&["rsa", "-in", &key_name, "-pubout"]);
+        let public: String = public.lines().filter(|line| !line.starts_with('-')).collect();
+        let record = format!("sel._domainkey.test.example v=DKIM1; k=rsa; p={public}\n");
+        std::fs::write(home.path().join("key.txt"), record).unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let listen = address();
+        let socket = format!("inet:{}@{}", listen.port(), listen.ip());
+        let text = lines.replace("HOME", &home.path().display().to_string());
+        let settings = home.path().join("opendkim.conf");
+        std::fs::write(&settings, format!("Socket {socket}\nBackground no\nUMask 077\n{text}")).unwrap();
+        let child = Command::new(program).arg("-f").arg("-x").arg(&settings).stderr(Stdio::inherit()).spawn().unwrap();
+        let began = Instant::now();
+        while std::net::TcpStream::connect(listen).is_err() {
+            assert!(began.elapsed() < PATIENCE, "opendkim does not listen");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Self { child, milter: format!("inet:{}:{}", listen.ip(), listen.port()), _home: home }
+    }
+}
+
+const SIGN: &str = "RequireSafeKeys no\nMode s\nDomain test.example\nSelector sel\nKeyFile HOME/key.private\nInternalHosts 127.0.0.0/8\n\
+                    Canonicalization relaxed/relaxed\nOversignHeaders From\n";
+
+fn send(instance: &Instance, recipient: &str, text: &str) {
+    let mut client = instance.client();
+    client.expect("EHLO c.example", 250);
+    client.expect("MAIL FROM:<a@test.example>", 250);
+    client.expect(&format!("RCPT TO:<{recipient}>"), 250);
+    client.expect("DATA", 354);
+    client.send(text.as_bytes()).unwrap();
+    assert_eq!(client.reply().unwrap().code, 250);
+}
+
+#[test]
+fn opendkim_signs_and_verifies() {
+    let Some(program) = opendkim() else { return };
+    let signer = Filter::start(&program, SIGN);
+    let mut instance = Instance::new();
+    instance.set("smtpd_milters", &signer.milter);
+    instance.set("non_smtpd_milters", &signer.milter);
+    instance.start();
+    let text = "From: a@test.example\r\nSubject: signed\r\nDate: Sat, 21 Nov 2026 12:00:00 +0900\r\n\
+                Message-Id: <1@test.example>\r\nTo: one@box.example\r\n\r\n.dots\r\nand text\r\n.\r\n";
+    send(&instance, "one@box.example", text);
+    let mails = instance.until_mails("one", 1);
+    assert!(mails[0].contains("\nDKIM-Signature: v=1; a=rsa-sha256;"), "{mails:?}");
+    // The signature holds for what was delivered, by the other half of the filter.
+    let home = signer._home.path().display().to_string();
+    let keys = format!(
+        "RequireSafeKeys no\nMode v\nTestPublicKeys {home}/key.txt\nAlwaysAddARHeader yes\nAuthservID mx.example\n"
+    );
+    let verifier = Filter::start(&program, &keys);
+    let mut receiver = Instance::new();
+    receiver.set("smtpd_milters", &verifier.milter);
+    receiver.start();
+    // From the signature on it is the message as it left.
+    let begin = mails[0].find("DKIM-Signature:").unwrap();
+    let signed = mails[0][begin..].replace('\n', "\r\n");
+    let on_wire = signed.replace("\r\n.", "\r\n..");
+    send(&receiver, "two@box.example", &format!("{on_wire}.\r\n"));
+    let seen = receiver.until_mails("two", 1);
+    assert!(seen[0].contains("dkim=pass"), "{seen:?}");
+    send(&receiver, "three@box.example", &format!("{}.\r\n", on_wire.replace("and text", "another text")));
+    let seen = receiver.until_mails("three", 1);
+    assert!(seen[0].contains("dkim=fail"), "{seen:?}");
+}
+
+#[test]
+fn a_filter_that_is_gone_makes_mail_wait() {
+    let nobody = address();
+    let mut instance = Instance::new();
+    instance.set("smtpd_milters", &format!("inet:{}:{}", nobody.ip(), nobody.port()));
+    instance.set("milter_default_action", "tempfail");
+    instance.start();
+    let mut client = Client::unheard(instance.smtp).unwrap();
+    let said = client.line().unwrap();
+    assert!(said.starts_with("421 ") && said.contains("Service unavailable - try again later"), "{said}");
+    instance.until("the log", || instance.log().contains("milter-reject: CONNECT from "));
+    assert!(instance.log().contains("warning: connect to Milter service inet:"), "{}", instance.log());
+}
