@@ -109,6 +109,7 @@ pub fn examine(config: &Config) -> Findings {
             (ServiceType::Inet, "smtpd") => match Settings::from(&view, &tables) {
                 Ok(mut settings) => {
                     settings.open_tls(&TlsSource { files: &Disk, sni: &[], before: None });
+                    found.warnings.extend(settings.policy.remarks().iter().cloned());
                     found.warnings.extend(settings.notices);
                 }
                 Err(error) => found.faults.push(format!("{}: service {}: {error}", service.place, service.id())),

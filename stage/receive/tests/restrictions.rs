@@ -578,3 +578,20 @@ fn a_list_that_fails_for_a_day_refuses_nobody() {
         assert!(matches!(outcome, Outcome::Refused(_)), "{answer:?}: {outcome:?}");
     }
 }
+
+#[test]
+fn what_postfix_removed_is_named_with_its_place() {
+    let world = World::new(
+        "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = permit_mynetworks, check_relay_domains\n\
+         smtpd_client_restrictions = reject_maps_rbl, reject_unknown_client\n",
+    );
+    let remarks = world.settings.policy.remarks();
+    assert_eq!(remarks.len(), 2, "{remarks:?}");
+    assert!(
+        remarks[0].starts_with("main.cf")
+            && remarks[0].contains("smtpd_client_restrictions: reject_maps_rbl was removed")
+    );
+    assert!(remarks[1].contains("smtpd_recipient_restrictions: check_relay_domains was removed from Postfix 3.9"));
+    // The log hears Postfix's own words when a client gets there, once; nothing before.
+    assert!(world.settings.notices.is_empty(), "{:?}", world.settings.notices);
+}

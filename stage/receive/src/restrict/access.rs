@@ -187,7 +187,7 @@ impl<'a> Evaluation<'a> {
             self.state.records.push(Record::Warning(format!("access table {table} entry {} has empty value", hit.key)));
             return Said::Permit.into();
         }
-        let mut compiler = Compiler { shared: &self.policy.shared, warnings: Vec::new() };
+        let mut compiler = Compiler { shared: &self.policy.shared, warnings: Vec::new(), remarks: Vec::new() };
         let list = compiler.list(value, &table, node.place.clone(), None);
         // An argument that names a table was refused above, so nothing was opened.
         if list.iter().any(|inner| matches!(inner.rule, Rule::Access(..) | Rule::ServerAccess(..))) {

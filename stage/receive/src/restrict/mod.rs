@@ -386,6 +386,7 @@ pub struct Policy {
     /// The same of `reject_maps_rbl`.
     maps_rbl_told: AtomicBool,
     notices: Vec<String>,
+    remarks: Vec<String>,
 }
 
 /// An element of `local_header_rewrite_clients`.
@@ -412,7 +413,7 @@ impl Policy {
             maps_rbl_domains: view.list("maps_rbl_domains"),
             policy_services: PolicyServices::new(view),
         };
-        let mut compiler = Compiler { shared: &shared, warnings: Vec::new() };
+        let mut compiler = Compiler { shared: &shared, warnings: Vec::new(), remarks: Vec::new() };
         let mut classes = HashMap::new();
         for name in &class_names {
             if view.find(name).is_none_or(|text| text.trim().is_empty()) {
@@ -439,7 +440,7 @@ impl Policy {
                     .to_owned(),
             ));
         }
-        let notices = compiler.warnings;
+        let (notices, remarks) = (compiler.warnings, compiler.remarks);
         let code = |name: &str| u16::try_from(view.int(name)).unwrap_or(450);
         let parents_of = |feature: &str| {
             let list = view.list("parent_domain_matches_subdomains");
@@ -556,6 +557,7 @@ impl Policy {
             relay_domains_told: AtomicBool::new(false),
             maps_rbl_told: AtomicBool::new(false),
             notices,
+            remarks,
         };
         policy.read_local_rewrite(view);
         policy.remote_tables = policy.asks_remote_tables(view);
@@ -602,6 +604,11 @@ impl Policy {
     /// For the log, once.
     pub(crate) fn notices(&self) -> Vec<String> {
         self.notices.clone()
+    }
+
+    /// For whoever looks at a configuration: what works and is worth changing all the same.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     /// A table answers from a socket, waited for with blocking calls.

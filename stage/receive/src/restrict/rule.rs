@@ -119,6 +119,8 @@ pub(crate) type List = Arc<[Node]>;
 pub(crate) struct Compiler<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) warnings: Vec<String>,
+    /// What works and is worth changing all the same.
+    pub(crate) remarks: Vec<String>,
 }
 
 impl Compiler<'_> {
@@ -140,6 +142,12 @@ impl Compiler<'_> {
             let used = if takes_argument && argument.is_some() { 2 } else { 1 };
             let element: Arc<str> = rest[..used].join(" ").into();
             rest = &rest[used..];
+            if let Some((_, instead)) = REMOVED.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)) {
+                let place = place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+                self.remarks.push(format!(
+                    "{place}{parameter}: {word} was removed from Postfix 3.9 and works here as before; better {instead}"
+                ));
+            }
             if let Rule::Unusable(why) = &rule {
                 let place = place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
                 let what = "clients that get there are told 451 4.3.5";
@@ -375,6 +383,13 @@ fn plain(name: &str) -> Option<Rule> {
         _ => return LoginMismatch::of(name).map(Rule::RejectLoginMismatch),
     })
 }
+
+/// Restrictions that Postfix 3.9 removed, and what says the same today.
+const REMOVED: [(&str, &str); 3] = [
+    ("check_relay_domains", "\"permit_mynetworks, reject_unauth_destination\""),
+    ("reject_maps_rbl", "\"reject_rbl_client\" with each domain of maps_rbl_domains"),
+    ("permit_naked_ip_address", "\"permit_mynetworks\" or \"permit_sasl_authenticated\""),
+];
 
 /// Whether a list can refuse strangers (Postfix: `has_required`). Classes count.
 pub(crate) fn refuses(list: &[Node], class: &dyn Fn(&str) -> Option<List>, depth: usize) -> bool {
