@@ -531,7 +531,7 @@ impl yamabiko_dns::Resolver for Moody {
     }
 }
 
-/// A day of mail, a message a second, each from another client: what a list does to it.
+/// A day of mail, a message every ten seconds, each from another client: what a list does to it.
 #[test]
 fn a_list_that_fails_for_a_day_refuses_nobody() {
     use std::sync::atomic::Ordering;
@@ -539,8 +539,8 @@ fn a_list_that_fails_for_a_day_refuses_nobody() {
     use yamabiko_receive::{Check, CheckState, Facts, Outcome, Record};
     // What it answers, how many are refused, questions and lines at most.
     for (answer, refused, most_asked, most_lines) in [
-        (Some("127.0.0.2"), true, 2 * 86_400 + 50, 0),
-        (Some(""), false, 86_400, 0),
+        (Some("127.0.0.2"), true, 8_640 + 50, 0),
+        (Some(""), false, 8_640, 0),
         (None, false, 110, 30),
         (Some("203.0.113.80"), false, 150, 26),
         (Some("127.255.255.255"), false, 150, 26),
@@ -565,7 +565,7 @@ fn a_list_that_fails_for_a_day_refuses_nobody() {
             }));
             outcome
         };
-        for second in 0..86_400 {
+        for second in (0..86_400).step_by(10) {
             let outcome = pass(second, &resolver, &mut lines);
             assert_eq!(matches!(outcome, Outcome::Refused(_)), refused, "{answer:?} after {second} s: {outcome:?}");
         }
