@@ -22,6 +22,8 @@ pub struct Segment {
     pub end: u32,
     /// Bytes of message records that count.
     pub live: u64,
+    /// It has a side index, or cannot have one.
+    pub indexed: bool,
 }
 
 /// A small message between acceptance and its first attempt.

@@ -37,9 +37,9 @@ impl Inspection {
         Self::read_all(fs, dir, true)
     }
 
-    fn read_all(fs: Arc<dyn FileSystem>, dir: &Path, _thorough: bool) -> Result<Self, QueueError> {
+    fn read_all(fs: Arc<dyn FileSystem>, dir: &Path, thorough: bool) -> Result<Self, QueueError> {
         let paths = Paths::new(dir);
-        let recovery = recover(&*fs, &paths, true)?;
+        let recovery = recover(&*fs, &paths, true, thorough)?;
         Ok(Self { fs, paths, index: recovery.index, recovered: recovery.recovered })
     }
 

@@ -42,6 +42,7 @@ pub mod readable;
 pub mod record;
 mod recover;
 mod shared;
+pub mod sidecar;
 pub mod sim;
 
 pub use dump::dump;
@@ -272,6 +273,8 @@ pub struct Stats {
     pub bytes_written: u64,
     /// Messages copied forward so that their segment could be used again.
     pub copied: u64,
+    /// Side indexes of segments written.
+    pub indexed: u64,
     /// Messages that were given files of their own because they had stayed long.
     pub spilled: u64,
     /// Segments in use.
@@ -332,6 +335,8 @@ pub struct Recovered {
     pub records: u64,
     /// Segments read.
     pub segments: usize,
+    /// Those of them of which only the side index was read.
+    pub indexed: usize,
     /// What could not be read, unless an earlier opening had already reported and saved it.
     pub damaged: Vec<Damage>,
 }

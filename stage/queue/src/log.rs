@@ -493,8 +493,9 @@ impl Log {
             previous_end: self.previous_end,
             newest: state.newest,
         };
-        let segment = Segment { file: Arc::clone(&file), number, seal, end: RECORDS, live: 0 };
+        let segment = Segment { file: Arc::clone(&file), number, seal, end: RECORDS, live: 0, indexed: false };
         state.index.segments.insert(seal.epoch, segment);
+        shared.wake_helper.notify_one();
         let size = shared.options.segment_size;
         let header = Some(header.to_block());
         self.current = Some(Current { file, seal, size, at: RECORDS, synced: RECORDS, header });

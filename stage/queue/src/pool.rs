@@ -22,6 +22,7 @@ use crate::queue::write_own_file;
 use crate::read::{ReadError, read_message};
 use crate::record::{self, HEAD, RECORDS, RecordKind, record_len};
 use crate::shared::{Free, Op, OpKind, Shared, State};
+use crate::sidecar;
 use crate::{Damage, Options};
 
 /// How long to wait before trying again to make a segment for which there was no space, to take a segment that
@@ -128,6 +129,16 @@ fn copy_pays(state: &State, options: &Options) -> bool {
     oldest.live * 100 < size * 12 || segments.len() as u64 * size > 4 * live + 4 * size
 }
 
+/// The oldest segment that wants a side index: the newest do not, because most of them are empty before long.
+fn to_be_indexed(state: &State) -> Option<u32> {
+    let (epoch, _) = state.index.segments.iter().rev().skip(YOUNG).filter(|(_, s)| !s.indexed && s.live > 0).last()?;
+    Some(*epoch)
+}
+
+/// Segments without side index at the end of the log: the one being written, and those after which mail that goes out
+/// at once has gone.
+const YOUNG: usize = 3;
+
 /// The helper's thread.
 pub struct Helper {
     shared: Arc<Shared>,
@@ -140,6 +151,7 @@ enum Work {
     Fill,
     Reclaim,
     Copy(u32),
+    Index(u32),
 }
 
 impl Helper {
@@ -163,6 +175,7 @@ impl Helper {
                     let _ = self.shared.fs.unlink(&path);
                 }
                 Work::Fill => self.fill(),
+                Work::Index(epoch) => self.write_side_index(epoch),
                 Work::Reclaim => self.reclaim(),
                 Work::Copy(epoch) => {
                     if !self.copy_forward(epoch) {
@@ -198,6 +211,9 @@ impl Helper {
                     self.copy_after = None;
                     return state.index.segments.keys().next().map(|epoch| Work::Copy(*epoch));
                 }
+                if let Some(epoch) = to_be_indexed(&state) {
+                    return Some(Work::Index(epoch));
+                }
             }
             let again = !state.draining.is_empty() || state.no_space.is_some() || self.copy_after.is_some();
             state = if again {
@@ -225,7 +241,27 @@ impl Helper {
                 state.no_space = None;
             } else {
                 state.unlink.push(self.shared.paths.segment(free.number));
+                state.unlink.push(self.shared.paths.side_index(free.number));
             }
+        }
+    }
+
+    /// If anything is odd there is none, and the segment is read when the queue is opened.
+    fn write_side_index(&self, epoch: u32) {
+        let shared = &self.shared;
+        let Some((file, seal, end, number)) = ({
+            let mut state = shared.lock();
+            state.index.segments.get_mut(&epoch).map(|segment| {
+                segment.indexed = true;
+                (Arc::clone(&segment.file), segment.seal, segment.end, segment.number)
+            })
+        }) else {
+            return;
+        };
+        let Ok(Some(notes)) = sidecar::survey(&*file, seal, end) else { return };
+        let bytes = sidecar::to_bytes(seal, end, &notes);
+        if sidecar::store(&*shared.fs, &shared.paths.side_index(number), &bytes).is_ok() {
+            shared.lock().stats.indexed += 1;
         }
     }
 

@@ -90,7 +90,7 @@ impl Queue {
             _ => io_error("locking", &paths.lock, &e),
         })?;
         fs.sync_dir(&paths.dir).map_err(|e| io_error("syncing the directory", &paths.dir, &e))?;
-        let recovery = recover(&*fs, &paths, false)?;
+        let recovery = recover(&*fs, &paths, false, options.thorough)?;
         let ready_wanted = options.segments_ready.0;
         let state = State {
             index: recovery.index,
@@ -765,7 +765,9 @@ fn write_large(shared: &Shared, job: LargeJob) {
         }
     };
     let op = op.sync(Box::new(move |result| {
-        if result.is_err() {
+        // After a sync that failed the record may be on the disk all the same, and then it wants its file: the next
+        // opening sees which of the two it is. Otherwise there is no record.
+        if matches!(result, Err(QueueError::NoSpace)) {
             unlink();
         }
         if let Some(done) = done {

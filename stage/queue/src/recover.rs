@@ -8,13 +8,13 @@ use std::path::PathBuf;
 
 use yamabiko_envelope::{QueueId, Timestamp};
 
-use crate::codec;
 use crate::fs::{FileSystem, read_at_most, read_exact_at};
 use crate::index::{Index, Segment};
 use crate::messages::{Entry, Location};
 use crate::pool::{damage_name, save_bytes};
-use crate::record::{Found, Hole, RECORDS, RecordKind, SegmentHeader, scan};
+use crate::record::{Hole, RECORDS, SegmentHeader, scan};
 use crate::shared::{Free, Paths, io_error};
+use crate::sidecar::{self, Note, Says};
 use crate::{Damage, QueueError, Recovered};
 
 /// The queue as it was found.
@@ -46,6 +46,8 @@ pub struct Recovery {
     large: HashMap<QueueId, u64>,
     /// Only read.
     read_only: bool,
+    /// Read every record.
+    thorough: bool,
 }
 
 struct SegmentFile {
@@ -55,8 +57,8 @@ struct SegmentFile {
 }
 
 /// Reads everything. With `read_only` nothing is written, saved or made.
-pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool) -> Result<Recovery, QueueError> {
-    let mut recovery = Recovery { read_only, first_live: 1, previous_end: RECORDS, ..Recovery::default() };
+pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool, thorough: bool) -> Result<Recovery, QueueError> {
+    let mut recovery = Recovery { read_only, thorough, first_live: 1, previous_end: RECORDS, ..Recovery::default() };
     let mut headers = Vec::new();
     if !read_only {
         // For the same reason as the sync in `read_segment`.
@@ -102,7 +104,7 @@ pub fn recover(fs: &dyn FileSystem, paths: &Paths, read_only: bool) -> Result<Re
             recovery.free.push(Free { number: segment.number, file: segment.file });
             continue;
         }
-        recovery.read_segment(paths, header, segment, end, n == last)?;
+        recovery.read_segment(fs, paths, header, segment, end, n == last)?;
     }
     // Damage is reported when it is known which segments count: what the others hold may be half overwritten.
     recovery.report_gaps(fs, paths, &uses);
@@ -179,6 +181,7 @@ impl Recovery {
 
     fn read_segment(
         &mut self,
+        fs: &dyn FileSystem,
         paths: &Paths,
         header: SegmentHeader,
         segment: SegmentFile,
@@ -188,18 +191,33 @@ impl Recovery {
         let path = paths.segment(segment.number);
         let len = u32::try_from(segment.len).unwrap_or(u32::MAX);
         let limit = end.unwrap_or(len).min(len);
+        // Only what has a successor has an end that somebody else knows, too.
+        if let (Some(end), false) = (end, self.thorough)
+            && end <= len
+            && let Some(notes) = sidecar::load(fs, &paths.side_index(segment.number), header.seal, end)
+        {
+            let (seal, number, file) = (header.seal, segment.number, segment.file);
+            self.index.segments.insert(seal.epoch, Segment { file, number, seal, end, live: 0, indexed: true });
+            notes.iter().for_each(|note| self.apply(seal.epoch, note));
+            self.recovered.records += notes.len() as u64;
+            self.recovered.segments += 1;
+            self.recovered.indexed += 1;
+            return Ok(());
+        }
         // One buffer for all segments.
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(limit as usize, 0);
         read_exact_at(&*segment.file, &mut buffer, 0).map_err(|e| io_error("reading", &path, &e))?;
         let seal = header.seal;
         let (number, file) = (segment.number, segment.file);
-        self.index.segments.insert(seal.epoch, Segment { file, number, seal, end: limit, live: 0 });
+        self.index.segments.insert(seal.epoch, Segment { file, number, seal, end: limit, live: 0, indexed: false });
         let mut found = 0;
         let mut malformed = Vec::new();
         let mut scanned = scan(&buffer, seal, limit, |record| {
             found += 1;
-            if self.apply(seal.epoch, &record).is_err() {
+            if let Ok(note) = Note::of(&record) {
+                self.apply(seal.epoch, &note);
+            } else {
                 let len = record.head.record_len().unwrap_or(0);
                 malformed.push(Hole { offset: record.offset, len, id: Some(record.head.id) });
             }
@@ -273,49 +291,43 @@ impl Recovery {
     }
 
     /// Makes a record count.
-    fn apply(&mut self, epoch: u32, record: &Found<'_>) -> Result<(), codec::Malformed> {
-        let at = Location { epoch, offset: record.offset };
-        let head = &record.head;
-        match head.kind {
-            RecordKind::Message => {
-                let (standing, replaces, envelope) = codec::message_outline(record.payload)?;
-                let survey = codec::survey(envelope)?;
-                self.newest = self.newest.max(Some(head.id));
+    fn apply(&mut self, epoch: u32, note: &Note) {
+        let at = Location { epoch, offset: note.offset };
+        let id = note.id;
+        match note.what {
+            Says::Message { standing, replaces, survey, large } => {
+                self.newest = self.newest.max(Some(id));
                 if let Some(old) = replaces {
                     self.forget(old);
                 }
-                let len = head.record_len().unwrap_or(0);
-                let mut entry = Entry::new(at, len, survey.recipients, standing).with_hints(survey.hints);
-                entry.set_renamed(is_renamed(head.id, survey.arrival));
-                entry.set_large(head.large);
-                if head.large {
-                    self.large.insert(head.id, head.content_len);
+                let mut entry = Entry::new(at, note.len, survey.recipients, standing).with_hints(survey.hints);
+                entry.set_renamed(is_renamed(id, survey.arrival));
+                entry.set_large(large.is_some());
+                if let Some(len) = large {
+                    self.large.insert(id, len);
                 }
-                self.index.insert(head.id, entry);
+                self.index.insert(id, entry);
             }
-            RecordKind::State | RecordKind::Settle => {
-                let (standing, recipients) = codec::change_outline(record.payload)?;
-                if let Some(entry) = self.index.messages.get_mut(head.id) {
+            Says::Change(standing, all) => {
+                if let Some(entry) = self.index.messages.get_mut(id) {
                     entry.set_standing(standing);
-                    match head.kind {
-                        RecordKind::State => self.index.messages.set_state(head.id, at),
-                        _ if recipients => self.index.messages.add_settle(head.id, at),
-                        // It says nothing that is not known now.
-                        _ => {}
+                    if all {
+                        self.index.messages.set_state(id, at);
+                    } else {
+                        self.index.messages.add_settle(id, at);
                     }
                 }
             }
-            RecordKind::Remove => {
-                self.newest = self.newest.max(Some(head.id));
-                self.forget(head.id);
+            Says::Remove => {
+                self.newest = self.newest.max(Some(id));
+                self.forget(id);
             }
-            RecordKind::Reclaim => {
-                let below = u32::try_from(head.id.micros()).map_err(|_| codec::Malformed::Number)?;
-                self.first_live = self.first_live.max(below);
+            Says::Reclaim => {
+                // Epochs have 32 bits: one that has more is none.
+                self.first_live = self.first_live.max(u32::try_from(id.micros()).unwrap_or(0));
             }
-            RecordKind::Mark | RecordKind::Other(_) => {}
+            Says::Nothing => {}
         }
-        Ok(())
     }
 
     fn forget(&mut self, id: QueueId) {

@@ -50,6 +50,10 @@ impl Paths {
     pub fn new_segment(&self, number: u32) -> PathBuf {
         self.log.join(format!("{number:08}.new"))
     }
+    /// The side index of a segment.
+    pub fn side_index(&self, number: u32) -> PathBuf {
+        self.log.join(format!("{number:08}.idx"))
+    }
     /// The content of a large message.
     pub fn content(&self, id: QueueId) -> PathBuf {
         self.large.join(id.to_string())

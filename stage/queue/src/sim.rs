@@ -94,6 +94,10 @@ struct Disk {
     off_at: Option<u64>,
     /// From this call on syncs, or writes, fail.
     syncs_fail_at: Option<u64>,
+    /// Every change is refused, as on a disk that was mounted anew as read-only.
+    read_only: bool,
+    /// Each write and sync takes so long.
+    pace: std::time::Duration,
     writes_fail_at: Option<u64>,
 }
 
@@ -103,6 +107,7 @@ impl Disk {
         self.calls += 1;
         match self.off_at {
             Some(at) if self.calls > at => Err(io::Error::other("the machine is off")),
+            _ if self.read_only => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             _ => Ok(self.calls),
         }
     }
@@ -176,6 +181,32 @@ impl SimulatedDisk {
         let mut disk = self.lock();
         disk.writes_fail_at = Some(disk.calls + calls);
     }
+    /// From now on every change is refused.
+    pub fn make_read_only(&self) {
+        self.lock().read_only = true;
+    }
+    /// From now on each write and sync takes so long.
+    pub fn slow_down(&self, pace: std::time::Duration) {
+        self.lock().pace = pace;
+    }
+    /// Changes a byte of a file, on the disk and as programs see it.
+    pub fn damage(&self, path: &Path, offset: usize, mask: u8) {
+        let mut disk = self.lock();
+        let Some(inode) = disk.names.get(path).copied() else { return };
+        let inode = &mut disk.inodes[inode];
+        for bytes in [&mut inode.cached, &mut inode.durable] {
+            if let Some(byte) = bytes.get_mut(offset) {
+                *byte ^= mask;
+            }
+        }
+    }
+    fn pause(&self) {
+        let pace = self.lock().pace;
+        if !pace.is_zero() {
+            std::thread::sleep(pace);
+        }
+    }
+
     /// The disk holds so many bytes of files.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity = bytes;
@@ -264,13 +295,14 @@ fn after_power_loss(inode: &Inode, dice: &mut Dice) -> Inode {
 
 impl StoredFile for SimulatedFile {
     fn pwritev(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.disk.pause();
         let mut disk = self.disk.lock();
         let call = disk.call();
         if call.as_ref().is_ok_and(|n| disk.writes_fail_at.is_some_and(|at| *n > at)) {
             return Err(io::Error::other("simulated failure of a write"));
         }
         // The call at which the machine goes off may have reached the disk in part.
-        if call.is_err() && disk.off_at.is_none_or(|at| disk.calls > at + 1) {
+        if call.is_err() && (disk.read_only || disk.off_at.is_none_or(|at| disk.calls > at + 1)) {
             call?;
             return Ok(0);
         }
@@ -299,6 +331,7 @@ impl StoredFile for SimulatedFile {
         Ok(n)
     }
     fn fdatasync(&self) -> io::Result<()> {
+        self.disk.pause();
         let mut disk = self.disk.lock();
         let call = disk.call()?;
         if disk.syncs_fail_at.is_some_and(|at| call > at) {
