@@ -258,14 +258,12 @@ pub fn html(text: &str) -> String {
         if name_at == 0 && (is("style") || is("script") || is("title")) {
             let close = format!("</{}", String::from_utf8_lossy(name).to_ascii_lowercase());
             rest = find_ignoring_case(rest, &close).map_or("", |end| &rest[end..]);
-        } else if ["br", "p", "div", "tr", "table", "li", "h1", "h2", "h3", "pre", "hr", "ul", "td"]
-            .iter()
-            .any(|t| is(t))
-            && !out.ends_with('\n')
-        {
-            out.push('\n');
-        } else if is("br") || is("p") {
-            out.push('\n');
+        } else {
+            let block = ["br", "p", "div", "tr", "table", "li", "h1", "h2", "h3", "pre", "hr", "ul", "td"];
+            // One line end for a block; each <br> and <p> makes its own.
+            if is("br") || is("p") || (block.iter().any(|t| is(t)) && !out.ends_with('\n')) {
+                out.push('\n');
+            }
         }
     }
     push_squeezed(&mut out, rest);

@@ -331,7 +331,7 @@ pub fn parameter<'m>(value: &'m [u8], name: &str) -> Option<&'m [u8]> {
     loop {
         let semicolon = memchr(b';', rest)?;
         rest = rest[semicolon + 1..].trim_ascii_start();
-        let Some(equals) = rest.iter().position(|b| matches!(b, b'=' | b';')) else { return None };
+        let equals = rest.iter().position(|b| matches!(b, b'=' | b';'))?;
         if rest[equals] == b';' {
             continue;
         }

@@ -38,25 +38,56 @@ impl Shared {
             .find(|a| !a.is_empty())
             .map_or_else(addressed, str::to_owned);
         let date = original.date.or_else(|| header.get("Date").and_then(|d| civil::parse(&decode::header(d))));
-        // The oldest Received of the notice was written where the notice was.
-        let oldest = header.all("Received").next_back().map(String::from_utf8_lossy).unwrap_or_default();
-        let newest = header.get("Received").map(String::from_utf8_lossy).unwrap_or_default();
-        let received_rhost = after_word(&oldest, "by ").or_else(|| after_word(&oldest, "from ")).unwrap_or_default();
-        let received_lhost = after_word(&newest, "from ").or_else(|| after_word(&newest, "by ")).unwrap_or_default();
+        // The oldest Received of the notice that names both sides was written where the notice was.
+        let hops: Vec<Hop> =
+            header.all("Received").take(100).map(|value| Hop::of(&String::from_utf8_lossy(value))).collect();
+        let oldest = hops.iter().rev().find(|hop| !hop.by.is_empty() && !hop.from.is_empty()).or(hops.last());
+        let received_rhost =
+            oldest.map(|hop| if is_name(&hop.by) { &hop.by } else { &hop.from }).cloned().unwrap_or_default();
+        let newest = hops.first();
+        let received_lhost =
+            newest.map(|hop| if hop.from.is_empty() { &hop.by } else { &hop.from }).cloned().unwrap_or_default();
         Self { addresser, date, received_rhost, received_lhost, several: false }
     }
 }
 
-/// The word after `by ` or `from ` of a Received field.
-fn after_word(received: &str, word: &str) -> Option<String> {
-    let at = if received.starts_with(word) {
-        0
-    } else {
-        received.match_indices(word).find(|(at, _)| received.as_bytes()[at - 1].is_ascii_whitespace())?.0
-    };
-    let name = text::host(&received[at + word.len()..]);
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
-    (!name.is_empty() && plain).then(|| name.to_ascii_lowercase())
+/// The hosts of a Received field.
+#[derive(Default)]
+struct Hop {
+    from: String,
+    by: String,
+}
+
+impl Hop {
+    fn of(received: &str) -> Self {
+        let mut hop = Self::default();
+        let mut depth = 0_u32;
+        let mut words = received.split([' ', '\t', '\n']).filter(|word| !word.is_empty()).take(40).peekable();
+        while let Some(word) = words.next() {
+            // Comments say other things.
+            depth = depth.saturating_add(u32::from(word.starts_with('(')));
+            if depth > 0 {
+                depth = depth.saturating_sub(u32::from(word.trim_end_matches(';').ends_with(')')));
+                continue;
+            }
+            let wanted = match word {
+                "from" if hop.from.is_empty() => &mut hop.from,
+                "by" if hop.by.is_empty() => &mut hop.by,
+                _ => continue,
+            };
+            let name = words.peek().map_or("", |next| text::host(next.trim_end_matches(';')));
+            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
+            if plain && !matches!(name, "for" | "by" | "with" | "id" | "unknown") {
+                *wanted = name.to_ascii_lowercase();
+            }
+        }
+        hop
+    }
+}
+
+/// Something that can be reached under its name.
+fn is_name(host: &str) -> bool {
+    host.contains('.') || host == "localhost"
 }
 
 /// The status that is to be believed: the refusing host's own where the notice's says little.
@@ -105,6 +136,10 @@ pub(crate) fn finding(
         })
         .or_else(|| refusals.iter().find(|r| r.recipient.is_empty()))
         .or_else(|| refusals.first().filter(|r| r.recipient.is_empty()));
+    if draft.diagnostic.is_empty() && !draft.noted && !draft.said.is_empty() && !speaks(rules, &draft.said) {
+        // What an old sendmail writes beside the address is its own gloss; the dialogue above it has the reason.
+        draft.diagnostic = refusal.map(|r| text::squeeze(&r.reply, 4096)).unwrap_or_default();
+    }
     if draft.diagnostic.is_empty() {
         draft.diagnostic = match refusal {
             Some(refusal) if draft.said.is_empty() || text::reply_codes(&draft.said).next().is_none() => {
@@ -140,12 +175,15 @@ pub(crate) fn finding(
         human = "";
     }
     let own_words = !draft.diagnostic.is_empty();
-    let stage = draft
-        .stage
-        .or_else(|| text::stage(&draft.diagnostic))
-        .or_else(|| text::stage(&draft.said))
-        .or_else(|| refusal.and_then(|r| r.stage));
-    if system.name == "OpenSMTPD" && draft.action == Some(Action::Failed) && draft.status.is_some_and(is_expiry) {
+    let stage =
+        draft.stage.or_else(|| text::stage(&draft.diagnostic)).or_else(|| text::stage(&draft.said)).or_else(|| {
+            // A dialogue with somebody else says nothing of this recipient.
+            let own = |r: &&Refusal| {
+                draft.noted || r.recipient.eq_ignore_ascii_case(&draft.recipient) || r.reply.contains(&draft.diagnostic)
+            };
+            refusal.filter(own).and_then(|r| r.stage)
+        });
+    if system.name == "OpenSMTPD" && text::contains(&draft.diagnostic, "envelope expired") {
         // What it gave up it calls 4.4.7.
         draft.status = Some(EnhancedStatus::permanent(4, 7));
     }
@@ -153,7 +191,7 @@ pub(crate) fn finding(
     if status.is_none() || status.is_some_and(says_nothing) {
         let said = if draft.said.is_empty() { refusal.map_or("", |r| r.reply.as_str()) } else { draft.said.as_str() };
         status = prefer(status, said);
-        if status.is_none_or(says_nothing) && draft.alone && draft.noted {
+        if status.is_none_or(|s| s.subject == 0) && draft.alone && draft.noted {
             status = prefer(status, &mail.human[..text::floor(&mail.human, 8192)]);
         }
     }
@@ -164,7 +202,7 @@ pub(crate) fn finding(
         .filter(|code| *code >= 400 || draft.action == Some(Action::Delivered));
     let named = text::remote_host(&draft.diagnostic)
         .or_else(|| text::remote_host(&draft.said))
-        .or_else(|| refusal.map(|r| r.host.as_str()).filter(|h| !h.is_empty()))
+        .or_else(|| refusal.map(|r| r.host.as_str()).filter(|h| !h.is_empty() && draft.rhost.is_empty()))
         .unwrap_or_default()
         .to_owned();
     if draft.rhost.is_empty()
@@ -200,6 +238,7 @@ pub(crate) fn finding(
         hint: draft.hint,
         local: local && own_words,
         program: draft.kind == "X-UNIX",
+        system: system.name,
     };
     let mut permanent = false;
     let (reason, evidence, confidence) =
@@ -255,7 +294,7 @@ pub(crate) fn finding(
         command: stage.map_or(String::new(), |s| s.name().to_owned()),
         decoded_by: if system.name.is_empty() { "RFC3464" } else { system.name },
         message_id: original.message_id.clone(),
-        subject: original.subject.clone(),
+        subject: if original.subject.is_empty() { subject_in_text(&mail.human) } else { original.subject.clone() },
         list_id: original.list_id.clone(),
         date,
         feedback_type: String::new(),
@@ -265,6 +304,13 @@ pub(crate) fn finding(
         confidence,
         recipient: draft.recipient,
     }
+}
+
+/// The subject of the message as some notices quote it in their text.
+fn subject_in_text(human: &str) -> String {
+    let said = ["Subject:", "The subject of the message is:"];
+    let found = human.lines().take(60).find_map(|line| said.iter().find_map(|words| line.trim().strip_prefix(words)));
+    found.map(|subject| decode::header(subject.trim().as_bytes())).unwrap_or_default()
 }
 
 /// True when a rule knows something of these words.

@@ -2,7 +2,7 @@
 //!
 //! Each rule that fits adds evidence with its weight. What stands in the refusing host's own words (the diagnostic) counts
 //! in full, what the reporting system wrote around it counts less when there are such words. A reason's score is its
-//! heaviest evidence and a quarter of the rest; the highest score wins. Where the words say "no such user", the stage of the
+//! heaviest evidence and a quarter of each other kind; the highest score wins. Where the words say "no such user", the stage of the
 //! dialogue and the status code decide whether that can be believed ([`unknown_user`]).
 
 use crate::analyzer::Stage;
@@ -38,6 +38,8 @@ pub(crate) struct Facts<'a> {
     pub local: bool,
     /// `X-UNIX`: what a program said.
     pub program: bool,
+    /// The system that wrote the notice.
+    pub system: &'a str,
 }
 
 impl Facts<'_> {
@@ -101,7 +103,11 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
             if rule.fits(&at) {
                 // "User unknown" is what sendmail makes of any 550, also of one that speaks of something else.
                 let gloss = rule.reason == Reason::UserUnknown && facts.speaks_of_something_else();
-                let percent = if gloss { 20 } else { percent(rule.is_special()) };
+                let percent = if gloss {
+                    20
+                } else {
+                    percent(!rule.hosts.is_empty() || (!rule.provider.is_empty() && rule.provider == facts.system))
+                };
                 let weight = u8::try_from(u32::from(rule.weight) * percent / 100).unwrap_or(rule.weight).max(1);
                 scale.phrase(rule, "text", weight, &human[start..end]);
             }
@@ -225,11 +231,16 @@ impl Scale<'_, '_> {
         // Stable: of equal weights the one found first stays first.
         self.found.sort_by_key(|e| std::cmp::Reverse(e.weight));
         let mut scores: Vec<(Reason, u32)> = Vec::new();
-        for evidence in &self.found {
+        for (number, evidence) in self.found.iter().enumerate() {
             let weight = u32::from(evidence.weight) * 4;
+            // Words beside words are mostly pieces of the same words: only another kind of evidence makes it surer.
+            let again = self.found[..number]
+                .iter()
+                .any(|e| e.reason == evidence.reason && (e.kind == evidence.kind || e.place == evidence.place));
             match scores.iter_mut().find(|(reason, _)| *reason == evidence.reason) {
                 // The heaviest comes first; each further one adds a quarter, as far as 30 points.
-                Some((_, score)) => *score += (weight / 4).min(30),
+                Some((_, score)) if !again => *score += (weight / 4).min(30),
+                Some(_) => {}
                 None => scores.push((evidence.reason, weight)),
             }
         }

@@ -210,6 +210,12 @@ impl<'m> Mail<'m> {
                 last.complete(&group);
             }
         }
+        if self.report.is_empty()
+            && let Some(first) = self.recipients.first()
+        {
+            // Without the empty line between them, what holds for the message stands with the first recipient.
+            self.report = first.clone();
+        }
         if self.recipients.is_empty() && self.report.get("Action").is_some() {
             // One group for everything, or a group without its recipient.
             self.recipients.push(self.report.clone());
@@ -252,7 +258,8 @@ impl<'m> Mail<'m> {
     fn cut_human(&mut self) {
         if let Some(cut) = original::cut(&self.human) {
             if !self.has_original || self.original.is_empty() {
-                let returned = original::unindent(&self.human[cut.original..]);
+                let below = self.human[cut.original..].trim_start_matches(['-', '=', '_', '*', '\n', '\r']);
+                let returned = original::unindent(below);
                 let found = Original::of(returned.as_bytes());
                 if self.inner.is_none() {
                     self.inner = Some(Cow::Owned(returned.trim_start().as_bytes().to_vec()));

@@ -195,15 +195,14 @@ pub(crate) fn cut(text: &str) -> Option<Cut> {
 }
 
 fn is_announcement(words: &str, dashed: bool) -> bool {
+    // Most lines are ASCII, and most announcements too: the others are folded only where they can matter.
+    let folded = if words.is_ascii() { None } else { Some(words.to_lowercase()) };
     for announced in ANNOUNCED {
-        let folded: Cow<'_, str> =
-            if announced.is_ascii() { Cow::Borrowed(words) } else { Cow::Owned(words.to_lowercase()) };
-        let matched = if announced.is_ascii() {
-            crate::text::after_prefix(&folded, announced).map(str::to_owned)
-        } else {
-            folded.strip_prefix(*announced).map(str::to_owned)
+        let rest = match &folded {
+            None => crate::text::after_prefix(words, announced),
+            Some(folded) => folded.strip_prefix(*announced),
         };
-        let Some(rest) = matched else { continue };
+        let Some(rest) = rest else { continue };
         // Words alone in a line, or between dashes; a sentence goes on.
         let rest = rest.trim_start_matches([' ', '-', ':', '.', '=', '*', '_', ',', '|']).trim();
         let short = announced.len() < 18;

@@ -191,6 +191,13 @@ impl Rules {
         Ok(Self::compile(rules))
     }
 
+    /// Reads one rule file for its faults alone, without compiling it.
+    pub fn check(name: &str, text: &str) -> Result<usize, RuleError> {
+        let mut rules = Vec::new();
+        read(name, text, &mut rules)?;
+        Ok(rules.len())
+    }
+
     /// All rules in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter()
@@ -354,8 +361,9 @@ fn read(file: &str, text: &str, rules: &mut Vec<Rule>) -> Result<(), RuleError> 
             continue;
         }
         if let Some(example) = line.strip_prefix("> ") {
+            let any = rules.len() > first;
             match rules.last_mut() {
-                Some(rule) if rules_from(first, rule) => rule.examples.push(example.trim().to_owned()),
+                Some(rule) if any => rule.examples.push(example.trim().to_owned()),
                 _ => return Err(error("an example stands before the first rule".to_owned())),
             }
             continue;
@@ -373,11 +381,6 @@ fn read(file: &str, text: &str, rules: &mut Vec<Rule>) -> Result<(), RuleError> 
         }
     }
     Ok(())
-}
-
-/// An example belongs to a rule of its own file; there is one as soon as this file has pushed any.
-fn rules_from(_first: usize, _rule: &Rule) -> bool {
-    true
 }
 
 fn rule(name: String, phrase: &str, block: &Block) -> Result<Rule, String> {

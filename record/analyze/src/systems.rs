@@ -163,6 +163,12 @@ static WORD_FINDER: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
         .ok()
 });
 
+/// Words of notices that are no last word.
+static DELAY_FINDER: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    let words = ["warning message only", "this is a warning only", "has been delayed", "has not yet been delivered"];
+    AhoCorasick::builder().ascii_case_insensitive(true).build(words).ok()
+});
+
 /// Subjects of notices, in lower case.
 const SUBJECTS: &[(&str, u32)] = &[
     ("failure notice", 3),
@@ -293,13 +299,11 @@ pub(crate) fn identify(mail: &Mail<'_>) -> System {
     if subject.starts_with("re:") || subject.starts_with("aw:") {
         system.points = system.points.saturating_sub(4);
     }
+    let head = &mail.human[..floor(&mail.human, 2048)];
     system.delay = subject.contains("delay")
         || subject.contains("warning: could not")
         || subject.contains("warning: message")
-        || contains(&mail.human[..floor(&mail.human, 2048)], "warning message only")
-        || contains(&mail.human[..floor(&mail.human, 2048)], "this is a warning only")
-        || contains(&mail.human[..floor(&mail.human, 2048)], "has been delayed")
-        || contains(&mail.human[..floor(&mail.human, 2048)], "has not yet been delivered");
+        || DELAY_FINDER.as_ref().is_some_and(|finder| finder.is_match(head));
     system
 }
 

@@ -350,16 +350,18 @@ pub(crate) fn remote_host(text: &str) -> Option<&str> {
         for _ in 0..4 {
             let Some(at) = memchr::memmem::find(rest.as_bytes(), before.as_bytes()) else { break };
             let tail = &rest[at + before.len()..];
+            // "Client host x blocked" speaks of the sender's side.
+            let client = rest[..at].ends_with("lient ");
             let word = tail.split([' ', '\n', '\t', ',', ')', '(', '[']).next().unwrap_or("");
             let word = word.trim_end_matches([':', '.', ';']).trim_start_matches('<').trim_end_matches('>');
             let word = word.strip_suffix(":25").unwrap_or(word);
             let word = word.trim_end_matches('.');
-            if is_host(word) && !word.contains('@') {
+            if is_host(word) && !word.contains('@') && !client {
                 return Some(word);
             }
             if let Some(inner) = tail.strip_prefix('[') {
                 let inner = inner.split(']').next().unwrap_or("");
-                if is_host(inner) {
+                if is_host(inner) && !client {
                     return Some(inner);
                 }
             }
