@@ -189,7 +189,8 @@ impl Scale<'_, '_> {
             // At MAIL nothing has been said of the recipient yet: it is the sender who is unknown.
             reason = Reason::Rejected;
         }
-        if rule.weight < CERTAIN && reason == Reason::UserUnknown {
+        // Words of another language are a system's own to its users, not a reply.
+        if rule.weight < CERTAIN && rule.language == "en" && reason == Reason::UserUnknown {
             reason = unknown_user(self.facts);
         }
         if rule.weight < CERTAIN

@@ -155,13 +155,11 @@ impl<'m> Mail<'m> {
 
     fn take<'p>(&mut self, part: &'p Part<'m>, html: &mut Option<&'p Part<'m>>) {
         match part.media {
-            Media::Plain | Media::Multipart | Media::Json if !self.has_original => {
-                if self.human.len() < TEXT_LIMIT {
-                    if !self.human.is_empty() {
-                        self.human.push_str("\n\n");
-                    }
-                    self.human.push_str(&decode::part_text(part, TEXT_LIMIT));
+            Media::Plain | Media::Multipart | Media::Json if !self.has_original && self.human.len() < TEXT_LIMIT => {
+                if !self.human.is_empty() {
+                    self.human.push_str("\n\n");
                 }
+                self.human.push_str(&decode::part_text(part, TEXT_LIMIT));
             }
             Media::Html => {
                 html.get_or_insert(part);

@@ -37,9 +37,8 @@ pub(crate) fn address(text: &str) -> Option<Found<'_>> {
 fn address_at(text: &str, at: usize, from: usize) -> Option<Found<'_>> {
     let before = &text[from..at];
     let mut start = at;
-    if before.ends_with('"') {
+    if let Some(inner) = before.strip_suffix('"') {
         // A quoted local part, on one line and of a length that exists.
-        let inner = &before[..before.len() - 1];
         let open = inner.rfind('"').filter(|open| inner.len() - open < 256 && !inner[*open..].contains('\n'))?;
         start = from + open;
     } else {
@@ -119,7 +118,8 @@ pub(crate) fn reply_codes(text: &str) -> impl Iterator<Item = u16> + '_ {
             let here = at;
             at += 1;
             let first = bytes[here];
-            if !matches!(first, b'4' | b'5') && !(first == b'2' && here == 0) {
+            let begins = matches!(first, b'4' | b'5') || (first == b'2' && here == 0);
+            if !begins {
                 continue;
             }
             let (b, c) = (bytes[here + 1], bytes[here + 2]);
