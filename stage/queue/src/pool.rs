@@ -131,7 +131,7 @@ fn copy_pays(state: &State, options: &Options) -> bool {
 
 /// The oldest segment that wants a side index: the newest do not, because most of them are empty before long.
 fn to_be_indexed(state: &State) -> Option<u32> {
-    let (epoch, _) = state.index.segments.iter().rev().skip(YOUNG).filter(|(_, s)| !s.indexed && s.live > 0).last()?;
+    let (epoch, _) = state.index.segments.iter().rev().skip(YOUNG).rfind(|(_, s)| !s.indexed && s.live > 0)?;
     Some(*epoch)
 }
 

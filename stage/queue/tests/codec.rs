@@ -2,6 +2,8 @@
 
 #[path = "bodies/queue_record.rs"]
 mod body;
+#[path = "bodies/queue_file.rs"]
+mod file_body;
 
 use yamabiko_envelope::{
     BodyType, ClientAttributes, Envelope, Failure, Notify, QueueId, Recipient, RecipientState, Ret, RewriteContext,
@@ -143,9 +145,11 @@ fn any_bytes_are_read_without_harm() {
     let mut change = Vec::new();
     codec::put_change(&mut change, &Standing::default(), [(3, &RecipientState::Deferred(failure(3)))].into_iter());
     seeds.push(change);
+    seeds.push(readable::head(&full(), &Standing::default(), 3, 4).into_bytes());
     let mut dice = Dice::new(1);
     for seed in &seeds {
         body::queue_record(seed);
+        file_body::queue_file(seed);
         for _ in 0..400 {
             let mut bytes = seed.clone();
             for _ in 0..1 + dice.below(4) {
@@ -158,6 +162,7 @@ fn any_bytes_are_read_without_harm() {
                 }
             }
             body::queue_record(&bytes);
+            file_body::queue_file(&bytes);
         }
     }
 }
