@@ -11,7 +11,7 @@
 //! must pass; others that pass are named, to be added there.
 //!
 //! `cargo xtask crash --rounds 500`: kills, reloads and stops a whole mail system under load and accounts for every
-//! message. `--minutes`, `--seed`, `--only kills` or `storms`, `--user NAME`.
+//! message. `--minutes`, `--seed`, `--only kills` (or `storms`, `panics`, `disks`), `--user NAME`.
 //!
 //! `cargo xtask scale --messages N`: what a long queue costs, on a real mail system with N deferred messages.
 

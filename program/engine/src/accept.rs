@@ -23,6 +23,7 @@ use crate::boss::Boss;
 use crate::filter::Filtered;
 use crate::generation::Current;
 use crate::orders::{Manager, Order};
+use crate::trip::trip;
 use crate::verify::Verifier;
 
 /// Takes messages.
@@ -132,6 +133,7 @@ impl Acceptance {
         let now = Timestamp::now();
         let id = submission.envelope.queue_id;
         let source = submission.source;
+        trip("cleanup");
         let generation = inner.current.get();
         let own = match (&generation.own_filters, source) {
             (Some(filters), Source::Local { .. }) => Some(filters),
@@ -266,6 +268,7 @@ impl Acceptance {
 
 impl Admission for Acceptance {
     fn next_queue_id(&self) -> QueueId {
+        trip("session");
         self.next_id()
     }
 

@@ -41,6 +41,7 @@ mod routing;
 mod sandbox;
 mod schedule_settings;
 mod service;
+mod trip;
 mod verify;
 mod workers;
 

@@ -27,6 +27,7 @@ use crate::orders::{Manager, Order};
 use crate::outcome::{deferred_outcome, is_open, is_probe, merge, open_recipients, plain};
 use crate::report;
 use crate::routing::{Routing, content_of, route};
+use crate::trip::trip;
 use crate::verify::{self, Probe};
 
 /// What is remembered of a message while it is active.
@@ -144,6 +145,7 @@ impl Task {
     fn work(&mut self) -> Duration {
         let mut now = Timestamp::now();
         let mut count = 0u32;
+        trip("manager");
         self.look_at_queue();
         let idle = self.draining || self.stuck;
         while let Some(action) = self.schedule.poll(now) {
@@ -477,7 +479,8 @@ impl Task {
         // One `Attempted` for each.
         self.begun += 1;
         tokio::spawn(async move {
-            let content = content.or_else(|| content_of(&queue, &current, delivery.message));
+            let read = || content.or_else(|| content_of(&queue, &current, delivery.message));
+            let content = catch_unwind(AssertUnwindSafe(read)).unwrap_or(None);
             let readable = content.is_some();
             let request = Arc::new(match content {
                 Some(content) => DeliveryRequest { content, ..request },
@@ -492,6 +495,7 @@ impl Task {
                 for outcome in &attempt.outcomes {
                     current.emit_outcome(&request, outcome);
                 }
+                trip("delivery");
                 (attempt, feedback)
             };
             // A panic is a bug of ours, and bugs of ours defer mail.

@@ -21,6 +21,7 @@ use crate::accept::{Acceptance, Taken};
 use crate::generation::returned_event;
 use crate::outcome::{is_open, is_probe, plain, sites};
 use crate::routing::content_of;
+use crate::trip::trip;
 
 /// A message whose attempt has ended.
 pub struct End {
@@ -104,6 +105,7 @@ impl Ending<'_> {
     async fn run(&mut self) -> Option<(Timestamp, Vec<u64>)> {
         let expired = self.give_up_if_old();
         self.record();
+        trip("report");
         let generation = self.engine.current().get();
         let bouncer = &generation.bounce;
         let failed = self.failed(bouncer, &generation.mail_name);

@@ -7,11 +7,13 @@
 //!   ([`harness::Client`]) and stands for the next hop ([`harness::Sink`]).
 //! * `scripts` runs the files in `tests/scripts/`: adding a case is adding a file.
 //! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills;
-//!   `disk` fills disks and makes them fail; `policy` is others who decide about mail.
+//!   `disk` fills disks and makes them fail; `policy` is others who decide about mail; `crowd` is many clients that say
+//!   nothing.
 
 #![allow(missing_docs)]
 
 mod crash;
+mod crowd;
 mod disk;
 mod harness;
 mod life;

@@ -286,6 +286,7 @@ fn kill(world: &World, random: &mut Random) -> Act {
             if let Some(pid) = instance.supervisor() {
                 crate::harness::slay(pid);
             }
+            instance.until("the end of the supervisor", || instance.supervisor().is_none());
             let tries = start_again(world);
             format!("the supervisor was killed, started after {tries} tries")
         }
@@ -310,9 +311,6 @@ fn start_again(world: &World) -> usize {
     loop {
         let said = world.instance.postfix("start");
         if said.code == 0 {
-            return tries;
-        }
-        if said.err.contains("already running") && world.instance.supervisor().is_some() {
             return tries;
         }
         assert!(Instant::now() < end, "does not start any more: {said:?}\n{}", world.instance.log());
@@ -366,4 +364,39 @@ fn disturb(world: &World, random: &mut Random) -> Act {
 #[test]
 fn reloads_and_stops_hurt_nobody() {
     run("storms", &Run::new(8), World::new(), disturb, Manners::Only(&[]));
+}
+
+/// Parts of the engine that a test may make panic (`engine/src/trip.rs`), and whether the engine survives it.
+const PLACES: [(&str, bool); 5] =
+    [("session", true), ("cleanup", true), ("delivery", true), ("report", true), ("manager", false)];
+
+fn panic_somewhere(world: &World, random: &mut Random) -> Act {
+    let instance = &world.instance;
+    // Below any number of places the remainder fits.
+    let (place, survived) = PLACES[random.below(PLACES.len() as u64) as usize];
+    let (began, engine) = (SystemTime::now(), instance.engine());
+    let file = instance.path().join("queue/trip").join(place);
+    std::fs::write(&file, "").unwrap();
+    instance.until(&format!("a panic in the {place}"), || !file.exists());
+    if !survived {
+        instance.until("another engine", || instance.engine().is_some_and(|pid| Some(pid) != engine));
+    } else {
+        assert_eq!(instance.engine(), engine, "the engine goes on after a panic in the {place}");
+    }
+    let told = format!("a test wanted a panic in the {place}");
+    instance.until("a line in the log", || instance.log().contains(&told));
+    Act { what: format!("a panic in the {place}"), began, ended: SystemTime::now(), kills: true }
+}
+
+/// A bug in one session, message or delivery is the trouble of that one; one in the manager starts the engine anew.
+#[test]
+fn panics_cost_nobody_their_mail() {
+    let world = World::prepared(|instance| {
+        // Where the engine may write.
+        let trip = instance.path().join("queue/trip");
+        std::fs::create_dir_all(&trip).unwrap();
+        std::fs::set_permissions(&trip, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        instance.set("import_environment", &format!("TZ YAMABIKO_TRIP={}", trip.display()));
+    });
+    run("panics", &Run::new(6), world, panic_somewhere, Manners::Any);
 }
