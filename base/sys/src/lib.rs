@@ -4,6 +4,7 @@
 //! * [`lock`]: flock, fcntl and dot locks of mailboxes; [`pidfile`]: one daemon per pid file.
 //! * [`durable`]: files that are there after a power failure; [`maildir`]: deliveries into maildirs.
 //! * [`fds`]: open files handed to another process; [`daemon`]: leaving the terminal.
+//! * [`terminal`]: secrets that are typed.
 //! * [`regex`]: POSIX regular expressions of the C library; [`lmdb`]: LMDB files opened for reading.
 //! * [`host`]: name and addresses of this machine; [`crypt`]: its password hashes.
 //!
@@ -22,6 +23,7 @@ pub mod maildir;
 pub mod pidfile;
 pub mod privileges;
 pub mod regex;
+pub mod terminal;
 pub mod users;
 
 /// A nix error as an I/O error.

@@ -10,6 +10,7 @@ pub mod getopt;
 pub mod install;
 pub mod listing;
 pub mod offline;
+pub mod passwd;
 pub mod postcat;
 pub mod postconf;
 pub mod postfix;

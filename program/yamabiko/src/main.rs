@@ -25,6 +25,7 @@ Yamabiko, a mail server that knows what became of every message.
                                lay the command names as links to this program
   yamabiko analyze [PATH...]   bounces: who was not reached, and why (--help)
   yamabiko classify [REPLY]    what a single reply means (--help)
+  yamabiko passwd USER         set a password for smtpd_sasl_type = yamabiko
   yamabiko COMMAND ...         sendmail mailq newaliases postqueue postsuper postcat
                                postconf postmap postalias postlog postdrop qshape postfix
   yamabiko queue ...           list, count, hold, release, requeue, delete, expire, flush by predicate;
@@ -86,6 +87,9 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "install" {
         return commands::install::run(rest);
+    }
+    if word == "passwd" {
+        return commands::passwd::run(rest, true);
     }
     if word == "analyze" {
         return commands::analyze::run(rest);

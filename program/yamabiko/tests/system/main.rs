@@ -22,3 +22,4 @@ mod operators;
 mod policy;
 mod queue;
 mod scripts;
+mod submission;
