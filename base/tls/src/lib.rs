@@ -33,4 +33,4 @@ pub use names::{Cipher, Signature};
 pub use options::{Level, LogMask, ServerOptions};
 pub use server::{Failure, Server, SniKeys};
 pub use session::{Session, comment};
-pub use stream::Stream;
+pub use stream::{Guarded, Stream};

@@ -38,7 +38,13 @@ impl LogMask {
                 "1" | "routine" | "summary" => mask.summary = true,
                 "2" | "3" | "4" | "debug" | "ssl-expert" | "ssl-developer" => {
                     let all = true;
-                    mask = Self { summary: all, peer_certificate: all, untrusted: all, cache: all, verbose: all };
+                    mask = Self {
+                        summary: all,
+                        peer_certificate: all,
+                        cache: all,
+                        verbose: all,
+                        untrusted: mask.untrusted,
+                    };
                 }
                 "peercert" | "certmatch" => mask.peer_certificate = true,
                 "untrusted" => mask.untrusted = true,

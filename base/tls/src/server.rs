@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
     Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache,
@@ -27,7 +29,7 @@ use crate::digest::Digest;
 use crate::keys::{Fault, Files, Keys, fault};
 use crate::options::{Level, ServerOptions};
 use crate::session::Session;
-use crate::stream::Stream;
+use crate::stream::{Guarded, Stream};
 use crate::{authorities, names};
 
 /// Sessions of TLS 1.2 clients without tickets that are remembered.
@@ -161,18 +163,22 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(Failure::of)?;
+        let start = LazyConfigAcceptor::new(Acceptor::default(), Guarded::new(stream)).await.map_err(Failure::of)?;
         let wanted = start.client_hello().server_name().map(str::to_owned);
         let special = wanted.as_deref().and_then(|name| self.named(name));
         let seen = Seen::default();
         let config = self.config(special.unwrap_or(&self.keys), &seen).map_err(|e| Failure::Protocol(e.to_string()))?;
         let accepted = start.into_stream(Arc::new(config)).await.map_err(Failure::of)?;
-        let server_name = wanted.filter(|_| special.is_some());
-        let session = self.describe(accepted.get_ref().1, &seen, server_name);
+        let mut session = self.describe(accepted.get_ref().1, &seen);
+        match special {
+            Some(_) => session.server_name = wanted,
+            None if !self.by_name.is_empty() => session.unmatched_name = wanted,
+            None => {}
+        }
         Ok((Stream::Server(Box::new(accepted)), session))
     }
 
-    fn describe(&self, connection: &rustls::ServerConnection, seen: &Seen, server_name: Option<String>) -> Session {
+    fn describe(&self, connection: &rustls::ServerConnection, seen: &Seen) -> Session {
         let modern = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let certificates = connection.peer_certificates().unwrap_or_default();
         let peer = certificates.split_first().map(|(own, chain)| {
@@ -190,7 +196,8 @@ impl Server {
             client_signature: signed(&seen.client),
             peer,
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-            server_name,
+            server_name: None,
+            unmatched_name: None,
         }
     }
 }
@@ -389,7 +396,17 @@ impl ClientCertVerifier for Watching {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         self.note(cert, dss);
-        verify_tls13_signature(message, cert, dss, &self.asking.provider.signature_verification_algorithms)
+        let algorithms = &self.asking.provider.signature_verification_algorithms;
+        let checked = verify_tls13_signature(message, cert, dss, algorithms);
+        // webpki reads certificates of version 3 only, and many a small authority still issues version 1. Such a one is
+        // never trusted, but it may be known by its fingerprint, and that the client has the key can be seen all the same.
+        match (&checked, Parts::of(cert)) {
+            (Err(Error::InvalidCertificate(CertificateError::Other(_))), Some(parts)) => {
+                let key = SubjectPublicKeyInfoDer::from(parts.public_key);
+                verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
+            }
+            _ => checked,
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

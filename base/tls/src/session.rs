@@ -24,6 +24,8 @@ pub struct Session {
     pub resumed: bool,
     /// The name that the client asked for, where a table has keys for it.
     pub server_name: Option<String>,
+    /// A name that the client asked for and `tls_server_sni_maps` does not have.
+    pub unmatched_name: Option<String>,
 }
 
 impl Session {
@@ -136,6 +138,7 @@ mod tests {
             peer: None,
             resumed: false,
             server_name: None,
+            unmatched_name: None,
         }
     }
 

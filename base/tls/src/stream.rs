@@ -13,7 +13,7 @@ pub enum Stream<S> {
     /// In the clear.
     Plain(S),
     /// Encrypted; we are the server.
-    Server(Box<server::TlsStream<S>>),
+    Server(Box<server::TlsStream<Guarded<S>>>),
     /// Encrypted; we are the client.
     Client(Box<client::TlsStream<S>>),
     /// Taken away for a handshake, or the handshake failed: reads end, writes fail.
@@ -41,7 +41,7 @@ impl<S> Stream<S> {
     pub fn below(&self) -> Option<&S> {
         match self {
             Self::Plain(stream) => Some(stream),
-            Self::Server(stream) => Some(stream.get_ref().0),
+            Self::Server(stream) => Some(&stream.get_ref().0.inner),
             Self::Client(stream) => Some(stream.get_ref().0),
             Self::Gone => None,
         }
@@ -85,5 +85,66 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
             Self::Client(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Gone => Poll::Ready(Ok(())),
         }
+    }
+}
+
+/// A connection that has to begin with a TLS record. Whoever speaks SMTP there is not answered with an alert, which would
+/// look like a reply.
+#[derive(Debug)]
+pub struct Guarded<S> {
+    inner: S,
+    begun: bool,
+}
+
+impl<S> Guarded<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, begun: false }
+    }
+}
+
+/// RFC 8446 section 5.1: a record that is part of a handshake.
+const HANDSHAKE: u8 = 22;
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        if !this.begun
+            && let Poll::Ready(Ok(())) = &read
+            && let Some(first) = buf.filled().get(before)
+        {
+            if *first != HANDSHAKE {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "wrong version number")));
+            }
+            this.begun = true;
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }

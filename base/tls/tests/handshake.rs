@@ -1,5 +1,7 @@
 //! Handshakes between a server and rustls as a client, over a pipe in memory; certificates are made on the spot.
 
+mod fuzz;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -209,6 +211,7 @@ async fn names_choose_keys() {
         let expected = CertificateDer::from_pem_slice(names[given].certificate.as_bytes()).unwrap();
         assert_eq!(seen, expected, "{asked}");
         assert_eq!(session.server_name.as_deref(), told, "{asked}");
+        assert_eq!(session.unmatched_name.is_some(), told.is_none(), "{asked}");
     }
 }
 
@@ -325,5 +328,18 @@ async fn what_is_no_handshake() {
         theirs.shutdown().await.unwrap();
         let failure = server.accept(ours).await.map(|_: (Stream<_>, _)| ()).unwrap_err();
         assert_eq!(failure == Failure::Lost, lost, "{failure:?} for {bytes:?}");
+    }
+}
+
+#[test]
+fn certificates_of_any_kind() {
+    let own = made("mx.test", &rcgen::PKCS_ECDSA_P256_SHA256);
+    let der = CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap();
+    for at in 0..der.len() {
+        for byte in [0x00, 0x0c, 0x1e, 0x30, 0x84, 0xff] {
+            let mut broken = der.to_vec();
+            broken[at] = byte;
+            fuzz::certificate(&broken);
+        }
     }
 }

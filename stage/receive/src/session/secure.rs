@@ -163,6 +163,9 @@ impl Session {
         if log.verbose {
             self.info(format!("setting up TLS connection from {client}"));
         }
+        if let Some(name) = session.unmatched_name.as_ref().filter(|_| log.summary) {
+            self.info(format!("TLS SNI {name} from {client} not matched, using default chain"));
+        }
         if session.resumed && (log.cache || log.verbose) {
             self.info(format!("{client}: Reusing old session (RFC 5077 session ticket)"));
         }

@@ -159,6 +159,7 @@ pub fn encrypted() -> yamabiko_tls::Session {
         peer: None,
         resumed: false,
         server_name: None,
+        unmatched_name: None,
     }
 }
 
