@@ -400,13 +400,12 @@ impl ClientCertVerifier for Watching {
         let checked = verify_tls13_signature(message, cert, dss, algorithms);
         // webpki reads certificates of version 3 only, and many a small authority still issues version 1. Such a one is
         // never trusted, but it may be known by its fingerprint, and that the client has the key can be seen all the same.
-        match (&checked, Parts::of(cert)) {
-            (Err(Error::InvalidCertificate(CertificateError::Other(_))), Some(parts)) => {
-                let key = SubjectPublicKeyInfoDer::from(parts.public_key);
-                verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
-            }
-            _ => checked,
+        let unread = matches!(checked, Err(Error::InvalidCertificate(CertificateError::Other(_))));
+        if let Some(parts) = Parts::of(cert).filter(|_| unread) {
+            let key = SubjectPublicKeyInfoDer::from(parts.public_key);
+            return verify_tls13_signature_with_raw_key(message, &key, dss, algorithms);
         }
+        checked
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -185,6 +185,8 @@ fn replace(path: &Path, main: &View, user: &str, hash: Option<&str>) -> io::Resu
     let group = old.map_or_else(|| group_of(&main.text("mail_owner")), |old| Some(old.gid()));
     // Who is not root makes a file of his own, which the server reads if it runs under the same user.
     let _ = fchown(&file, None, group);
+    // Whatever the umask took away.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&name, path)?;
