@@ -20,7 +20,7 @@ pub fn encode(bytes: &[u8]) -> String {
 
 /// `None` for anything but whole groups of four, with padding at the end only and no bits left over.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return None;
     }
     let bare = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
