@@ -59,10 +59,7 @@ const SASL: Group = Group {
     ],
 };
 
-const MILTER: Group = Group {
-    work: "milters",
-    patterns: &["milter_header_checks", "smtpd_milter_maps"],
-};
+const MILTER: Group = Group { work: "milters", patterns: &["milter_header_checks", "smtpd_milter_maps"] };
 
 const POSTSCREEN: Group = Group { work: "postscreen", patterns: &["postscreen_*", "dnsblog_*"] };
 
