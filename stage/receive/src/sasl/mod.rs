@@ -59,7 +59,7 @@ pub enum Backend {
 /// One client's attempt.
 pub(crate) enum Exchange {
     Dovecot(dovecot::Request),
-    Store(store::Attempt),
+    Store(Box<store::Attempt>),
 }
 
 impl Backend {
@@ -89,7 +89,7 @@ impl Backend {
             }
             Self::Store(store) => {
                 let (attempt, verdict) = store.begin(mechanism, initial).await;
-                (attempt.map(Exchange::Store), verdict)
+                (attempt.map(|attempt| Exchange::Store(Box::new(attempt))), verdict)
             }
             Self::Missing(why) => (None, Verdict::Trouble(why.to_string())),
         }
