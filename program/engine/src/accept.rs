@@ -315,7 +315,7 @@ impl Admission for Acceptance {
             return known;
         }
         let stat = nix::sys::statvfs::statvfs(&self.inner.spool).ok();
-        let free = stat.map(|stat| stat.blocks_available() as u64 * stat.fragment_size() as u64);
+        let free = stat.map(|stat| stat.blocks_available() * stat.fragment_size());
         *space = Some((Instant::now(), free));
         free
     }

@@ -527,7 +527,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             FilterStep::Rcpt(_, refused) => refused.as_deref(),
             _ => None,
         };
-        let macros = macros_of(facts.clone(), self.settings, filters, refused);
+        let macros = macros_of(facts, self.settings, filters, refused);
         let verdict = match &step {
             FilterStep::Connect => filters.connect(crate::filter::client(&facts), &macros).await,
             FilterStep::Helo(name) => filters.helo(name, &macros).await,

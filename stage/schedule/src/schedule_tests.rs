@@ -585,7 +585,6 @@ fn random_settings(random: &mut impl FnMut(u64) -> u64) -> Settings {
                 negative_feedback: feedbacks[random(4) as usize].parse().unwrap(),
                 destination_rate_delay: delay(random(5) == 0),
                 transport_rate_delay: delay(random(7) == 0),
-                ..TransportSettings::default()
             },
         );
     }

@@ -265,7 +265,7 @@ impl Session {
     /// Keeps what mail filters are told of a command.
     fn note_words(&mut self, address: &str, parameters: &Tokens<'_>) {
         if self.filters {
-            let parameters = parameters.clone().map(|word| word.text.to_owned());
+            let parameters = (*parameters).map(|word| word.text.to_owned());
             self.filter_words = std::iter::once(address.to_owned()).chain(parameters).collect();
         }
     }
