@@ -5,6 +5,8 @@ use crate::feedback::empty;
 use crate::finding::Finding;
 use crate::mail::Mail;
 use crate::{Reason, text};
+use yamabiko_report::decode;
+use yamabiko_status::Class;
 
 /// Subjects that out-of-office programs put before the subject they answer, in lower case.
 const SUBJECTS: &[&str] = &[
@@ -78,16 +80,59 @@ pub(crate) fn finding(mail: &Mail<'_>, shared: &Shared) -> Option<Finding> {
     let of_daemon = ["mailer-daemon", "postmaster@", "root@", "no-reply", "noreply", "do-not-reply", "donotreply"]
         .iter()
         .any(|w| text::contains(from, w));
+    if of_daemon && replied && (text::contains(from, "noreply") || text::contains(from, "no-reply")) {
+        // A program without an address of its own answers for a mailbox: `Reply-To` names it.
+        let recipient = header
+            .get("Reply-To")
+            .map(decode::header)
+            .and_then(|value| text::one_address(&value).map(str::to_owned))?;
+        return is_abandoned(&mail.human, &recipient).then(|| gone(recipient, mail, shared));
+    }
     if of_daemon || subject.starts_with("security information for") || subject.starts_with("mail failure -") {
         return None;
     }
     let recipient = text::one_address(from)
         .or_else(|| header.get("Return-Path").and_then(|p| std::str::from_utf8(p).ok()).and_then(text::one_address))?
         .to_owned();
+    if replied && is_abandoned(&mail.human, &recipient) {
+        return Some(gone(recipient, mail, shared));
+    }
     let mut finding = empty(recipient, Reason::Vacation, mail, shared);
     finding.diagnostic.text = text::squeeze(&mail.human, 2048);
     finding.subject = original_subject(&mail.subject);
     Some(finding)
+}
+
+/// What replies say of a mailbox that nobody reads any more, in lower case.
+const ABANDONED: &[&str] = &[
+    "inbox is no longer in use",
+    "mailbox is no longer in use",
+    "address is no longer in use",
+    "account is no longer in use",
+    "email is no longer in use",
+    "inbox is no longer active",
+    "mailbox is no longer active",
+    "account is no longer active",
+    "account has been deactivated",
+    "mailbox has been deactivated",
+    "このメールアドレスは現在使用されておりません",
+    "このメールアドレスは使用されておりません",
+];
+
+/// Says the reply that its mailbox is out of use? The address may stand within the sentence.
+fn is_abandoned(human: &str, recipient: &str) -> bool {
+    let text = crate::rules::fold(human, 4096).replace(&recipient.to_ascii_lowercase(), "").replace("  ", " ");
+    ABANDONED.iter().any(|words| text.contains(words))
+}
+
+/// The finding of a reply that says that its mailbox is not in use any more.
+fn gone(recipient: String, mail: &Mail<'_>, shared: &Shared) -> Finding {
+    let mut finding = empty(recipient, Reason::Suspend, mail, shared);
+    finding.diagnostic.text = text::squeeze(&mail.human, 2048);
+    finding.subject = original_subject(&mail.subject);
+    finding.status = Some(Reason::Suspend.made_up_status(Class::Permanent));
+    finding.status_is_made_up = true;
+    finding
 }
 
 /// The subject that was answered, without what the program put before it.

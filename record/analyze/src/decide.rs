@@ -273,7 +273,8 @@ fn unknown_user(facts: &Facts<'_>) -> Reason {
         Some(Stage::Rcpt) => Reason::UserUnknown,
         _ if matches!(status, Some((1, 0 | 1 | 3 | 10 | 351))) => Reason::UserUnknown,
         _ if facts.local => Reason::UserUnknown,
-        None if facts.trusting && !filtered => Reason::UserUnknown,
+        // A gateway passes on what the customer's own server answered at RCPT.
+        None if (facts.trusting || facts.system == "MessageLABS") && !filtered => Reason::UserUnknown,
         _ => Reason::Filtered,
     }
 }

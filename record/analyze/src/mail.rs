@@ -164,7 +164,21 @@ impl<'m> Mail<'m> {
             Media::Html => {
                 html.get_or_insert(part);
             }
-            Media::DeliveryStatus => self.status(&decode::transfer(part.body, part.transfer)),
+            Media::DeliveryStatus => {
+                let body = decode::transfer(part.body, part.transfer);
+                let end = next_part_at(&body);
+                self.status(&body[..end]);
+                if end < body.len() && !self.has_original {
+                    // The returned message stands behind a boundary that was not announced.
+                    let rest = &body[end..];
+                    let below = memchr::memmem::find(rest, b"\n\n").map_or(rest.len(), |at| at + 2);
+                    let found = Original::of(&rest[below..]);
+                    if !found.is_empty() {
+                        self.original = found;
+                        self.has_original = true;
+                    }
+                }
+            }
             Media::Feedback => {
                 let body = decode::transfer(part.body, part.transfer);
                 let mut all = groups(&body).into_iter();
@@ -249,7 +263,13 @@ impl<'m> Mail<'m> {
             .filter(|line| line.starts_with('>'))
             .map(|line| line.strip_prefix("> ").or_else(|| line.strip_prefix('>')).unwrap_or(line))
             .collect();
-        self.human = unmarked.join("\n");
+        let mut lines = unmarked.as_slice();
+        // The header of the notice itself, which a mail program quotes with it, is no returned message.
+        if lines.first().is_some_and(|line| field(line.as_bytes()).is_some()) {
+            let end = lines.iter().position(|line| line.trim().is_empty()).unwrap_or(0);
+            lines = lines.get(end..).unwrap_or_default();
+        }
+        self.human = lines.join("\n");
     }
 
     /// Cuts the text for people at the returned message, and reads delivery-status fields that stand in the text.
@@ -283,6 +303,19 @@ impl<'m> Mail<'m> {
             }
         }
     }
+}
+
+/// Where in a delivery status another part begins, behind a boundary line that is not the announced one: a line that begins
+/// with two dashes, and `Content-` fields after it.
+fn next_part_at(body: &[u8]) -> usize {
+    for at in memchr::memmem::find_iter(body, b"\n--").take(20) {
+        let line = &body[at + 1..];
+        let fields = memchr::memchr(b'\n', line).and_then(|end| line.get(end + 1..end + 9));
+        if fields.is_some_and(|start| start.eq_ignore_ascii_case(b"content-")) {
+            return at + 1;
+        }
+    }
+    body.len()
 }
 
 /// Where a block of delivery-status fields begins in a text.

@@ -18,6 +18,8 @@ const BEFORE: &[&str] = &[
     "undelivered to",
     "delivery failed to:",
     "addressed to:",
+    "did not reach the following recipient:",
+    "did not reach the following recipient(s):",
     "recipient address:",
     "recipient:",
     "recipients:",
@@ -112,6 +114,8 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
     let mut open: Vec<usize> = Vec::new();
     let mut said: Vec<&str> = Vec::new();
     let mut blanks = 0;
+    // The line before announces the sender: "A message sent by", and the address in a line of its own.
+    let mut sender = false;
     for line in human.lines() {
         let trimmed = line.trim();
         if trimmed.is_empty()
@@ -121,8 +125,12 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
             continue;
         }
         let gap = std::mem::take(&mut blanks) > 0;
+        let announced_sender = std::mem::replace(&mut sender, announces_sender(trimmed));
         let named = recipient_line(line).filter(|(address, rest)| {
-            !not.iter().any(|n| n.eq_ignore_ascii_case(address)) && is_end_of_name(rest) && !is_quoted_reply(trimmed)
+            !announced_sender
+                && !not.iter().any(|n| n.eq_ignore_ascii_case(address))
+                && is_end_of_name(rest)
+                && !is_quoted_reply(trimmed)
         });
         if let Some((address, rest)) = named {
             let known = drafts.iter().position(|d| d.recipient.eq_ignore_ascii_case(address));
@@ -198,6 +206,17 @@ fn close(drafts: &mut [Draft], open: &mut Vec<usize>, said: &mut Vec<&str>) {
         }
     }
     said.clear();
+}
+
+/// A line that says that the address below it is the sender's.
+fn announces_sender(line: &str) -> bool {
+    let line = line.trim_end_matches([':', ' ']);
+    ["message sent by", "message from", "mail sent by", "mail from the sender"].iter().any(|words| {
+        line.len()
+            .checked_sub(words.len())
+            .and_then(|at| line.get(at..))
+            .is_some_and(|end| end.eq_ignore_ascii_case(words))
+    })
 }
 
 /// A reply code and a blank.

@@ -90,8 +90,11 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         let named = plain_drafts(mail);
         if named.is_empty()
             && depth < MAX_FORWARDS
-            && let Some(inner) =
-                mail.inner.as_deref().filter(|inner| inner.starts_with(b"From ") || inner.starts_with(b"Return-Path:"))
+            && let Some(inner) = mail.inner.as_deref().filter(|inner| {
+                inner.starts_with(b"From ")
+                    || inner.starts_with(b"Return-Path:")
+                    || mail.structure.parts.iter().any(|part| part.media == Media::Message)
+            })
         {
             // A system that passes on the notice of another one, whole.
             let within = nested(rules, inner, depth + 1);

@@ -122,6 +122,8 @@ const WORDS: &[(&str, &str, u32)] = &[
     ("has been returned to you", "", 2),
     ("this is the james mail server", "James", 4),
     ("no valid recipients for this mm", "Verizon", 4),
+    ("error: invalid user address", "Verizon", 4),
+    ("did not reach the following recipient", "", 3),
     ("duplicated message-id in", "FML", 4),
     ("could not be delivered to mobile", "Verizon", 4),
     ("your message was automatically rejected by dovecot", "RFC3464", 4),
@@ -295,8 +297,8 @@ pub(crate) fn identify(mail: &Mail<'_>) -> System {
         || header.get("X-Failed-Recipients").is_some()
         || mail.structure.report_type.is_some();
     system.points += if system.machine { heaviest } else { heaviest_at_once };
-    // "Re:" is written by people.
-    if subject.starts_with("re:") || subject.starts_with("aw:") {
+    // "Re:" is written by people, and by gateways that are known by their sender.
+    if name_weight < 9 && (subject.starts_with("re:") || subject.starts_with("aw:")) {
         system.points = system.points.saturating_sub(4);
     }
     let head = &mail.human[..floor(&mail.human, 2048)];

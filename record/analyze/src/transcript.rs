@@ -29,7 +29,8 @@ pub(crate) fn refusals(human: &str) -> Vec<Refusal> {
     let (mut stage, mut recipient, mut host) = (None, String::new(), String::new());
     for line in human.lines() {
         let line = line.trim();
-        if let Some(at) = line.find("while talking to ") {
+        let talk = line.find("while talking to ").or_else(|| line.find("While talking to "));
+        if let Some(at) = talk {
             host = text::host(line[at + 17..].trim_end_matches([':', '.'])).to_owned();
             continue;
         }

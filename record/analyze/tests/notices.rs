@@ -74,6 +74,14 @@ const NOTICES: &[Notice] = &[
         text: "This Message was undeliverable due to the following reason:\n\nThe message is larger than the maximum size that the destination accepts.\n\nThe following recipients did not receive this message:\n\n     <gone@example.net>\n" },
     Notice { system: "waited in vain", from: "Mail Delivery System <MAILER-DAEMON@mx.example.org>", subject: "Warning: message 1abcde-000123-45 delayed 24 hours", reasons: "expired",
         text: "This message was created automatically by mail delivery software.\nA message that you sent has not yet been delivered to one or more of its\nrecipients after more than 24 hours on the queue on mx.example.org.\n\nThe address to which the message has not yet been delivered is:\n\n  gone@example.net\n    Delay reason: Connection timed out\n\nNo action is required on your part.\n" },
+    Notice { system: "Exchange, no reason given", from: "postmaster@mx.example.org", subject: "Undeliverable: gone@example.net", reasons: "onhold|undefined",
+        text: "Your Message\n\nTo:      <gone@example.net>\n\nSubject: Hello\n\nDid not reach the following recipient: gone@example.net\n" },
+    Notice { system: "a gateway to telephones that answers like a person", from: "post_master@vtext.com", subject: "Re:Hello", reasons: "userunknown|filtered",
+        text: "Error: Invalid user address\n\nError message below:\n550 - Requested action not taken: no such user here\n\nMessage details:\n  Subject: Hello\n  RCPT TO: gone@example.net\n  Size (in bytes): 222\n" },
+    Notice { system: "qmail with many exchangers", from: "MAILER-DAEMON@mx.example.org", subject: "failure notice", reasons: "userunknown",
+        text: "Hi. This is the qmail-send program at mx.example.org.\n\n<gone@example.net>:\nSorry, no SMTP connection got far enough; most progress was RCPT TO response; remote host 192.0.2.7 said: 550 Unknown user gone@example.net\n" },
+    Notice { system: "Exim to a postmaster, the sender named first", from: "Mail Delivery System <Mailer-Daemon@mx.example.org>", subject: "Mail delivery failed", reasons: "expired",
+        text: "A message sent by\n\n  <hanako@example.com>\n\ncould not be delivered to one or more of its recipients. The following\naddress(es) failed:\n\n  gone@example.net\n    all hosts have been failing for a long time and were last tried after this message arrived\n" },
 ];
 
 #[test]
