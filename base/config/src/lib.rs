@@ -276,11 +276,13 @@ fn faults(shared: &Arc<view::Shared>) -> Vec<Fault> {
     }
     let mut seen = HashSet::new();
     faults.retain(|fault| seen.insert(fault.clone()));
-    // Defaults that refer to a value that needs itself: that is named where it is written.
+    // Defaults that refer to a value that is wrong: that is named where it is written, with the same words.
+    let words = |fault: &Fault| fault.text.split_once(": ").map_or(fault.text.clone(), |(_, words)| words.to_owned());
+    let written: std::collections::HashSet<String> =
+        faults.iter().filter(|fault| fault.place.is_some()).map(words).collect();
     let endless = |fault: &Fault| fault.text.contains("unreasonable macro call nesting");
-    if faults.iter().any(|fault| fault.place.is_some() && endless(fault)) {
-        faults.retain(|fault| fault.place.is_some() || !endless(fault));
-    }
+    let any_endless = faults.iter().any(|fault| fault.place.is_some() && endless(fault));
+    faults.retain(|fault| fault.place.is_some() || !(written.contains(&words(fault)) || any_endless && endless(fault)));
     faults
 }
 
