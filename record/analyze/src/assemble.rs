@@ -1,6 +1,6 @@
 //! Drafts completed, decided and made findings.
 
-use crate::decide::{Facts, decide};
+use crate::decide::{Facts, decide, without_repeated_codes};
 use crate::draft::Draft;
 use crate::finding::{Action, Date, Diagnostic, Finding};
 use crate::mail::Mail;
@@ -38,10 +38,14 @@ impl Shared {
             .find(|a| !a.is_empty())
             .map_or_else(addressed, str::to_owned);
         let date = original.date.or_else(|| header.get("Date").and_then(|d| civil::parse(&decode::header(d))));
-        // The oldest Received of the notice that names both sides was written where the notice was.
+        // The oldest Received was written where the notice was, if it names that host; otherwise the oldest that names both sides.
         let hops: Vec<Hop> =
             header.all("Received").take(100).map(|value| Hop::of(&String::from_utf8_lossy(value))).collect();
-        let oldest = hops.iter().rev().find(|hop| !hop.by.is_empty() && !hop.from.is_empty()).or(hops.last());
+        let oldest = hops
+            .last()
+            .filter(|hop| is_host_name(&hop.by))
+            .or_else(|| hops.iter().rev().find(|hop| !hop.by.is_empty() && !hop.from.is_empty()))
+            .or(hops.last());
         let received_rhost =
             oldest.map(|hop| if is_name(&hop.by) { &hop.by } else { &hop.from }).cloned().unwrap_or_default();
         let newest = hops.first();
@@ -70,10 +74,12 @@ impl Hop {
                 depth = depth.saturating_sub(u32::from(word.trim_end_matches(';').ends_with(')')));
                 continue;
             }
-            let wanted = match word {
-                "from" if hop.from.is_empty() => &mut hop.from,
-                "by" if hop.by.is_empty() => &mut hop.by,
-                _ => continue,
+            let wanted = if word.eq_ignore_ascii_case("from") && hop.from.is_empty() {
+                &mut hop.from
+            } else if word.eq_ignore_ascii_case("by") && hop.by.is_empty() {
+                &mut hop.by
+            } else {
+                continue;
             };
             let name = words.peek().map_or("", |next| text::host(next.trim_end_matches(';')));
             let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
@@ -83,6 +89,11 @@ impl Hop {
         }
         hop
     }
+}
+
+/// A name with a dot that is no address.
+fn is_host_name(host: &str) -> bool {
+    host.contains('.') && host.parse::<std::net::IpAddr>().is_err()
 }
 
 /// Something that can be reached under its name.
@@ -136,6 +147,16 @@ pub(crate) fn finding(
         })
         .or_else(|| refusals.iter().find(|r| r.recipient.is_empty()))
         .or_else(|| refusals.first().filter(|r| r.recipient.is_empty()));
+    if draft.noted
+        && draft.diagnostic.as_bytes().get(3) == Some(&b'-')
+        && let Some(refusal) = refusal
+    {
+        // sendmail notes the first line of a reply only; its transcript has them all.
+        let whole = text::squeeze(&refusal.reply, 4096);
+        if whole.len() > draft.diagnostic.len() && whole.starts_with(&draft.diagnostic) {
+            draft.diagnostic = without_repeated_codes(whole);
+        }
+    }
     if draft.diagnostic.is_empty() && !draft.noted && !draft.said.is_empty() && !speaks(rules, &draft.said) {
         // What an old sendmail writes beside the address is its own gloss; the dialogue above it has the reason.
         draft.diagnostic = refusal.map(|r| text::squeeze(&r.reply, 4096)).unwrap_or_default();
@@ -219,7 +240,9 @@ pub(crate) fn finding(
     if draft.lhost.is_empty() {
         draft.lhost.clone_from(&shared.received_lhost);
     }
-    let date = draft.date.or(shared.date);
+    // What these systems call the arrival is when the notice was written.
+    let arrival_is_own = matches!(system.name, "MessagingServer" | "Office365" | "Exchange2007");
+    let date = mail.original.date.filter(|_| arrival_is_own).or(draft.date).or(shared.date);
     let delayed = draft.action == Some(Action::Delayed) || (draft.action.is_none() && system.delay);
     let local = !draft.kind.is_empty() && draft.kind != "SMTP" && draft.kind != "LMTP" && draft.kind != "UNKNOWN";
     let destination = text::domain(&draft.recipient).to_owned();

@@ -128,7 +128,7 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
 }
 
 /// The code at the beginning of each further line of a reply is no part of the sentence: `550 5.7.1 not 550 5.7.1 wanted`.
-fn without_repeated_codes(text: String) -> String {
+pub(crate) fn without_repeated_codes(text: String) -> String {
     let bytes = text.as_bytes();
     let Some(code) = bytes.get(..3).filter(|c| c.iter().all(u8::is_ascii_digit)) else { return text };
     if memchr::memmem::find(&bytes[3..], code).is_none() {

@@ -78,6 +78,11 @@ pub(crate) fn date(group: &Group) -> Option<Date> {
     ["Arrival-Date", "Last-Attempt-Date"].iter().filter_map(|name| group.get(name)).find_map(civil::parse)
 }
 
+/// The host where some write an address of it.
+fn host_of(name: &str) -> &str {
+    name.rsplit('@').next().unwrap_or(name)
+}
+
 /// A draft for each group.
 pub(crate) fn drafts(mail: &Mail<'_>) -> Vec<Draft> {
     let reporting = mail.report.get("Reporting-MTA").map(text::host).unwrap_or_default();
@@ -93,7 +98,14 @@ pub(crate) fn drafts(mail: &Mail<'_>) -> Vec<Draft> {
             (Some(last), first, actual) => {
                 draft.recipient = last;
                 let other = first.or(actual).filter(|other| !other.eq_ignore_ascii_case(&draft.recipient));
-                draft.alias = other.unwrap_or_default();
+                // A program or a file that the address led to is an alias as well.
+                let local = || {
+                    let (kind, rest) = group.get("X-Actual-Recipient")?.split_once(';')?;
+                    let rest = rest.trim();
+                    (kind.trim().eq_ignore_ascii_case("x-unix") && rest.starts_with(['|', '/']))
+                        .then(|| rest.to_owned())
+                };
+                draft.alias = other.or_else(local).unwrap_or_default();
             }
             (None, Some(first), _) => draft.recipient = first,
             (None, None, Some(actual)) => draft.recipient = actual,
@@ -118,10 +130,10 @@ pub(crate) fn drafts(mail: &Mail<'_>) -> Vec<Draft> {
             draft.diagnostic = text::squeeze(words.trim_end_matches(')'), 1024);
         }
         let remote = group.get("Remote-MTA").map(text::host).unwrap_or_default();
-        draft.rhost = remote.to_owned();
+        draft.rhost = host_of(remote).to_owned();
         draft.lhost = if received_from.is_empty() { reporting } else { received_from }.to_owned();
-        if draft.rhost.is_empty() {
-            draft.rhost = reporting.to_owned();
+        if draft.rhost.is_empty() && !reporting.eq_ignore_ascii_case("localhost") {
+            draft.rhost = host_of(reporting).to_owned();
         }
         draft.date = date(group).or(arrival);
         if let Some(smtp) = group.get("X-Supplementary-Info").or_else(|| group.get("SMTP-Remote-Recipient")) {

@@ -145,7 +145,8 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
             }
             let rest = rest.trim_start_matches([':', ' ', '\t', ',', ';', '.']).trim();
             if let Some(known) = known {
-                if drafts[known].said.is_empty() {
+                // Named again after words that have no code: Exchange says it to people first, then to administrators.
+                if text::reply_codes(&drafts[known].said).next().is_none() {
                     open.push(known);
                 } else {
                     open.clear();
@@ -201,7 +202,9 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
 fn close(drafts: &mut [Draft], open: &mut Vec<usize>, said: &mut Vec<&str>) {
     let text = text::squeeze(&said.join(" "), 4096);
     for index in open.drain(..) {
-        if let Some(draft) = drafts.get_mut(index) {
+        if let Some(draft) = drafts.get_mut(index)
+            && (draft.said.is_empty() || text::reply_codes(&text).next().is_some())
+        {
             draft.said.clone_from(&text);
         }
     }

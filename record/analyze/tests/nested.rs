@@ -59,3 +59,20 @@ fn a_program_answers_for_a_mailbox_that_nobody_reads() {
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].recipient.as_str(), found[0].reason.name()), ("gone@example.net", "suspend"));
 }
+
+#[test]
+fn what_a_transcript_and_the_header_say_beside_the_report() {
+    let found = read(
+        "Received: from mx.example.org by mx.example.jp; Mon, 16 Nov 2026 09:00:02 +0900\n\
+         Received: by mx.example.org with SMTP id 1; Mon, 16 Nov 2026 09:00:01 +0900\n\
+         From: MAILER-DAEMON@mx.example.org\nTo: a@example.jp\nSubject: Returned mail\nMIME-Version: 1.0\n\
+         Content-Type: multipart/report; report-type=delivery-status; boundary=one\n\n\
+         --one\n\n<<< 550-5.1.1 The account does\n<<< 550 5.1.1 not exist.\n\n--one\n\
+         Content-Type: message/delivery-status\n\nReporting-MTA: dns; localhost\n\n\
+         Final-Recipient: rfc822; gone@example.net\nX-Actual-Recipient: X-Unix; |/usr/bin/sort\nAction: failed\n\
+         Status: 5.1.1\nDiagnostic-Code: smtp; 550-5.1.1 The account does\n\n--one--\n",
+    );
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].diagnostic.text, "550-5.1.1 The account does not exist.");
+    assert_eq!((found[0].rhost.as_str(), found[0].alias.as_str()), ("mx.example.org", "|/usr/bin/sort"));
+}
