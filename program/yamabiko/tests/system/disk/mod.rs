@@ -175,7 +175,9 @@ fn mail_leaves_a_full_queue() {
     if !in_own_mounts("disk::mail_leaves_a_full_queue") {
         return;
     }
-    let instance = Instance::new();
+    let mut instance = Instance::new();
+    // The refusal would be told to the postmaster, through the same next hop.
+    instance.set("notify_classes", "");
     let queue = instance.path().join("queue");
     mount(&queue, 150);
     instance.start();
