@@ -1,7 +1,7 @@
 //! What is known of addresses by asking where they would be delivered (Postfix: verify(8)).
 //!
 //! [`Cache`] remembers answers and says when to ask again. It has no clock and no file; who owns it stores
-//! [`Cache::line`] after each change and reads the lines back with [`Cache::read`]. [`sender`] is the address that
+//! `Cache::line` after each change and reads the lines back with [`Cache::read`]. [`sender`] is the address that
 //! probes come from.
 
 use std::collections::HashMap;
