@@ -247,10 +247,9 @@ impl<'a> Checking<'a> {
         if !options.parse_mime || !head.composite {
             return false;
         }
-        let Ok(text) = body.to_bytes() else { return true };
-        // Each level needs the word once. Written in other mixtures of case it is rare enough to look only for these.
-        let count = |word: &[u8]| memchr::memmem::find_iter(&text, word).take(options.nesting_limit + 1).count();
-        count(b"oundary") + count(b"OUNDARY") > options.nesting_limit.saturating_sub(1)
+        // Each level of nesting needs the word once. What cannot be read is found out by the walk.
+        let limit = options.nesting_limit.saturating_sub(1);
+        occurrences(body, b"boundary", limit).map_or(true, |found| found > limit)
     }
 
     /// Says what is wrong that has not been said; a header that is too long is cut in silence.
@@ -264,6 +263,38 @@ impl<'a> Checking<'a> {
         }
         defects.len()
     }
+}
+
+/// How much of a content is in memory at once while a word is looked for.
+const WINDOW: usize = 64 << 10;
+
+/// How often `word` (lower case) stands in `content` in any mixture of case. Stops counting beyond `enough`.
+fn occurrences(content: &Content, word: &[u8], enough: usize) -> std::io::Result<usize> {
+    let Some((&last, front)) = word.split_last() else { return Ok(0) };
+    let mut window = match content {
+        Content::Memory(bytes) => return Ok(count(bytes, last, front, enough)),
+        Content::File { .. } => vec![0; WINDOW],
+    };
+    let (mut at, mut carried, mut found) = (0, 0, 0);
+    loop {
+        let read = content.read_at(&mut window[carried..], at)?;
+        if read == 0 || found > enough {
+            return Ok(found);
+        }
+        let filled = carried + read;
+        found += count(&window[..filled], last, front, enough);
+        // The end of this window may be the beginning of the word.
+        carried = filled.min(front.len());
+        window.copy_within(filled - carried..filled, 0);
+        at += read as u64;
+    }
+}
+
+fn count(text: &[u8], last: u8, front: &[u8], enough: usize) -> usize {
+    memchr::memchr2_iter(last, last.to_ascii_uppercase(), text)
+        .filter(|&at| at >= front.len() && text[at - front.len()..at].eq_ignore_ascii_case(front))
+        .take(enough + 1)
+        .count()
 }
 
 /// What was done about a piece of content, without the action's text.
@@ -292,5 +323,38 @@ pub(crate) fn content_action(
         protocol: String::new(),
         helo: String::new(),
         text: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::Arc;
+
+    use yamabiko_envelope::Content;
+
+    use super::{WINDOW, occurrences};
+
+    /// The word at every place around the edges of a window, in memory and in a file.
+    #[test]
+    fn words_are_found_wherever_they_stand() {
+        for place in (0..20).chain(WINDOW - 20..WINDOW + 20).chain(2 * WINDOW - 30..2 * WINDOW + 20) {
+            let mut text = vec![b'x'; 3 * WINDOW];
+            text[place..place + 8].copy_from_slice(if place % 2 == 0 { b"boundary" } else { b"BouNDarY" });
+            let mut file = tempfile::tempfile().expect("a file");
+            file.write_all(&text).expect("written");
+            let len = text.len() as u64;
+            let contents = [Content::from(text), Content::File { file: Arc::new(file), offset: 0, len }];
+            for content in contents {
+                assert_eq!(occurrences(&content, b"boundary", 9).expect("read"), 1, "at {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn counting_ends_when_it_is_enough() {
+        let content = Content::from(b"boundary ".repeat(1000));
+        assert_eq!(occurrences(&content, b"boundary", 99).expect("read"), 100);
+        assert_eq!(occurrences(&Content::from(Vec::new()), b"boundary", 0).expect("read"), 0);
     }
 }
