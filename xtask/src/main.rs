@@ -29,7 +29,7 @@ use serde_json::Value;
 const RINGS: [&str; 5] = ["protocol", "base", "stage", "record", "program"];
 
 /// Every crate that has a place, made or still to come, and its ring.
-const CRATES: [(&str, &str); 36] = [
+const CRATES: [(&str, &str); 37] = [
     ("address", "protocol"),
     ("status", "protocol"),
     ("message", "protocol"),
@@ -44,6 +44,7 @@ const CRATES: [(&str, &str); 36] = [
     ("dns", "base"),
     ("tls", "base"),
     ("sasl", "base"),
+    ("token", "base"),
     ("log", "base"),
     ("ipc", "base"),
     ("sys", "base"),

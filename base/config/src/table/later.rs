@@ -76,6 +76,26 @@ const CONTENT: Group = Group {
 
 const PROXY: Group = Group { work: "the PROXY protocol", patterns: &["smtpd_upstream_proxy_*"] };
 
+const NOTICES: Group = Group {
+    work: "control of notices",
+    patterns: &[
+        "backscatter_*",
+        "bounce_from_*",
+        "bounce_hold_limit",
+        "bounce_japanese_charset",
+        "bounce_language*",
+        "bounce_rate_*",
+        "bounce_requires",
+        "bounce_style",
+        "notify_channel_*",
+        "notify_digest_*",
+        "notify_hourly_limit",
+        "qmail_control_directory",
+        "signed_sender_*",
+        "unsigned_bounce_action",
+    ],
+};
+
 const OTHER: Group = Group {
     work: "later work",
     patterns: &[
@@ -122,7 +142,7 @@ const OTHER: Group = Group {
 };
 
 /// What is still to come, by work.
-pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &SASL, &MILTER, &POSTSCREEN, &CONTENT, &PROXY, &OTHER];
+pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &SASL, &MILTER, &POSTSCREEN, &CONTENT, &PROXY, &NOTICES, &OTHER];
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[
