@@ -1,0 +1,423 @@
+//! Asking: histories by address, domain, queue ID, Message-ID, remote queue ID, sender.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use yamabiko_envelope::{QueueId, Timestamp};
+
+use crate::day::{self, Runs, Tally, TallyKey};
+use crate::writer::{Source, parse_name};
+use crate::{Entry, Error, Field, State, Verdict, What, judge};
+
+/// Everything that is known of one recipient of one message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// The machine; empty for this one.
+    pub host: String,
+    /// The message; empty for what was refused before it had a name.
+    pub queue_id: String,
+    /// The recipient, as it was delivered to.
+    pub recipient: String,
+    /// As it was given, where that differs.
+    pub original: String,
+    /// What happened, in the order of time; entries about the whole message are among them.
+    pub entries: Vec<Entry>,
+}
+
+impl History {
+    /// What became of it.
+    pub fn verdict(&self, now: Timestamp, quiet: Duration) -> Verdict {
+        judge(&self.entries, now, quiet)
+    }
+    /// The entry that says who sent it.
+    pub fn message(&self) -> Option<&Entry> {
+        let queued = self.entries.iter().find(|entry| entry.what == What::Queued);
+        queued.or_else(|| self.entries.iter().find(|entry| entry.sender.is_some()))
+    }
+    /// The envelope sender, where it is known.
+    pub fn sender(&self) -> Option<&str> {
+        self.entries.iter().find_map(|entry| entry.sender.as_deref())
+    }
+    /// The Message-ID; empty where it is not known.
+    pub fn message_id(&self) -> &str {
+        self.entries.iter().map(|entry| entry.message_id.as_str()).find(|id| !id.is_empty()).unwrap_or("")
+    }
+    /// When it begins.
+    pub fn began(&self) -> Timestamp {
+        self.entries.first().map_or(Timestamp::default(), |entry| entry.at)
+    }
+    /// When something was heard last.
+    pub fn ended(&self) -> Timestamp {
+        self.entries.last().map_or(Timestamp::default(), |entry| entry.at)
+    }
+}
+
+/// A question.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// What is asked for, and its value.
+    pub field: Field,
+    /// The value.
+    pub text: String,
+    /// Histories in which something happened from then on.
+    pub since: Option<Timestamp>,
+    /// Histories that began before.
+    pub until: Option<Timestamp>,
+    /// At most so many, the newest.
+    pub limit: usize,
+}
+
+impl Query {
+    /// Everything about a value, the newest 1000.
+    pub fn new(field: Field, text: impl Into<String>) -> Self {
+        Self { field, text: text.into(), since: None, until: None, limit: 1000 }
+    }
+}
+
+/// A file of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    /// Days since the epoch.
+    pub day: u64,
+    /// Who wrote it.
+    pub source: Source,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+struct Reader {
+    conn: Connection,
+    runs: Runs,
+    used: u64,
+}
+
+/// A ledger to ask. Sees what others have committed by the time of each question.
+pub struct Ledger {
+    directory: PathBuf,
+    open: HashMap<PathBuf, Reader>,
+    clock: u64,
+}
+
+/// Files that are kept open.
+const OPEN: usize = 100;
+/// How long before its first known entry a message may have begun, where its queue ID does not tell: days.
+const BACK: u64 = 10;
+
+impl Ledger {
+    /// The ledger in a directory, which need not be there yet.
+    pub fn open(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), open: HashMap::new(), clock: 0 }
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its files, oldest first. A directory that is not there has none.
+    pub fn parts(&self) -> Result<Vec<Part>, Error> {
+        let files = match fs::read_dir(&self.directory) {
+            Ok(files) => files,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::new(&self.directory, error)),
+        };
+        let mut parts: Vec<Part> = files
+            .filter_map(Result::ok)
+            .filter_map(|file| {
+                let (day, source) = parse_name(&file.file_name().to_string_lossy())?;
+                Some(Part { day, source, path: file.path() })
+            })
+            .collect();
+        parts.sort();
+        Ok(parts)
+    }
+
+    fn reader(&mut self, part: &Part) -> Result<&mut Reader, Error> {
+        self.clock += 1;
+        if !self.open.contains_key(&part.path) {
+            if self.open.len() >= OPEN
+                && let Some(oldest) =
+                    self.open.iter().min_by_key(|(_, reader)| reader.used).map(|(path, _)| path.clone())
+            {
+                self.open.remove(&oldest);
+            }
+            let conn = day::open_for_reading(&part.path)?;
+            self.open.insert(part.path.clone(), Reader { conn, runs: Runs::default(), used: 0 });
+        }
+        let clock = self.clock;
+        match self.open.get_mut(&part.path) {
+            Some(reader) => {
+                reader.used = clock;
+                Ok(reader)
+            }
+            None => Err(Error::new(&part.path, "not open")),
+        }
+    }
+
+    /// Entries with a value, of some days, oldest day first. Files that retention has just removed are passed over.
+    fn find(&mut self, parts: &[Part], field: Field, text: &str, mut give: impl FnMut(Entry)) -> Result<(), Error> {
+        for part in parts {
+            if !part.path.exists() {
+                self.open.remove(&part.path);
+                continue;
+            }
+            let reader = self.reader(part)?;
+            day::find(&reader.conn, &mut reader.runs, field, text, |_, entry| give(entry))
+                .map_err(|error| Error::at(&part.path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Single entries with a value, in no special order: for those who join reports to messages.
+    pub fn entries(&mut self, field: Field, text: &str, since: Option<Timestamp>) -> Result<Vec<Entry>, Error> {
+        let first = since.map_or(0, |since| crate::day_of(since.seconds()));
+        let parts: Vec<Part> = self.parts()?.into_iter().filter(|part| part.day >= first).collect();
+        let mut found = Vec::new();
+        self.find(&parts, field, text, |entry| found.push(entry))?;
+        Ok(found)
+    }
+
+    /// Everything about one message: the entries of all of its recipients, in the order of time.
+    pub fn message(&mut self, host: &str, queue_id: &str) -> Result<Vec<Entry>, Error> {
+        let parts = self.parts()?;
+        self.message_in(&parts, host, queue_id, 0)
+    }
+
+    fn message_in(&mut self, parts: &[Part], host: &str, queue_id: &str, earliest: u64) -> Result<Vec<Entry>, Error> {
+        let first = match queue_id.parse::<QueueId>() {
+            Ok(id) => crate::day_of(id.micros() / 1_000_000),
+            Err(_) => earliest.saturating_sub(BACK),
+        };
+        let from = parts.partition_point(|part| part.day < first);
+        let mut found = Vec::new();
+        self.find(parts.get(from..).unwrap_or_default(), Field::QueueId, queue_id, |entry| {
+            if entry.host == host && entry.queue_id == queue_id {
+                found.push(entry);
+            }
+        })?;
+        found.sort_by_key(|entry| entry.at);
+        Ok(found)
+    }
+
+    /// Histories that answer a question, the newest first. Each is whole, whatever part of it was asked for.
+    pub fn histories(&mut self, query: &Query) -> Result<Vec<History>, Error> {
+        let parts = self.parts()?;
+        let first = query.since.map_or(0, |since| crate::day_of(since.seconds()));
+        let last = query.until.map_or(u64::MAX, |until| crate::day_of(until.seconds()));
+        let wanted: Vec<Part> = parts.iter().filter(|part| part.day >= first && part.day <= last).cloned().collect();
+        // The newest messages: for each when it was seen last, and first.
+        let mut messages: HashMap<(String, String), (Timestamp, Timestamp)> = HashMap::new();
+        let mut refused: Vec<Entry> = Vec::new();
+        self.find(&wanted, query.field, &query.text, |entry| {
+            if entry.queue_id.is_empty() {
+                refused.push(entry);
+                return;
+            }
+            let times = messages.entry((entry.host, entry.queue_id)).or_insert((entry.at, entry.at));
+            *times = (times.0.max(entry.at), times.1.min(entry.at));
+        })?;
+        let mut newest: Vec<_> = messages.into_iter().map(|(message, times)| (times, message)).collect();
+        newest.sort_unstable_by(|a, b| b.cmp(a));
+        let mut out: Vec<History> = refused.into_iter().map(refusal).collect();
+        for ((_, seen), (host, queue_id)) in newest {
+            if out.len() >= query.limit {
+                break;
+            }
+            let entries = self.message_in(&parts, &host, &queue_id, crate::day_of(seen.seconds()))?;
+            out.extend(split(entries).into_iter().filter(|history| asked_for(history, query)));
+        }
+        out.retain(|history| {
+            query.since.is_none_or(|since| history.ended() >= since)
+                && query.until.is_none_or(|until| history.began() < until)
+        });
+        out.sort_by(|a, b| b.began().cmp(&a.began()).then_with(|| a.recipient.cmp(&b.recipient)));
+        out.truncate(query.limit);
+        Ok(out)
+    }
+
+    /// Gives every entry of some days in the order of days and rows, until told to stop.
+    pub fn each(
+        &mut self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        mut give: impl FnMut(Entry) -> bool,
+    ) -> Result<(), Error> {
+        let first = since.map_or(0, |since| crate::day_of(since.seconds()));
+        let last = until.map_or(u64::MAX, |until| crate::day_of(until.seconds()));
+        let mut stopped = false;
+        for part in self.parts()?.into_iter().filter(|part| part.day >= first && part.day <= last) {
+            let reader = self.reader(&part)?;
+            let result = day::each(&reader.conn, "1", &[], |_, entry| {
+                let wanted = since.is_none_or(|since| entry.at >= since) && until.is_none_or(|until| entry.at < until);
+                stopped = wanted && !give(entry);
+                !stopped
+            });
+            result.map_err(|error| Error::at(&part.path, error))?;
+            if stopped {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries of the running day behind a mark, and the new mark: what follows a ledger that grows.
+    pub fn after(
+        &mut self,
+        mark: &mut BTreeMap<PathBuf, i64>,
+        day: u64,
+        mut give: impl FnMut(Entry),
+    ) -> Result<(), Error> {
+        for part in self.parts()?.into_iter().filter(|part| part.day >= day) {
+            let begin = mark.get(&part.path).copied().unwrap_or(0);
+            let reader = self.reader(&part)?;
+            let mut end = begin;
+            day::each(&reader.conn, "id > ?1", &[&begin], |id, entry| {
+                end = id;
+                give(entry);
+                true
+            })
+            .map_err(|error| Error::at(&part.path, error))?;
+            mark.insert(part.path, end);
+        }
+        Ok(())
+    }
+
+    /// Counts by hour, domain, sender's domain, what and reason.
+    pub fn tallies(
+        &mut self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        mut give: impl FnMut(TallyKey, Tally),
+    ) -> Result<(), Error> {
+        let first = since.map_or(0, |since| since.seconds() / 3600);
+        let last = until.map_or(u64::MAX, |until| until.seconds() / 3600);
+        for part in self.parts()?.into_iter().filter(|part| part.day >= first / 24 && part.day <= last / 24) {
+            let reader = self.reader(&part)?;
+            let result = day::tallies(&reader.conn, |key, tally| {
+                if (first..=last).contains(&key.hour) {
+                    give(key, tally);
+                }
+            });
+            result.map_err(|error| Error::at(&part.path, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// What was refused at the door is a history of its own.
+fn refusal(entry: Entry) -> History {
+    History {
+        host: entry.host.clone(),
+        queue_id: String::new(),
+        recipient: entry.recipient.clone(),
+        original: String::new(),
+        entries: vec![entry],
+    }
+}
+
+fn asked_for(history: &History, query: &Query) -> bool {
+    let same = |text: &str| text.eq_ignore_ascii_case(&query.text);
+    match query.field {
+        Field::Recipient => {
+            same(&history.recipient)
+                || same(&history.original)
+                || history.entries.iter().any(|entry| same(&entry.original))
+        }
+        Field::Domain => history.recipient.rsplit_once('@').is_some_and(|(_, domain)| same(domain)),
+        Field::RemoteId => history.entries.iter().any(|entry| same(&entry.remote_id)),
+        _ => true,
+    }
+}
+
+/// The entries of one message, by recipient. Those about the whole message are in each.
+pub fn split(entries: Vec<Entry>) -> Vec<History> {
+    let Some(first) = entries.first() else { return Vec::new() };
+    let mut message = Message { host: first.host.clone(), queue_id: first.queue_id.clone(), ..Message::default() };
+    for entry in entries.iter().filter(|entry| !entry.recipient.is_empty()) {
+        message.add(&entry.recipient, &entry.original, Some(entry));
+        if !entry.original.is_empty() {
+            message.became.insert(entry.original.to_ascii_lowercase());
+        }
+    }
+    let tried = message.by.len();
+    for (recipient, original) in entries.iter().flat_map(|entry| &entry.recipients) {
+        let name = recipient.to_ascii_lowercase();
+        // Addresses that became others are told under the names of these.
+        if message.by.contains_key(&name) || !message.became.contains(&name) {
+            message.add(recipient, original, None);
+        }
+    }
+    if message.order.is_empty() {
+        message.add("", "", None);
+    }
+    let whole = entries.iter().filter(|entry| entry.recipient.is_empty());
+    for entry in whole {
+        let named: HashSet<String> = match entry.recipients.len() {
+            // Only of a message with more recipients than one entry holds is there a second entry.
+            LISTED.. => entry.recipients.iter().map(|(address, _)| address.to_ascii_lowercase()).collect(),
+            _ => HashSet::new(),
+        };
+        // The list of all recipients is not repeated with each of them.
+        let about = Entry { recipients: Vec::new(), ..entry.clone() };
+        for (position, name) in message.order.iter().enumerate() {
+            let wanted = named.is_empty() || position < tried || named.contains(name);
+            if wanted && let Some(history) = message.by.get_mut(name) {
+                history.entries.push(about.clone());
+            }
+        }
+    }
+    let mut histories: Vec<History> = message.order.iter().filter_map(|name| message.by.remove(name)).collect();
+    for history in &mut histories {
+        history.entries.sort_by_key(|entry| (entry.at, entry.what != What::Queued));
+    }
+    histories
+}
+
+/// A message while it is taken apart.
+#[derive(Default)]
+struct Message {
+    host: String,
+    queue_id: String,
+    order: Vec<String>,
+    by: HashMap<String, History>,
+    became: HashSet<String>,
+}
+
+impl Message {
+    fn add(&mut self, recipient: &str, original: &str, entry: Option<&Entry>) {
+        let name = recipient.to_ascii_lowercase();
+        let history = self.by.entry(name.clone()).or_insert_with(|| {
+            self.order.push(name);
+            History {
+                host: self.host.clone(),
+                queue_id: self.queue_id.clone(),
+                recipient: recipient.to_owned(),
+                original: String::new(),
+                entries: Vec::new(),
+            }
+        });
+        if history.original.is_empty() && !original.eq_ignore_ascii_case(recipient) {
+            original.clone_into(&mut history.original);
+        }
+        history.entries.extend(entry.cloned());
+    }
+}
+
+/// Recipients in one entry of [`What::Queued`]; a message with more has several.
+pub const LISTED: usize = 1000;
+
+/// Histories by state, for tables.
+pub fn by_state<'a>(
+    histories: impl IntoIterator<Item = &'a History>,
+    now: Timestamp,
+    quiet: Duration,
+) -> BTreeMap<State, u64> {
+    let mut out = BTreeMap::new();
+    for history in histories {
+        *out.entry(history.verdict(now, quiet).state).or_default() += 1;
+    }
+    out
+}

@@ -1,0 +1,261 @@
+//! Writing: entries go into the file of their day, many in one transaction.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::day::DayWriter;
+use crate::{Entry, Error};
+
+/// Who writes. Each has files of its own, so that an import and a running engine do not wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// The engine.
+    Live,
+    /// `yamabiko import`.
+    Import,
+}
+
+impl Source {
+    /// The word in file names.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Import => "import",
+        }
+    }
+}
+
+/// How a ledger is written to.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Who writes.
+    pub source: Source,
+    /// Entries that are there already are left out: for what may be read twice. Costs some 20 bytes of memory for each
+    /// entry of the days in work.
+    pub once: bool,
+}
+
+/// Days that are open at the same time. Entries of others close the one that was not used for longest.
+const DAYS: usize = 4;
+
+/// Appends to a ledger. What was appended is seen by others, and survives the process, after [`Writer::commit`].
+pub struct Writer {
+    directory: PathBuf,
+    options: Options,
+    /// The day used last is the last one.
+    days: Vec<(u64, DayWriter)>,
+    facts: Option<Connection>,
+    /// Held as long as this lives: only one of a source writes.
+    _lock: File,
+}
+
+impl Writer {
+    /// Opens the ledger in a directory, which is made if need be. Fails when somebody else writes there for the same
+    /// source.
+    pub fn open(directory: &Path, options: Options) -> Result<Self, Error> {
+        fs::create_dir_all(directory).map_err(|error| Error::new(directory, error))?;
+        let path = directory.join(format!("{}.lock", options.source.word()));
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(|error| Error::new(&path, error))?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => Error::new(&path, "another process is writing to this ledger"),
+            fs::TryLockError::Error(error) => Error::new(&path, error),
+        })?;
+        Ok(Self { directory: directory.to_owned(), options, days: Vec::new(), facts: None, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Appends an entry to its day. False when [`Options::once`] left it out.
+    pub fn append(&mut self, entry: &Entry) -> Result<bool, Error> {
+        self.day(day_of(entry.at.seconds()))?.append(entry)
+    }
+
+    fn day(&mut self, day: u64) -> Result<&mut DayWriter, Error> {
+        match self.days.iter().rposition(|(known, _)| *known == day) {
+            Some(position) if position + 1 == self.days.len() => {}
+            Some(position) => {
+                let known = self.days.remove(position);
+                self.days.push(known);
+            }
+            None => {
+                if self.days.len() >= DAYS {
+                    self.days.remove(0).1.commit_all()?;
+                }
+                let path = self.directory.join(file_name(day, self.options.source));
+                self.days.push((day, DayWriter::open(&path, self.options.once)?));
+            }
+        }
+        // The branches above have put the day at the end.
+        match self.days.last_mut() {
+            Some((_, writer)) => Ok(writer),
+            None => Err(Error::new(&self.directory, "no day is open")),
+        }
+    }
+
+    /// Makes what was appended seen by others. A power loss may still take the last of it.
+    pub fn commit(&mut self) -> Result<(), Error> {
+        self.days.iter_mut().try_for_each(|(_, day)| day.commit())
+    }
+
+    /// As [`Writer::commit`], with the counts that [`crate::Ledger::tallies`] gives: some of these wait in memory until then.
+    pub fn commit_all(&mut self) -> Result<(), Error> {
+        self.days.iter_mut().try_for_each(|(_, day)| day.commit_all())
+    }
+
+    /// Closes the files of days before this one.
+    pub fn close_before(&mut self, day: u64) -> Result<(), Error> {
+        let (old, kept) = std::mem::take(&mut self.days).into_iter().partition(|(known, _)| *known < day);
+        self.days = kept;
+        Vec::into_iter(old).try_for_each(|(_, mut writer): (u64, DayWriter)| writer.commit_all())
+    }
+
+    /// Entries in the files that are open now.
+    pub fn rows(&self) -> u64 {
+        self.days.iter().map(|(_, day)| u64::try_from(day.rows()).unwrap_or(0)).sum()
+    }
+
+    /// Something to be remembered with the ledger: how far a log was read, when something was done.
+    pub fn set_fact(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        let path = self.directory.join(facts_name(self.options.source));
+        let facts = self.facts()?;
+        facts
+            .execute(
+                "INSERT INTO fact VALUES(?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+                params![name, value],
+            )
+            .map_err(|error| Error::at(&path, error))?;
+        Ok(())
+    }
+
+    /// What [`Writer::set_fact`] has kept under a name.
+    pub fn fact(&mut self, name: &str) -> Result<Option<String>, Error> {
+        let path = self.directory.join(facts_name(self.options.source));
+        let facts = self.facts()?;
+        let found = facts.query_row("SELECT value FROM fact WHERE name = ?1", [name], |row| row.get(0)).optional();
+        found.map_err(|error| Error::at(&path, error))
+    }
+
+    fn facts(&mut self) -> Result<&Connection, Error> {
+        if self.facts.is_none() {
+            let path = self.directory.join(facts_name(self.options.source));
+            let open = || {
+                let conn = Connection::open(&path)?;
+                conn.execute_batch(
+                    "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+                     CREATE TABLE IF NOT EXISTS fact(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;",
+                )?;
+                Ok(conn)
+            };
+            self.facts = Some(open().map_err(|error| Error::at(&path, error))?);
+        }
+        self.facts.as_ref().ok_or_else(|| Error::new(&self.directory, "no facts"))
+    }
+}
+
+/// Days since the epoch, UTC.
+pub fn day_of(seconds: u64) -> u64 {
+    seconds / 86_400
+}
+
+fn facts_name(source: Source) -> String {
+    format!("{}.facts", source.word())
+}
+
+/// `2026-11-22.live.db`
+pub(crate) fn file_name(day: u64, source: Source) -> String {
+    let (year, month, day) = civil(day);
+    format!("{year:04}-{month:02}-{day:02}.{}.db", source.word())
+}
+
+/// The day and the source of a file's name.
+pub(crate) fn parse_name(name: &str) -> Option<(u64, Source)> {
+    let (date, source) = name.strip_suffix(".db")?.split_once('.')?;
+    let source = [Source::Live, Source::Import].into_iter().find(|known| known.word() == source)?;
+    let mut parts = date.splitn(3, '-').map(str::parse::<u64>);
+    let (year, month, day) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    let day = days_from(year, month, day)?;
+    (file_name(day, source) == name).then_some((day, source))
+}
+
+/// Year, month, day of a number of days since the epoch (the proleptic Gregorian calendar, eras of 400 years).
+pub fn civil(day: u64) -> (u64, u64, u64) {
+    let z = day + 719_468;
+    let (era, of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
+}
+
+/// The reverse of [`civil`]; `None` for what is before the epoch or no date.
+pub fn days_from(year: u64, month: u64, day: u64) -> Option<u64> {
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let year = year - u64::from(month <= 2);
+    let (era, of_era) = (year / 400, year % 400);
+    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    let number = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    let number = number.checked_sub(719_468)?;
+    (civil(number) == (if month <= 2 { year + 1 } else { year }, month, day)).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::What;
+    use yamabiko_envelope::Timestamp;
+
+    #[test]
+    fn names_and_days() {
+        for day in [0, 1, 58, 59, 365, 11_016, 20_779, 100_000] {
+            let (year, month, date) = civil(day);
+            assert_eq!(days_from(year, month, date), Some(day), "{year}-{month}-{date}");
+            assert_eq!(parse_name(&file_name(day, Source::Import)), Some((day, Source::Import)));
+        }
+        assert_eq!(civil(20_779), (2026, 11, 22));
+        assert_eq!(file_name(20_779, Source::Live), "2026-11-22.live.db");
+        for bad in
+            ["2026-11-22.db", "2026-11-31.live.db", "2026-02-30.live.db", "x", "2026-1-2.live.db", "1969-01-01.live.db"]
+        {
+            assert_eq!(parse_name(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_writer_of_a_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let live = Options { source: Source::Live, once: false };
+        let first = Writer::open(dir.path(), live).unwrap();
+        assert!(Writer::open(dir.path(), live).err().unwrap().to_string().contains("another process"));
+        Writer::open(dir.path(), Options { source: Source::Import, once: true }).unwrap();
+        drop(first);
+        Writer::open(dir.path(), live).unwrap();
+    }
+
+    #[test]
+    fn days_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), Options { source: Source::Import, once: true }).unwrap();
+        for round in 0..2 {
+            for day in 0..10 {
+                let entry = Entry::new(Timestamp::from_seconds(day * 86_400), What::Note, "Q", "");
+                assert_eq!(writer.append(&entry).unwrap(), round == 0);
+            }
+        }
+        writer.set_fact("a", "1").unwrap();
+        writer.set_fact("a", "2").unwrap();
+        assert_eq!(writer.fact("a").unwrap().as_deref(), Some("2"));
+        assert_eq!(writer.fact("b").unwrap(), None);
+        drop(writer);
+        let files = fs::read_dir(dir.path()).unwrap().filter_map(Result::ok);
+        assert_eq!(files.filter(|f| parse_name(&f.file_name().to_string_lossy()).is_some()).count(), 10);
+    }
+}
