@@ -2,7 +2,7 @@
 //!
 //! * [`users`]: accounts and groups of the system; [`privileges`]: becoming another user, for good.
 //! * [`lock`]: flock, fcntl and dot locks of mailboxes; [`pidfile`]: one daemon per pid file.
-//! * [`durable`]: files that are there after a power failure; [`maildir`]: deliveries into maildirs.
+//! * [`durable`]: files that are there after a power failure.
 //! * [`fds`]: open files handed to another process; [`daemon`]: leaving the terminal.
 //! * [`terminal`]: secrets that are typed.
 //! * [`regex`]: POSIX regular expressions of the C library; [`lmdb`]: LMDB files opened for reading.
@@ -19,7 +19,6 @@ pub mod fds;
 pub mod host;
 pub mod lmdb;
 pub mod lock;
-pub mod maildir;
 pub mod pidfile;
 pub mod privileges;
 pub mod regex;

@@ -1,5 +1,7 @@
-//! A new file in a maildir: written and synced in `tmp`, moved to `new`, the directory synced: once for all files that
-//! were put there while jobs waited.
+//! A new file in a maildir: written in `tmp`, synced, moved to `new`, the directory synced.
+//!
+//! In two steps, so that files of jobs that waited together go to the disk together: all are written before the first is
+//! synced, and the journal's commit for the first then holds the others as well.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
@@ -11,8 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
+use yamabiko_sys::durable;
 
-use super::{Directories, status_for, words};
+use super::{status_for, words};
 use crate::job::Done;
 
 fn failed(what: &str, error: &io::Error) -> Done {
@@ -28,37 +31,48 @@ pub(super) fn sync(directory: &Path) -> Option<Done> {
     synced.err().map(|error| failed(&format!("sync {}", directory.display()), &error))
 }
 
-/// Puts one message into `path`, whose missing parts are made. It is there for good when the directory is synced.
-pub(super) fn deliver(
-    path: &str,
-    limit: u64,
-    prepend: &[u8],
-    message: &mut impl Read,
-    directories: &mut Directories,
-) -> Done {
+/// A message in `tmp`, not synced. Dropped before [`Written::publish`], it vanishes.
+pub(super) struct Written {
+    file: File,
+    temporary: PathBuf,
+    new: PathBuf,
+    host: String,
+    arrived: Duration,
+    published: bool,
+}
+
+/// Writes one message below `path`, whose missing parts are made.
+pub(super) fn write(path: &str, limit: u64, prepend: &[u8], message: &mut impl Read) -> Result<Written, Done> {
     let base = Path::new(path);
     let host = host_name();
-    let now = now();
-    let (file, temporary) = match create(base, &host, now) {
-        Ok(made) => made,
-        Err((name, error)) => return failed(&format!("create maildir file {}", name.display()), &error),
-    };
-    let written = write(&file, prepend, message, limit);
-    let moved = written.map_err(|error| ("error writing message".to_owned(), error)).and_then(|()| {
-        let name = final_name(&file, &host, now).map_err(|error| ("fstat".to_owned(), error))?;
-        let new = base.join("new");
-        let place = new.join(name);
-        rename_new(&temporary, &place).map_err(|error| (format!("link to {}", place.display()), error))?;
-        Ok(new)
-    });
-    match moved {
-        Ok(new) => {
-            directories.changed(new);
-            Done::Delivered(String::new())
-        }
-        Err((what, error)) => {
-            let _ = std::fs::remove_file(&temporary);
-            failed(&what, &error)
+    let arrived = now();
+    let (file, temporary) = create(base, &host, arrived)
+        .map_err(|(name, error)| failed(&format!("create maildir file {}", name.display()), &error))?;
+    let written = Written { file, temporary, new: base.join("new"), host, arrived, published: false };
+    copy(&written.file, prepend, message, limit).map_err(|error| failed("error writing message", &error))?;
+    // The disk may begin; who is not able to ask for that waits longer in `publish`.
+    let _ = durable::start_writing(&written.file);
+    Ok(written)
+}
+
+impl Written {
+    /// Waits for the disk, then gives the file its name in `new`. It is there for good when that directory, which is
+    /// returned, is synced.
+    pub(super) fn publish(mut self) -> Result<PathBuf, Done> {
+        // With the size, which is all that reading needs; the times of a file are not waited for.
+        self.file.sync_data().map_err(|error| failed("error writing message", &error))?;
+        let name = final_name(&self.file, &self.host, self.arrived).map_err(|error| failed("fstat", &error))?;
+        let place = self.new.join(name);
+        rename_new(&self.temporary, &place).map_err(|error| failed(&format!("link to {}", place.display()), &error))?;
+        self.published = true;
+        Ok(std::mem::take(&mut self.new))
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = std::fs::remove_file(&self.temporary);
         }
     }
 }
@@ -100,7 +114,7 @@ fn create(base: &Path, host: &str, now: Duration) -> Result<(File, PathBuf), (Pa
     }
 }
 
-fn write(file: &File, prepend: &[u8], message: &mut impl Read, limit: u64) -> io::Result<()> {
+fn copy(file: &File, prepend: &[u8], message: &mut impl Read, limit: u64) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 14, file);
     out.write_all(prepend)?;
     let mut size = prepend.len() as u64;
@@ -116,9 +130,7 @@ fn write(file: &File, prepend: &[u8], message: &mut impl Read, limit: u64) -> io
         }
         out.write_all(&buffer[..n])?;
     }
-    out.flush()?;
-    // With the size, which is all that reading needs; the times of a file are not waited for.
-    file.sync_data()
+    out.flush()
 }
 
 /// `TIME.V<device>I<inode>M<microseconds>.HOST`, as Postfix names them.
@@ -147,14 +159,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("user/Maildir/");
         for _ in 0..3 {
-            let done = deliver(
-                base.to_str().unwrap(),
-                0,
-                b"Delivered-To: a\n",
-                &mut &b"\nFrom x\n"[..],
-                &mut Directories::default(),
-            );
-            assert_eq!(done, Done::Delivered(String::new()));
+            let written = write(base.to_str().unwrap(), 0, b"Delivered-To: a\n", &mut &b"\nFrom x\n"[..]);
+            assert_eq!(written.and_then(Written::publish), Ok(base.join("new")));
         }
         let files: Vec<_> = std::fs::read_dir(base.join("new")).unwrap().map(|e| e.unwrap().path()).collect();
         assert_eq!(files.len(), 3);
@@ -169,12 +175,17 @@ mod tests {
     fn too_large_and_not_possible_leave_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("box");
-        let done = deliver(base.to_str().unwrap(), 4, b"", &mut &b"12345"[..], &mut Directories::default());
-        assert!(matches!(done, Done::Failed { ref status, .. } if status == "5.2.2"), "{done:?}");
+        let done = write(base.to_str().unwrap(), 4, b"", &mut &b"12345"[..]).err();
+        assert!(matches!(done, Some(Done::Failed { ref status, .. }) if status == "5.2.2"), "{done:?}");
+        assert_eq!(std::fs::read_dir(base.join("tmp")).unwrap().count(), 0);
+        drop(write(base.to_str().unwrap(), 0, b"", &mut &b"given up"[..]).unwrap());
         assert_eq!(std::fs::read_dir(base.join("tmp")).unwrap().count(), 0);
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let done = deliver(file.join("x").to_str().unwrap(), 0, b"", &mut &b"1"[..], &mut Directories::default());
-        assert!(matches!(done, Done::Failed { ref reason, .. } if reason.contains("create maildir file")), "{done:?}");
+        let done = write(file.join("x").to_str().unwrap(), 0, b"", &mut &b"1"[..]).err();
+        assert!(
+            matches!(done, Some(Done::Failed { ref reason, .. }) if reason.contains("create maildir file")),
+            "{done:?}"
+        );
     }
 }

@@ -135,12 +135,12 @@ pub fn serve<R: Read>(
         let done = match job {
             Job::Deliver { place, prepend } => {
                 let mut message = Incoming::new(input, heard);
-                let done = deliver(&place, prepend.as_bytes(), &mut message, &mut held.directories);
+                let done = deliver(&place, prepend.as_bytes(), &mut message);
                 message.drain()?;
                 done
             }
-            Job::Forward { paths, limit } => user_file::forward(&paths, limit),
-            Job::Include { path, limit } => user_file::include(&path, limit),
+            Job::Forward { paths, limit } => user_file::forward(&paths, limit).into(),
+            Job::Include { path, limit } => user_file::include(&path, limit).into(),
         };
         held.put(done);
         if held.is_enough() || !more(input) {
@@ -150,57 +150,50 @@ pub fn serve<R: Read>(
     held.answer(output)
 }
 
-/// Jobs that are done but for the sync of directories.
+/// A job that needs nothing more from the engine.
+enum Ended {
+    Done(Done),
+    /// Done when it is on the disk.
+    Written(maildir::Written),
+}
+
+impl From<Done> for Ended {
+    fn from(done: Done) -> Self {
+        Self::Done(done)
+    }
+}
+
+/// Jobs that have ended, to be answered together.
 #[derive(Default)]
 struct Held {
-    /// What came of each, and the directory that must be synced before it may be said.
-    answers: Vec<(Done, Option<usize>)>,
+    jobs: Vec<Ended>,
     bytes: usize,
-    directories: Directories,
-}
-
-/// Directories into which files were put since the last sync.
-#[derive(Default)]
-pub(crate) struct Directories {
-    all: Vec<PathBuf>,
-    /// That of the job at hand.
-    current: Option<usize>,
-}
-
-impl Directories {
-    /// The job at hand has put a file here.
-    pub(crate) fn changed(&mut self, directory: PathBuf) {
-        let known = self.all.iter().position(|known| *known == directory);
-        self.current = Some(known.unwrap_or_else(|| {
-            self.all.push(directory);
-            self.all.len() - 1
-        }));
-    }
 }
 
 impl Held {
-    fn put(&mut self, done: Done) {
-        self.bytes += match &done {
-            Done::Delivered(text) => text.len(),
-            Done::Text(Some((text, _))) => text.len(),
+    fn put(&mut self, ended: Ended) {
+        self.bytes += match &ended {
+            Ended::Done(Done::Delivered(text)) => text.len(),
+            Ended::Done(Done::Text(Some((text, _)))) => text.len(),
             _ => 0,
         };
-        self.answers.push((done, self.directories.current.take()));
+        self.jobs.push(ended);
     }
 
     fn is_enough(&self) -> bool {
-        self.answers.len() >= HELD.0 || self.bytes >= HELD.1
+        self.jobs.len() >= HELD.0 || self.bytes >= HELD.1
     }
 
-    /// Makes names survive a power loss as the bytes do, then answers.
+    /// Makes files and then their names survive a power loss, then answers.
     fn answer(&mut self, output: &mut impl Write) -> io::Result<()> {
-        if self.answers.is_empty() {
+        if self.jobs.is_empty() {
             return Ok(());
         }
-        let directories = std::mem::take(&mut self.directories).all;
-        let synced: Vec<Option<Done>> = directories.iter().map(|directory| maildir::sync(directory)).collect();
+        let mut directories = Directories::default();
+        let done: Vec<(Done, Option<usize>)> = self.jobs.drain(..).map(|job| directories.publish(job)).collect();
+        let synced = directories.sync();
         let mut all = Vec::new();
-        for (done, directory) in self.answers.drain(..) {
+        for (done, directory) in done {
             let trouble = directory.and_then(|at| synced.get(at)?.clone());
             all.append(&mut frame(MESSAGE, &serde_json::to_vec(&trouble.unwrap_or(done))?)?);
         }
@@ -209,16 +202,48 @@ impl Held {
     }
 }
 
-fn deliver(place: &Place, prepend: &[u8], message: &mut impl Read, directories: &mut Directories) -> Done {
+/// Directories that have new names in them.
+#[derive(Default)]
+struct Directories(Vec<PathBuf>);
+
+impl Directories {
+    /// What came of a job, and which directory must be synced before it may be said.
+    fn publish(&mut self, job: Ended) -> (Done, Option<usize>) {
+        match job {
+            Ended::Done(done) => (done, None),
+            Ended::Written(file) => match file.publish() {
+                Ok(directory) => (Done::Delivered(String::new()), Some(self.changed(directory))),
+                Err(done) => (done, None),
+            },
+        }
+    }
+
+    fn changed(&mut self, directory: PathBuf) -> usize {
+        self.0.iter().position(|known| *known == directory).unwrap_or_else(|| {
+            self.0.push(directory);
+            self.0.len() - 1
+        })
+    }
+
+    /// For each directory what is to be said of the jobs that changed it when it could not be synced.
+    fn sync(&self) -> Vec<Option<Done>> {
+        self.0.iter().map(|directory| maildir::sync(directory)).collect()
+    }
+}
+
+fn deliver(place: &Place, prepend: &[u8], message: &mut impl Read) -> Ended {
     match place {
         Place::Mailbox { path, from_line, locking, limit, strict_owner } => {
             let mailbox = mailbox::Mailbox { path, from_line, locking, limit: *limit, strict_owner: *strict_owner };
-            mailbox.append(prepend, message)
+            mailbox.append(prepend, message).into()
         }
-        Place::Maildir { path, limit } => maildir::deliver(path, *limit, prepend, message, directories),
+        Place::Maildir { path, limit } => match maildir::write(path, *limit, prepend, message) {
+            Ok(written) => Ended::Written(written),
+            Err(done) => done.into(),
+        },
         Place::Command { command, shell, argv, environment, directory, time_limit_s, eol } => {
             let spec = command::Spec { command, shell, argv, environment, directory, time_limit_s: *time_limit_s, eol };
-            command::run(&spec, prepend, message)
+            command::run(&spec, prepend, message).into()
         }
     }
 }
@@ -296,18 +321,28 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_synced_fails_the_jobs_that_changed_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("box/");
+        let written = |base: &std::path::Path| maildir::write(base.to_str().unwrap(), 0, b"", &mut &b"\n"[..]).unwrap();
         let mut held = Held::default();
-        held.directories.changed("/nowhere/new".into());
-        held.put(Done::Delivered(String::new()));
-        held.put(Done::Text(None));
+        let lost = written(&base);
+        held.put(Ended::Written(lost));
+        held.put(Done::Text(None).into());
+        held.put(Ended::Written(written(&dir.path().join("other/"))));
+        std::fs::remove_dir_all(base.join("new")).unwrap();
         let mut output = Vec::new();
         held.answer(&mut output).unwrap();
         let answers = answers(&output);
+        assert!(matches!(&answers[0], Done::Failed { reason, .. } if reason.contains("link to")), "{answers:?}");
+        assert_eq!(answers[1..], [Done::Text(None), Done::Delivered(String::new())]);
+
+        let mut directories = Directories::default();
+        assert_eq!([directories.changed("/nowhere/new".into()), directories.changed("/nowhere/new".into())], [0, 0]);
+        let said = directories.sync();
         assert!(
-            matches!(&answers[0], Done::Failed { reason, .. } if reason.contains("sync /nowhere/new")),
-            "{answers:?}"
+            matches!(&said[..], [Some(Done::Failed { reason, .. })] if reason.contains("sync /nowhere/new")),
+            "{said:?}"
         );
-        assert_eq!(answers[1], Done::Text(None));
     }
 
     /// A job with a message, as the engine sends it.
