@@ -13,6 +13,8 @@ const REJECT: &str = "550 5.7.1 Command rejected";
 const LATER: &str = "451 4.7.1 Service unavailable - try again later";
 const UNAVAILABLE: &str = "550 5.5.0 Service unavailable";
 const CLOSING: &str = "421 4.7.0 Server closing connection";
+/// Our own trouble, which is no filter's: its default action has no say in it.
+const UNREADABLE: &str = "451 4.3.0 Error: queue file read error";
 
 /// What the filters say to a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,8 +184,8 @@ impl Session {
     pub async fn content(&mut self, message: &mut Message, macros: &dyn Macros) -> Verdict {
         for at in 0..self.links.len() {
             let verdict = match self.links[at].state {
-                State::New | State::MessageAccepted | State::ConnectionAccepted => continue,
-                State::Failed => default_answer(self.links[at].default_action()),
+                State::MessageAccepted | State::ConnectionAccepted => continue,
+                State::New | State::Failed => default_answer(self.links[at].default_action()),
                 State::Active => match self.show(at, message, macros).await {
                     Ok(verdict) => verdict,
                     Err(Failure(why)) => self.failed(at, why),
@@ -228,7 +230,13 @@ impl Session {
         let (mut reader, mut waiting) = (message.body(), Vec::new());
         let mut more = !link.agreed(protocol::NO_BODY);
         while more {
-            more = reader.read(&mut waiting).map_err(|error| Failure(format!("cannot read the message: {error}")))?;
+            more = match reader.read(&mut waiting) {
+                Ok(more) => more,
+                Err(error) => {
+                    self.warnings.push(format!("cannot read the message for milter {}: {error}", link.name()));
+                    return Ok(Verdict::Reply(UNREADABLE.to_owned()));
+                }
+            };
             while waiting.len() >= CHUNK || (!more && !waiting.is_empty()) {
                 let rest = waiting.split_off(waiting.len().min(CHUNK));
                 let piece = std::mem::replace(&mut waiting, rest);
@@ -337,8 +345,9 @@ impl Session {
     async fn one(&mut self, at: usize, event: &Event<'_>, command: u8, put: impl Fn(Packet<'_>)) -> Verdict {
         let link = &mut self.links[at];
         match link.state {
-            State::New | State::MessageAccepted | State::ConnectionAccepted => Verdict::Continue,
-            State::Failed => default_answer(link.default_action()),
+            State::MessageAccepted | State::ConnectionAccepted => Verdict::Continue,
+            // One that was never connected to is as good as one that cannot be.
+            State::New | State::Failed => default_answer(link.default_action()),
             State::Active => {
                 let answered = link.tell(event, put, command).await;
                 let decided = answered.and_then(|answer| match answer {

@@ -368,3 +368,19 @@ fn settings() {
         assert!(found && warnings.len() == 1, "{list}: {warnings:?}");
     }
 }
+
+/// What we cannot read is our trouble: a filter that may be left out is not left out for it.
+#[tokio::test]
+async fn unreadable_content_waits_whatever_the_default_action() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(file.path()).unwrap();
+    let content = Content::File { file: Arc::new(file), offset: 0, len: 600 };
+    for action in ["accept", "reject", "quarantine"] {
+        let (port, _) = filter(Script { actions: actions::ALL, ..Script::default() }).await;
+        let (mut session, _) = session(&[port], &format!("milter_default_action = {action}"));
+        let mut message = Message::new(b"Subject: a\n\n", vec![content.clone()]);
+        let expected = [("content", Verdict::Reply("451 4.3.0 Error: queue file read error".to_owned()))];
+        assert_eq!(whole(&mut session, &mut message).await, expected, "{action}");
+        assert_eq!(session.take_warnings().len(), 1, "{action}");
+    }
+}

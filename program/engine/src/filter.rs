@@ -5,6 +5,7 @@
 //! connection from `localhost`, HELO with our name, the envelope.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::{fmt, io};
 use std::sync::Arc;
 
 use yamabiko_cleanup::{Accepted, Cleanup};
@@ -17,8 +18,36 @@ use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::generation::{Current, Generation};
 
-/// A header section longer than this is not shown to filters: the message goes on as it is, and the log says so.
-const HEADER_LIMIT: usize = 8 << 20;
+/// A header section longer than this is refused. Cleanup refuses those that came so; this is for what was added since.
+const HEADER_LIMIT: usize = 16 << 20;
+
+/// Why a message cannot be shown to filters. It is refused then: nothing passes that they have not seen.
+#[derive(Debug)]
+enum Unshown {
+    HeaderTooLarge,
+    Unreadable(io::Error),
+}
+
+impl Unshown {
+    fn refusal(&self) -> Refusal {
+        let (code, status, text) = match self {
+            Self::HeaderTooLarge => {
+                (552, EnhancedStatus::permanent(3, 4), "Error: message header section too large")
+            }
+            Self::Unreadable(_) => (451, EnhancedStatus::transient(3, 0), "Error: queue file read error"),
+        };
+        Refusal { code: ReplyCode(code), status, text: text.to_owned() }
+    }
+}
+
+impl fmt::Display for Unshown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeaderTooLarge => write!(f, "header section of more than {HEADER_LIMIT} bytes: message refused"),
+            Self::Unreadable(error) => write!(f, "cannot read the message for mail filters: {error}"),
+        }
+    }
+}
 
 /// What becomes of a message that filters have seen.
 pub enum Filtered {
@@ -103,9 +132,12 @@ async fn content(
 ) -> Filtered {
     let id = accepted.envelope.queue_id;
     let mut work = Work { generation, current, accepted, source };
-    let Some((head, body)) = work.split() else {
-        current.say(Severity::Warning, Some(id), "the header section is too large to be shown to mail filters");
-        return Filtered::Accept(Box::new(work.accepted));
+    let (head, body) = match split(&work.accepted.head, &work.accepted.body) {
+        Ok(parts) => parts,
+        Err(why) => {
+            current.say(Severity::Warning, Some(id), &why.to_string());
+            return Filtered::Refuse(why.refusal());
+        }
     };
     let mut message = Message::new(&head, body);
     let verdict = filtering.session.content(&mut message, filtering.macros).await;
@@ -152,44 +184,6 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// The whole header section, and the body behind it.
-    fn split(&self) -> Option<(Vec<u8>, Vec<Content>)> {
-        let mut head = self.accepted.head.to_vec();
-        if let Some(end) = end_of_header(&head, 0) {
-            let rest = Content::from(head.split_off(end));
-            let body = std::iter::once(rest).filter(|rest| !rest.is_empty()).chain(self.accepted.body.iter().cloned());
-            return Some((head, body.collect()));
-        }
-        let mut body = self.accepted.body.iter();
-        while let Some(part) = body.next() {
-            let (mut at, mut piece) = (0, vec![0; 16 << 10]);
-            loop {
-                let read = part.read_at(&mut piece, at).ok()?;
-                if read == 0 {
-                    break;
-                }
-                let from = head.len().saturating_sub(1);
-                head.extend_from_slice(&piece[..read]);
-                at += read as u64;
-                if let Some(end) = end_of_header(&head, from) {
-                    let beyond = (head.len() - end) as u64;
-                    head.truncate(end);
-                    let rest = std::iter::once(part.slice(at - beyond, part.len()));
-                    return Some((head, rest.chain(body.cloned()).collect()));
-                }
-                if head.len() > HEADER_LIMIT {
-                    return None;
-                }
-            }
-        }
-        // No body at all.
-        if !head.ends_with(b"\n") && !head.is_empty() {
-            head.push(b'\n');
-        }
-        head.push(b'\n');
-        Some((head, Vec::new()))
-    }
-
     async fn apply(mut self, message: Message) -> Filtered {
         for change in message.changes() {
             let done = match change {
@@ -217,6 +211,7 @@ impl Work<'_> {
         }
         if self.accepted.envelope.recipients.is_empty() {
             // Filters may take away the last one: nobody is left to get it.
+            self.log("milter-discard", "milter triggers deletion of all recipients");
             return Filtered::Discard;
         }
         Filtered::Accept(Box::new(self.accepted))
@@ -320,6 +315,41 @@ fn of_cleanup(refusal: yamabiko_cleanup::Refusal) -> Refusal {
     Refusal { code: refusal.code, status: refusal.status, text }
 }
 
+/// The whole header section, and the body behind it.
+fn split(head: &[u8], body: &[Content]) -> Result<(Vec<u8>, Vec<Content>), Unshown> {
+    let mut head = head.to_vec();
+    if let Some(end) = end_of_header(&head, 0) {
+        let rest = Content::from(head.split_off(end));
+        let rest = std::iter::once(rest).filter(|rest| !rest.is_empty());
+        return Ok((head, rest.chain(body.iter().cloned()).collect()));
+    }
+    let mut body = body.iter();
+    while let Some(part) = body.next() {
+        let (mut at, mut piece) = (0, vec![0; 16 << 10]);
+        while at < part.len() {
+            let read = part.read_at(&mut piece, at).map_err(Unshown::Unreadable)?;
+            let from = head.len().saturating_sub(1);
+            head.extend_from_slice(&piece[..read]);
+            at += read as u64;
+            if let Some(end) = end_of_header(&head, from) {
+                let beyond = (head.len() - end) as u64;
+                head.truncate(end);
+                let rest = std::iter::once(part.slice(at - beyond, part.len()));
+                return Ok((head, rest.chain(body.cloned()).collect()));
+            }
+            if head.len() > HEADER_LIMIT {
+                return Err(Unshown::HeaderTooLarge);
+            }
+        }
+    }
+    // No body at all.
+    if !head.ends_with(b"\n") && !head.is_empty() {
+        head.push(b'\n');
+    }
+    head.push(b'\n');
+    Ok((head, Vec::new()))
+}
+
 /// Where the header section ends, its empty line included; looked for from `from` on.
 fn end_of_header(text: &[u8], from: usize) -> Option<usize> {
     if text.first() == Some(&b'\n') {
@@ -367,5 +397,52 @@ impl Macros for OwnMacros {
             "rcpt_addr" if !self.recipient.is_empty() => self.recipient.clone(),
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn file(text: &[u8], claimed: u64, readable: bool) -> Content {
+        let mut made = tempfile::NamedTempFile::new().unwrap();
+        made.write_all(text).unwrap();
+        let file = File::options().read(readable).write(true).open(made.path()).unwrap();
+        Content::File { file: Arc::new(file), offset: 0, len: claimed }
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_refused() {
+        let field = format!("X: {}\n", "x".repeat(997));
+        let huge = field.repeat(HEADER_LIMIT / field.len() + 2);
+        let cases: Vec<(&str, Vec<Content>, Result<(&str, &str), (u16, &str)>)> = vec![
+            ("A: b\n\nc", vec![], Ok(("A: b\n\n", "c"))),
+            ("A: b\n", vec![Content::from(b"\nc".to_vec())], Ok(("A: b\n\n", "c"))),
+            ("A: b\n", vec![Content::from(b"C: d\n\ne\n\nf".to_vec())], Ok(("A: b\nC: d\n\n", "e\n\nf"))),
+            ("A: b", vec![], Ok(("A: b\n\n", ""))),
+            ("A: b\n", vec![file(b"\nc", 2, true)], Ok(("A: b\n\n", "c"))),
+            ("A: b\n", vec![Content::from(huge.into_bytes())], Err((552, "5.3.4"))),
+            // The disk does not give it back.
+            ("A: b\n", vec![file(b"\nc", 2, false)], Err((451, "4.3.0"))),
+            ("A: b\n", vec![file(b"B: c\n", 600, true)], Err((451, "4.3.0"))),
+        ];
+        for (head, body, expected) in cases {
+            match (split(head.as_bytes(), &body), expected) {
+                (Ok((head, body)), Ok((expected_head, expected_body))) => {
+                    assert_eq!(String::from_utf8(head).unwrap(), expected_head);
+                    let body: Vec<u8> = body.iter().flat_map(|part| part.to_bytes().unwrap().to_vec()).collect();
+                    assert_eq!(String::from_utf8(body).unwrap(), expected_body);
+                }
+                (Err(why), Err((code, status))) => {
+                    let refusal = why.refusal();
+                    assert_eq!((refusal.code.0, refusal.status.to_string().as_str()), (code, status), "{why}");
+                }
+                (got, expected) => panic!("{got:?} instead of {expected:?}"),
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use yamabiko_message::{AddressRole, Field, FieldName, Fields, Separator, field_n
 use yamabiko_status::EnhancedStatus;
 
 use crate::checks::{self, Checking, Stop};
-use crate::section::{Section, rest};
+use crate::section::{LIMIT, Section, Unusable, rest};
 use crate::settings::{Place, bit};
 use crate::{Cleanup, Job, Refusal};
 
@@ -94,7 +94,7 @@ impl Cleanup {
         let (job, envelope) = (checking.job, checking.envelope);
         // Lines that a mailbox had before the message are taken for that only where mail comes in.
         let from_outside = matches!(job.source, Source::Smtp | Source::Local { .. });
-        let section = Section::of(content, from_outside).map_err(|_| Refusal::trouble())?;
+        let section = Section::of(content, from_outside).map_err(|why| checking.cleanup.unusable(job, &why))?;
         let mut head = Head {
             cleanup: checking.cleanup,
             job,
@@ -154,6 +154,20 @@ impl Cleanup {
             eight_bit: head.eight_bit,
             ascii: head.ascii,
         })
+    }
+
+    /// A message whose header section cannot be looked at does not get in.
+    fn unusable(&self, job: &Job<'_>, why: &Unusable) -> Refusal {
+        match why {
+            Unusable::TooLarge => {
+                self.warn(job, format!("header section of more than {LIMIT} bytes: message refused"));
+                Refusal::ours(552, EnhancedStatus::permanent(3, 4), "message header section too large")
+            }
+            Unusable::Unreadable(error) => {
+                self.warn(job, format!("cannot read message content: {error}"));
+                Refusal::trouble()
+            }
+        }
     }
 
     /// Rewrites the addresses of a field; `None` when nothing changes.

@@ -4,10 +4,25 @@ use bytes::Bytes;
 use yamabiko_envelope::Content;
 use yamabiko_message::{Fields, Separator};
 
-/// A header section longer than this is not looked at beyond it; what follows passes through as it is.
-const LIMIT: usize = 8 << 20;
+/// A header section longer than this is refused: nothing passes that header checks have not seen.
+pub(crate) const LIMIT: usize = 8 << 20;
 /// How much of a file is read at first.
 const FIRST: usize = 64 << 10;
+
+/// Why there is no section.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// It is longer than [`LIMIT`].
+    TooLarge,
+    /// The content cannot be read.
+    Unreadable(std::io::Error),
+}
+
+impl From<std::io::Error> for Unusable {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
 
 /// The beginning of a content, up to the end of its headers at least.
 pub(crate) struct Section {
@@ -25,11 +40,11 @@ pub(crate) struct Section {
 
 impl Section {
     /// Reads as much of `content` as it takes; `mailbox` says that mbox lines may stand in front.
-    pub(crate) fn of(content: &Content, mailbox: bool) -> std::io::Result<Self> {
+    pub(crate) fn of(content: &Content, mailbox: bool) -> Result<Self, Unusable> {
         if let Content::Memory(bytes) = content {
             let whole = bytes.len() <= LIMIT;
             let bytes = if whole { bytes.clone() } else { bytes.slice(..LIMIT) };
-            return Ok(Self::find(bytes, whole, mailbox));
+            return Self::find(bytes, whole, true, mailbox).within_limit(whole);
         }
         let mut size = FIRST;
         loop {
@@ -37,22 +52,28 @@ impl Section {
             let mut filled = 0;
             while filled < buffer.len() {
                 match content.read_at(&mut buffer[filled..], filled as u64)? {
-                    0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                    0 => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
                     n => filled += n,
                 }
             }
             let whole = filled as u64 == content.len();
-            let section = Self::find(buffer.into(), whole, mailbox);
-            if whole || section.separator != Separator::End || size >= LIMIT {
-                return Ok(section);
+            let last = whole || size >= LIMIT;
+            let section = Self::find(buffer.into(), whole, last, mailbox);
+            if last || section.separator != Separator::End {
+                return section.within_limit(whole);
             }
-            size *= 4;
+            size = (size * 4).min(LIMIT);
         }
     }
 
-    fn find(bytes: Bytes, whole: bool, mailbox: bool) -> Self {
-        // A line without its end could be anything.
-        let known = if whole { bytes.len() } else { memchr::memrchr(b'\n', &bytes).map_or(0, |n| n + 1) };
+    fn within_limit(self, whole: bool) -> Result<Self, Unusable> {
+        if whole || self.separator != Separator::End { Ok(self) } else { Err(Unusable::TooLarge) }
+    }
+
+    /// `last`: nothing more will be read.
+    fn find(bytes: Bytes, whole: bool, last: bool, mailbox: bool) -> Self {
+        // A line without its end could be anything; one that is cut off at the limit is a body if it begins like one.
+        let known = if whole || last { bytes.len() } else { memchr::memrchr(b'\n', &bytes).map_or(0, |n| n + 1) };
         let mut fields_at = 0;
         while mailbox && let Some(length) = mailbox_line(&bytes[fields_at..known]) {
             fields_at += length;

@@ -304,3 +304,41 @@ fn content_in_a_file() {
         }
     }
 }
+
+/// What header checks cannot see does not get in.
+#[test]
+fn header_sections_beyond_the_limit() {
+    let bench = Bench::new("header_checks = pcre:{{/^Subject: bad/ REJECT}}");
+    let filler = format!("X: {}\n", "x".repeat(994)).repeat((8 << 20) / 998 + 1);
+    let long = "x".repeat(9 << 20);
+    let in_file = |text: &str| {
+        let mut made = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut made, text.as_bytes()).unwrap();
+        Content::File { file: std::sync::Arc::new(made), offset: 0, len: text.len() as u64 }
+    };
+    let cases = [
+        (format!("{filler}Subject: bad\n\ntext\n"), false),
+        (format!("{filler}Subject: good\n\ntext\n"), false),
+        (format!("Subject: {long}\n\ntext\n"), false),
+        (format!("Subject: good\n {long}"), false),
+        // A long body is none of it, however its lines are cut.
+        (format!("Subject: good\n\n{filler}"), true),
+        (format!("Subject: good\n\n{long}"), true),
+        (format!("Subject: good\n{long}"), true),
+        (long.clone(), true),
+    ];
+    for (text, taken) in cases {
+        for content in [Content::from(text.clone().into_bytes()), in_file(&text)] {
+            let mut submission = message("s@lab.test", &["x@remote.test"], "");
+            submission.content = content;
+            let shown = &text[..40];
+            if taken {
+                bench.accept(submission);
+            } else {
+                let refusal = bench.refuse(submission);
+                assert_eq!(refusal.code.0, 552, "{shown}");
+                assert_eq!(refusal.reply_text(), "5.3.4 Error: message header section too large", "{shown}");
+            }
+        }
+    }
+}
