@@ -5,8 +5,8 @@
 //! connection from `localhost`, HELO with our name, the envelope.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::{fmt, io};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use yamabiko_cleanup::{Accepted, Cleanup};
 use yamabiko_envelope::{
@@ -31,9 +31,7 @@ enum Unshown {
 impl Unshown {
     fn refusal(&self) -> Refusal {
         let (code, status, text) = match self {
-            Self::HeaderTooLarge => {
-                (552, EnhancedStatus::permanent(3, 4), "Error: message header section too large")
-            }
+            Self::HeaderTooLarge => (552, EnhancedStatus::permanent(3, 4), "Error: message header section too large"),
             Self::Unreadable(_) => (451, EnhancedStatus::transient(3, 0), "Error: queue file read error"),
         };
         Refusal { code: ReplyCode(code), status, text: text.to_owned() }

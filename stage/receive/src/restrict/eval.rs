@@ -123,9 +123,9 @@ impl<'a> Evaluation<'a> {
                 }
                 self.rcpt().await
             }
-            Check::Data => self.stage(&policy.data, About { name: "DATA", class: DATA }).await,
+            Check::Data => self.stage(&policy.compiled.data, About { name: "DATA", class: DATA }).await,
             Check::EndOfData => {
-                self.stage(&policy.end_of_data, About { name: "END-OF-MESSAGE", class: END_OF_DATA }).await
+                self.stage(&policy.compiled.end_of_data, About { name: "END-OF-MESSAGE", class: END_OF_DATA }).await
             }
             Check::Etrn => self.etrn().await,
         };
@@ -178,7 +178,7 @@ impl<'a> Evaluation<'a> {
         self.defer_if_permit = None;
         let peer = self.facts.peer;
         let policy = self.policy;
-        let said = self.list(&policy.client, About { name: &peer.name_and_address, class: CLIENT }).await;
+        let said = self.list(&policy.compiled.client, About { name: &peer.name_and_address, class: CLIENT }).await;
         self.state.after_client = self.defer_if_permit.clone();
         said
     }
@@ -191,7 +191,7 @@ impl<'a> Evaluation<'a> {
         self.begin();
         self.defer_if_permit = self.state.after_client.clone();
         let policy = self.policy;
-        let said = self.list(&policy.helo, About { name: helo, class: HELO }).await;
+        let said = self.list(&policy.compiled.helo, About { name: helo, class: HELO }).await;
         self.state.after_helo = self.defer_if_permit.clone();
         said
     }
@@ -204,7 +204,7 @@ impl<'a> Evaluation<'a> {
         self.begin();
         self.defer_if_permit = self.state.after_helo.clone();
         let policy = self.policy;
-        let mut said = self.list(&policy.sender, About { name: sender, class: SENDER }).await;
+        let mut said = self.list(&policy.compiled.sender, About { name: sender, class: SENDER }).await;
         if said != Said::Reject && policy.unlisted_sender && !sender.is_empty() && !self.sender_listed {
             said = self.unlisted(Party::Sender).await;
         }
@@ -223,8 +223,11 @@ impl<'a> Evaluation<'a> {
         if policy.delay_reject && self.delayed().await == Said::Reject {
             return Said::Reject;
         }
-        let lists: [&List; 2] =
-            if policy.relay_first { [&policy.relay, &policy.recipient] } else { [&policy.recipient, &policy.relay] };
+        let lists: [&List; 2] = if policy.relay_first {
+            [&policy.compiled.relay, &policy.compiled.recipient]
+        } else {
+            [&policy.compiled.recipient, &policy.compiled.relay]
+        };
         self.defer_if_permit = self.state.after_sender.clone();
         for list in lists {
             self.begin();
@@ -256,7 +259,7 @@ impl<'a> Evaluation<'a> {
         }
         self.begin();
         self.defer_if_permit = self.state.after_helo.clone();
-        if self.list(&policy.etrn, About { name: domain, class: ETRN }).await == Said::Reject {
+        if self.list(&policy.compiled.etrn, About { name: domain, class: ETRN }).await == Said::Reject {
             return Said::Reject;
         }
         self.permit_or_defer()
@@ -374,7 +377,7 @@ impl<'a> Evaluation<'a> {
         if self.depth > MAX_DEPTH {
             return self.server_error(format!("restriction class {name} causes unreasonable recursion")).into();
         }
-        match self.policy.classes.get(&name.to_ascii_lowercase()) {
+        match self.policy.compiled.classes.get(&name.to_ascii_lowercase()) {
             Some(list) => Ruled::List { list: List::clone(list), about, matched: None },
             None => self.server_error(format!("unknown smtpd restriction: \"{name}\"")).into(),
         }

@@ -37,7 +37,7 @@ use yamabiko_route::{Lists, Router};
 
 use crate::admission::Admission;
 use crate::peer::{Discard, Peer, Standing};
-use crate::settings::{ErrorClasses, SettingsError, under_stress, unescaped};
+use crate::settings::{ErrorClasses, SettingsError, unescaped};
 use delegate::PolicyServices;
 pub use delegate::parse as policy_action;
 pub use dnsbl::Answers as ListAnswers;
@@ -316,6 +316,31 @@ struct Codes {
     maps_rbl: u16,
 }
 
+impl Codes {
+    fn read(view: &View) -> Self {
+        let code = |name: &str| reply_code(view, name);
+        Self {
+            reject: code("reject_code"),
+            defer: code("defer_code"),
+            map_reject: code("access_map_reject_code"),
+            map_defer: code("access_map_defer_code"),
+            relay: code("relay_domains_reject_code"),
+            unknown_client: code("unknown_client_reject_code"),
+            invalid_hostname: code("invalid_hostname_reject_code"),
+            non_fqdn: code("non_fqdn_reject_code"),
+            unknown_address: code("unknown_address_reject_code"),
+            unknown_hostname: code("unknown_hostname_reject_code"),
+            multi_recipient_bounce: code("multi_recipient_bounce_reject_code"),
+            plaintext: code("plaintext_reject_code"),
+            maps_rbl: code("maps_rbl_reject_code"),
+        }
+    }
+}
+
+fn reply_code(view: &View, name: &str) -> u16 {
+    u16::try_from(view.int(name)).unwrap_or(450)
+}
+
 /// What a failed DNS question means (`unknown_address_tempfail_action` and its kin).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TempfailAction {
@@ -323,8 +348,17 @@ enum TempfailAction {
     Defer,
 }
 
-/// The restrictions of a service.
-pub struct Policy {
+impl TempfailAction {
+    fn read(view: &View, name: &str) -> Self {
+        match view.text(name).to_ascii_lowercase().as_str() {
+            "defer" => Self::Defer,
+            _ => Self::DeferIfPermit,
+        }
+    }
+}
+
+/// The restriction lists.
+struct Compiled {
     client: List,
     helo: List,
     sender: List,
@@ -334,6 +368,48 @@ pub struct Policy {
     end_of_data: List,
     etrn: List,
     classes: HashMap<String, List>,
+}
+
+impl Compiled {
+    fn of(compiler: &mut Compiler<'_>, view: &View, class_names: &[String]) -> Result<Self, SettingsError> {
+        let mut classes = HashMap::new();
+        for name in class_names {
+            if view.find(name).is_none_or(|text| text.trim().is_empty()) {
+                return Err(SettingsError(format!("restriction class `{name}' needs a definition")));
+            }
+            classes.insert(name.to_ascii_lowercase(), compiler.parameter(view, name, None));
+        }
+        let mut list = |name: &str, subject| compiler.parameter(view, name, subject);
+        let compiled = Self {
+            client: list("smtpd_client_restrictions", Some(Subject::Client)),
+            helo: list("smtpd_helo_restrictions", Some(Subject::Helo)),
+            sender: list("smtpd_sender_restrictions", Some(Subject::Sender)),
+            relay: list("smtpd_relay_restrictions", Some(Subject::Recipient)),
+            recipient: list("smtpd_recipient_restrictions", Some(Subject::Recipient)),
+            data: list("smtpd_data_restrictions", None),
+            end_of_data: list("smtpd_end_of_data_restrictions", None),
+            etrn: list("smtpd_etrn_restrictions", Some(Subject::Etrn)),
+            classes,
+        };
+        let class = |name: &str| compiled.classes.get(&name.to_ascii_lowercase()).map(Arc::clone);
+        let refuses = |list| rule::refuses(list, &class, 0);
+        // Who runs `sendmail -bs` may relay in any case.
+        let serves_strangers = view.service().is_some();
+        if serves_strangers && !refuses(&compiled.relay) && !refuses(&compiled.recipient) {
+            return Err(SettingsError(
+                "in parameter smtpd_relay_restrictions or smtpd_recipient_restrictions, specify at least one working \
+                 instance of: reject_unauth_destination, defer_unauth_destination, reject, defer, defer_if_permit or \
+                 check_relay_domains"
+                    .to_owned(),
+            ));
+        }
+        Ok(compiled)
+    }
+}
+
+/// The restrictions of a service.
+pub struct Policy {
+    compiled: Compiled,
     delay_reject: bool,
     relay_first: bool,
     soft_bounce: bool,
@@ -414,34 +490,8 @@ impl Policy {
             policy_services: PolicyServices::new(view),
         };
         let mut compiler = Compiler { shared: &shared, warnings: Vec::new(), remarks: Vec::new() };
-        let mut classes = HashMap::new();
-        for name in &class_names {
-            if view.find(name).is_none_or(|text| text.trim().is_empty()) {
-                return Err(SettingsError(format!("restriction class `{name}' needs a definition")));
-            }
-            classes.insert(name.to_ascii_lowercase(), compiler.parameter(view, name, None));
-        }
-        let client = compiler.parameter(view, "smtpd_client_restrictions", Some(Subject::Client));
-        let helo = compiler.parameter(view, "smtpd_helo_restrictions", Some(Subject::Helo));
-        let sender = compiler.parameter(view, "smtpd_sender_restrictions", Some(Subject::Sender));
-        let relay = compiler.parameter(view, "smtpd_relay_restrictions", Some(Subject::Recipient));
-        let recipient = compiler.parameter(view, "smtpd_recipient_restrictions", Some(Subject::Recipient));
-        let data = compiler.parameter(view, "smtpd_data_restrictions", None);
-        let end_of_data = compiler.parameter(view, "smtpd_end_of_data_restrictions", None);
-        let etrn = compiler.parameter(view, "smtpd_etrn_restrictions", Some(Subject::Etrn));
-        let class = |name: &str| classes.get(&name.to_ascii_lowercase()).map(Arc::clone);
-        // Who runs `sendmail -bs` may relay in any case.
-        let serves_strangers = view.service().is_some();
-        if serves_strangers && !rule::refuses(&relay, &class, 0) && !rule::refuses(&recipient, &class, 0) {
-            return Err(SettingsError(
-                "in parameter smtpd_relay_restrictions or smtpd_recipient_restrictions, specify at least one working \
-                 instance of: reject_unauth_destination, defer_unauth_destination, reject, defer, defer_if_permit or \
-                 check_relay_domains"
-                    .to_owned(),
-            ));
-        }
+        let compiled = Compiled::of(&mut compiler, view, &class_names)?;
         let (notices, remarks) = (compiler.warnings, compiler.remarks);
-        let code = |name: &str| u16::try_from(view.int(name)).unwrap_or(450);
         let parents_of = |feature: &str| {
             let list = view.list("parent_domain_matches_subdomains");
             list.iter().any(|word| word.eq_ignore_ascii_case(feature))
@@ -449,22 +499,9 @@ impl Policy {
         let hosts = |name: &str| AddressList::new(tables, name, &view.text(name), parents_of(name));
         let router = Router::new(view, tables);
         let lists = Lists::new(view, tables, router.mapper().clone());
-        let number = |name: &str| u32::try_from(view.int(name)).unwrap_or(1).max(1);
-        let tempfail = |name: &str| match view.text(name).to_ascii_lowercase().as_str() {
-            "defer" => TempfailAction::Defer,
-            _ => TempfailAction::DeferIfPermit,
-        };
         let overrides = view.list("receive_override_options");
         let mut policy = Self {
-            client,
-            helo,
-            sender,
-            relay,
-            recipient,
-            data,
-            end_of_data,
-            etrn,
-            classes,
+            compiled,
             delay_reject: view.bool("smtpd_delay_reject"),
             relay_first: view.bool("smtpd_relay_before_recipient_restrictions"),
             soft_bounce: view.bool("soft_bounce"),
@@ -474,23 +511,9 @@ impl Policy {
                 .iter()
                 .any(|word| word.eq_ignore_ascii_case("no_unknown_recipient_checks")),
             allow_untrusted_routing: view.bool("allow_untrusted_routing"),
-            codes: Codes {
-                reject: code("reject_code"),
-                defer: code("defer_code"),
-                map_reject: code("access_map_reject_code"),
-                map_defer: code("access_map_defer_code"),
-                relay: code("relay_domains_reject_code"),
-                unknown_client: code("unknown_client_reject_code"),
-                invalid_hostname: code("invalid_hostname_reject_code"),
-                non_fqdn: code("non_fqdn_reject_code"),
-                unknown_address: code("unknown_address_reject_code"),
-                unknown_hostname: code("unknown_hostname_reject_code"),
-                multi_recipient_bounce: code("multi_recipient_bounce_reject_code"),
-                plaintext: code("plaintext_reject_code"),
-                maps_rbl: code("maps_rbl_reject_code"),
-            },
-            unknown_address_tempfail: tempfail("unknown_address_tempfail_action"),
-            unknown_helo_tempfail: tempfail("unknown_helo_hostname_tempfail_action"),
+            codes: Codes::read(view),
+            unknown_address_tempfail: TempfailAction::read(view, "unknown_address_tempfail_action"),
+            unknown_helo_tempfail: TempfailAction::read(view, "unknown_helo_hostname_tempfail_action"),
             router,
             lists,
             mynetworks: hosts("mynetworks"),
@@ -516,23 +539,9 @@ impl Policy {
             default_rbl_reply: view.raw("default_rbl_reply"),
             rbl_reply_maps: Maps::open(tables, "rbl_reply_maps", &view.text("rbl_reply_maps")),
             mx_backup_networks: hosts("permit_mx_backup_networks"),
-            unverified_sender: Unverified {
-                defer_code: code("unverified_sender_defer_code"),
-                reject_code: code("unverified_sender_reject_code"),
-                reason: view.text("unverified_sender_reject_reason"),
-                tempfail: tempfail("unverified_sender_tempfail_action"),
-            },
-            unverified_recipient: Unverified {
-                defer_code: code("unverified_recipient_defer_code"),
-                reject_code: code("unverified_recipient_reject_code"),
-                reason: view.text("unverified_recipient_reject_reason"),
-                tempfail: tempfail("unverified_recipient_tempfail_action"),
-            },
-            polling: Polling {
-                count: number("address_verify_poll_count"),
-                count_stressed: under_stress(view, "address_verify_poll_count").parse().unwrap_or(1),
-                delay: view.duration("address_verify_poll_delay"),
-            },
+            unverified_sender: Unverified::read(view, "unverified_sender"),
+            unverified_recipient: Unverified::read(view, "unverified_recipient"),
+            polling: Polling::read(view),
             verify_sender: view.text("address_verify_sender"),
             verify_sender_ttl: view.duration("address_verify_sender_ttl").as_secs(),
             shared,
@@ -598,7 +607,7 @@ impl Policy {
 
     /// There are restrictions at the end of data.
     pub fn checks_end_of_data(&self) -> bool {
-        !self.end_of_data.is_empty()
+        !self.compiled.end_of_data.is_empty()
     }
 
     /// For the log, once.
@@ -638,16 +647,16 @@ impl Policy {
             )
         };
         let lists = [
-            &self.client,
-            &self.helo,
-            &self.sender,
-            &self.relay,
-            &self.recipient,
-            &self.data,
-            &self.end_of_data,
-            &self.etrn,
+            &self.compiled.client,
+            &self.compiled.helo,
+            &self.compiled.sender,
+            &self.compiled.relay,
+            &self.compiled.recipient,
+            &self.compiled.data,
+            &self.compiled.end_of_data,
+            &self.compiled.etrn,
         ];
-        lists.into_iter().chain(self.classes.values()).any(|list| of_list(list))
+        lists.into_iter().chain(self.compiled.classes.values()).any(|list| of_list(list))
             || self.router.is_remote()
             || self.mynetworks.is_remote()
             || self.relay_domains.is_remote()

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use yamabiko_config::View;
 use yamabiko_route::Party;
 
 use super::eval::{About, Evaluation, RECIPIENT, SENDER};
 use super::{Record, Said, TempfailAction};
-use crate::settings::ErrorClasses;
+use crate::settings::{ErrorClasses, under_stress};
 use crate::verification::{Known, Verification};
 
 /// What to do about one kind of address (`unverified_recipient_...`, `unverified_sender_...`).
@@ -21,6 +22,19 @@ pub(crate) struct Unverified {
     pub(crate) tempfail: TempfailAction,
 }
 
+impl Unverified {
+    /// `prefix`: `unverified_sender` or `unverified_recipient`.
+    pub(crate) fn read(view: &View, prefix: &str) -> Self {
+        let code = |what: &str| super::reply_code(view, &format!("{prefix}_{what}_code"));
+        Self {
+            defer_code: code("defer"),
+            reject_code: code("reject"),
+            reason: view.text(&format!("{prefix}_reject_reason")),
+            tempfail: TempfailAction::read(view, &format!("{prefix}_tempfail_action")),
+        }
+    }
+}
+
 /// How long an answer is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Polling {
@@ -30,6 +44,16 @@ pub(crate) struct Polling {
     pub(crate) count_stressed: u32,
     /// `address_verify_poll_delay`
     pub(crate) delay: Duration,
+}
+
+impl Polling {
+    pub(crate) fn read(view: &View) -> Self {
+        Self {
+            count: u32::try_from(view.int("address_verify_poll_count")).unwrap_or(1).max(1),
+            count_stressed: under_stress(view, "address_verify_poll_count").parse().unwrap_or(1),
+            delay: view.duration("address_verify_poll_delay"),
+        }
+    }
 }
 
 /// Bytes of a reason that a client is told.
