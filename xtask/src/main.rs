@@ -29,7 +29,7 @@ use serde_json::Value;
 const RINGS: [&str; 5] = ["protocol", "base", "stage", "record", "program"];
 
 /// Every crate that has a place, made or still to come, and its ring.
-const CRATES: [(&str, &str); 37] = [
+const CRATES: [(&str, &str); 38] = [
     ("address", "protocol"),
     ("status", "protocol"),
     ("message", "protocol"),
@@ -58,6 +58,7 @@ const CRATES: [(&str, &str); 37] = [
     ("bounce", "stage"),
     ("ledger", "record"),
     ("analyze", "record"),
+    ("maillog", "record"),
     ("supervisor", "program"),
     ("engine", "program"),
     ("local", "program"),
