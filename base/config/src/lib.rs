@@ -20,6 +20,7 @@ mod host;
 pub mod main_cf;
 pub mod master_cf;
 mod notices;
+mod pipe;
 mod sanity;
 pub mod table;
 pub mod used;
@@ -35,6 +36,7 @@ pub use host::{Host, Interface};
 pub use main_cf::{Entry, Fault, MainCf, Place};
 pub use master_cf::{Listen, MasterCf, Override, Service, ServiceType, Wakeup};
 pub use notices::{Notice, NoticeKind, nearest};
+pub use pipe::PipeService;
 pub use view::View;
 
 /// A configuration in force. Immutable.

@@ -86,6 +86,16 @@ pub enum WorkerUser {
         /// Group ID.
         gid: u32,
     },
+    /// Who a service of master.cf that runs pipe(8) says in `user=`, below its `chroot=`.
+    Service {
+        /// Name of the service.
+        name: String,
+        /// `user=` as the engine read it: only so that workers of before a reload are not taken for those after it. The
+        /// supervisor goes by its own reading.
+        user: String,
+        /// `chroot=`, in the same way.
+        chroot: String,
+    },
 }
 
 /// What only root may read and the engine has to know: keys of TLS, with the certificates beside them. They are read anew

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use yamabiko_config::{Config, Service, ServiceType, View};
+use yamabiko_config::{Config, ServiceType, View};
 use yamabiko_deliver::{Protocol, Simple, SmtpAgent};
 use yamabiko_deliver_local::agent::{
-    LocalAgent, Settings as LocalSettings, Surroundings, VirtualAgent, VirtualSettings,
+    LocalAgent, PipeAgent, PipeSettings, Settings as LocalSettings, Surroundings, VirtualAgent, VirtualSettings,
 };
 use yamabiko_dns::{Hosts, Resolver};
 use yamabiko_envelope::{Attempt, DeliveryRequest, Events, Origin, Timestamp};
@@ -23,10 +23,12 @@ pub enum Means {
     Local(Box<LocalAgent>),
     /// virtual(8)
     Virtual(Box<VirtualAgent>),
+    /// pipe(8)
+    Pipe(Box<PipeAgent>),
     /// error(8), retry and discard(8)
     Simple(Simple),
-    /// A program that is not there yet: mail for it waits. With the reason.
-    NotYet(String),
+    /// A service that cannot do its work: mail for it waits. With the reason.
+    Broken(String),
 }
 
 /// A transport's agent.
@@ -81,10 +83,16 @@ impl Agents {
                 "error" if name == "retry" => (Means::Simple(Simple::Retry), "error"),
                 "error" => (Means::Simple(Simple::Error), "error"),
                 "discard" => (Means::Simple(Simple::Discard), "discard"),
-                "pipe" => {
-                    notices.push(pipe_not_yet(service));
-                    (Means::NotYet("pipe(8) delivery is not available in this release".to_owned()), "pipe")
-                }
+                "pipe" => match PipeSettings::from_view(&view, service) {
+                    Ok(settings) => {
+                        let agent = PipeAgent::new(settings, Arc::clone(&parts.surroundings));
+                        (Means::Pipe(Box::new(agent)), "pipe")
+                    }
+                    Err(why) => {
+                        notices.push(why);
+                        (Means::Broken("mail system configuration error".to_owned()), "pipe")
+                    }
+                },
                 _ => continue,
             };
             if view.transport_int(name, "destination_recipient_limit") == 1 {
@@ -113,11 +121,6 @@ impl Agents {
         by_name.insert(Self::DISCARD_NOTICE.to_owned(), Arc::new(notice));
         (Self { by_name }, one_recipient, notices)
     }
-}
-
-/// What an admin should know of a transport that runs pipe(8).
-pub fn pipe_not_yet(service: &Service) -> String {
-    format!("{}: transport {}: pipe(8) is not there yet; mail for it waits in the queue", service.place, service.name)
 }
 
 /// Tables that agents look things up in while they deliver.
@@ -183,7 +186,8 @@ impl Agent {
                 let origin = Origin { syslog_name: Arc::clone(&self.syslog_name), program: self.program.into() };
                 simple.deliver(request, &self.events, &origin, Timestamp::now())
             }
-            Means::NotYet(why) => deferred(request, EnhancedStatus::transient(3, 5), why),
+            Means::Pipe(agent) => agent.deliver(request).await,
+            Means::Broken(why) => deferred(request, EnhancedStatus::transient(3, 5), why),
         }
     }
 }

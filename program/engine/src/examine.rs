@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use yamabiko_checks::Checks;
 use yamabiko_cleanup::Cleanup;
 use yamabiko_config::{Config, ServiceType};
-use yamabiko_deliver_local::agent::{Settings as LocalSettings, VirtualSettings};
+use yamabiko_deliver_local::agent::{PipeSettings, Settings as LocalSettings, VirtualSettings};
 use yamabiko_envelope::{Event, EventSink, Events};
 use yamabiko_lookup::{Notice, NoticeKind, TableSet};
 use yamabiko_receive::{Settings, TlsSource};
@@ -116,7 +116,7 @@ pub fn examine(config: &Config) -> Findings {
             },
             (ServiceType::Unix, "local") => drop(LocalSettings::from_view(&view, &tables, &service.name)),
             (ServiceType::Unix, "virtual") => drop(VirtualSettings::from_view(&view, &tables, &service.name)),
-            (ServiceType::Unix, "pipe") => found.warnings.push(crate::agents::pipe_not_yet(service)),
+            (ServiceType::Unix, "pipe") => found.warnings.extend(PipeSettings::from_view(&view, service).err()),
             _ => {}
         }
     }

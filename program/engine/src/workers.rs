@@ -35,7 +35,7 @@ const KEPT: usize = 50;
 const CREW: usize = 3;
 /// Jobs that a worker of a crew is given at once.
 const AT_ONCE: usize = 16;
-/// A command's own time limit ends it; this is for a worker that is stuck altogether.
+/// This is for a worker that is stuck altogether. A command's own time limit ends it before.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 struct Idle {
@@ -93,6 +93,7 @@ impl Workers {
         let user = match user {
             As::Login { name, spool } => WorkerUser::Login { name, spool_group: spool },
             As::Ids { uid, gid } => WorkerUser::Virtual { uid, gid },
+            As::Service { name, user, chroot } => WorkerUser::Service { name, user, chroot },
         };
         if matches!(job, Job::Deliver { place: Place::Command { .. }, .. }) {
             return self.run_alone(user, job, content).await;
@@ -257,6 +258,10 @@ impl Workers {
 }
 
 async fn converse(socket: &mut UnixStream, job: &Job, content: Option<&Content>) -> io::Result<Done> {
+    let limit = match job {
+        Job::Deliver { place: Place::Command { time_limit_s, .. }, .. } => Duration::from_secs(*time_limit_s),
+        _ => Duration::ZERO,
+    };
     let job = serde_json::to_vec(job)?;
     let talk = async {
         let (mut reader, mut writer) = socket.split();
@@ -265,7 +270,7 @@ async fn converse(socket: &mut UnixStream, job: &Job, content: Option<&Content>)
         writer.write_all(&out).await?;
         read_answer(&mut reader).await
     };
-    match tokio::time::timeout(PATIENCE, talk).await {
+    match tokio::time::timeout(limit.saturating_add(PATIENCE), talk).await {
         Ok(done) => done,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }

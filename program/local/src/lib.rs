@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Gid, Uid};
 
 /// The engine has closed its end.
 fn hung_up(socket: &UnixStream) -> bool {
@@ -18,8 +19,32 @@ fn hung_up(socket: &UnixStream) -> bool {
     looked[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
 
+/// `--chroot DIRECTORY UID GID`: goes below its new root and gives up root's rights for good. Without it they were given
+/// up before this program began.
+fn settle(args: &[String]) -> std::io::Result<()> {
+    let [option, directory, uid, gid] = args else {
+        return if args.is_empty() { Ok(()) } else { Err(std::io::ErrorKind::InvalidInput.into()) };
+    };
+    let number = |text: &String| text.parse::<u32>().ok().filter(|id| *id > 0);
+    let (Some(uid), Some(gid), "--chroot") = (number(uid), number(gid), option.as_str()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    nix::unistd::chroot(directory.as_str())?;
+    nix::unistd::chdir("/")?;
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setresgid(gid, gid, gid)?;
+    nix::unistd::setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
 /// Serves jobs until the engine hangs up.
-pub fn run() -> ExitCode {
+pub fn run(args: &[String]) -> ExitCode {
+    if let Err(error) = settle(args) {
+        // The engine sees a worker that is gone, and defers.
+        eprintln!("yamabiko-local: {}: {error}", args.join(" "));
+        return ExitCode::from(75);
+    }
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let served = socket.and_then(|stream| {
         let mut input = std::io::BufReader::with_capacity(1 << 16, stream.try_clone()?);

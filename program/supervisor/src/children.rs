@@ -24,6 +24,19 @@ const SEND_PATIENCE: Duration = Duration::from_secs(5);
 /// What is kept of the environment, besides what `import_environment` names.
 const KEEP: [&str; 2] = ["RUST_BACKTRACE", "PATH"];
 
+/// Who a worker becomes. Never root.
+#[derive(Debug)]
+pub struct WorkerIds {
+    /// User ID.
+    pub uid: u32,
+    /// Group ID.
+    pub gid: u32,
+    /// The mail spool's group, where the worker needs it.
+    pub spool: Option<u32>,
+    /// Its root directory, where it is another one.
+    pub chroot: Option<String>,
+}
+
 /// How our processes are started.
 #[derive(Debug)]
 pub struct Launcher {
@@ -64,16 +77,21 @@ impl Launcher {
     }
 
     /// A worker under a user's ID, and the socket that the engine will speak to it through.
-    pub fn worker(&self, ids: Option<(u32, u32, Option<u32>)>, config: &Config) -> io::Result<(Child, OwnedFd)> {
+    pub fn worker(&self, ids: Option<&WorkerIds>, config: &Config) -> io::Result<(Child, OwnedFd)> {
         let (ours, theirs) = pair(SockType::Stream)?;
         let mut command = self.command("local", config);
-        if let Some((uid, gid, spool_group)) = ids {
-            command.uid(uid).gid(gid);
-            if let Some(group) = spool_group {
-                // A supplementary group cannot be given through std: the spool's group becomes the primary one of
-                // this worker, and files it makes get the user's own group by name.
-                command.gid(group);
+        match ids {
+            // Below its new root this program is not found any more: the worker goes there by itself and gives up
+            // root's rights before it reads anything.
+            Some(WorkerIds { uid, gid, chroot: Some(chroot), .. }) => {
+                command.args(["--chroot", chroot, &uid.to_string(), &gid.to_string()]);
             }
+            // A supplementary group cannot be given through std: the spool's group becomes the primary one of this
+            // worker, and files it makes get the user's own group by name.
+            Some(WorkerIds { uid, gid, spool, .. }) => {
+                command.uid(*uid).gid(spool.unwrap_or(*gid));
+            }
+            None => {}
         }
         Ok((command.stdin(Stdio::from(theirs)).spawn()?, ours))
     }

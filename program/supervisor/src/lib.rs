@@ -16,6 +16,7 @@ mod identity;
 mod keys;
 mod layout;
 mod listeners;
+mod piped;
 mod run;
 mod spawned;
 

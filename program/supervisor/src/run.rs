@@ -23,11 +23,12 @@ use yamabiko_envelope::{Event, EventSink, Origin, Severity, Timestamp};
 use yamabiko_ipc::boss::{self, Order, Wish, WorkerUser};
 use yamabiko_log::{Destination, Logger, Setup, Target};
 
-use crate::children::Launcher;
+use crate::children::{Launcher, WorkerIds};
 use crate::identity::Identity;
 use crate::keys;
 use crate::layout::{Instance, PidFile, StartError, lay_out};
 use crate::listeners::{Listeners, Wanted, wanted};
+use crate::piped;
 use crate::spawned::Spawned;
 
 /// How long the engine may take to end its sessions before it is killed.
@@ -423,7 +424,7 @@ impl Supervisor {
     fn start_worker(&mut self, number: u64, user: &WorkerUser) {
         let room = if self.workers.len() < WORKERS { Ok(()) } else { Err("too many workers run already".to_owned()) };
         let started = room.and_then(|()| self.ids_for(user)).and_then(|ids| {
-            self.launcher.worker(ids, &self.config).map_err(|error| format!("cannot start a worker: {error}"))
+            self.launcher.worker(ids.as_ref(), &self.config).map_err(|error| format!("cannot start a worker: {error}"))
         });
         self.answer(number, started);
     }
@@ -466,10 +467,15 @@ impl Supervisor {
         }
     }
 
-    /// User, group and spool group for a worker; `None` when we cannot change IDs anyway. Never root.
-    fn ids_for(&self, user: &WorkerUser) -> Result<Option<(u32, u32, Option<u32>)>, String> {
+    /// Who a worker is to be; `None` when we cannot change IDs anyway. Never root.
+    fn ids_for(&self, user: &WorkerUser) -> Result<Option<WorkerIds>, String> {
         if !self.identity.privileged {
-            return Ok(None);
+            return match user {
+                WorkerUser::Service { chroot, .. } if !chroot.is_empty() => {
+                    Err(format!("chroot={chroot}: only root can change the root directory"))
+                }
+                _ => Ok(None),
+            };
         }
         let (uid, gid, spool) = match user {
             WorkerUser::Login { name, spool_group } => {
@@ -485,13 +491,14 @@ impl Supervisor {
                 }
                 (*uid, *gid, None)
             }
+            WorkerUser::Service { name, .. } => return piped::ids(&self.config, &self.identity, name).map(Some),
         };
         if uid == 0 || gid == 0 {
             return Err(format!(
                 "root gets no mail of its own (user ID {uid}, group ID {gid}): write who reads it into the aliases, \"root: name\""
             ));
         }
-        Ok(Some((uid, gid, spool)))
+        Ok(Some(WorkerIds { uid, gid, spool, chroot: None }))
     }
 
     /// The group of the mail spool where its members may make mailboxes and others may not.

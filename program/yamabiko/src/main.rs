@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 fn role(args: &[String]) -> ExitCode {
     match args.split_first() {
         Some((role, _)) if role == "engine" => yamabiko_engine::run(),
-        Some((role, _)) if role == "local" => yamabiko_local::run(),
+        Some((role, rest)) if role == "local" => yamabiko_local::run(rest),
         Some((role, rest)) if role == "supervisor" => commands::postfix::supervisor_role(rest),
         _ => {
             eprintln!("yamabiko: fatal: --role is for the program itself");

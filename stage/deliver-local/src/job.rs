@@ -41,6 +41,8 @@ pub enum Place {
         limit: u64,
         /// The file must not be writable to others and must belong to the worker's user (a mailbox; not `/file/name`).
         strict_owner: bool,
+        /// Status where the system's error has none of its own: `4.2.0` for a mailbox, `5.2.0` for `/file/name`.
+        trouble: String,
     },
     /// A new file in a maildir.
     Maildir {
@@ -48,6 +50,8 @@ pub enum Place {
         path: String,
         /// Largest size of the message, bytes; 0 is no limit.
         limit: u64,
+        /// Status where the system's error has none of its own.
+        trouble: String,
     },
     /// Standard input of a command.
     Command {
@@ -63,9 +67,36 @@ pub enum Place {
         directory: String,
         /// Killed after this many seconds.
         time_limit_s: u64,
-        /// Line end that the command wants (pipe's `eol=`).
-        eol: String,
+        /// How the command wants to read the message.
+        form: Form,
+        /// How its exit status is read.
+        exits: Exits,
+        /// Who runs it, for error messages: `local` or `pipe`.
+        agent: String,
     },
+}
+
+/// How a command wants to read a message (pipe(8)'s `eol=` and `flags=`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Form {
+    /// Line end; empty for LF.
+    pub eol: String,
+    /// `.`: a second dot before lines that begin with one.
+    pub dot: bool,
+    /// `>`: `>` before lines that begin with `From `.
+    pub from: bool,
+    /// `B`: an empty line at the end.
+    pub blank: bool,
+}
+
+/// How the exit status of a command is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exits {
+    /// sysexits(3), or an enhanced status code at the beginning of the output.
+    #[default]
+    Sysexits,
+    /// qmail-command(8): 0, 99, 100, 111 and their kin.
+    Qmail,
 }
 
 /// One piece of work.
@@ -94,17 +125,28 @@ pub enum Job {
     },
 }
 
+impl Done {
+    /// Failed for a reason that no command gave.
+    pub fn failed(status: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Failed { status: status.into(), reason: reason.into(), diagnostic: None }
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Done {
     /// The message is where it should be, on stable storage; or the command took it. Text: the command's output.
     Delivered(String),
-    /// It is not: enhanced status code, reason, and whether the reason is the system's or a command's own text.
+    /// A command took it, and says that the rest of the list is not wanted (qmail's 99). Text: its output.
+    Enough(String),
+    /// It is not.
     Failed {
         /// `4.2.0` or `5.2.2` and their kin.
         status: String,
         /// For log and notice.
         reason: String,
+        /// What the command itself said, for `Diagnostic-Code: x-unix;`. `None` where the reason is ours.
+        diagnostic: Option<String>,
     },
     /// The file's text and name; none of the candidates was there.
     Text(Option<(String, String)>),

@@ -34,6 +34,7 @@ fn name_of(user: &As) -> String {
     match user {
         As::Login { name, .. } => name.clone(),
         As::Ids { uid, gid } => format!("{uid}:{gid}"),
+        As::Service { name, user, .. } => format!("{name} as {user}"),
     }
 }
 
@@ -48,7 +49,7 @@ impl Surroundings for Machine {
             }
             Job::Include { path, .. } => Done::Text(self.includes.get(path).map(|text| (text.clone(), path.clone()))),
             Job::Deliver { place: Place::Mailbox { path, .. }, .. } if path.ends_with("full") => {
-                Done::Failed { status: "4.3.0".to_owned(), reason: "No space left on device".to_owned() }
+                Done::failed("4.3.0", "No space left on device")
             }
             Job::Deliver { place: Place::Mailbox { path, .. }, .. } => {
                 self.note(format!("{who} mbox {path}"));

@@ -16,14 +16,16 @@ use crate::job::Done;
 pub(crate) struct Verdict {
     pub status: EnhancedStatus,
     pub reason: String,
-    /// The reason is the system's or a command's: `Diagnostic-Code: x-unix; ...`.
-    pub unix: bool,
+    /// What a command said: `Diagnostic-Code: x-unix; ...`.
+    pub diagnostic: Option<String>,
+    /// A worker says so, and not we.
+    pub of_worker: bool,
     pub action: Action,
 }
 
 impl Verdict {
     pub(crate) fn new(status: EnhancedStatus, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into(), unix: false, action: Action::Delivered }
+        Self { status, reason: reason.into(), diagnostic: None, of_worker: false, action: Action::Delivered }
     }
 
     pub(crate) fn sent(reason: impl Into<String>) -> Self {
@@ -38,11 +40,12 @@ impl Verdict {
     /// What a worker answered; `sent` is the reason for success.
     pub(crate) fn of(done: io::Result<Done>, sent: impl FnOnce(&str) -> String) -> Self {
         match done {
-            Ok(Done::Delivered(output)) => Self::sent(sent(&output)),
-            Ok(Done::Failed { status, reason }) => Self {
+            Ok(Done::Delivered(output) | Done::Enough(output)) => Self::sent(sent(&bounded(output))),
+            Ok(Done::Failed { status, reason, diagnostic }) => Self {
                 status: status.parse().unwrap_or(EnhancedStatus::transient(3, 0)),
                 reason: bounded(reason),
-                unix: true,
+                diagnostic: diagnostic.map(bounded),
+                of_worker: true,
                 action: Action::Delivered,
             },
             Ok(Done::Text(_) | Done::Unsafe(_)) => {
@@ -81,7 +84,7 @@ pub(crate) fn outcome(
     let expanded = address.filter(|address| *address != known.address).map(str::to_owned);
     let result = Outcome::result_of(verdict.status, verdict.action);
     let diagnostic =
-        (verdict.unix && !matches!(result, Ended::Sent(_))).then(|| (DiagnosticType::Unix, verdict.reason.clone()));
+        verdict.diagnostic.filter(|_| !matches!(result, Ended::Sent(_))).map(|text| (DiagnosticType::Unix, text));
     Outcome {
         expanded,
         diagnostic,

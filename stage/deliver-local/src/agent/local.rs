@@ -479,9 +479,10 @@ impl LocalAgent {
     }
 
     async fn include(&self, expansion: &mut Expansion<'_>, path: String, standing: Standing) {
+        let wrong = || Verdict::new(EnhancedStatus::permanent(3, 5), "mail system configuration error");
         if !path.starts_with('/') {
-            let reason = format!("bad include file name: {path}");
-            return self.end(expansion, None, Verdict::new(EnhancedStatus::permanent(3, 5), reason));
+            self.around.warn(format!(":include:{path} uses a relative path"));
+            return self.end(expansion, None, wrong());
         }
         if !expansion.seen.insert(format!("include {path}")) {
             return;
@@ -491,6 +492,11 @@ impl LocalAgent {
             Ok(Done::Text(Some((text, _)))) => {
                 let inner = Standing { origin: Origin::Include, depth: standing.depth + 1, ..standing };
                 self.enlist(expansion, file_elements(&text), &inner, None);
+            }
+            Ok(Done::Failed { status, reason, .. }) if status.starts_with('5') => {
+                // The names of our files are nothing for the sender.
+                self.around.warn(reason);
+                self.end(expansion, None, wrong());
             }
             other => self.end(expansion, None, Verdict::of(other, |_| String::new())),
         }
@@ -544,7 +550,14 @@ impl LocalAgent {
         let original = expansion.original().filter(|_| self.settings.original_recipient);
         let prepend = fields(expansion.request, original, delivered);
         let (place, kind) = if path.ends_with('/') {
-            (Place::Maildir { path: path.to_owned(), limit: self.settings.mailbox_limit }, "maildir".to_owned())
+            (
+                Place::Maildir {
+                    path: path.to_owned(),
+                    limit: self.settings.mailbox_limit,
+                    trouble: "5.2.0".to_owned(),
+                },
+                "maildir".to_owned(),
+            )
         } else {
             let place = Place::Mailbox {
                 path: path.to_owned(),
@@ -552,6 +565,7 @@ impl LocalAgent {
                 locking: self.settings.locking.clone(),
                 limit: self.settings.mailbox_limit,
                 strict_owner: false,
+                trouble: "5.2.0".to_owned(),
             };
             (place, format!("file: {path}"))
         };
@@ -561,7 +575,7 @@ impl LocalAgent {
         let job = Job::Deliver { place, prepend };
         let done = self.around.work(self.authority(standing), job, Some(&expansion.request.content)).await;
         let mut verdict = Verdict::of(done, |_| format!("delivered to {kind}"));
-        if verdict.unix && !path.ends_with('/') {
+        if verdict.of_worker && !path.ends_with('/') {
             verdict.reason = format!("cannot append message to file {path}: {}", verdict.reason);
         }
         self.end(expansion, None, verdict);

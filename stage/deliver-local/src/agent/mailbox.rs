@@ -9,7 +9,7 @@ use yamabiko_status::EnhancedStatus;
 use super::deliver::{Verdict, fields, from_line, is_probe};
 use super::local::{Expansion, LocalAgent, Standing, expand, filtered};
 use super::{As, User};
-use crate::job::{Job, Place};
+use crate::job::{Exits, Form, Job, Place};
 
 /// `transport:nexthop`
 fn split_transport(value: &str) -> (&str, &str) {
@@ -100,7 +100,7 @@ impl LocalAgent {
         let job = Job::Deliver { place, prepend };
         let done = self.around.work(whose, job, Some(&expansion.request.content)).await;
         let mut verdict = Verdict::of(done, |_| format!("delivered to {kind}"));
-        if verdict.unix && kind == "mailbox" {
+        if verdict.of_worker && kind == "mailbox" {
             verdict.reason = format!("cannot update mailbox {path} for user {}. {}", user.name, verdict.reason);
         }
         self.end(expansion, Some(address), verdict);
@@ -118,7 +118,11 @@ impl LocalAgent {
         };
         let whose = As::Login { name: user.name.clone(), spool };
         if path.ends_with('/') {
-            return (Place::Maildir { path, limit: self.settings.mailbox_limit }, whose, "maildir");
+            return (
+                Place::Maildir { path, limit: self.settings.mailbox_limit, trouble: "4.2.0".to_owned() },
+                whose,
+                "maildir",
+            );
         }
         let place = Place::Mailbox {
             path,
@@ -126,6 +130,7 @@ impl LocalAgent {
             locking: self.settings.locking.clone(),
             limit: self.settings.mailbox_limit,
             strict_owner: self.settings.strict_owner,
+            trouble: "4.2.0".to_owned(),
         };
         (place, whose, "mailbox")
     }
@@ -232,9 +237,6 @@ impl LocalAgent {
         // What came from outside is filtered; what the system says of its users is not.
         let trusted = ["HOME", "SHELL"];
         let mut environment = self.settings.environment.clone();
-        if !environment.iter().any(|(name, _)| name == "PATH") {
-            environment.push(("PATH".to_owned(), "/usr/bin:/bin".to_owned()));
-        }
         environment.extend(pairs.into_iter().map(|(name, value)| {
             let value = if trusted.contains(&name) { value } else { filtered(&value, &self.settings.command_filter) };
             (name.to_owned(), value)
@@ -251,7 +253,9 @@ impl LocalAgent {
             environment,
             directory: directory.filter(|d| !d.is_empty()).unwrap_or_else(|| self.settings.queue_directory.clone()),
             time_limit_s: self.settings.command_time_limit_s,
-            eol: "\n".to_owned(),
+            form: Form::default(),
+            exits: Exits::Sysexits,
+            agent: "local".to_owned(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The deciding half of local delivery, in the engine.
 //!
-//! * [`Settings`] is what the configuration says, [`LocalAgent`] does local(8), [`VirtualAgent`] virtual(8).
+//! * [`Settings`] is what the configuration says, [`LocalAgent`] does local(8), [`VirtualAgent`] virtual(8),
+//!   [`PipeAgent`] pipe(8).
 //! * [`Surroundings`] is what the agents need of the engine: workers, routing, new messages, other transports.
 //!
 //! One recipient may become many deliveries: [`local`] keeps them on a work list, so that an alias that leads in a
@@ -10,6 +11,7 @@ mod deliver;
 mod list;
 mod local;
 mod mailbox;
+mod pipe;
 mod settings;
 mod virtual_mailbox;
 
@@ -23,6 +25,7 @@ use yamabiko_envelope::{Content, DeliveryRequest, Outcome, QueueId};
 use crate::job::{Done, Job};
 
 pub use local::LocalAgent;
+pub use pipe::{PipeAgent, PipeSettings};
 pub use settings::{Settings, VirtualSettings};
 pub use virtual_mailbox::VirtualAgent;
 
@@ -45,6 +48,15 @@ pub enum As {
         uid: u32,
         /// Group ID.
         gid: u32,
+    },
+    /// Whoever a pipe service of master.cf says.
+    Service {
+        /// Name of the service.
+        name: String,
+        /// `user=` as written.
+        user: String,
+        /// `chroot=`; empty for none.
+        chroot: String,
     },
 }
 

@@ -99,6 +99,21 @@ fn locking(view: &View, name: &str) -> Locking {
     }
 }
 
+/// What commands find in their environment whoever they are run for: `export_environment`, and a safe `PATH`, which that
+/// cannot change.
+pub(crate) fn exported(view: &View) -> Vec<(String, String)> {
+    let words = view.list("export_environment");
+    let entries = words.iter().filter_map(|entry| {
+        let entry = entry.strip_prefix('{').and_then(|entry| entry.strip_suffix('}')).map_or(entry.as_str(), str::trim);
+        match entry.split_once('=') {
+            Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
+            None => std::env::var(entry).ok().map(|value| (entry.to_owned(), value)),
+        }
+    });
+    let path = ("PATH".to_owned(), "/usr/bin:/bin".to_owned());
+    entries.filter(|(name, _)| name != "PATH" && !name.is_empty()).chain([path]).collect()
+}
+
 fn limit(view: &View, name: &str) -> u64 {
     u64::try_from(view.int(name)).unwrap_or(0)
 }
@@ -110,11 +125,6 @@ impl Settings {
         let delivered = view.list("prepend_delivered_header");
         let propagate = view.list("propagate_unmatched_extensions");
         let has = |words: &[String], word: &str| words.iter().any(|w| w == word);
-        let exported = view.list("export_environment");
-        let environment = exported.iter().filter_map(|entry| match entry.split_once('=') {
-            Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
-            None => std::env::var(entry).ok().map(|value| (entry.clone(), value)),
-        });
         Self {
             alias_maps: Maps::open_aliases(tables, "alias_maps", &view.text("alias_maps")),
             mailbox_command_maps: open("mailbox_command_maps"),
@@ -149,7 +159,7 @@ impl Settings {
             command_directory: view.raw("command_execution_directory"),
             queue_directory: view.text("queue_directory"),
             shell: view.text("local_command_shell"),
-            environment: environment.collect(),
+            environment: exported(view),
             command_filter: view.text("command_expansion_filter"),
             forward_filter: view.text("forward_expansion_filter"),
             default_privs: view.text("default_privs"),

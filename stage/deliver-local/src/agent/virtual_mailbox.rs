@@ -70,7 +70,7 @@ impl VirtualAgent {
         let original = original.filter(|o| !o.is_empty()).unwrap_or(address);
         let prepend = fields(request, self.settings.original_recipient.then_some(original), Some(address));
         let place = if maildir {
-            Place::Maildir { path: path.clone(), limit: self.settings.limit }
+            Place::Maildir { path: path.clone(), limit: self.settings.limit, trouble: "4.2.0".to_owned() }
         } else {
             Place::Mailbox {
                 path: path.clone(),
@@ -78,13 +78,14 @@ impl VirtualAgent {
                 locking: self.settings.locking.clone(),
                 limit: self.settings.limit,
                 strict_owner: self.settings.strict_owner,
+                trouble: "4.2.0".to_owned(),
             }
         };
         let job = Job::Deliver { place, prepend };
         let done = self.around.work(ids, job, Some(&request.content)).await;
         let kind = if maildir { "maildir" } else { "mailbox" };
         let mut verdict = Verdict::of(done, |_| format!("delivered to {kind}"));
-        if verdict.unix && !maildir {
+        if verdict.of_worker && !maildir {
             verdict.reason = format!("cannot update mailbox {path} for user {address}. {}", verdict.reason);
         }
         verdict

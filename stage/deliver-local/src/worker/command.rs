@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use yamabiko_status::EnhancedStatus;
 
-use super::words;
-use crate::job::Done;
+use super::{exits, output, words};
+use crate::job::{Done, Exits, Form};
 
 /// A command and what it wants.
 pub(super) struct Spec<'a> {
@@ -23,7 +22,9 @@ pub(super) struct Spec<'a> {
     pub environment: &'a [(String, String)],
     pub directory: &'a str,
     pub time_limit_s: u64,
-    pub eol: &'a str,
+    pub form: &'a Form,
+    pub exits: Exits,
+    pub agent: &'a str,
 }
 
 /// How much of a command's output is kept for log and notice, bytes (Postfix: 10240 in `pipe_command`).
@@ -42,90 +43,120 @@ pub(super) fn run(spec: &Spec<'_>, prepend: &[u8], message: &mut impl Read) -> D
     let shown = if spec.argv.is_empty() { spec.command } else { &spec.argv[0] };
     let mut child = match start(spec) {
         Ok(child) => child,
-        Err(error) => {
-            // What cannot be executed is reported as the shell would: status 127 or 126 is a permanent failure for
-            // sendmail and so for Postfix, but our own trouble (no more processes) is not.
-            let status = if error.kind() == ErrorKind::NotFound { "5.3.5" } else { "4.3.0" };
-            return Done::Failed {
-                status: status.to_owned(),
-                reason: format!("cannot execute {shown}: {}", words(&error)),
-            };
+        // As Postfix has it: a program that is not there, or not there yet, is no reason to return mail.
+        Err(why) => {
+            let said = format!("{}: fatal: {why}", spec.agent);
+            let reason = format!("temporary failure. Command output: {said}");
+            return Done::Failed { status: "4.3.0".to_owned(), reason, diagnostic: Some(said) };
         }
     };
     let deadline = Instant::now() + Duration::from_secs(spec.time_limit_s.max(1));
-    let mut feeding = Feeding::new(spec.eol, prepend);
+    let mut feeding = Feeding::new(spec.form, prepend);
     let talked = feeding.talk(&mut child, message, deadline);
     let status = match talked {
         Ok(()) => wait(&mut child, deadline),
         Err(error) => Err(error),
     };
-    let output = printable(&feeding.output);
+    let output = output::printable(&feeding.output);
     match status {
-        Ok(status) => verdict(shown, status, &output),
+        Ok(status) => match spec.exits {
+            Exits::Sysexits => exits::sysexits(shown, status, &output),
+            Exits::Qmail => exits::qmail(shown, status, &output),
+        },
         Err(error) => {
             stop(&mut child);
-            let reason = if error.kind() == ErrorKind::TimedOut {
-                return Done::Failed {
-                    status: "5.3.0".to_owned(),
-                    reason: with_output(format!("Command time limit exceeded: \"{shown}\""), &output),
-                };
-            } else {
-                format!("cannot talk to command \"{shown}\": {}", words(&error))
-            };
-            Done::Failed { status: "4.3.0".to_owned(), reason }
+            if error.kind() == ErrorKind::TimedOut {
+                return exits::timed_out(shown, spec.exits, &output);
+            }
+            Done::failed("4.3.0", format!("cannot talk to command \"{shown}\": {}", words(&error)))
         }
     }
 }
 
-fn start(spec: &Spec<'_>) -> io::Result<Child> {
-    let simple = spec.shell.is_empty()
-        && !spec.command.contains(SHELL_CHARACTERS)
-        && !spec.command.split_ascii_whitespace().next().is_none_or(|first| SHELL_WORDS.contains(&first));
-    let mut command = if let Some((program, arguments)) = spec.argv.split_first() {
-        let mut command = Command::new(program);
-        command.args(arguments);
-        command
-    } else if simple {
-        let mut parts = spec.command.split_ascii_whitespace();
-        let mut command = Command::new(parts.next().unwrap_or("/bin/false"));
-        command.args(parts);
-        command
-    } else if spec.shell.is_empty() {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", spec.command]);
-        command
-    } else {
-        let mut parts = spec.shell.split_ascii_whitespace();
-        let mut command = Command::new(parts.next().unwrap_or("/bin/sh"));
-        command.args(parts).arg(spec.command);
+/// Starts it, in a process group of its own. The error says what was tried.
+fn start(spec: &Spec<'_>) -> Result<Child, String> {
+    if !spec.directory.is_empty() {
+        use nix::unistd::{AccessFlags, access, getegid, geteuid};
+        let there = std::fs::read_dir(spec.directory).map(drop).or_else(|error| {
+            // A directory may be entered without being readable.
+            if error.kind() == ErrorKind::PermissionDenied {
+                Ok(access(spec.directory, AccessFlags::X_OK)?)
+            } else {
+                Err(error)
+            }
+        });
+        there.map_err(|error| {
+            let (uid, gid) = (geteuid(), getegid());
+            format!("cannot change directory to \"{}\" for uid={uid} gid={gid}: {}", spec.directory, words(&error))
+        })?;
+    }
+    let execute = |mut command: Command| {
+        command.env_clear().envs(spec.environment.iter().map(|(name, value)| (name, value)));
+        if !spec.directory.is_empty() {
+            command.current_dir(spec.directory);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.spawn()
+    };
+    let of_words = |words: &[&str]| {
+        let mut command = Command::new(words.first().copied().unwrap_or("/bin/false"));
+        command.args(words.get(1..).unwrap_or_default());
         command
     };
-    command.env_clear().envs(spec.environment.iter().map(|(name, value)| (name, value)));
-    if !spec.directory.is_empty() {
-        command.current_dir(spec.directory);
+    let shell = || {
+        let mut command = of_words(&["/bin/sh", "-c", spec.command]);
+        command.arg0("sh");
+        command
+    };
+    let failed = |program: &str, error: io::Error| format!("execvp {program}: {}", words(&error));
+    if let Some(program) = spec.argv.first() {
+        let words: Vec<&str> = spec.argv.iter().map(String::as_str).collect();
+        return execute(of_words(&words)).map_err(|error| format!("pipe_command: {}", failed(program, error)));
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    command.spawn()
+    if !spec.shell.is_empty() {
+        let words: Vec<&str> = spec.shell.split_ascii_whitespace().chain([spec.command]).collect();
+        return execute(of_words(&words)).map_err(|error| failed(words[0], error));
+    }
+    let words: Vec<&str> = spec.command.split_ascii_whitespace().collect();
+    let program = words.first().copied().unwrap_or_default();
+    if program.is_empty() || spec.command.contains(SHELL_CHARACTERS) || SHELL_WORDS.contains(&program) {
+        return execute(shell()).map_err(|error| failed("/bin/sh", error));
+    }
+    match execute(of_words(&words)) {
+        // The shell says it better, and may know it as a word of its own.
+        Err(error) if error.kind() == ErrorKind::NotFound && !program.contains('/') => {
+            execute(shell()).map_err(|error| failed("/bin/sh", error))
+        }
+        other => other.map_err(|error| failed(program, error)),
+    }
 }
 
 /// Feeds the message and collects the output, neither waiting for the other.
 struct Feeding<'a> {
-    eol: &'a str,
+    form: &'a Form,
     pending: Vec<u8>,
     at: usize,
     ended: bool,
+    /// The next byte of the message begins a line.
+    line_start: bool,
+    /// A line's first bytes, as long as they may still become `From `.
+    held: Vec<u8>,
     output: Vec<u8>,
 }
 
+const FROM: &[u8] = b"From ";
+
 impl<'a> Feeding<'a> {
-    fn new(eol: &'a str, prepend: &[u8]) -> Self {
-        let mut feeding = Self { eol, pending: Vec::new(), at: 0, ended: false, output: Vec::new() };
+    fn new(form: &'a Form, prepend: &[u8]) -> Self {
+        let (pending, held, output) = (Vec::new(), Vec::new(), Vec::new());
+        let mut feeding = Self { form, pending, at: 0, ended: false, line_start: true, held, output };
         feeding.push(prepend);
         feeding
     }
 
+    /// Bytes of ours or of the message with the line ends that are wanted.
     fn push(&mut self, bytes: &[u8]) {
-        if self.eol == "\n" || self.eol.is_empty() {
+        if self.form.eol == "\n" || self.form.eol.is_empty() {
             self.pending.extend_from_slice(bytes);
             return;
         }
@@ -133,11 +164,45 @@ impl<'a> Feeding<'a> {
             match piece.strip_suffix(b"\n") {
                 Some(line) => {
                     self.pending.extend_from_slice(line);
-                    self.pending.extend_from_slice(self.eol.as_bytes());
+                    self.pending.extend_from_slice(self.form.eol.as_bytes());
                 }
                 None => self.pending.extend_from_slice(piece),
             }
         }
+    }
+
+    /// Bytes of the message, with what its lines need before them.
+    fn message(&mut self, bytes: &[u8]) {
+        if !self.form.dot && !self.form.from {
+            return self.push(bytes);
+        }
+        let mut all = std::mem::take(&mut self.held);
+        all.extend_from_slice(bytes);
+        for piece in all.split_inclusive(|b| *b == b'\n') {
+            if self.line_start {
+                if piece.len() < FROM.len() && FROM.starts_with(piece) {
+                    self.held = piece.to_vec();
+                    return;
+                }
+                if self.form.from && piece.starts_with(FROM) {
+                    self.pending.push(b'>');
+                }
+                if self.form.dot && piece.starts_with(b".") {
+                    self.pending.push(b'.');
+                }
+            }
+            self.push(piece);
+            self.line_start = piece.ends_with(b"\n");
+        }
+    }
+
+    fn end(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.push(&held);
+        if self.form.blank {
+            self.push(b"\n");
+        }
+        self.ended = true;
     }
 
     fn talk(&mut self, child: &mut Child, message: &mut impl Read, deadline: Instant) -> io::Result<()> {
@@ -154,8 +219,8 @@ impl<'a> Feeding<'a> {
                 self.pending.clear();
                 self.at = 0;
                 match message.read(&mut buffer)? {
-                    0 => self.ended = true,
-                    n => self.push(&buffer[..n]),
+                    0 => self.end(),
+                    n => self.message(&buffer[..n]),
                 }
             }
             if self.at == self.pending.len() && self.ended {
@@ -208,6 +273,7 @@ fn collect<R: Read>(pipe: &mut Option<R>, output: &mut Vec<u8>, buffer: &mut [u8
 }
 
 fn wait(child: &mut Child, deadline: Instant) -> io::Result<ExitStatus> {
+    let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -215,7 +281,8 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<ExitStatus> {
         if Instant::now() >= deadline {
             return Err(ErrorKind::TimedOut.into());
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
     }
 }
 
@@ -226,115 +293,100 @@ fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// One line, nothing that a log could not take.
-fn printable(output: &[u8]) -> String {
-    let text = String::from_utf8_lossy(output);
-    let clean: String = text
-        .trim_end()
-        .chars()
-        .map(|c| {
-            if c == '\n' || c == '\t' {
-                ' '
-            } else if c.is_control() {
-                '?'
-            } else {
-                c
-            }
-        })
-        .collect();
-    clean
-}
-
-fn with_output(reason: String, output: &str) -> String {
-    if output.is_empty() { reason } else { format!("{reason}. Command output: {output}") }
-}
-
-/// sysexits(3) as sendmail and Postfix read them: code, enhanced status, text.
-const EXITS: [(i32, &str, &str); 15] = [
-    (64, "5.3.0", "command line usage error"),
-    (65, "5.6.0", "data format error"),
-    (66, "5.3.0", "cannot open input"),
-    (67, "5.1.1", "user unknown"),
-    (68, "5.1.2", "host name unknown"),
-    (69, "5.3.0", "service unavailable"),
-    (70, "5.3.0", "internal software error"),
-    (71, "4.3.0", "system resource problem"),
-    (72, "5.3.0", "critical OS file missing"),
-    (73, "5.2.0", "can't create user output file"),
-    (74, "5.3.0", "input/output error"),
-    (75, "4.3.0", "temporary failure"),
-    (76, "5.5.0", "remote error in protocol"),
-    (77, "5.7.0", "permission denied"),
-    (78, "5.3.5", "local configuration error"),
-];
-
-/// Enhanced status and text of a sysexits code.
-pub fn exit_status(code: i32) -> Option<(&'static str, &'static str)> {
-    EXITS.iter().find(|(number, _, _)| *number == code).map(|(_, status, text)| (*status, *text))
-}
-
-fn verdict(shown: &str, status: ExitStatus, output: &str) -> Done {
-    if status.success() {
-        return Done::Delivered(output.to_owned());
-    }
-    if let Some(signal) = status.signal() {
-        let reason = format!("Command died with signal {signal}: \"{shown}\"");
-        return Done::Failed { status: "4.3.0".to_owned(), reason: with_output(reason, output) };
-    }
-    let code = status.code().unwrap_or(-1);
-    // Output that begins with an enhanced status code says better what happened than the exit status.
-    if let Some((said, rest)) = EnhancedStatus::split(output)
-        && said.class != yamabiko_status::Class::Success
-    {
-        let reason = if rest.is_empty() { output } else { rest };
-        return Done::Failed { status: said.to_string(), reason: reason.to_owned() };
-    }
-    match exit_status(code) {
-        Some((status, text)) => {
-            let reason = if output.is_empty() { text.to_owned() } else { with_output(text.to_owned(), output) };
-            Done::Failed { status: status.to_owned(), reason }
-        }
-        None => {
-            let reason = format!("Command died with status {code}: \"{shown}\"");
-            Done::Failed { status: "5.3.0".to_owned(), reason: with_output(reason, output) }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sh(command: &str, message: &[u8], limit: u64) -> Done {
+    fn run_as(command: &str, message: &[u8], limit: u64, form: &Form, exits: Exits) -> Done {
         let environment = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+        let (shell, argv, directory, agent) = ("", &[][..], "", "local");
         let spec = Spec {
             command,
-            shell: "",
-            argv: &[],
+            shell,
+            argv,
             environment: &environment,
-            directory: "",
+            directory,
             time_limit_s: limit,
-            eol: "\n",
+            form,
+            exits,
+            agent,
         };
         run(&spec, b"X: y\n", &mut &*message)
     }
 
+    fn sh(command: &str, message: &[u8], limit: u64) -> Done {
+        run_as(command, message, limit, &Form::default(), Exits::Sysexits)
+    }
+
+    fn failed(status: &str, reason: &str, diagnostic: &str) -> Done {
+        Done::Failed { status: status.into(), reason: reason.into(), diagnostic: Some(diagnostic.into()) }
+    }
+
     #[test]
     fn exits_become_statuses() {
-        let failed = |status: &str, reason: &str| Done::Failed { status: status.into(), reason: reason.into() };
+        let not_there = "local: fatal: execvp /does/not/exist: No such file or directory";
         for (command, expected) in [
             ("exit 0", Done::Delivered(String::new())),
             ("cat >/dev/null; echo done", Done::Delivered("done".into())),
-            ("exit 67", failed("5.1.1", "user unknown")),
-            ("exit 75", failed("4.3.0", "temporary failure")),
-            ("echo full; exit 73", failed("5.2.0", "can't create user output file. Command output: full")),
-            ("echo 4.2.2 box is full; exit 69", failed("4.2.2", "box is full")),
-            ("exit 100", failed("5.3.0", "Command died with status 100: \"exit 100\"")),
-            ("kill -9 $$", failed("4.3.0", "Command died with signal 9: \"kill -9 $$\"")),
+            ("exit 67", failed("5.1.1", "user unknown", "user unknown")),
+            ("exit 75", failed("4.3.0", "temporary failure", "temporary failure")),
+            ("echo full; exit 73", failed("5.2.0", "can't create user output file. Command output: full ", "full")),
+            ("echo 4.2.2 box is full; exit 69", failed("4.2.2", "box is full ", "box is full")),
+            (
+                "exit 100",
+                failed("5.3.0", "Command died with status 100: \"exit 100\"", "unknown mail system error 100"),
+            ),
+            ("kill -9 $$", failed("4.3.0", "Command died with signal 9: \"kill -9 $$\"", "internal software error")),
+            ("/does/not/exist", failed("4.3.0", &format!("temporary failure. Command output: {not_there}"), not_there)),
         ] {
             assert_eq!(sh(command, b"body\n", 20), expected, "{command}");
         }
-        assert!(matches!(sh("/does/not/exist", b"", 9), Done::Failed { ref status, .. } if status == "5.3.5"));
+        assert!(matches!(sh("no-such-program", b"", 9), Done::Failed { ref reason, .. } if reason.starts_with(
+            "Command died with status 127: \"no-such-program\". Command output: ")));
+    }
+
+    #[test]
+    fn exits_as_qmail_reads_them() {
+        let plain = |status: &str, reason: &str| failed(status, reason, reason);
+        for (command, expected) in [
+            ("exit 0", Done::Delivered(String::new())),
+            ("echo x; exit 99", Done::Enough("x".into())),
+            ("echo no mail please; exit 100", plain("5.3.0", "no mail please")),
+            ("echo 'Go away. (#5.7.1)'; exit 100", plain("5.7.1", "Go away. (#5.7.1)")),
+            ("echo 'Go away. (#4.7.1)'; exit 100", plain("5.3.0", "Go away. (#4.7.1)")),
+            ("echo busy; exit 111", plain("4.3.0", "busy")),
+            ("echo odd; exit 67", plain("4.3.0", "odd")),
+            ("echo odd; exit 64", plain("5.3.0", "odd")),
+            ("echo odd; exit 112", plain("5.3.0", "odd")),
+        ] {
+            assert_eq!(run_as(command, b"body\n", 20, &Form::default(), Exits::Qmail), expected, "{command}");
+        }
+        for (command, status) in [("exit 100", "5.3.0"), ("exit 1", "4.3.0"), ("kill -9 $$", "4.3.0")] {
+            let done = run_as(command, b"", 20, &Form::default(), Exits::Qmail);
+            assert!(
+                matches!(done, Done::Failed { status: ref s, ref reason, .. } if s == status && !reason.is_empty())
+            );
+        }
+    }
+
+    #[test]
+    fn forms_of_a_message() {
+        let text = b"a\n.b\nFrom c\n>From d\nFromage\n..\nFro";
+        for (form, expected) in [
+            (Form::default(), &b"X: y\na\n.b\nFrom c\n>From d\nFromage\n..\nFro"[..]),
+            (
+                Form { eol: "\r\n".into(), blank: true, ..Form::default() },
+                b"X: y\r\na\r\n.b\r\nFrom c\r\n>From d\r\nFromage\r\n..\r\nFro\r\n",
+            ),
+            (Form { dot: true, from: true, ..Form::default() }, b"X: y\na\n..b\n>From c\n>From d\nFromage\n...\nFro"),
+        ] {
+            for chunk in 1..9 {
+                let mut feeding = Feeding::new(&form, b"X: y\n");
+                text.chunks(chunk).for_each(|piece| feeding.message(piece));
+                feeding.end();
+                assert_eq!(feeding.pending, expected, "{form:?} by {chunk}");
+            }
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) struct Mailbox<'a> {
     pub locking: &'a Locking,
     pub limit: u64,
     pub strict_owner: bool,
+    /// Status where the system's error has none of its own.
+    pub trouble: &'a str,
 }
 
 /// What is held while the mailbox is written; everything is let go when it is dropped.
@@ -55,7 +57,7 @@ impl Mailbox<'_> {
     pub(super) fn append(&self, prepend: &[u8], message: &mut impl Read) -> Done {
         match self.try_append(prepend, message) {
             Ok(()) => Done::Delivered(String::new()),
-            Err(Trouble { status, reason }) => Done::Failed { status, reason },
+            Err(Trouble { status, reason }) => Done::failed(status, reason),
         }
     }
 
@@ -64,7 +66,13 @@ impl Mailbox<'_> {
         let _dotlock = self.dotlock(path)?;
         let mut held = self.open(path)?;
         let file = held.file();
-        let before = file.seek(SeekFrom::End(0)).map_err(|error| self.trouble("cannot seek in", &error))?;
+        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if !regular {
+            // A device such as /dev/null, a pipe that somebody reads: nothing to cut off, nothing to sync.
+            let written = write_message(file, "", self.from_line, prepend, message, 0, 0);
+            return written.map_err(|error| self.trouble("error writing message", &error));
+        }
+        let before = file.seek(SeekFrom::End(0)).map_err(|error| self.trouble("cannot seek", &error))?;
         let written = unfinished(file, before)
             .and_then(|gap| write_message(file, gap, self.from_line, prepend, message, before, self.limit))
             .and_then(|()| file.sync_all());
@@ -75,13 +83,18 @@ impl Mailbox<'_> {
                 Ok(()) => format!("error writing message: {}", words(&error)),
                 Err(again) => format!("error writing message: {}; and truncating: {}", words(&error), words(&again)),
             };
-            return Err(Trouble { status: status_for(&error, "4.2.0"), reason });
+            return Err(Trouble { status: status_for(&error, self.trouble), reason });
         }
         Ok(())
     }
 
     fn trouble(&self, what: &str, error: &io::Error) -> Trouble {
-        Trouble { status: status_for(error, "4.2.0"), reason: format!("{what} {}: {}", self.path, words(error)) }
+        Trouble { status: status_for(error, self.trouble), reason: format!("{what}: {}", words(error)) }
+    }
+
+    fn cannot_open(&self, path: &Path, error: &io::Error) -> Trouble {
+        let what = if path.symlink_metadata().is_ok() { "cannot open file" } else { "cannot create file exclusively" };
+        self.trouble(what, error)
     }
 
     fn dotlock(&self, path: &Path) -> Result<Option<Dotlock>, Trouble> {
@@ -97,6 +110,10 @@ impl Mailbox<'_> {
                 }
                 // Where the directory is not ours to write, the other locks must do (as Postfix has it).
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+                // The file itself will say it better.
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    return Ok(None);
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     let stale = name
                         .symlink_metadata()
@@ -109,7 +126,7 @@ impl Mailbox<'_> {
                         std::thread::sleep(Duration::from_millis(self.locking.delay_ms));
                     }
                 }
-                Err(error) => return Err(self.trouble("cannot create lock file for", &error)),
+                Err(error) => return Err(self.trouble("cannot create lock file", &error)),
             }
         }
         Err(Trouble {
@@ -138,8 +155,8 @@ impl Mailbox<'_> {
                 .open(path),
             other => other,
         };
-        let file = file.map_err(|error| self.trouble("cannot open", &error))?;
-        let metadata = file.metadata().map_err(|error| self.trouble("cannot examine", &error))?;
+        let file = file.map_err(|error| self.cannot_open(path, &error))?;
+        let metadata = file.metadata().map_err(|error| self.trouble("cannot examine file", &error))?;
         self.check(&metadata)?;
         if !metadata.is_file() {
             // A device such as /dev/null: written, never locked.
@@ -191,7 +208,9 @@ impl Mailbox<'_> {
                             pause();
                         }
                     }
-                    Err(errno) => return Err(self.trouble("cannot lock", &io::Error::from(errno))),
+                    Err(errno) => {
+                        return Err(self.trouble("unable to lock for exclusive access", &io::Error::from(errno)));
+                    }
                 }
             }
             if !got {
@@ -209,7 +228,9 @@ impl Mailbox<'_> {
                             pause();
                         }
                     }
-                    Err((_, errno)) => return Err(self.trouble("cannot lock", &io::Error::from(errno))),
+                    Err((_, errno)) => {
+                        return Err(self.trouble("unable to lock for exclusive access", &io::Error::from(errno)));
+                    }
                 }
             }
             return Err(busy());
@@ -359,7 +380,8 @@ mod tests {
         std::fs::write(&path, "From a\nold\n\n").unwrap();
         let path = path.to_str().unwrap();
         let locking = locking();
-        let mut mailbox = Mailbox { path, from_line: "From b", locking: &locking, limit: 40, strict_owner: true };
+        let mut mailbox =
+            Mailbox { path, from_line: "From b", locking: &locking, limit: 40, strict_owner: true, trouble: "4.2.0" };
         let done = mailbox.append(b"X: y\n", &mut &b"a message that is too long for the limit of the box\n"[..]);
         assert!(matches!(done, Done::Failed { ref status, .. } if status == "5.2.2"), "{done:?}");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "From a\nold\n\n");
@@ -380,6 +402,7 @@ mod tests {
             locking: &locking,
             limit: 0,
             strict_owner: true,
+            trouble: "4.2.0",
         };
         for (old, gap) in [
             ("", ""),
@@ -408,7 +431,14 @@ mod tests {
         for name in ["link", "dir", "busy"] {
             let path = dir.path().join(name);
             let path = path.to_str().unwrap();
-            let mailbox = Mailbox { path, from_line: "From b", locking: &locking, limit: 0, strict_owner: true };
+            let mailbox = Mailbox {
+                path,
+                from_line: "From b",
+                locking: &locking,
+                limit: 0,
+                strict_owner: true,
+                trouble: "4.2.0",
+            };
             assert!(matches!(mailbox.append(b"", &mut &b"x\n"[..]), Done::Failed { .. }), "{name}");
         }
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "secret");

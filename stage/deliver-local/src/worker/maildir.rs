@@ -18,17 +18,17 @@ use yamabiko_sys::durable;
 use super::{status_for, words};
 use crate::job::Done;
 
-fn failed(what: &str, error: &io::Error) -> Done {
-    Done::Failed {
-        status: status_for(error, "4.2.0"),
-        reason: format!("maildir delivery failed: {what}: {}", words(error)),
-    }
+fn failed(trouble: &str, what: &str, error: &io::Error) -> Done {
+    Done::failed(status_for(error, trouble), format!("maildir delivery failed: {what}: {}", words(error)))
 }
+
+/// Status of what goes wrong when the message is written already.
+const LATE: &str = "4.2.0";
 
 /// Makes the names in a directory survive a power loss; what to say of the files put there when that fails.
 pub(super) fn sync(directory: &Path) -> Option<Done> {
     let synced = File::open(directory).and_then(|open| open.sync_all());
-    synced.err().map(|error| failed(&format!("sync {}", directory.display()), &error))
+    synced.err().map(|error| failed(LATE, &format!("sync {}", directory.display()), &error))
 }
 
 /// A message in `tmp`, not synced. Dropped before [`Written::publish`], it vanishes.
@@ -41,15 +41,22 @@ pub(super) struct Written {
     published: bool,
 }
 
-/// Writes one message below `path`, whose missing parts are made.
-pub(super) fn write(path: &str, limit: u64, prepend: &[u8], message: &mut impl Read) -> Result<Written, Done> {
+/// Writes one message below `path`, whose missing parts are made. `trouble` is the status of what goes wrong where the
+/// system's error has none of its own.
+pub(super) fn write(
+    path: &str,
+    limit: u64,
+    trouble: &str,
+    prepend: &[u8],
+    message: &mut impl Read,
+) -> Result<Written, Done> {
     let base = Path::new(path);
     let host = host_name();
     let arrived = now();
     let (file, temporary) = create(base, &host, arrived)
-        .map_err(|(name, error)| failed(&format!("create maildir file {}", name.display()), &error))?;
+        .map_err(|(name, error)| failed(trouble, &format!("create maildir file {}", name.display()), &error))?;
     let written = Written { file, temporary, new: base.join("new"), host, arrived, published: false };
-    copy(&written.file, prepend, message, limit).map_err(|error| failed("error writing message", &error))?;
+    copy(&written.file, prepend, message, limit).map_err(|error| failed(trouble, "error writing message", &error))?;
     // The disk may begin; who is not able to ask for that waits longer in `publish`.
     let _ = durable::start_writing(&written.file);
     Ok(written)
@@ -60,10 +67,11 @@ impl Written {
     /// returned, is synced.
     pub(super) fn publish(mut self) -> Result<PathBuf, Done> {
         // With the size, which is all that reading needs; the times of a file are not waited for.
-        self.file.sync_data().map_err(|error| failed("error writing message", &error))?;
-        let name = final_name(&self.file, &self.host, self.arrived).map_err(|error| failed("fstat", &error))?;
+        self.file.sync_data().map_err(|error| failed(LATE, "error writing message", &error))?;
+        let name = final_name(&self.file, &self.host, self.arrived).map_err(|error| failed(LATE, "fstat", &error))?;
         let place = self.new.join(name);
-        rename_new(&self.temporary, &place).map_err(|error| failed(&format!("link to {}", place.display()), &error))?;
+        rename_new(&self.temporary, &place)
+            .map_err(|error| failed(LATE, &format!("link to {}", place.display()), &error))?;
         self.published = true;
         Ok(std::mem::take(&mut self.new))
     }
@@ -159,7 +167,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("user/Maildir/");
         for _ in 0..3 {
-            let written = write(base.to_str().unwrap(), 0, b"Delivered-To: a\n", &mut &b"\nFrom x\n"[..]);
+            let written = write(base.to_str().unwrap(), 0, LATE, b"Delivered-To: a\n", &mut &b"\nFrom x\n"[..]);
             assert_eq!(written.and_then(Written::publish), Ok(base.join("new")));
         }
         let files: Vec<_> = std::fs::read_dir(base.join("new")).unwrap().map(|e| e.unwrap().path()).collect();
@@ -175,14 +183,14 @@ mod tests {
     fn too_large_and_not_possible_leave_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("box");
-        let done = write(base.to_str().unwrap(), 4, b"", &mut &b"12345"[..]).err();
+        let done = write(base.to_str().unwrap(), 4, LATE, b"", &mut &b"12345"[..]).err();
         assert!(matches!(done, Some(Done::Failed { ref status, .. }) if status == "5.2.2"), "{done:?}");
         assert_eq!(std::fs::read_dir(base.join("tmp")).unwrap().count(), 0);
-        drop(write(base.to_str().unwrap(), 0, b"", &mut &b"given up"[..]).unwrap());
+        drop(write(base.to_str().unwrap(), 0, LATE, b"", &mut &b"given up"[..]).unwrap());
         assert_eq!(std::fs::read_dir(base.join("tmp")).unwrap().count(), 0);
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let done = write(file.join("x").to_str().unwrap(), 0, b"", &mut &b"1"[..]).err();
+        let done = write(file.join("x").to_str().unwrap(), 0, LATE, b"", &mut &b"1"[..]).err();
         assert!(
             matches!(done, Some(Done::Failed { ref reason, .. }) if reason.contains("create maildir file")),
             "{done:?}"

@@ -5,8 +5,10 @@
 //! a shell prompt. The message is never held in memory whole.
 
 mod command;
+mod exits;
 mod mailbox;
 mod maildir;
+mod output;
 mod user_file;
 
 use std::io::{self, Read, Write};
@@ -14,7 +16,7 @@ use std::path::PathBuf;
 
 use crate::job::{Done, Job, Place};
 
-pub use command::exit_status;
+pub use exits::exit_status;
 
 /// Payload kind of a typed message; the same letters as everywhere between our processes.
 pub const MESSAGE: u8 = b'J';
@@ -173,7 +175,7 @@ struct Held {
 impl Held {
     fn put(&mut self, ended: Ended) {
         self.bytes += match &ended {
-            Ended::Done(Done::Delivered(text)) => text.len(),
+            Ended::Done(Done::Delivered(text) | Done::Enough(text)) => text.len(),
             Ended::Done(Done::Text(Some((text, _)))) => text.len(),
             _ => 0,
         };
@@ -233,16 +235,18 @@ impl Directories {
 
 fn deliver(place: &Place, prepend: &[u8], message: &mut impl Read) -> Ended {
     match place {
-        Place::Mailbox { path, from_line, locking, limit, strict_owner } => {
-            let mailbox = mailbox::Mailbox { path, from_line, locking, limit: *limit, strict_owner: *strict_owner };
+        Place::Mailbox { path, from_line, locking, limit, strict_owner, trouble } => {
+            let (limit, strict_owner) = (*limit, *strict_owner);
+            let mailbox = mailbox::Mailbox { path, from_line, locking, limit, strict_owner, trouble };
             mailbox.append(prepend, message).into()
         }
-        Place::Maildir { path, limit } => match maildir::write(path, *limit, prepend, message) {
+        Place::Maildir { path, limit, trouble } => match maildir::write(path, *limit, trouble, prepend, message) {
             Ok(written) => Ended::Written(written),
             Err(done) => done.into(),
         },
-        Place::Command { command, shell, argv, environment, directory, time_limit_s, eol } => {
-            let spec = command::Spec { command, shell, argv, environment, directory, time_limit_s: *time_limit_s, eol };
+        Place::Command { command, shell, argv, environment, directory, time_limit_s, form, exits, agent } => {
+            let (time_limit_s, exits) = (*time_limit_s, *exits);
+            let spec = command::Spec { command, shell, argv, environment, directory, time_limit_s, form, exits, agent };
             command::run(&spec, prepend, message).into()
         }
     }
@@ -273,7 +277,7 @@ mod tests {
     use super::*;
 
     fn job(path: &str, message: &[u8]) -> Vec<u8> {
-        let place = Place::Maildir { path: path.to_owned(), limit: 20 };
+        let place = Place::Maildir { path: path.to_owned(), limit: 20, trouble: String::new() };
         let job = Job::Deliver { place, prepend: "A: b\n".to_owned() };
         let parts = [(MESSAGE, serde_json::to_vec(&job).unwrap()), (BYTES, message.to_vec()), (BYTES, Vec::new())];
         parts.iter().flat_map(|(kind, payload)| frame(*kind, payload).unwrap()).collect()
@@ -323,7 +327,8 @@ mod tests {
     fn a_directory_that_cannot_be_synced_fails_the_jobs_that_changed_it() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("box/");
-        let written = |base: &std::path::Path| maildir::write(base.to_str().unwrap(), 0, b"", &mut &b"\n"[..]).unwrap();
+        let written =
+            |base: &std::path::Path| maildir::write(base.to_str().unwrap(), 0, "4.2.0", b"", &mut &b"\n"[..]).unwrap();
         let mut held = Held::default();
         let lost = written(&base);
         held.put(Ended::Written(lost));
@@ -368,8 +373,9 @@ mod tests {
                 locking,
                 limit: 0,
                 strict_owner: true,
+                trouble: "4.2.0".to_owned(),
             },
-            Place::Maildir { path: maildir.to_str().unwrap().to_owned(), limit: 0 },
+            Place::Maildir { path: maildir.to_str().unwrap().to_owned(), limit: 0, trouble: "4.2.0".to_owned() },
         ];
         let files = |part: &str| std::fs::read_dir(maildir.join(part)).unwrap().count();
         for (there, new, old) in [(false, 0, true), (true, 1, false)] {

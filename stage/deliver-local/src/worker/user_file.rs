@@ -22,10 +22,7 @@ pub(super) fn forward(paths: &[String], limit: u64) -> Done {
             // A home that cannot be searched has no .forward as far as this user is concerned.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => {
-                return Done::Failed {
-                    status: "4.3.0".to_owned(),
-                    reason: format!("cannot open file {path}: {}", words(&error)),
-                };
+                return Done::failed("4.3.0", format!("cannot open file {path}: {}", words(&error)));
             }
         }
     }
@@ -37,12 +34,9 @@ pub(super) fn include(path: &str, limit: u64) -> Done {
     match open(path) {
         Ok(file) => match trust_include(&file, path) {
             Ok(()) => text(&file, path, limit),
-            Err(reason) => Done::Failed { status: "5.2.0".to_owned(), reason },
+            Err(reason) => Done::failed("5.2.0", reason),
         },
-        Err(error) => Done::Failed {
-            status: "5.3.5".to_owned(),
-            reason: format!("cannot open include file {path}: {}", words(&error)),
-        },
+        Err(error) => Done::failed("5.3.5", format!("unable to lookup :include: file {path}: {}", words(&error))),
     }
 }
 
@@ -79,8 +73,7 @@ fn trust_include(file: &File, path: &str) -> Result<(), String> {
 
 fn text(file: &File, path: &str, limit: u64) -> Done {
     let mut bytes = Vec::new();
-    let failed =
-        |why: String| Done::Failed { status: "4.3.0".to_owned(), reason: format!("cannot read file {path}: {why}") };
+    let failed = |why: String| Done::failed("4.3.0", format!("cannot read file {path}: {why}"));
     match file.take(limit + 1).read_to_end(&mut bytes) {
         Err(error) => failed(words(&error)),
         Ok(_) if bytes.len() as u64 > limit => failed(format!("longer than {limit} bytes")),
