@@ -20,7 +20,8 @@ pub struct Reported {
 pub fn failure_of(outcome: &Outcome, mail_name: &str) -> Failure {
     Failure {
         status: outcome.status,
-        reason: outcome.reason.clone(),
+        // The log has what a command said as it said it, with a blank for its last line end; the record has not.
+        reason: outcome.reason.trim_end().to_owned(),
         diagnostic: diagnostic(outcome, mail_name),
         remote_mta: outcome.remote_mta.clone().unwrap_or_default(),
         relay: outcome.relay.clone(),
