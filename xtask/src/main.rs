@@ -72,7 +72,7 @@ const CRATES: [(&str, &str); 38] = [
 
 /// Heavy outside crates and who may name them as an ordinary dependency.
 const OUTSIDE: [(&str, &[&str]); 4] = [
-    ("tokio", &["dns", "tls", "milter", "receive", "deliver", "engine", "console"]),
+    ("tokio", &["dns", "lookup-remote", "tls", "milter", "receive", "deliver", "engine", "console"]),
     ("rustls", &["tls"]),
     ("hickory-resolver", &["dns"]),
     ("rusqlite", &["ledger", "lookup"]),

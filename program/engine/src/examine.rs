@@ -89,6 +89,7 @@ pub fn examine(config: &Config) -> Findings {
             reader.as_ref().map_or(Ok(()), |reader| reader.may_open(path)).map(|()| file)
         }),
         aliases,
+        extension: Some(crate::remote_tables(config)),
         ..yamabiko_lookup::Options::default()
     });
     let mut found = Findings::default();

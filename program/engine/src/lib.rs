@@ -491,6 +491,12 @@ fn bouncer(config: &Config) -> (yamabiko_bounce::Bouncer, Vec<String>) {
     }
 }
 
+/// Tables in databases and directories; their settings may be in main.cf.
+fn remote_tables(config: &Config) -> yamabiko_lookup::Extension {
+    let main = config.main();
+    yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name)))
+}
+
 /// Tables that speak into the log. What is said of a table again within some seconds is left out: several parameters may
 /// name it.
 fn tables(config: &Config, events: &Events, setup: &Setup) -> TableSet {
@@ -517,6 +523,7 @@ fn tables(config: &Config, events: &Events, setup: &Setup) -> TableSet {
             events.emit(Event::text(Timestamp::now(), Origin::new(&name, "proxymap"), severity, notice.text));
         }),
         aliases,
+        extension: Some(remote_tables(config)),
         ..yamabiko_lookup::Options::default()
     };
     TableSet::new(options)
