@@ -24,6 +24,7 @@ mod boss;
 mod bulk;
 mod clog;
 mod control;
+mod desk;
 mod examine;
 mod filter;
 mod flush;
@@ -36,6 +37,8 @@ pub mod operate;
 mod orders;
 mod outcome;
 mod pickup;
+mod postmaster;
+mod qmail;
 mod report;
 mod routing;
 mod sandbox;
@@ -291,6 +294,7 @@ impl Engine {
             resolver: Arc::new(yamabiko_dns::HickoryResolver::system()),
             hosts: Arc::new(yamabiko_dns::Hosts::system()),
             events: Arc::clone(&events),
+            desk: desk::Desk::new(),
         };
         let generation = build(&config, &parts, &events, &setup);
         let current = Current::new(generation, Arc::clone(&events));
@@ -300,6 +304,7 @@ impl Engine {
         let spool = queue_directory.join("spool");
         let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone());
         around.complete(acceptance.clone());
+        parts.desk.complete(acceptance.clone());
         let task = manager::Task::new(schedule_settings::from_config(&config), acceptance.clone(), line.1);
         let (watched, last_words) = (task.run(), Arc::clone(&logger));
         tokio::spawn(async move {
@@ -327,6 +332,7 @@ impl Engine {
             .map_err(|error| format!("control socket: {error}"))?;
         tokio::spawn(pickup::run(queue_directory.join("maildrop"), control, current, wake));
         notices(&config, &events, &setup);
+        tokio::spawn(tell_of_postmaster(acceptance.clone()));
         for remark in leftovers(&queue_directory) {
             say(&events, &setup, Severity::Warning, &remark);
         }
@@ -354,6 +360,7 @@ impl Engine {
         self.logger.replace(vec![target]);
         self.setup = setup;
         notices(&config, &events, &self.setup);
+        tokio::spawn(tell_of_postmaster(self.acceptance.clone()));
         Ok(())
     }
 
@@ -427,6 +434,16 @@ fn notices(config: &Config, events: &Events, setup: &Setup) {
     }
 }
 
+/// Notices that nobody gets, said at start and reload.
+async fn tell_of_postmaster(engine: Acceptance) {
+    let generation = engine.current().get();
+    let check = postmaster::check(&generation.config, &generation.tables, &generation.router);
+    let remote = generation.router.is_remote();
+    for remark in blocking::where_it_may_block(remote, Box::pin(check)).await {
+        engine.current().say(Severity::Warning, None, &remark);
+    }
+}
+
 fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setup) -> Generation {
     let tables = tables(config, events, setup);
     let (agents, one_recipient, remarks) = Agents::new(config, &tables, parts);
@@ -474,21 +491,27 @@ fn leftovers(queue_directory: &Path) -> Vec<String> {
     found.into_iter().filter(|(_, files)| *files > 0).map(remark).collect()
 }
 
-/// What writes notices, with the templates of `bounce_template_file`.
+/// What writes notices, with the templates of `bounce_template_file` and qmail's control files.
 fn bouncer(config: &Config) -> (yamabiko_bounce::Bouncer, Vec<String>) {
     let main = config.main();
     let file = main.text("bounce_template_file");
-    if file.is_empty() {
-        return yamabiko_bounce::Bouncer::new(&main, None);
-    }
-    match std::fs::read(&file) {
-        Ok(text) => yamabiko_bounce::Bouncer::new(&main, Some((&file, &text))),
+    let mut unread = None;
+    let text = (!file.is_empty()).then(|| std::fs::read(&file)).and_then(|read| match read {
+        Ok(text) => Some(text),
         Err(error) => {
-            let (bouncer, mut warnings) = yamabiko_bounce::Bouncer::new(&main, None);
-            warnings.push(format!("open bounce_template_file {file}: {error}; the built-in templates are used"));
-            (bouncer, warnings)
+            unread = Some(format!("open bounce_template_file {file}: {error}; the built-in templates are used"));
+            None
         }
-    }
+    });
+    let template = text.as_deref().map(|text| (file.as_str(), text));
+    let (bouncer, mut warnings) = yamabiko_bounce::Bouncer::new(&main, template);
+    warnings.extend(unread);
+    let (controls, said) = qmail::controls(config);
+    warnings.extend(said);
+    let Some(controls) = controls else { return (bouncer, warnings) };
+    let (bouncer, said) = bouncer.with_controls(&controls);
+    warnings.extend(said);
+    (bouncer, warnings)
 }
 
 /// Tables in databases and directories; their settings may be in main.cf.
