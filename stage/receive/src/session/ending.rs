@@ -4,7 +4,7 @@ use yamabiko_envelope::{CommandCount, Kind, SessionEnd, Submission, Timestamp};
 
 use super::verb::{VERBS, Verb};
 use super::{Phase, Session};
-use crate::settings::{BareNewline, ErrorClasses};
+use crate::settings::BareNewline;
 
 impl Session {
     /// The client sent nothing for too long.
