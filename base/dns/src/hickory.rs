@@ -35,17 +35,20 @@ impl HickoryResolver {
         Self { path, state }
     }
 
-    /// One server at this address and port, no file: for tests and tools.
-    pub fn with_server(server: std::net::SocketAddr) -> Self {
-        let mut one = NameServerConfig::udp_and_tcp(server.ip());
-        for connection in &mut one.connections {
-            connection.port = server.port();
-        }
+    /// These servers, no file (parameter `dns_servers`; tests and tools).
+    pub fn with_servers(servers: &[std::net::SocketAddr]) -> Self {
+        let named = servers.iter().map(|server| {
+            let mut one = NameServerConfig::udp_and_tcp(server.ip());
+            for connection in &mut one.connections {
+                connection.port = server.port();
+            }
+            one
+        });
         let mut options = ResolverOpts::default();
         options.use_hosts_file = ResolveHosts::Never;
         options.attempts = 1;
         options.timeout = Duration::from_secs(1);
-        let config = ResolverConfig::from_name_servers(vec![one]);
+        let config = ResolverConfig::from_name_servers(named.collect());
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let state = builder.build().map(Arc::new).map_err(|error| error.to_string());
@@ -222,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn asks_a_name_server() {
-        let resolver = HickoryResolver::with_server(server().await);
+        let resolver = HickoryResolver::with_servers(&[server().await]);
         assert_eq!(resolver.a("host.test").await.records(), [Ipv4Addr::new(192, 0, 2, 25)]);
         let answer = resolver.mx("mx.test").await;
         assert_eq!(answer.records().len(), 1, "{answer:?}");

@@ -155,8 +155,6 @@ pub struct AgentParts {
     pub hosts: Arc<Hosts>,
     /// The log.
     pub events: Events,
-    /// Who hears of trouble.
-    pub desk: Arc<crate::desk::Desk>,
 }
 
 impl AgentParts {
@@ -173,8 +171,7 @@ impl AgentParts {
         }
         let origin = Origin::new(&view.text("syslog_name").into(), program);
         let (resolver, hosts, events) = (Arc::clone(&self.resolver), Arc::clone(&self.hosts), Arc::clone(&self.events));
-        let agent = SmtpAgent::from_view(view, protocol, tables, resolver, hosts, events, origin);
-        Means::Client(Box::new(agent.with_troubles(self.desk.ear())))
+        Means::Client(Box::new(SmtpAgent::from_view(view, protocol, tables, resolver, hosts, events, origin)))
     }
 }
 

@@ -24,7 +24,6 @@ mod boss;
 mod bulk;
 mod clog;
 mod control;
-mod desk;
 mod examine;
 mod filter;
 mod flush;
@@ -37,8 +36,6 @@ pub mod operate;
 mod orders;
 mod outcome;
 mod pickup;
-mod postmaster;
-mod qmail;
 mod report;
 mod routing;
 mod sandbox;
@@ -151,6 +148,25 @@ fn more_files() {
         // What cannot be had makes clients wait in the listen queue.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
+}
+
+/// The name servers of `dns_servers`, or the system's.
+fn resolver(config: &Config) -> Result<yamabiko_dns::HickoryResolver, String> {
+    let view = config.main();
+    let named = view.list("dns_servers");
+    if named.is_empty() {
+        return Ok(yamabiko_dns::HickoryResolver::system());
+    }
+    let servers: Result<Vec<_>, _> = named.iter().map(|name| server_address(name)).collect();
+    Ok(yamabiko_dns::HickoryResolver::with_servers(&servers?))
+}
+
+/// `192.0.2.53`, `2001:db8::53`, `192.0.2.53:5353` or `[2001:db8::53]:5353`.
+fn server_address(name: &str) -> Result<std::net::SocketAddr, String> {
+    let alone = name.parse::<std::net::IpAddr>().map(|address| (address, 53).into());
+    alone
+        .or_else(|_| name.parse())
+        .map_err(|_| format!("dns_servers: \"{name}\" is no address: write 192.0.2.53, or with a port 192.0.2.53:5353"))
 }
 
 /// The configuration that an order names.
@@ -291,10 +307,9 @@ impl Engine {
         let around = Around::new(workers);
         let parts = AgentParts {
             surroundings: Arc::clone(&around) as Arc<dyn yamabiko_deliver_local::agent::Surroundings>,
-            resolver: Arc::new(yamabiko_dns::HickoryResolver::system()),
+            resolver: Arc::new(resolver(&config)?),
             hosts: Arc::new(yamabiko_dns::Hosts::system()),
             events: Arc::clone(&events),
-            desk: desk::Desk::new(),
         };
         let generation = build(&config, &parts, &events, &setup);
         let current = Current::new(generation, Arc::clone(&events));
@@ -304,7 +319,6 @@ impl Engine {
         let spool = queue_directory.join("spool");
         let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone());
         around.complete(acceptance.clone());
-        parts.desk.complete(acceptance.clone());
         let task = manager::Task::new(schedule_settings::from_config(&config), acceptance.clone(), line.1);
         let (watched, last_words) = (task.run(), Arc::clone(&logger));
         tokio::spawn(async move {
@@ -332,7 +346,6 @@ impl Engine {
             .map_err(|error| format!("control socket: {error}"))?;
         tokio::spawn(pickup::run(queue_directory.join("maildrop"), control, current, wake));
         notices(&config, &events, &setup);
-        tokio::spawn(tell_of_postmaster(acceptance.clone()));
         for remark in leftovers(&queue_directory) {
             say(&events, &setup, Severity::Warning, &remark);
         }
@@ -360,7 +373,6 @@ impl Engine {
         self.logger.replace(vec![target]);
         self.setup = setup;
         notices(&config, &events, &self.setup);
-        tokio::spawn(tell_of_postmaster(self.acceptance.clone()));
         Ok(())
     }
 
@@ -434,16 +446,6 @@ fn notices(config: &Config, events: &Events, setup: &Setup) {
     }
 }
 
-/// Notices that nobody gets, said at start and reload.
-async fn tell_of_postmaster(engine: Acceptance) {
-    let generation = engine.current().get();
-    let check = postmaster::check(&generation.config, &generation.tables, &generation.router);
-    let remote = generation.router.is_remote();
-    for remark in blocking::where_it_may_block(remote, Box::pin(check)).await {
-        engine.current().say(Severity::Warning, None, &remark);
-    }
-}
-
 fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setup) -> Generation {
     let tables = tables(config, events, setup);
     let (agents, one_recipient, remarks) = Agents::new(config, &tables, parts);
@@ -491,33 +493,21 @@ fn leftovers(queue_directory: &Path) -> Vec<String> {
     found.into_iter().filter(|(_, files)| *files > 0).map(remark).collect()
 }
 
-/// What writes notices, with the templates of `bounce_template_file` and qmail's control files.
+/// What writes notices, with the templates of `bounce_template_file`.
 fn bouncer(config: &Config) -> (yamabiko_bounce::Bouncer, Vec<String>) {
     let main = config.main();
     let file = main.text("bounce_template_file");
-    let mut unread = None;
-    let text = (!file.is_empty()).then(|| std::fs::read(&file)).and_then(|read| match read {
-        Ok(text) => Some(text),
+    if file.is_empty() {
+        return yamabiko_bounce::Bouncer::new(&main, None);
+    }
+    match std::fs::read(&file) {
+        Ok(text) => yamabiko_bounce::Bouncer::new(&main, Some((&file, &text))),
         Err(error) => {
-            unread = Some(format!("open bounce_template_file {file}: {error}; the built-in templates are used"));
-            None
+            let (bouncer, mut warnings) = yamabiko_bounce::Bouncer::new(&main, None);
+            warnings.push(format!("open bounce_template_file {file}: {error}; the built-in templates are used"));
+            (bouncer, warnings)
         }
-    });
-    let template = text.as_deref().map(|text| (file.as_str(), text));
-    let (bouncer, mut warnings) = yamabiko_bounce::Bouncer::new(&main, template);
-    warnings.extend(unread);
-    let (controls, said) = qmail::controls(config);
-    warnings.extend(said);
-    let Some(controls) = controls else { return (bouncer, warnings) };
-    let (bouncer, said) = bouncer.with_controls(&controls);
-    warnings.extend(said);
-    (bouncer, warnings)
-}
-
-/// Tables in databases and directories; their settings may be in main.cf.
-fn remote_tables(config: &Config) -> yamabiko_lookup::Extension {
-    let main = config.main();
-    yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name)))
+    }
 }
 
 /// Tables that speak into the log. What is said of a table again within some seconds is left out: several parameters may
@@ -546,7 +536,6 @@ fn tables(config: &Config, events: &Events, setup: &Setup) -> TableSet {
             events.emit(Event::text(Timestamp::now(), Origin::new(&name, "proxymap"), severity, notice.text));
         }),
         aliases,
-        extension: Some(remote_tables(config)),
         ..yamabiko_lookup::Options::default()
     };
     TableSet::new(options)

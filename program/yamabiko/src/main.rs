@@ -12,8 +12,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VERBS: [&str; 8] = ["start", "start-fg", "stop", "abort", "reload", "flush", "check", "status"];
 
 /// Subcommands that later releases bring: named here so that nobody takes their absence for a typing mistake.
-const NOT_YET: [&str; 11] =
-    ["demo", "fate", "suppress", "import", "explain", "lint", "test", "replay", "sim", "verify", "top"];
+const NOT_YET: [&str; 10] =
+    ["demo", "fate", "suppress", "import", "explain", "lint", "test", "replay", "verify", "top"];
 
 const USAGE: &str = "\
 Yamabiko, a mail server that knows what became of every message.
@@ -25,6 +25,8 @@ Yamabiko, a mail server that knows what became of every message.
                                lay the command names as links to this program
   yamabiko analyze [PATH...]   bounces: who was not reached, and why (--help)
   yamabiko classify [REPLY]    what a single reply means (--help)
+  yamabiko sim PROFILE...      receivers on the loopback for rehearsals: docomo, gmail, ... (--help)
+  yamabiko source              numbered messages, and what became of them (--help)
   yamabiko passwd USER         set a password for smtpd_sasl_type = yamabiko
   yamabiko COMMAND ...         sendmail mailq newaliases postqueue postsuper postcat
                                postconf postmap postalias postlog postdrop qshape postfix
@@ -93,6 +95,12 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "analyze" {
         return commands::analyze::run(rest);
+    }
+    if word == "sim" {
+        return yamabiko_sim::run(rest);
+    }
+    if word == "source" {
+        return yamabiko_sim::run_source(rest);
     }
     if word == "classify" {
         return commands::analyze::classify(rest);

@@ -63,6 +63,10 @@ static ABOUT: &[(&str, &str)] = &[
         "After how long a sender is told that mail is still waiting; 0 for never. The default unit is hours.",
     ),
     ("disable_vrfy_command", "Do not answer VRFY."),
+    (
+        "dns_servers",
+        "Name servers to ask (ADDRESS or ADDRESS:PORT) in place of those of /etc/resolv.conf. Read at start.",
+    ),
     ("double_bounce_sender", "The sender of notices to the postmaster; notices about these are not sent."),
     ("enable_long_queue_ids", "Long queue ids. Ours are always long."),
     ("fallback_transport", "A transport for recipients that are unknown here."),

@@ -26,6 +26,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     list("debug_peer_list", "").since("1.0").used_by("qmqpd, sendmail, smtp, smtpd"),
     text("debugger_command", "").since("1.0").used_by("master, sendmail"),
     text("default_privs", "nobody").required().since("1.0").used_by("local"),
+    list("dns_servers", "").since("yamabiko 0.1").used_by("smtp, smtpd, verify"),
     int("dont_remove", "0").since("1.0").used_by("all"),
     bool("enable_idna2003_compatibility", "no").since("3.2").used_by("cleanup, qmqpd, smtp, smtpd, verify"),
     list("fast_flush_domains", "$relay_domains").since("1.0").used_by("flush, postqueue, sendmail"),

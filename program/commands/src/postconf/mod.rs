@@ -97,9 +97,7 @@ impl Program<'_> {
             }
             Mode::Locks => report.out.write_all(b"flock\nfcntl\ndotlock\n")?,
             Mode::TableTypes => {
-                let mut types = [TABLE_TYPES, yamabiko_lookup_remote::types()].concat();
-                types.sort_unstable();
-                for kind in types {
+                for kind in TABLE_TYPES {
                     writeln!(report.out, "{kind}")?;
                 }
             }

@@ -8,7 +8,7 @@
 //! * `scripts` runs the files in `tests/scripts/`: adding a case is adding a file.
 //! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills;
 //!   `disk` fills disks and makes them fail; `policy` is others who decide about mail; `crowd` is many clients that say
-//!   nothing.
+//!   nothing; `rehearsal` has receivers of many moods.
 
 #![allow(missing_docs)]
 
@@ -21,5 +21,6 @@ mod milter;
 mod operators;
 mod policy;
 mod queue;
+mod rehearsal;
 mod scripts;
 mod submission;

@@ -1,1 +1,0 @@
-//! SPF, DKIM, DMARC and ARC (in the making).
