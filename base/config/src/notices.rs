@@ -126,7 +126,7 @@ const PROGRAMS: [&str; 23] = [
 ];
 
 /// Programs of Postfix that are not there yet: their services do nothing.
-const PROGRAMS_NOT_YET: [&str; 5] = ["dnsblog", "postscreen", "qmqpd", "spawn", "tlsproxy"];
+const PROGRAMS_NOT_YET: [&str; 2] = ["qmqpd", "spawn"];
 
 struct Collector {
     notices: Vec<Notice>,

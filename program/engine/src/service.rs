@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use yamabiko_config::Config;
+use yamabiko_config::{Config, ServiceType};
 use yamabiko_ipc::boss::Keys;
 use yamabiko_lookup::TableSet;
+use yamabiko_receive::screen::{ScreenSettings, Screener, ScreenerParts, serve_screened};
 use yamabiko_receive::{Admission, Limits, Service, ServiceParts, Settings, TlsSource, converse, report_limits, serve};
 use yamabiko_tls::{Handed, SniKeys};
 
@@ -47,6 +48,8 @@ impl KeySource {
 /// All SMTP services.
 pub struct Services {
     by_id: HashMap<String, Arc<Service>>,
+    /// postscreen services.
+    screeners: HashMap<String, Arc<Screener>>,
     listening: HashMap<SocketAddr, Listening>,
     /// For `sendmail -bs`; a reload changes it where it is used.
     stdin: Arc<RwLock<Arc<Service>>>,
@@ -109,6 +112,7 @@ impl Services {
         let stdin = service(acceptance, parts, &limits, &spool, Arc::new(stdin));
         let mut services = Self {
             by_id: HashMap::new(),
+            screeners: HashMap::new(),
             listening: HashMap::new(),
             stdin: Arc::new(RwLock::new(stdin)),
             stop,
@@ -150,9 +154,19 @@ impl Services {
         // All of it is made before anything is changed: a fault in one service leaves everything as it was.
         let keys = KeySource::new(keys);
         let mut made: HashMap<u32, (String, Arc<Settings>)> = HashMap::new();
+        let mut screens: HashMap<u32, (String, Arc<ScreenSettings>)> = HashMap::new();
         let mut listeners = Vec::new();
         for (position, socket) in sockets {
-            if let std::collections::hash_map::Entry::Vacant(entry) = made.entry(position) {
+            let named = config.services().get(position as usize).filter(|service| service.command == "postscreen");
+            if let Some(named) = named {
+                screens.entry(position).or_insert_with(|| {
+                    let mut settings = ScreenSettings::from(&config.service_view(named), tables);
+                    let before = self.screeners.get(&named.id());
+                    let before = before.and_then(|screener| screener.settings().tls.server.clone());
+                    settings.open_tls(&TlsSource { files: &keys.files, sni: &keys.sni, before });
+                    (named.id(), Arc::new(settings))
+                });
+            } else if let std::collections::hash_map::Entry::Vacant(entry) = made.entry(position) {
                 let (id, settings) = settings(config, tables, &keys, Some(position), &self.by_id)?;
                 entry.insert((id, Arc::new(settings)));
             }
@@ -161,6 +175,16 @@ impl Services {
             listener.set_nonblocking(true).map_err(trouble)?;
             let address = listener.local_addr().map_err(trouble)?;
             listeners.push((position, address, TcpListener::from_std(listener).map_err(trouble)?));
+        }
+        // Whom postscreen hands clients to.
+        for (position, service) in config.services().iter().enumerate() {
+            let passed = |(_, settings): &(String, Arc<ScreenSettings>)| settings.pass_to == service.name;
+            if service.kind == ServiceType::Pass && service.command == "smtpd" && screens.values().any(passed) {
+                // The number of services is bounded by the size of a file.
+                let position = position as u32;
+                let (id, settings) = settings(config, tables, &keys, Some(position), &self.by_id)?;
+                made.insert(position, (id, Arc::new(settings)));
+            }
         }
         let mut by_id = HashMap::new();
         for (id, settings) in made.values() {
@@ -174,13 +198,35 @@ impl Services {
             by_id.insert(id.clone(), service);
         }
         self.by_id = by_id;
+        let mut screeners = HashMap::new();
+        for (id, settings) in screens.values() {
+            let screener = match self.screeners.remove(id) {
+                Some(screener) => {
+                    screener.reload(Arc::clone(settings));
+                    screener
+                }
+                None => {
+                    let (events, resolver) = (Arc::clone(&parts.events), Arc::clone(&parts.resolver));
+                    let screener = Screener::new(ScreenerParts { settings: Arc::clone(settings), events, resolver });
+                    tokio::spawn(Screener::keep(Arc::downgrade(&screener), self.stop.subscribe()));
+                    screener
+                }
+            };
+            screener.pass_to(self.by_id.get(&format!("{}/pass", settings.pass_to)).cloned());
+            screeners.insert(id.clone(), screener);
+        }
+        self.screeners = screeners;
         let mut listening = HashMap::new();
         for (position, address, listener) in listeners {
-            let id = &made[&position].0;
+            // Each position was made one of the two above.
+            let id = screens.get(&position).map_or_else(|| &made[&position].0, |(id, _)| id);
             let kept = self.listening.remove(&address).filter(|old| old.service == *id);
             let entry = kept.unwrap_or_else(|| {
-                let service = Arc::clone(&self.by_id[id]);
-                let task = tokio::spawn(serve(listener, service, self.stop.subscribe()));
+                let stop = self.stop.subscribe();
+                let task = match self.screeners.get(id) {
+                    Some(screener) => tokio::spawn(serve_screened(listener, Arc::clone(screener), stop)),
+                    None => tokio::spawn(serve(listener, Arc::clone(&self.by_id[id]), stop)),
+                };
                 Listening { service: id.clone(), task }
             });
             listening.insert(address, entry);
@@ -211,6 +257,9 @@ impl Services {
             }
         };
         let _ = tokio::time::timeout(within, all).await;
+        for screener in self.screeners.values() {
+            screener.finish().await;
+        }
     }
 }
 

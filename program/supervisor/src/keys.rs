@@ -39,7 +39,7 @@ pub(crate) fn gather(config: &Config) -> (Keys, Stamps) {
     let mut paths = BTreeSet::new();
     of_view(&config.main(), &mut paths);
     for service in config.services() {
-        if service.command == "smtpd" {
+        if matches!(service.command.as_str(), "smtpd" | "postscreen") {
             of_view(&config.service_view(service), &mut paths);
         }
     }

@@ -30,6 +30,7 @@ use crate::restrict::Facts;
 use crate::sasl::{Exchange, Verdict};
 use crate::session::{Action, AuthStep, Session, Surroundings};
 use crate::settings::Settings;
+use crate::upstream::Upstream;
 
 /// Room for what is read while content comes in.
 const CONTENT_ROOM: usize = 16 * 1024;
@@ -108,6 +109,13 @@ impl Service {
         self.sessions.load(Ordering::Relaxed)
     }
 
+    /// Waits until all sessions have ended.
+    pub async fn drained(&self) {
+        while self.sessions() > 0 {
+            self.session_ended.notified().await;
+        }
+    }
+
     fn tell(&self, settings: &Settings) {
         for notice in &settings.notices {
             self.log(settings, Severity::Warning, notice.clone());
@@ -168,20 +176,66 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: Shutd
         let open = service.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let seat = Seat(Arc::clone(&service));
         let stressed = limit > 0 && open >= limit;
-        let (service, shutdown) = (Arc::clone(&service), shutdown.clone());
-        tokio::spawn(async move {
-            let _seat = seat;
-            let (ip, port) = unmapped(address);
-            let ours = bound.or_else(|| stream.local_addr().ok());
-            let ours = ours.map(|ours| SocketAddr::new(ours.ip().to_canonical(), ours.port()));
-            // The last reply and the end of the connection then go in one segment.
-            let last_words = |stream: &TcpStream| _ = SockRef::from(stream).set_tcp_cork(true);
-            run(stream, &service, From::Network(ip, port), ours, stressed, shutdown, last_words).await;
-        });
+        let ours = bound.or_else(|| stream.local_addr().ok());
+        begin(stream, address, ours, seat, stressed, shutdown.clone(), settings.upstream);
     }
     drop(listener);
-    while service.sessions() > 0 {
-        service.session_ended.notified().await;
+    service.drained().await;
+}
+
+/// A session with a client.
+fn begin(
+    mut stream: TcpStream,
+    client: SocketAddr,
+    ours: Option<SocketAddr>,
+    seat: Seat,
+    stressed: bool,
+    shutdown: Shutdown,
+    upstream: Upstream,
+) {
+    tokio::spawn(async move {
+        let service = Arc::clone(&seat.0);
+        let (mut client, mut ours) = (client, ours);
+        if upstream != Upstream::None {
+            match upstream.ends(&mut stream).await {
+                Ok(None) => {}
+                Ok(Some(ends)) => (client, ours) = (ends.client, Some(ends.server)),
+                Err(why) => return service.log(&service.settings(), Severity::Warning, why),
+            }
+        }
+        let (ip, port) = unmapped(client);
+        let ours = ours.map(|ours| SocketAddr::new(ours.ip().to_canonical(), ours.port()));
+        // The last reply and the end of the connection then go in one segment.
+        let last_words = |stream: &TcpStream| _ = SockRef::from(stream).set_tcp_cork(true);
+        run(stream, &service, From::Network(ip, port), ours, stressed, shutdown, last_words).await;
+    });
+}
+
+/// A client that postscreen has looked at gets a session as soon as there is one. `waiting` counts those that wait.
+pub(crate) async fn hand_over(
+    stream: TcpStream,
+    client: SocketAddr,
+    ours: SocketAddr,
+    service: Arc<Service>,
+    mut shutdown: Shutdown,
+    waiting: &AtomicUsize,
+) {
+    let limit = service.settings().session_limit;
+    let room = |open: usize| (limit == 0 || open < limit).then_some(open + 1);
+    waiting.fetch_add(1, Ordering::Relaxed);
+    let taken = loop {
+        if let Ok(before) = service.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
+            break Some(before + 1);
+        }
+        tokio::select! {
+            () = service.session_ended.notified() => {}
+            _ = shutdown.wait_for(|stop| *stop) => break None,
+        }
+    };
+    waiting.fetch_sub(1, Ordering::Relaxed);
+    if let Some(open) = taken {
+        let stressed = limit > 0 && open >= limit;
+        begin(stream, client, Some(ours), Seat(service), stressed, shutdown, Upstream::None);
     }
 }
 

@@ -20,10 +20,12 @@ mod limits;
 mod peer;
 mod restrict;
 mod sasl;
+pub mod screen;
 mod session;
 mod settings;
 mod tls;
 mod transcript;
+pub mod upstream;
 pub mod verification;
 
 pub use admission::{Accepted, Admission, Etrn, Later, Refusal};

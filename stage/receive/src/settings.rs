@@ -18,6 +18,7 @@ use crate::peer::Discard;
 use crate::restrict::Policy;
 use crate::sasl::SaslSettings;
 use crate::tls::{TlsSettings, TlsSource};
+use crate::upstream::Upstream;
 
 /// What is done about lines that end in LF alone (`smtpd_forbid_bare_newline`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,6 +170,8 @@ pub struct Settings {
     pub double_bounce_sender: String,
     /// The log has room for how refusals came about.
     pub log_steps: bool,
+    /// A proxy before us says who the client is.
+    pub upstream: Upstream,
     pub verbose: bool,
     /// Sessions of this service at once; 0 is no limit.
     pub session_limit: usize,
@@ -211,8 +214,8 @@ impl Settings {
         notices.extend(tls.options.notices.iter().cloned());
         let enforce_tls = tls.options.level == Level::Encrypt;
         let sasl = SaslSettings::read(view, tables, &mut notices);
-        for name in ["smtpd_milter_maps", "smtpd_proxy_filter", "smtpd_command_filter", "smtpd_upstream_proxy_protocol"]
-        {
+        let upstream = Upstream::read(view, "smtpd", &mut notices);
+        for name in ["smtpd_milter_maps", "smtpd_proxy_filter", "smtpd_command_filter"] {
             if !view.text(name).is_empty() {
                 notices.push(format!("{name} is not there yet and has no effect"));
             }
@@ -279,6 +282,7 @@ impl Settings {
             no_unknown_recipient_checks: overridden("no_unknown_recipient_checks"),
             double_bounce_sender: view.text("double_bounce_sender"),
             log_steps: view.text("log_format") == "json",
+            upstream,
             verbose: view.service().is_some_and(|service| service.verbose > 0),
             session_limit: session_limit(view),
             zone: Zone::system(),

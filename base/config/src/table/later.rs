@@ -43,7 +43,27 @@ const TLS: Group = Group {
     ],
 };
 
-const TLSPROXY: Group = Group { work: "TLS in postscreen", patterns: &["tlsproxy_*", "postscreen_tls_*"] };
+const TLSPROXY: Group = Group {
+    work: "TLS in postscreen",
+    patterns: &[
+        "tlsproxy_client_*",
+        "tlsproxy_tls_*",
+        "tlsproxy_use_tls",
+        "tlsproxy_enforce_tls",
+        "postscreen_tls_CA*",
+        "postscreen_tls_a*",
+        "postscreen_tls_c*",
+        "postscreen_tls_d*",
+        "postscreen_tls_e*",
+        "postscreen_tls_f*",
+        "postscreen_tls_k*",
+        "postscreen_tls_l*",
+        "postscreen_tls_m*",
+        "postscreen_tls_p*",
+        "postscreen_tls_r*",
+        "postscreen_tls_t*",
+    ],
+};
 
 const SASL: Group = Group {
     work: "SASL authentication of the SMTP client",
@@ -61,7 +81,10 @@ const SASL: Group = Group {
 
 const MILTER: Group = Group { work: "milters", patterns: &["milter_header_checks", "smtpd_milter_maps"] };
 
-const POSTSCREEN: Group = Group { work: "postscreen", patterns: &["postscreen_*", "dnsblog_*"] };
+const POSTSCREEN: Group = Group {
+    work: "postscreen",
+    patterns: &["postscreen_reject_footer", "postscreen_reject_footer_maps", "postscreen_expansion_filter"],
+};
 
 const CONTENT: Group = Group {
     work: "content checks",
@@ -73,8 +96,6 @@ const CONTENT: Group = Group {
         "force_mime_input_conversion",
     ],
 };
-
-const PROXY: Group = Group { work: "the PROXY protocol", patterns: &["smtpd_upstream_proxy_*"] };
 
 const NOTICES: Group = Group {
     work: "control of notices",
@@ -136,13 +157,12 @@ const OTHER: Group = Group {
         "known_tcp_ports",
         "master_service_disable",
         "dont_remove",
-        "respectful_logging",
         "debugger_command",
     ],
 };
 
 /// What is still to come, by work.
-pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &SASL, &MILTER, &POSTSCREEN, &CONTENT, &PROXY, &NOTICES, &OTHER];
+pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &SASL, &MILTER, &POSTSCREEN, &CONTENT, &NOTICES, &OTHER];
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[
@@ -176,6 +196,9 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("qmgr_daemon_timeout", "the stages are one program"),
     ("qmgr_ipc_timeout", "the stages are one program"),
     ("qmgr_fudge_factor", "only Postfix's oldest queue manager reads it"),
+    ("postscreen_watchdog_timeout", "the stages are one program"),
+    ("tlsproxy_watchdog_timeout", "the stages are one program"),
+    ("dnsblog_reply_delay", "an aid for those who worked on Postfix"),
     ("postlogd_watchdog_timeout", "the log is written by a thread of the program"),
     ("destination_concurrency_feedback_debug", "an aid for those who worked on Postfix"),
     ("fault_injection_code", "an aid for those who worked on Postfix"),

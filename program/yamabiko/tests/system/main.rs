@@ -8,13 +8,15 @@
 //! * `scripts` runs the files in `tests/scripts/`: adding a case is adding a file.
 //! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills;
 //!   `disk` fills disks and makes them fail; `policy` is others who decide about mail; `crowd` is many clients that say
-//!   nothing; `rehearsal` has receivers of many moods.
+//!   nothing; `rehearsal` has receivers of many moods; `door` is what stands before a session: postscreen, a load
+//!   balancer.
 
 #![allow(missing_docs)]
 
 mod crash;
 mod crowd;
 mod disk;
+mod door;
 mod harness;
 mod life;
 mod milter;

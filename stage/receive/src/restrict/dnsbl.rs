@@ -124,7 +124,7 @@ impl Answers {
 }
 
 /// The name under which a list has an address.
-fn reversed(address: IpAddr) -> String {
+pub(crate) fn reversed(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();

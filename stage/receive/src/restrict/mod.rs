@@ -41,7 +41,9 @@ use crate::settings::{ErrorClasses, SettingsError, unescaped};
 use delegate::PolicyServices;
 pub use delegate::parse as policy_action;
 pub use dnsbl::Answers as ListAnswers;
+pub(crate) use dnsbl::reversed;
 pub(crate) use eval::soften;
+pub(crate) use guard::{Guard, judge};
 use rule::{Compiler, List, Node, Rule, Shared, Subject};
 use verified::{Polling, Unverified};
 
