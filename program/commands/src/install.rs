@@ -6,6 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::qmail;
+
 /// Every command that this program is, by the name it is called by.
 pub const NAMES: [&str; 14] = [
     "postfix",
@@ -26,6 +28,10 @@ pub const NAMES: [&str; 14] = [
 
 /// Commands that are called by everybody, in `bin`; the others are in `sbin`.
 const FOR_EVERYBODY: [&str; 3] = ["mailq", "newaliases", "yamabiko"];
+
+fn for_everybody(name: &str) -> bool {
+    FOR_EVERYBODY.contains(&name) || qmail::NAMES.contains(&name)
+}
 
 const USAGE: &str = "usage: yamabiko install --prefix DIR   (DIR/sbin and DIR/bin get the names)\n       \
                      yamabiko install --bindir DIR   (all names in one directory)\n\
@@ -51,7 +57,7 @@ pub fn run(args: &[String]) -> ExitCode {
     }
     let place = |name: &str| match (&prefix, &bindir) {
         (_, Some(dir)) => Some(dir.join(name)),
-        (Some(dir), None) => Some(dir.join(if FOR_EVERYBODY.contains(&name) { "bin" } else { "sbin" }).join(name)),
+        (Some(dir), None) => Some(dir.join(if for_everybody(name) { "bin" } else { "sbin" }).join(name)),
         (None, None) => None,
     };
     let program = match std::env::current_exe() {
@@ -62,7 +68,7 @@ pub fn run(args: &[String]) -> ExitCode {
         }
     };
     let mut code = ExitCode::SUCCESS;
-    for name in NAMES {
+    for name in NAMES.into_iter().chain(qmail::NAMES) {
         let Some(link) = place(name) else {
             eprintln!("{USAGE}");
             return ExitCode::from(64);

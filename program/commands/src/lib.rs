@@ -18,6 +18,7 @@ pub mod postlog;
 pub mod postmap;
 pub mod postqueue;
 pub mod postsuper;
+pub mod qmail;
 pub mod qshape;
 pub mod queue_tool;
 pub mod queue_view;

@@ -96,7 +96,7 @@ mod tests {
             ("color=blue", "unknown attribute name"),
         ] {
             let error = ids_of(&format!("p unix - n n - - pipe {attributes} argv=/bin/true")).unwrap_err();
-            assert!(error.contains(why) && error.starts_with("master.cf:1: service p:"), "{attributes}: {error}");
+            assert!(error.contains(why) && error.starts_with("master.cf, line 1: service p:"), "{attributes}: {error}");
         }
         for line in
             ["q unix - n n - - pipe user=nobody argv=/bin/true", "p unix - n n - - spawn user=nobody argv=/bin/true"]

@@ -139,7 +139,6 @@ fn command(name: &str, args: &[String], ours: bool) -> Option<ExitCode> {
         "postconf" => commands::postconf::run(name, args, ours),
         "postmap" => commands::postmap::run("postmap", args),
         "postalias" => commands::postmap::run("postalias", args),
-
-        _ => return None,
+        _ => return commands::qmail::run(name, args, ours),
     })
 }

@@ -116,6 +116,17 @@ pub enum Job {
         /// Largest size in bytes.
         limit: u64,
     },
+    /// Read the first of these `.qmail` files that is there. Only a home that nobody else can write to will do.
+    DotQmail {
+        /// The home directory.
+        home: String,
+        /// Names in it.
+        candidates: Vec<String>,
+        /// The name to which `-owner` is added.
+        base: String,
+        /// Largest size in bytes.
+        limit: u64,
+    },
     /// Read an `:include:` file.
     Include {
         /// The file.
@@ -123,6 +134,21 @@ pub enum Job {
         /// Largest size in bytes.
         limit: u64,
     },
+}
+
+/// A `.qmail` file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QmailFile {
+    /// Which of the candidates.
+    pub index: usize,
+    /// What is in it.
+    pub text: String,
+    /// Its owner may execute it: it names addresses only.
+    pub executable: bool,
+    /// There is a file for the owner of the address.
+    pub has_owner: bool,
+    /// There is one for each recipient of the owner's.
+    pub has_owner_default: bool,
 }
 
 impl Done {
@@ -148,6 +174,8 @@ pub enum Done {
         /// What the command itself said, for `Diagnostic-Code: x-unix;`. `None` where the reason is ours.
         diagnostic: Option<String>,
     },
+    /// The `.qmail` file; `None`: there is none.
+    Qmail(Option<QmailFile>),
     /// The file's text and name; none of the candidates was there.
     Text(Option<(String, String)>),
     /// Candidates that were there but could not be trusted: warnings for the log.

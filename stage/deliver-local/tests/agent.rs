@@ -8,7 +8,7 @@ use yamabiko_config::{Config, Host};
 use yamabiko_deliver_local::agent::{
     As, Boxed, Destination, Forward, LocalAgent, Settings, Surroundings, User, VirtualAgent, VirtualSettings,
 };
-use yamabiko_deliver_local::job::{Done, Job, Place};
+use yamabiko_deliver_local::job::{Done, Exits, Job, Place, QmailFile};
 use yamabiko_envelope::{
     Content, DeliveryRecipient, DeliveryRequest, Envelope, Outcome, QueueId, Recipient, Result as Ended, Timestamp,
 };
@@ -21,6 +21,8 @@ const ID: QueueId = QueueId::new(1_795_280_034_000_000, 1);
 struct Machine {
     forwards: HashMap<String, String>,
     includes: HashMap<String, String>,
+    /// `.qmail` files by path.
+    qmails: HashMap<String, String>,
     jobs: Mutex<Vec<String>>,
 }
 
@@ -46,6 +48,27 @@ impl Surroundings for Machine {
                 let found =
                     paths.iter().find_map(|path| self.forwards.get(path).map(|text| (text.clone(), path.clone())));
                 Done::Text(found)
+            }
+            Job::DotQmail { home, candidates, base, .. } => {
+                let file = |name: &str| self.qmails.get(&format!("{home}/{name}"));
+                let found = candidates.iter().enumerate().find_map(|(at, name)| Some((at, file(name)?.clone())));
+                Done::Qmail(found.map(|(index, text)| QmailFile {
+                    index,
+                    text,
+                    executable: false,
+                    has_owner: file(&format!("{base}-owner")).is_some(),
+                    has_owner_default: file(&format!("{base}-owner-default")).is_some(),
+                }))
+            }
+            Job::Deliver { place: Place::Command { command, environment, exits: Exits::Qmail, .. }, .. } => {
+                let value = |name: &str| environment.iter().find(|(n, _)| n == name).map_or("-", |(_, value)| value);
+                let told = ["EXT", "EXT2", "DEFAULT", "HOST2", "NEWSENDER"].map(value).join(",");
+                self.note(format!("{who} program {command} {told}"));
+                match command.as_str() {
+                    "enough" => Done::Enough(String::new()),
+                    "no" => Done::failed("5.3.0", "no, thanks"),
+                    _ => Done::Delivered(String::new()),
+                }
             }
             Job::Include { path, .. } => Done::Text(self.includes.get(path).map(|text| (text.clone(), path.clone()))),
             Job::Deliver { place: Place::Mailbox { path, .. }, .. } if path.ends_with("full") => {
@@ -122,7 +145,7 @@ impl Surroundings for Machine {
     }
 
     fn user(&self, name: &str) -> Result<Option<Arc<User>>, String> {
-        let uid = ["root", "alice", "bob", "nobody"].iter().position(|known| *known == name);
+        let uid = ["root", "alice", "bob", "nobody", "alias"].iter().position(|known| *known == name);
         Ok(uid.map(|uid| {
             Arc::new(User {
                 name: name.to_owned(),
@@ -402,4 +425,93 @@ fn a_list_without_end_is_told_of_once() {
     let lines = deliver("alias_maps =", endless, "alice@here.test", "\n");
     let loops = lines.iter().filter(|line| line.contains("possible alias database loop")).count();
     assert_eq!((loops, lines.len() < 10), (1, true), "{} {:?}", lines.len(), &lines[..lines.len().min(10)]);
+}
+
+#[test]
+fn qmail_users() {
+    let all = [
+        ("alice/.qmail", "# mine\n./Maildir/\n&far@else.test\n"),
+        ("alice/.qmail-list", "&one@else.test\ntwo@else.test\n./archive\n"),
+        ("alice/.qmail-list-owner", "./owner\n"),
+        ("alice/.qmail-each", "&one@else.test\nu\n"),
+        ("alice/.qmail-each-owner", ""),
+        ("alice/.qmail-each-owner-default", ""),
+        ("alice/.qmail-sort-default", "|first\n&kept@else.test\n|enough\n./never\n"),
+        ("alice/.qmail-no", "&never@else.test\n|no\n./never\n"),
+        ("alice/.qmail-blank", "\n./Mailbox\n"),
+        ("alice/.qmail-empty", ""),
+        ("alias/.qmail-info", "&alice@here.test\n"),
+    ];
+    let machine = || Machine {
+        qmails: all.iter().map(|(path, text)| (format!("/home/{path}"), (*text).to_owned())).collect(),
+        forwards: [("/home/alice/.forward".to_owned(), "x@y.test".to_owned())].into(),
+        ..Machine::default()
+    };
+    let sorted = "sort-urgent-now,urgent-now,urgent-now,here,s@remote.test";
+    let cases: Vec<(&str, &str, Vec<String>)> = vec![
+        (
+            "qmail",
+            "alice",
+            vec![
+                "alice maildir /home/alice/./Maildir/".into(),
+                "forward far@else.test from s@remote.test (alice@here.test)".into(),
+                "2.0.0: did 1+1+0".into(),
+            ],
+        ),
+        (
+            "qmail",
+            "ALICE-List",
+            vec![
+                "alice mbox /home/alice/./archive".into(),
+                "forward one@else.test two@else.test from ALICE-List-owner@here.test (ALICE-List@here.test)".into(),
+                "2.0.0: did 1+2+0".into(),
+            ],
+        ),
+        (
+            "qmail",
+            "alice-each",
+            vec![
+                "forward one@else.test from alice-each-owner-one=else.test@here.test (alice-each@here.test)".into(),
+                "forward u from alice-each-owner-u=here.test@here.test (alice-each@here.test)".into(),
+                "2.0.0: did 0+2+0".into(),
+            ],
+        ),
+        (
+            "qmail",
+            "alice-sort-urgent-now",
+            vec![
+                format!("alice program first {sorted}"),
+                format!("alice program enough {sorted}"),
+                "forward kept@else.test from s@remote.test (alice-sort-urgent-now@here.test)".into(),
+                "2.0.0: did 0+1+2".into(),
+            ],
+        ),
+        ("qmail", "alice-no", vec!["alice program no no,,-,here,s@remote.test".into(), "5.3.0: no, thanks".into()]),
+        ("qmail", "alice-blank", vec!["4.3.0: Uh-oh: first line of .qmail file is blank. (#4.2.1)".into()]),
+        ("qmail", "alice-empty", vec!["alice mbox /spool/alice".into(), "2.0.0: delivered to mailbox".into()]),
+        ("qmail", "alice-other", vec!["5.1.1: Sorry, no mailbox here by that name. (#5.1.1)".into()]),
+        ("qmail", "bob", vec!["bob mbox /spool/bob".into(), "2.0.0: delivered to mailbox".into()]),
+        (
+            "qmail",
+            "info",
+            vec!["forward alice@here.test from s@remote.test (info@here.test)".into(), "2.0.0: did 0+1+0".into()],
+        ),
+        ("both", "bob", vec!["bob mbox /spool/bob".into(), "2.0.0: delivered to mailbox".into()]),
+        ("both", "nobody-there", vec!["5.1.1: unknown user: \"nobody-there\"".into()]),
+        (
+            "postfix",
+            "alice",
+            vec!["forward x@y.test from s@remote.test (alice@here.test)".into(), format!("2.0.0: forwarded as {ID}")],
+        ),
+    ];
+    for (style, local, expected) in cases {
+        let address = format!("{local}@here.test");
+        let found = deliver(&format!("local_delivery_style = {style}"), machine(), &address, "\n");
+        let found: Vec<String> = found.iter().map(|line| line.replace(&format!(" {address}:"), ":")).collect();
+        assert_eq!(found, expected, "{style} {local}");
+    }
+    let main = "local_delivery_style = qmail\nqmail_default_delivery = ./Mailbox\nallow_mail_to_commands = alias";
+    let found = |local: &str| deliver(main, machine(), &format!("{local}@here.test"), "\n").pop().unwrap();
+    assert_eq!(found("alice-empty"), "2.0.0 alice-empty@here.test: did 1+0+0");
+    assert_eq!(found("alice-no"), "5.7.1 alice-no@here.test: mail to command is restricted");
 }

@@ -78,6 +78,7 @@ static ABOUT: &[(&str, &str)] = &[
     ("inet_protocols", "IPv4, IPv6 or both."),
     ("initial_destination_concurrency", "Deliveries at once to a destination that has not been tried yet."),
     ("line_length_limit", "The longest line of a message that is kept in one piece."),
+    ("local_delivery_style", "What stands in home directories: postfix (.forward), qmail (.qmail), or both."),
     ("local_recipient_maps", "Tables with all local users and aliases; empty: do not check."),
     ("log_format", "What log lines look like: as Postfix writes them, or one JSON object each."),
     ("luser_relay", "Where mail for unknown local users goes."),
@@ -121,9 +122,14 @@ static ABOUT: &[(&str, &str)] = &[
     ("parent_domain_matches_subdomains", "The lists in which a domain stands for its subdomains too."),
     ("propagate_unmatched_extensions", "The tables whose results inherit the extension of the address looked up."),
     ("proxy_interfaces", "Addresses of a gateway that forwards mail to us: they are ours."),
+    ("qmail_alias_user", "The user whose .qmail-NAME files are for addresses that are no user's; empty for none."),
     (
         "qmail_control_directory",
         "A directory with qmail's control files: bouncefrom, bouncehost, doublebounceto, doublebouncehost, queuelifetime.",
+    ),
+    (
+        "qmail_default_delivery",
+        "What an empty .qmail file means, ./Maildir/ for example; empty: what mailbox_command, home_mailbox and their kin say.",
     ),
     ("queue_directory", "Where the queue is."),
     ("queue_minfree", "Bytes that must stay free for mail to be accepted."),

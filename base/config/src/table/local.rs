@@ -1,6 +1,6 @@
 //! Delivery on this machine: local, virtual, pipe.
 
-use super::{Parameter, bool, int, list, path, raw, size, tables, text, time};
+use super::{Parameter, bool, choice, int, list, path, raw, size, tables, text, time};
 
 pub(super) const PARAMETERS: &[Parameter] = &[
     tables("alias_database", "hash:/etc/aliases").since("1.0").used_by("postalias, sendmail"),
@@ -37,6 +37,10 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         .used_by("local"),
     bool("frozen_delivered_to", "yes").since("2.3").used_by("local"),
     path("home_mailbox", "").since("1.0").used_by("local"),
+    choice("local_delivery_style", "postfix")
+        .one_of(&["postfix", "qmail", "both"])
+        .since("yamabiko 0.1")
+        .used_by("local"),
     path("local_command_shell", "").since("1.0").used_by("local"),
     tables("local_delivery_status_filter", "$default_delivery_status_filter").since("3.0").used_by("local"),
     tables("local_recipient_maps", "proxy:unix:passwd.byname $alias_maps").since("1.0").used_by("proxymap, smtpd"),
@@ -52,6 +56,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     tables("pipe_delivery_status_filter", "$default_delivery_status_filter").since("3.0").used_by("pipe"),
     list("prepend_delivered_header", "command, file, forward").since("1.0").used_by("local"),
     list("propagate_unmatched_extensions", "canonical, virtual").since("1.0").used_by("cleanup, local, smtp, virtual"),
+    text("qmail_alias_user", "alias").since("yamabiko 0.1").used_by("local"),
+    raw("qmail_default_delivery", "").since("yamabiko 0.1").used_by("local"),
     text("recipient_delimiter", "").since("1.0").used_by("local, pipe, postdrop, smtpd, trivial-rewrite"),
     bool("require_home_directory", "no").since("1.0").used_by("local"),
     bool("reset_owner_alias", "no").since("2.8").used_by("local"),

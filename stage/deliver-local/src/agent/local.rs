@@ -16,12 +16,13 @@ use yamabiko_status::EnhancedStatus;
 
 use super::deliver::{Verdict, fields, from_line, is_probe, outcome, was_delivered_to};
 use super::list::{Element, elements, file_elements};
+use super::qmail::{Style, Way};
 use super::settings::{Allowed, Settings};
 use super::{As, Forward, Surroundings, User};
 use crate::job::{Done, Job, Place};
 
 /// `.forward` and `:include:` files longer than this are a mistake.
-const FILE_LIMIT: u64 = 4 << 20;
+pub(super) const FILE_LIMIT: u64 = 4 << 20;
 
 /// Delivers to local users.
 pub struct LocalAgent {
@@ -104,6 +105,11 @@ impl<'a> Expansion<'a> {
         let known = &self.request.recipients[self.position];
         let original = self.request.envelope.recipients.get(known.index as usize).map_or("", |r| r.original.as_str());
         (!original.is_empty()).then_some(original)
+    }
+
+    /// True the first time.
+    pub(super) fn once(&mut self, what: String) -> bool {
+        self.seen.insert(what)
     }
 
     fn goes_on(&mut self, owner: &Option<Arc<str>>, address: String) {
@@ -272,6 +278,19 @@ impl LocalAgent {
                 Err(why) => return self.end(expansion, Some(&address), Verdict::trouble(why)),
             }
         }
+        if !literal && self.settings.style != Style::Postfix {
+            match self.dot_qmail(expansion, &address).await {
+                Way::None => {}
+                Way::Done => return,
+                Way::Mailbox(user) => {
+                    if expansion.once(format!("box {}", user.name)) {
+                        let name = user.name.clone();
+                        self.to_mailbox(expansion, &address, &name, None, Some(user), &standing).await;
+                    }
+                    return;
+                }
+            }
+        }
         let user = match self.around.user(&name) {
             Ok(user) => user,
             Err(why) => {
@@ -279,7 +298,7 @@ impl LocalAgent {
                 return self.end(expansion, Some(&address), verdict);
             }
         };
-        if let (Some(user), false) = (&user, literal)
+        if let (Some(user), false) = (&user, literal || self.settings.style == Style::Qmail)
             && standing.from.as_deref() != Some(name.as_str())
             // Each .forward once: two users who forward to each other both keep a copy where the circle closes.
             && !expansion.seen.contains(&format!("forward {name}"))

@@ -12,6 +12,7 @@ mod list;
 mod local;
 mod mailbox;
 mod pipe;
+mod qmail;
 mod settings;
 mod virtual_mailbox;
 

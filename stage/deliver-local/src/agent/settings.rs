@@ -5,6 +5,7 @@ use std::path::Path;
 use yamabiko_config::View;
 use yamabiko_lookup::{Maps, TableSet, Usage};
 
+use super::qmail::Style;
 use crate::job::{Lock, Locking};
 
 /// Whether aliases, `.forward` and `:include:` files may name something.
@@ -61,6 +62,11 @@ pub struct Settings {
     pub(crate) expansion_limit: usize,
     pub(crate) strict_owner: bool,
     pub(crate) transport: String,
+    pub(crate) style: Style,
+    pub(crate) qmail_default_delivery: String,
+    pub(crate) qmail_alias_user: String,
+    /// Where this program is.
+    pub(crate) program_directory: Option<String>,
 }
 
 /// `prepend_delivered_header`
@@ -168,6 +174,12 @@ impl Settings {
             expansion_limit: EXPANSIONS,
             strict_owner: view.bool("strict_mailbox_ownership"),
             transport: transport.to_owned(),
+            style: Style::of(&view.text("local_delivery_style")),
+            qmail_default_delivery: view.raw("qmail_default_delivery"),
+            qmail_alias_user: view.text("qmail_alias_user"),
+            program_directory: std::env::current_exe()
+                .ok()
+                .and_then(|program| program.parent()?.to_str().map(str::to_owned)),
         }
     }
 

@@ -142,6 +142,9 @@ pub fn serve<R: Read>(
                 done
             }
             Job::Forward { paths, limit } => user_file::forward(&paths, limit).into(),
+            Job::DotQmail { home, candidates, base, limit } => {
+                user_file::qmail(&home, &candidates, &base, limit).into()
+            }
             Job::Include { path, limit } => user_file::include(&path, limit).into(),
         };
         held.put(done);
@@ -177,6 +180,7 @@ impl Held {
         self.bytes += match &ended {
             Ended::Done(Done::Delivered(text) | Done::Enough(text)) => text.len(),
             Ended::Done(Done::Text(Some((text, _)))) => text.len(),
+            Ended::Done(Done::Qmail(Some(file))) => file.text.len(),
             _ => 0,
         };
         self.jobs.push(ended);

@@ -15,7 +15,7 @@ pub(super) fn printable(output: &[u8]) -> String {
 
 /// UTF-8, or what is most likely meant by bytes that are none: the encodings in which Japanese programs write, then the
 /// one that takes everything.
-fn decoded(output: &[u8]) -> String {
+pub(super) fn decoded(output: &[u8]) -> String {
     let japanese = output.windows(2).any(|pair| pair == b"\x1b$" || pair == b"\x1b(");
     if japanese && output.is_ascii() {
         return decoded_as(ISO_2022_JP, output).unwrap_or_else(|| String::from_utf8_lossy(output).into_owned());

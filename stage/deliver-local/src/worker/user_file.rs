@@ -6,8 +6,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use nix::libc;
 
-use super::words;
-use crate::job::Done;
+use super::{output, words};
+use crate::job::{Done, QmailFile};
 
 /// The first candidate that is there. One that is not to be trusted is passed over with a warning, as dotforward does.
 pub(super) fn forward(paths: &[String], limit: u64) -> Done {
@@ -27,6 +27,57 @@ pub(super) fn forward(paths: &[String], limit: u64) -> Done {
         }
     }
     if warnings.is_empty() { Done::Text(None) } else { Done::Unsafe(warnings) }
+}
+
+/// The first `.qmail` file of the candidates. What others could have written is not believed: it is tried again later
+/// (qmail-local(8), with its words).
+pub(super) fn qmail(home: &str, candidates: &[String], base: &str, limit: u64) -> Done {
+    let later = |reason: String| Done::failed("4.3.0", reason);
+    match std::fs::metadata(home) {
+        Err(error) => return later(format!("Unable to switch to {home}: {}. (#4.3.0)", words(&error))),
+        Ok(directory) if directory.mode() & 0o022 != 0 => {
+            return Done::failed("4.7.0", "Uh-oh: home directory is writable. (#4.7.0)");
+        }
+        Ok(directory) if directory.mode() & 0o1000 != 0 => {
+            return Done::failed("4.2.1", "Home directory is sticky: user is editing his .qmail file. (#4.2.1)");
+        }
+        Ok(_) => {}
+    }
+    let unreadable =
+        |name: &str, error: &io::Error| later(format!("Unable to open {name}: {}. (#4.3.0)", words(error)));
+    for (index, name) in candidates.iter().enumerate() {
+        let file = match open(&format!("{home}/{name}")) {
+            Ok(file) => file,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            // A name that is too long is nobody's file.
+            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => continue,
+            Err(error) => return unreadable(name, &error),
+        };
+        let metadata = match file.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) => return unreadable(name, &error),
+        };
+        if !metadata.is_file() {
+            continue;
+        }
+        if metadata.mode() & 0o002 != 0 {
+            return Done::failed("4.7.0", "Uh-oh: .qmail file is writable. (#4.7.0)");
+        }
+        // Text in the encodings of older systems is what it means, so that what is said in a notice can be read.
+        let text = match bytes(&file, name, limit) {
+            Ok(bytes) => output::decoded(&bytes),
+            Err(done) => return done,
+        };
+        let there = |suffix: &str| std::fs::metadata(format!("{home}/{base}{suffix}")).is_ok();
+        return Done::Qmail(Some(QmailFile {
+            index,
+            text,
+            executable: metadata.mode() & 0o100 != 0,
+            has_owner: there("-owner"),
+            has_owner_default: there("-owner-default"),
+        }));
+    }
+    Done::Qmail(None)
 }
 
 /// An `:include:` file must be there and readable.
@@ -72,12 +123,19 @@ fn trust_include(file: &File, path: &str) -> Result<(), String> {
 }
 
 fn text(file: &File, path: &str, limit: u64) -> Done {
+    match bytes(file, path, limit) {
+        Ok(bytes) => Done::Text(Some((String::from_utf8_lossy(&bytes).into_owned(), path.to_owned()))),
+        Err(done) => done,
+    }
+}
+
+fn bytes(file: &File, path: &str, limit: u64) -> Result<Vec<u8>, Done> {
     let mut bytes = Vec::new();
-    let failed = |why: String| Done::failed("4.3.0", format!("cannot read file {path}: {why}"));
+    let failed = |why: String| Err(Done::failed("4.3.0", format!("cannot read file {path}: {why}")));
     match file.take(limit + 1).read_to_end(&mut bytes) {
         Err(error) => failed(words(&error)),
         Ok(_) if bytes.len() as u64 > limit => failed(format!("longer than {limit} bytes")),
-        Ok(_) => Done::Text(Some((String::from_utf8_lossy(&bytes).into_owned(), path.to_owned()))),
+        Ok(_) => Ok(bytes),
     }
 }
 
@@ -85,6 +143,49 @@ fn text(file: &File, path: &str, limit: u64) -> Done {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn qmail_files_and_what_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_str().unwrap();
+        let mode = |name: &str, mode: u32| {
+            std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let put = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            mode(name, 0o644);
+        };
+        mode("", 0o755);
+        let names = [".qmail-a".to_owned(), ".qmail-default".to_owned()];
+        let look = || qmail(home, &names, ".qmail-a", 100);
+        let found = |index, text: &str, executable, has_owner, has_owner_default| {
+            Done::Qmail(Some(QmailFile { index, text: text.to_owned(), executable, has_owner, has_owner_default }))
+        };
+        assert_eq!(look(), Done::Qmail(None));
+        put(".qmail-default", "&x\n");
+        assert_eq!(look(), found(1, "&x\n", false, false, false));
+        put(".qmail-a", "|y\n");
+        put(".qmail-a-owner", "");
+        mode(".qmail-a", 0o744);
+        assert_eq!(look(), found(0, "|y\n", true, true, false));
+        for (file, bits, why) in [
+            (".qmail-a", 0o646, "file is writable"),
+            ("", 0o775, "home directory is writable"),
+            ("", 0o757, "home directory is writable"),
+            ("", 0o1755, "is sticky"),
+        ] {
+            mode(file, bits);
+            assert!(matches!(look(), Done::Failed { ref reason, .. } if reason.contains(why)), "{why}");
+            mode(file, if file.is_empty() { 0o755 } else { 0o644 });
+        }
+        // A directory or a pipe of that name is nothing; nobody waits for it.
+        std::fs::remove_file(dir.path().join(".qmail-a")).unwrap();
+        nix::unistd::mkfifo(&dir.path().join(".qmail-a"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(look(), found(1, "&x\n", false, true, false));
+        assert!(
+            matches!(qmail("/no/such/home", &names, "", 9), Done::Failed { ref reason, .. } if reason.contains("Unable to switch"))
+        );
+    }
 
     #[test]
     fn the_first_trusted_file_is_read() {
