@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
-use crate::{Delays, QueueId, SaslIdentity, SmtpStage, Timestamp};
+use crate::{Action, Delays, QueueId, SaslIdentity, SmtpStage, Timestamp};
 
 /// Which service speaks: `postfix/smtpd` in the log is `syslog_name` and `program`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +183,8 @@ pub struct Delivery {
     pub reply: Option<ReplyCode>,
     /// Remote host.
     pub remote_mta: Option<String>,
+    /// What its report would say, where it was sent; not in the log line, wanted by the ledger.
+    pub action: Option<Action>,
 }
 
 /// Kinds of notices as the log names them.

@@ -26,6 +26,7 @@ fn events() -> Vec<(&'static str, Event)> {
         stage: Some(SmtpStage::EndOfData),
         reply: Some(ReplyCode(250)),
         remote_mta: Some("mx1.remote.example".into()),
+        action: None,
     };
     vec![
         ("connect", event(Kind::Connected { client })),

@@ -35,6 +35,7 @@ pub(crate) fn delivery() -> Delivery {
         stage: Some(SmtpStage::EndOfData),
         reply: Some(ReplyCode(250)),
         remote_mta: Some("mx1.remote.example".into()),
+        action: None,
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use yamabiko_cleanup::Verdict;
-use yamabiko_envelope::{Kind, QueueId, QueueIdSource, Severity, Source, Submission, Timestamp};
+use yamabiko_envelope::{Content, Envelope, Kind, QueueId, QueueIdSource, Severity, Source, Submission, Timestamp};
 use yamabiko_message::date::Zone;
 use yamabiko_queue::{NewMessage, Queue, QueueError};
 use yamabiko_receive::verification::Verification;
@@ -22,6 +22,8 @@ use crate::blocking::where_it_may_block;
 use crate::boss::Boss;
 use crate::filter::Filtered;
 use crate::generation::Current;
+use crate::ledger::Remembered;
+use crate::ledger_late::Reader as Late;
 use crate::orders::{Manager, Order};
 use crate::trip::trip;
 use crate::verify::Verifier;
@@ -64,15 +66,23 @@ struct Stored {
     id: QueueId,
     /// The hash of its sender.
     sender: u64,
+    /// For the ledger, which hears of it before anything can be delivered.
+    remembered: Option<(Remembered, Arc<Envelope>, bool)>,
 }
 
 impl Drop for Stored {
     fn drop(&mut self) {
+        if let Some((remembered, envelope, hold)) = self.remembered.take() {
+            remembered.queued(&envelope, hold);
+        }
         if let Some(manager) = self.manager.take() {
             manager.send(Order::Arrived(self.id, self.sender));
         }
     }
 }
+
+/// So much of a message is looked at to see whether it is one that comes back.
+const HEAD: u64 = 32 << 10;
 
 /// How long an answer about free space serves: a system call per message less.
 const SPACE_SERVES: Duration = Duration::from_secs(1);
@@ -175,13 +185,33 @@ impl Acceptance {
         let mut parts = Vec::with_capacity(1 + body.len());
         parts.push(head.into());
         parts.extend(body);
+        let kept = inner.current.remembered();
+        let remembered = kept.is_kept().then(|| (kept.clone(), Arc::clone(&envelope), hold));
+        if let Some(late) = kept.late()
+            && let Some(head) =
+                parts.first().and_then(|head: &Content| head.slice(0, HEAD.min(head.len())).to_bytes().ok())
+            && Late::wants(&envelope, &head, source)
+        {
+            if late.discards && Box::pin(late.is_ours(Arc::clone(&envelope), parts.clone())).await {
+                inner.current.say(
+                    Severity::Info,
+                    Some(id),
+                    "discard: a bounce of a message of ours, entered in the ledger",
+                );
+                return Ok(Taken::Discarded(id));
+            }
+            if !late.discards {
+                late.show(Arc::clone(&envelope), parts.clone());
+            }
+        }
         let message = NewMessage { next_attempt: envelope.arrival, envelope, parts, checksum: None, hold };
         let (sender, receiver) = oneshot::channel();
         let manager = inner.manager.clone();
         let done = Box::new(move |result: Result<(), QueueError>| {
             // The manager is told by whoever drops the news: the waiting session, on its own thread, so that the
             // queue's thread wakes one task and not two; or nobody's session, when it has gone meanwhile.
-            let stored = result.map(|()| Stored { manager: (!hold).then_some(manager), id, sender: sender_hash });
+            let stored =
+                result.map(|()| Stored { manager: (!hold).then_some(manager), id, sender: sender_hash, remembered });
             let _ = sender.send(stored);
         });
         match old {

@@ -21,6 +21,7 @@ use yamabiko_status::EnhancedStatus;
 
 use crate::agents::Agents;
 use crate::blocking::where_it_may_block;
+use crate::ledger::Remembered;
 use crate::outcome::{deferred, feedback_of, soften};
 
 /// One configuration, built out.
@@ -72,12 +73,18 @@ pub struct Generation {
 pub struct Current {
     generation: Arc<RwLock<Arc<Generation>>>,
     events: Events,
+    remembered: Remembered,
 }
 
 impl Current {
     /// With a first generation.
-    pub fn new(generation: Generation, events: Events) -> Self {
-        Self { generation: Arc::new(RwLock::new(Arc::new(generation))), events }
+    pub fn new(generation: Generation, events: Events, remembered: Remembered) -> Self {
+        Self { generation: Arc::new(RwLock::new(Arc::new(generation))), events, remembered }
+    }
+
+    /// The ledger.
+    pub fn remembered(&self) -> &Remembered {
+        &self.remembered
     }
 
     /// The one in force now.
@@ -229,6 +236,10 @@ fn delivery_event(
         stage: outcome.stage,
         reply: outcome.reply,
         remote_mta: outcome.remote_mta.clone(),
+        action: match outcome.result {
+            Ended::Sent(action) => Some(action),
+            Ended::Deferred | Ended::Failed => None,
+        },
     }))
 }
 

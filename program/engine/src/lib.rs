@@ -29,6 +29,10 @@ mod filter;
 mod flush;
 mod gate;
 pub mod generation;
+mod ledger;
+mod ledger_late;
+mod ledger_metrics;
+mod ledger_suppress;
 pub mod listing;
 pub mod manager;
 mod mend;
@@ -74,6 +78,7 @@ use crate::boss::{Boss, Received};
 use crate::control::Control;
 use crate::gate::Gate;
 use crate::generation::{Current, Generation, Parts};
+use crate::ledger::Remembered;
 use crate::orders::Manager;
 use crate::service::Services;
 use crate::workers::Workers;
@@ -270,6 +275,7 @@ struct Engine {
     parts: AgentParts,
     services: Services,
     logger: Arc<Logger>,
+    remembered: Remembered,
     setup: Setup,
     gate: Gate,
 }
@@ -279,8 +285,14 @@ impl Engine {
         let main = config.main();
         let setup = Setup::from_view(&main);
         let logger = open_log(&setup, sockets.log)?;
-        let events: Events = Arc::clone(&logger) as Events;
+        let remembered = Remembered::open(&config, &logger, &setup);
+        let (remembered, no_ledger) =
+            remembered.map_or_else(|why| (Remembered::default(), Some(why)), |kept| (kept, None));
+        let events = remembered.sink(&logger);
         tell_panics(&events, &setup);
+        if let Some(why) = no_ledger {
+            say(&events, &setup, Severity::Warning, &why);
+        }
         let queue_directory = PathBuf::from(main.text("queue_directory"));
         let options = yamabiko_queue::Options {
             min_free: u64::try_from(main.int("queue_minfree")).unwrap_or(0),
@@ -312,13 +324,15 @@ impl Engine {
             events: Arc::clone(&events),
         };
         let generation = build(&config, &parts, &events, &setup);
-        let current = Current::new(generation, Arc::clone(&events));
+        let current = Current::new(generation, Arc::clone(&events), remembered.clone());
         let line = Manager::line();
         // Node 1: a cluster numbers its nodes.
         let ids = QueueIdSource::new(1, recovered.newest);
         let spool = queue_directory.join("spool");
         let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone());
         around.complete(acceptance.clone());
+        remembered.start(&config, acceptance.queue(), &events, &setup);
+        serve_metrics(&config, &acceptance, &events, &setup);
         let task = manager::Task::new(schedule_settings::from_config(&config), acceptance.clone(), line.1);
         let (watched, last_words) = (task.run(), Arc::clone(&logger));
         tokio::spawn(async move {
@@ -349,13 +363,13 @@ impl Engine {
         for remark in leftovers(&queue_directory) {
             say(&events, &setup, Severity::Warning, &remark);
         }
-        Ok(Self { acceptance, parts, services, logger, setup, gate })
+        Ok(Self { acceptance, parts, services, logger, remembered, setup, gate })
     }
 
     /// Everything new is made first; only when all of it is there is anything replaced.
     fn reconfigure(&mut self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
         let setup = Setup::from_view(&config.main());
-        let events: Events = Arc::clone(&self.logger) as Events;
+        let events = self.remembered.sink(&self.logger);
         let target = open_target(&setup, sockets.log)?;
         let generation = build(&config, &self.parts, &events, &setup);
         self.services.reconfigure(
@@ -394,8 +408,12 @@ impl Engine {
         let _ = tokio::join!(self.services.stop(patience), drained, self.gate.close(patience));
         let queue = Arc::clone(self.acceptance.queue());
         let _ = tokio::task::spawn_blocking(move || queue.close()).await;
-        let logger = Arc::clone(&self.logger);
-        let _ = tokio::task::spawn_blocking(move || logger.flush(LOG_PATIENCE)).await;
+        let (logger, remembered) = (Arc::clone(&self.logger), self.remembered.clone());
+        let last = move || {
+            remembered.close();
+            logger.flush(LOG_PATIENCE)
+        };
+        let _ = tokio::task::spawn_blocking(last).await;
     }
 }
 
@@ -410,6 +428,24 @@ fn open_target(setup: &Setup, file: Option<OwnedFd>) -> Result<Target, String> {
 fn open_log(setup: &Setup, file: Option<OwnedFd>) -> Result<Arc<Logger>, String> {
     let target = open_target(setup, file)?;
     setup.start_with("qmgr", target).map_err(|error| format!("cannot start the log: {error}"))
+}
+
+/// Counters for whoever collects them. An address that cannot be had is said, and mail goes on.
+fn serve_metrics(config: &Config, engine: &Acceptance, events: &Events, setup: &Setup) {
+    let address = config.main().text("metrics_listen_address");
+    if address.is_empty() {
+        return;
+    }
+    let (engine, events, setup) = (engine.clone(), Arc::clone(events), setup.clone());
+    tokio::spawn(async move {
+        match tokio::net::TcpListener::bind(&address).await {
+            Ok(listener) => ledger_metrics::serve(listener, engine).await,
+            Err(error) => {
+                let text = format!("metrics_listen_address = {address}: {error}: no counters are served");
+                say(&events, &setup, Severity::Warning, &text);
+            }
+        }
+    });
 }
 
 fn say(events: &Events, setup: &Setup, severity: Severity, text: &str) {

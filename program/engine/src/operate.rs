@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use yamabiko_envelope::{Kind, QueueId, RecipientState, Severity, Source, Submission, Timestamp};
 use yamabiko_ipc::control::{Operation, QueueName, Reply, Selection};
+use yamabiko_ledger::What;
 use yamabiko_queue::{Meta, QueueError};
 
 use crate::accept::{Acceptance, Taken};
@@ -108,6 +109,14 @@ async fn page(engine: &Acceptance, operation: Operation, metas: Vec<Meta>) -> Ve
     }
     let queue = Arc::clone(engine.queue());
     let manager = engine.manager().clone();
+    let remembered = engine.current().remembered().clone();
+    let told = match operation {
+        Operation::Delete => Some(What::Deleted),
+        Operation::Hold => Some(What::Held),
+        Operation::Release => Some(What::Released),
+        // Told when they end.
+        Operation::Expire | Operation::ExpireNow | Operation::Requeue => None,
+    };
     let work = move || {
         let now = Timestamp::now();
         // What the manager lets go of, and what it is to try.
@@ -141,6 +150,9 @@ async fn page(engine: &Acceptance, operation: Operation, metas: Vec<Meta>) -> Ve
                 Operation::Requeue => false,
             };
             if done {
+                if let Some(what) = told {
+                    remembered.operated(what, id, None);
+                }
                 changed.push(id);
             }
         }
@@ -220,7 +232,10 @@ async fn requeue(engine: &Acceptance, id: QueueId) -> bool {
     let picked = Kind::PickedUp { queue_id: new, uid: nix::unistd::geteuid().as_raw(), sender };
     engine.current().emit("pickup", now, picked);
     match engine.accept(submission, Some(id)).await {
-        Ok(Taken::Queued(_)) => true,
+        Ok(Taken::Queued(_)) => {
+            engine.current().remembered().operated(What::Requeued, id, Some(new));
+            true
+        }
         Ok(Taken::Discarded(_) | Taken::Returned(_)) => engine.queue().remove(id).is_ok(),
         Err(refusal) => {
             engine.current().say(Severity::Warning, Some(id), &format!("not requeued: {}", refusal.text));

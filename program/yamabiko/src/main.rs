@@ -12,8 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VERBS: [&str; 8] = ["start", "start-fg", "stop", "abort", "reload", "flush", "check", "status"];
 
 /// Subcommands that later releases bring: named here so that nobody takes their absence for a typing mistake.
-const NOT_YET: [&str; 10] =
-    ["demo", "fate", "suppress", "import", "explain", "lint", "test", "replay", "verify", "top"];
+const NOT_YET: [&str; 9] = ["demo", "suppress", "import", "explain", "lint", "test", "replay", "verify", "top"];
 
 const USAGE: &str = "\
 Yamabiko, a mail server that knows what became of every message.
@@ -24,6 +23,8 @@ Yamabiko, a mail server that knows what became of every message.
   yamabiko install --prefix DIR | --bindir DIR
                                lay the command names as links to this program
   yamabiko analyze [PATH...]   bounces: who was not reached, and why (--help)
+  yamabiko fate QUERY          what became of a message: address, domain, queue ID, Message-ID,
+                               a pasted bounce or log line (--help)
   yamabiko classify [REPLY]    what a single reply means (--help)
   yamabiko sim PROFILE...      receivers on the loopback for rehearsals: docomo, gmail, ... (--help)
   yamabiko source              numbered messages, and what became of them (--help)
@@ -104,6 +105,9 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "classify" {
         return commands::analyze::classify(rest);
+    }
+    if word == "fate" {
+        return commands::fate::run(rest);
     }
     if NOT_YET.contains(&word) {
         eprintln!("yamabiko: {word} is not there yet: it comes with a later release");

@@ -257,6 +257,35 @@ impl DayWriter {
         self.commit()
     }
 
+    /// What is counted in memory is not written.
+    pub(crate) fn forget_tallies(&mut self) {
+        self.tallies.clear();
+    }
+
+    /// Takes the counts of another file over, in place of those written so far.
+    pub(crate) fn copy_tallies(&mut self, from: &Connection) -> Result<(), Error> {
+        self.conn.execute("DELETE FROM tally", []).map_err(|error| self.fail(error))?;
+        let mut all = HashMap::new();
+        tallies(from, |key, tally| {
+            all.insert(key, tally);
+        })
+        .and_then(|()| write_tallies(&self.conn, &all))
+        .map_err(|error| self.fail(error))
+    }
+
+    /// Something to be remembered of the file.
+    pub(crate) fn set_fact(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        let done = self.conn.execute("INSERT OR REPLACE INTO fact VALUES(?1, ?2)", params![name, value]);
+        done.map(|_| ()).map_err(|error| self.fail(error))
+    }
+
+    /// Everything is in the one file, which may be renamed.
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        self.commit()?;
+        let done = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        done.map_err(|error| self.fail(error))
+    }
+
     /// Entries ever appended.
     pub(crate) fn rows(&self) -> i64 {
         self.next - 1
@@ -273,6 +302,30 @@ impl Drop for DayWriter {
 /// Rows are below 2^24 within a run by [`RUN`] and [`MERGED`].
 fn row_number(row: i64) -> u64 {
     u64::try_from(row).unwrap_or(0) & ROW_MASK
+}
+
+/// Runs whose chunks are not there, and rows that are in none and should be.
+pub(crate) fn check_runs(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let mut statement = conn.prepare("SELECT first, last, length(fences) / 8 FROM run ORDER BY first")?;
+    let mut rows = statement.query([])?;
+    let mut next = 1;
+    while let Some(row) = rows.next()? {
+        let (first, last, chunks): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if first != next {
+            wrong.push(format!("rows {next} to {} are not indexed", first - 1));
+        }
+        next = last + 1;
+        let found: i64 = conn.query_row(
+            "SELECT count(*) FROM chunk WHERE id >= ?1 AND id < ?2",
+            [chunk_id(first, 0), chunk_id(first + 1, 0)],
+            |row| row.get(0),
+        )?;
+        if found != chunks {
+            wrong.push(format!("the index of rows {first} to {last} has {found} parts and not {chunks}"));
+        }
+    }
+    Ok(wrong)
 }
 
 /// What is counted: what ends or delays something, and what is heard later.

@@ -74,6 +74,11 @@ fn normal(field: Field, text: &str) -> &str {
     }
 }
 
+/// The entry by which a message is found that is asked for by its sender: the first, or the only one.
+fn tells_sender(entry: &Entry) -> bool {
+    matches!(entry.what, What::Queued | What::Rejected) || entry.size > 0
+}
+
 /// Whether an entry is an answer to a question.
 pub(crate) fn matches(entry: &Entry, field: Field, text: &str) -> bool {
     let same = |other: &str| normal(field, other).eq_ignore_ascii_case(normal(field, text));
@@ -93,9 +98,7 @@ pub(crate) fn matches(entry: &Entry, field: Field, text: &str) -> bool {
         Field::QueueId => same(&entry.queue_id),
         Field::MessageId => !entry.message_id.is_empty() && same(&entry.message_id),
         Field::RemoteId => !entry.remote_id.is_empty() && same(&entry.remote_id),
-        Field::Sender => {
-            matches!(entry.what, What::Queued | What::Rejected) && entry.sender.as_deref().is_some_and(same)
-        }
+        Field::Sender => tells_sender(entry) && entry.sender.as_deref().is_some_and(same),
         Field::EnvelopeId => !entry.envelope_id.is_empty() && same(&entry.envelope_id),
         Field::Related => !entry.related.is_empty() && same(&entry.related),
     }
@@ -131,7 +134,7 @@ pub(crate) fn of_entry(entry: &Entry, mut give: impl FnMut(u64)) {
         }
     }
     // Others have it for whoever reads a single line; the message is found by these.
-    if matches!(entry.what, What::Queued | What::Rejected)
+    if tells_sender(entry)
         && let Some(sender) = &entry.sender
     {
         give(key(Field::Sender, sender));

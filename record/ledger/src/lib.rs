@@ -4,25 +4,36 @@
 //! * [`Writer`] appends entries; each goes into the file of its day. [`Source`] keeps the engine and imports apart.
 //! * [`Ledger`] answers: [`Ledger::histories`] for a [`Query`], [`Ledger::tallies`] for tables.
 //! * [`judge`] makes a [`Verdict`] of a [`History`]: a pure function of entries and time.
+//! * [`Feed`] is the line into the ledger of a running engine; [`Recorder`] makes entries of what stages say.
 //! * [`remote_id`] takes the next hop's queue ID out of its reply.
 //!
 //! Files are SQLite databases (`2026-11-22.live.db`) that anybody can look into: `SELECT * FROM entry`. They are only
 //! appended to; how things are found in them without an index is told in `day.rs`. Dropping a day is unlinking a file.
 
+mod classify;
 mod day;
 mod entry;
 mod error;
+mod feed;
+pub mod json;
+mod keep;
 mod keys;
+pub mod late;
 mod query;
+mod recorder;
 mod remote;
 mod verdict;
 mod writer;
 
+pub use classify::reason_of;
 pub use day::{Tally, TallyKey};
 pub use entry::{Entry, ReportAction, What, domain_of, stage_word};
 pub use error::Error;
+pub use feed::{Feed, GATHER, Surroundings};
+pub use keep::{Retention, backup, check, retire};
 pub use keys::Field;
 pub use query::{History, LISTED, Ledger, Part, Query, by_state, split};
+pub use recorder::{Input, Recorder, entry_of, in_mailbox};
 pub use remote::remote_id;
 pub use verdict::{GUESS, State, Verdict, judge};
 pub use writer::{Options, Source, Writer, civil, day_of, days_from};

@@ -238,6 +238,25 @@ impl Ledger {
         Ok(out)
     }
 
+    /// When something was entered last by the engine; `None` when nothing ever was.
+    pub fn newest(&mut self) -> Result<Option<Timestamp>, Error> {
+        let parts = self.parts()?;
+        for part in parts.iter().rev().filter(|part| part.source == Source::Live) {
+            let reader = self.reader(part)?;
+            let mut newest = None;
+            let last = "id > (SELECT coalesce(max(id), 0) - 1000 FROM entry)";
+            day::each(&reader.conn, last, &[], |_, entry| {
+                newest = newest.max(Some(entry.at));
+                true
+            })
+            .map_err(|error| Error::at(&part.path, error))?;
+            if newest.is_some() {
+                return Ok(newest);
+            }
+        }
+        Ok(None)
+    }
+
     /// Gives every entry of some days in the order of days and rows, until told to stop.
     pub fn each(
         &mut self,
@@ -333,8 +352,31 @@ fn asked_for(history: &History, query: &Query) -> bool {
 }
 
 /// The entries of one message, by recipient. Those about the whole message are in each.
-pub fn split(entries: Vec<Entry>) -> Vec<History> {
+pub fn split(mut entries: Vec<Entry>) -> Vec<History> {
     let Some(first) = entries.first() else { return Vec::new() };
+    if !entries.iter().any(|entry| entry.what == What::Queued) {
+        // A message that was settled at once is one entry: what it tells of the message is an entry of its own again.
+        let whole =
+            entries.iter().find(|entry| !entry.queue_id.is_empty() && !entry.client.is_empty() && entry.size > 0);
+        if let Some(whole) = whole.filter(|entry| entry.what != What::Rejected) {
+            let queued = Entry {
+                host: whole.host.clone(),
+                sender: whole.sender.clone(),
+                message_id: whole.message_id.clone(),
+                envelope_id: whole.envelope_id.clone(),
+                client: whole.client.clone(),
+                size: whole.size,
+                ..Entry::new(
+                    Timestamp(whole.at.0.saturating_sub(micros(whole.delay.unwrap_or_default()))),
+                    What::Queued,
+                    whole.queue_id.clone(),
+                    "",
+                )
+            };
+            entries.insert(0, queued);
+            return split(entries);
+        }
+    }
     let mut message = Message { host: first.host.clone(), queue_id: first.queue_id.clone(), ..Message::default() };
     for entry in entries.iter().filter(|entry| !entry.recipient.is_empty()) {
         message.add(&entry.recipient, &entry.original, Some(entry));
@@ -374,6 +416,10 @@ pub fn split(entries: Vec<Entry>) -> Vec<History> {
         history.entries.sort_by_key(|entry| (entry.at, entry.what != What::Queued));
     }
     histories
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A message while it is taken apart.

@@ -41,7 +41,7 @@ pub enum State {
     Deleted,
     /// The connection was lost after the whole message was sent: it may have arrived.
     Uncertain,
-    /// It goes on under another queue ID.
+    /// It goes on under another queue ID or address.
     Moved,
     /// There are entries, but none that says what became of it.
     Unknown,
@@ -204,7 +204,7 @@ fn step(now: &Verdict, entry: &Entry, before_hold: State) -> Option<State> {
             _ => return None,
         },
         What::Complaint => State::Complained,
-        What::Expanded => State::Delivered,
+        What::Expanded => return unsettled.then_some(State::Moved),
         What::Noticed | What::AutoReply | What::Note | What::Removed => return None,
     })
 }

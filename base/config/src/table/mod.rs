@@ -15,6 +15,7 @@ mod bounces;
 mod cleanup;
 mod deprecated;
 mod later;
+mod ledger;
 mod local;
 mod logging;
 mod milter;
@@ -254,6 +255,7 @@ static SORTED: LazyLock<Vec<&'static Parameter>> = LazyLock::new(|| {
         anvil::PARAMETERS,
         bounces::PARAMETERS,
         cleanup::PARAMETERS,
+        ledger::PARAMETERS,
         local::PARAMETERS,
         logging::PARAMETERS,
         milter::PARAMETERS,

@@ -1,0 +1,303 @@
+//! The answer in a sentence, English or Japanese.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use yamabiko_envelope::Timestamp;
+use yamabiko_ledger::{Entry, History, State};
+
+use super::show::when;
+
+/// The languages of sentences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    /// English.
+    En,
+    /// Japanese.
+    Ja,
+}
+
+impl Language {
+    /// That of `LC_ALL`, `LC_MESSAGES` or `LANG`.
+    pub fn of_locale() -> Self {
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = set("LC_ALL").or_else(|| set("LC_MESSAGES")).or_else(|| set("LANG")).unwrap_or_default();
+        if locale.starts_with("ja") { Self::Ja } else { Self::En }
+    }
+}
+
+/// Reasons in words: name, English, Japanese.
+const REASONS: [(&str, &str, &str); 34] = [
+    ("userunknown", "there is no such mailbox", "宛先のメールボックスが存在しない"),
+    ("hostunknown", "there is no such host or domain", "宛先のドメインが存在しない"),
+    ("mailboxfull", "the mailbox is full", "メールボックスがいっぱい"),
+    ("suspend", "the mailbox is out of use", "メールボックスが停止中"),
+    ("hasmoved", "the mailbox has moved", "宛先が移転した"),
+    (
+        "filtered",
+        "the recipient's filter (a domain filter, often) refused it",
+        "受信者のフィルター(ドメイン指定など)が拒否した",
+    ),
+    ("rejected", "the sender's address was refused", "送信者アドレスが拒否された"),
+    ("blocked", "our address or host is blocked there", "送信元がブロックされている"),
+    ("badreputation", "our address has a bad reputation there", "送信元の評判を理由に拒否された"),
+    ("spamdetected", "it was taken for spam", "迷惑メールと判定された"),
+    ("virusdetected", "a virus was found in it", "ウイルスが検出された"),
+    ("contenterror", "its content was refused", "内容が拒否された"),
+    ("policyviolation", "it is against their policy", "先方の方針に反する"),
+    ("securityerror", "their security rules refused it", "先方のセキュリティ規則が拒否した"),
+    ("authfailure", "SPF, DKIM or DMARC failed", "SPF・DKIM・DMARC の認証に失敗した"),
+    ("requireptr", "our address has no proper name in the DNS", "送信元に正しい逆引きがない"),
+    ("norelaying", "that host does not relay for us", "中継が拒否された"),
+    ("notaccept", "that host takes no mail", "先方がメールを受け取らない"),
+    ("networkerror", "the network failed", "ネットワークの障害"),
+    ("expired", "it was tried for too long", "配送を試みる期限が過ぎた"),
+    ("systemerror", "the other system has an error", "先方のシステムの障害"),
+    ("systemfull", "the other system has no room", "先方のシステムの容量不足"),
+    ("mailererror", "a program there failed", "先方のプログラムの失敗"),
+    ("mesgtoobig", "the message is too large", "メールが大きすぎる"),
+    ("exceedlimit", "the message is too large for that mailbox", "メールが受信者の上限を超えている"),
+    ("emailtoolarge", "the message is too large", "メールが大きすぎる"),
+    ("toomanyconn", "too many connections at once", "接続数が多すぎる"),
+    ("ratelimited", "too much mail at once", "送信の速さが制限された"),
+    ("speeding", "too much mail at once", "送信の速さが制限された"),
+    ("syntaxerror", "the protocol was misunderstood", "プロトコルの書式の誤り"),
+    ("notcompliantrfc", "the message does not follow the standards", "メールが規格に合っていない"),
+    ("failedstarttls", "the connection could not be encrypted", "暗号化に失敗した"),
+    ("onhold", "no reason was given that is known", "理由が読み取れない"),
+    ("abuse", "it was reported as spam", "迷惑メールとして報告された"),
+];
+
+/// A reason in words; its own name where there are none.
+pub fn reason(name: &str, language: Language) -> &str {
+    match REASONS.iter().find(|(known, ..)| *known == name) {
+        Some((_, english, _)) if language == Language::En => english,
+        Some((.., japanese)) => japanese,
+        None => name,
+    }
+}
+
+/// The host's name without address and port.
+fn host(entry: &Entry) -> &str {
+    entry.relay.split(['[', ':']).next().filter(|name| !name.is_empty()).unwrap_or("the next hop")
+}
+
+fn japanese_host(entry: &Entry) -> &str {
+    entry.relay.split(['[', ':']).next().filter(|name| !name.is_empty()).unwrap_or("次のサーバー")
+}
+
+/// The answer.
+pub fn sentence(history: &History, now: Timestamp, quiet: Duration, language: Language) -> String {
+    let verdict = history.verdict(now, quiet);
+    let whole = Entry::new(history.began(), yamabiko_ledger::What::Note, "", "");
+    let entry = verdict.decided_by.and_then(|position| history.entries.get(position)).unwrap_or(&whole);
+    let to = match history.original.is_empty() {
+        true => history.recipient.clone(),
+        false => format!("{} ({})", history.original, history.recipient),
+    };
+    let to = if to.is_empty() { "?".to_owned() } else { to };
+    let mut text = match language {
+        Language::En => english(verdict.state, &to, entry),
+        Language::Ja => japanese(verdict.state, &to, entry),
+    };
+    if verdict.state.is_open() || verdict.state.is_failure() || verdict.state == State::Complained {
+        if !entry.reason.is_empty() {
+            let why = reason(&entry.reason, language);
+            text.push_str(&match language {
+                Language::En => format!(" Reason: {why}."),
+                Language::Ja => format!("理由: {why}。"),
+            });
+        }
+        if !entry.text.is_empty() && entry.what != yamabiko_ledger::What::Complaint {
+            let said: String = entry.text.chars().take(300).collect();
+            text.push_str(&match language {
+                Language::En => format!(" It said: {said}"),
+                Language::Ja => format!("応答: {said}"),
+            });
+        }
+    }
+    if verdict.confidence < 100 && verdict.state != State::Sent {
+        text.push_str(&match language {
+            Language::En => format!(" (Joined by {}: {} % sure.)", entry.by, verdict.confidence),
+            Language::Ja => format!("({} による対応付け、確度 {} %)", entry.by, verdict.confidence),
+        });
+    }
+    if verdict.maybe_twice && verdict.state != State::Uncertain {
+        text.push_str(match language {
+            Language::En => {
+                " A connection was lost after the whole message had been sent: it may have arrived earlier, or twice."
+            }
+            Language::Ja => "本文を送り終えた後に接続が切れたことがあるため、重複して届いた可能性がある。",
+        });
+    }
+    text
+}
+
+fn english(state: State, to: &str, entry: &Entry) -> String {
+    let at = when(entry.at);
+    let host = host(entry);
+    match state {
+        State::Queued => format!("Waiting: the message to {to} is in the queue since {at} and has not been tried yet."),
+        State::Deferred => format!("Not yet: {to} could not be reached at {at}; it is being tried again."),
+        State::Sent => {
+            let id = if entry.remote_id.is_empty() { String::new() } else { format!(" as {}", entry.remote_id) };
+            format!(
+                "Handed over: {host} took the message to {to} at {at}{id}. Nothing has been heard since, good or bad; whether it is \
+                 in the mailbox only they can say."
+            )
+        }
+        State::Relayed => {
+            format!("Handed over: {host} took the message to {to} at {at} and has promised to report.")
+        }
+        State::Delivered => format!("Delivered: the message to {to} is in the mailbox ({at})."),
+        State::PresumedDelivered => {
+            format!("Very likely delivered: {host} took the message to {to} at {at}, and no bad news came since.")
+        }
+        State::LateBounced => {
+            format!(
+                "Came back: the message to {to} was taken by the next hop, and {host} reported at {at} that it failed."
+            )
+        }
+        State::Complained => format!("Delivered, and {to} complained about it at {at}."),
+        State::Bounced => format!("Failed: the message to {to} was refused at {at} and not delivered."),
+        State::Expired => format!("Failed: {to} could not be reached for too long; the message was given up at {at}."),
+        State::Suppressed => {
+            format!("Not sent: {to} is on the suppression list; the message was not tried at {at}.")
+        }
+        State::Held => {
+            format!("On hold: the message to {to} is kept in the queue since {at} until an operator releases it.")
+        }
+        State::Discarded => format!("Dropped: a rule made the message to {to} vanish at {at} ({}).", entry.by),
+        State::Rejected => {
+            format!("Refused: the message to {to} was not accepted here at {at}; its sender was told so at once.")
+        }
+        State::Deleted => format!("Removed: an operator deleted the message to {to} from the queue at {at}."),
+        State::Uncertain => {
+            format!(
+                "Uncertain: the connection was lost at {at} after the whole message to {to} had been sent. It may have arrived; it is \
+                 tried again."
+            )
+        }
+        State::Moved => format!("Forwarded: the message to {to} goes on as {} ({at}).", related(entry)),
+        State::Unknown => format!("Something was heard of a message to {to}, but nothing that says what became of it."),
+    }
+}
+
+fn related(entry: &Entry) -> &str {
+    match entry.related.is_empty() {
+        false => &entry.related,
+        true => entry.text.strip_prefix("forwarded as ").unwrap_or(&entry.text),
+    }
+}
+
+fn japanese(state: State, to: &str, entry: &Entry) -> String {
+    let at = when(entry.at);
+    let host = japanese_host(entry);
+    match state {
+        State::Queued => format!("待機中: {to} 宛のメールは {at} からキューにあり、まだ配送を試みていません。"),
+        State::Deferred => format!("未達: {to} 宛のメールは {at} の時点で届けられず、再送を続けています。"),
+        State::Sent => {
+            let id =
+                if entry.remote_id.is_empty() { String::new() } else { format!("(先方の ID: {})", entry.remote_id) };
+            format!(
+                "引き渡し済み: {to} 宛のメールは {at} に {host} が受け取りました{id}。その後の知らせはありません。メールボックスに\
+                 入ったかどうかは先方にしか分かりません。"
+            )
+        }
+        State::Relayed => {
+            format!("引き渡し済み: {to} 宛のメールは {at} に {host} が受け取り、結果を報告することになっています。")
+        }
+        State::Delivered => format!("配達済み: {to} 宛のメールはメールボックスに入りました({at})。"),
+        State::PresumedDelivered => {
+            format!("おそらく配達済み: {to} 宛のメールは {at} に {host} が受け取り、その後悪い知らせはありません。")
+        }
+        State::LateBounced => {
+            format!(
+                "後から不達: {to} 宛のメールはいったん受け取られましたが、{at} に {host} から届かなかったと知らせがありました。"
+            )
+        }
+        State::Complained => format!("配達済みですが、{at} に {to} から苦情がありました。"),
+        State::Bounced => format!("不達: {to} 宛のメールは {at} に拒否され、届いていません。"),
+        State::Expired => format!("不達: {to} 宛のメールは期限内に届けられず、{at} に配送をあきらめました。"),
+        State::Suppressed => format!("送信せず: {to} は抑止リストにあるため、{at} のメールは送っていません。"),
+        State::Held => format!("保留中: {to} 宛のメールは {at} から保留され、管理者が解除するまで送られません。"),
+        State::Discarded => format!("破棄: {to} 宛のメールは {at} に規則により破棄されました({})。", entry.by),
+        State::Rejected => {
+            format!("受付拒否: {to} 宛のメールは {at} に受け付けられず、送信側にその場で通知されました。")
+        }
+        State::Deleted => format!("削除: {to} 宛のメールは {at} に管理者がキューから削除しました。"),
+        State::Uncertain => {
+            format!(
+                "不明: {to} 宛のメールを送り終えた直後の {at} に接続が切れました。届いた可能性がありますが、再送します。"
+            )
+        }
+        State::Moved => format!("転送: {to} 宛のメールは {} として続いています({at})。", related(entry)),
+        State::Unknown => format!("{to} 宛のメールの記録はありますが、結果を示すものがありません。"),
+    }
+}
+
+/// There is nothing in the ledger.
+pub fn nothing(asked: &str, language: Language) -> String {
+    let asked: String = asked.chars().filter(|c| !c.is_control()).take(200).collect();
+    match language {
+        Language::En => format!("Nothing is known of {asked}: no message in the ledger's time has it."),
+        Language::Ja => format!("{asked} についての記録はありません。"),
+    }
+}
+
+/// Several were found.
+pub fn several(asked: &str, states: &BTreeMap<State, u64>, language: Language) -> String {
+    let asked: String = asked.chars().filter(|c| !c.is_control()).take(200).collect();
+    let total: u64 = states.values().sum();
+    let each: Vec<String> = states.iter().map(|(state, count)| format!("{count} {}", name(*state, language))).collect();
+    match language {
+        Language::En => format!("{total} recipients of messages are known for {asked}: {}.", each.join(", ")),
+        Language::Ja => format!("{asked} については {total} 件の記録があります: {}。", each.join("、")),
+    }
+}
+
+/// A state in a word.
+pub fn name(state: State, language: Language) -> &'static str {
+    if language == Language::En {
+        return state.word();
+    }
+    match state {
+        State::Queued => "待機中",
+        State::Deferred => "再送中",
+        State::Sent => "引き渡し済み",
+        State::Relayed => "報告待ち",
+        State::Delivered => "配達済み",
+        State::PresumedDelivered => "おそらく配達済み",
+        State::LateBounced => "後から不達",
+        State::Complained => "苦情",
+        State::Bounced => "不達",
+        State::Expired => "期限切れ",
+        State::Suppressed => "抑止",
+        State::Held => "保留中",
+        State::Discarded => "破棄",
+        State::Rejected => "受付拒否",
+        State::Deleted => "削除",
+        State::Uncertain => "不明",
+        State::Moved => "転送",
+        State::Unknown => "記録のみ",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yamabiko_ledger::What;
+
+    #[test]
+    fn every_state_has_a_sentence_in_both_languages() {
+        let entry = Entry::new(Timestamp::from_seconds(1_790_000_000), What::Note, "Q", "a@b.test");
+        for state in State::ALL {
+            for text in [english(state, "a@b.test", &entry), japanese(state, "a@b.test", &entry)] {
+                assert!(text.contains("a@b.test"), "{text}");
+            }
+        }
+        assert_ne!(reason("userunknown", Language::En), reason("userunknown", Language::Ja));
+        assert_eq!(reason("unheardof", Language::Ja), "unheardof");
+    }
+}

@@ -1,0 +1,242 @@
+//! The ledger in the running engine: what is said about mail goes there too, and nobody waits for it.
+//!
+//! [`Remembering`] stands in front of the log and gives the ledger its copy. Who accepts, delivers and operates adds what no
+//! log line tells. After a crash, and after a time in which the disk was too slow, [`rebuild`] writes what is missing from
+//! the queue. A ledger that cannot be opened is said and done without: mail goes on.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use yamabiko_analyze::Analyzer;
+use yamabiko_config::Config;
+use yamabiko_envelope::{Envelope, Event, EventSink, Events, QueueId, RecipientState, Severity, Timestamp};
+use yamabiko_ledger::{
+    Entry, Feed, Field, Input, Ledger, Options, Retention, Source, Surroundings, What, Writer, entry_of, reason_of,
+};
+use yamabiko_log::{Logger, Setup};
+use yamabiko_queue::Queue;
+
+use crate::ledger_metrics::Counters;
+
+/// How often old days are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// How much of the ledger a crash may take, generously.
+const CRASH: Duration = Duration::from_secs(60);
+
+/// The ledger as the engine's parts hold it. Without a ledger everything here does nothing.
+#[derive(Clone, Default)]
+pub struct Remembered {
+    inner: Option<Arc<Inner>>,
+}
+
+struct Inner {
+    feed: Arc<Feed>,
+    directory: PathBuf,
+    /// Set once there is a queue.
+    late: OnceLock<Arc<crate::ledger_late::Reader>>,
+    counters: Arc<Counters>,
+}
+
+impl Remembered {
+    /// Opens the ledger, if there is to be one. What keeps it from being opened is the error.
+    pub fn open(config: &Config, logger: &Arc<Logger>, setup: &Setup) -> Result<Self, String> {
+        let main = config.main();
+        if !main.bool("ledger_enable") {
+            return Ok(Self::default());
+        }
+        let directory = PathBuf::from(main.text("ledger_directory"));
+        let writer = Writer::open(&directory, Options { source: Source::Live, once: false })
+            .map_err(|error| format!("{error}: no ledger is kept (ledger_enable = no says that this is wanted)"))?;
+        let analyzer = Analyzer::embedded();
+        let counters = Arc::new(Counters::new());
+        let (events, said) = (Arc::clone(logger) as Events, setup.clone());
+        let counted = Arc::clone(&counters);
+        let mut listeners: Vec<Box<dyn FnMut(&Entry) + Send>> = vec![Box::new(move |entry| counted.count(entry))];
+        if let Some(keeper) = crate::ledger_suppress::keeper(config, &directory, &events, setup) {
+            listeners.push(keeper);
+        }
+        let surroundings = Surroundings {
+            classify: Box::new(move |entry| reason_of(&analyzer, entry)),
+            listeners,
+            complain: Box::new(move |text| crate::say(&events, &said, Severity::Warning, text)),
+            lost: Box::new(|_| {}),
+        };
+        let capacity = usize::try_from(main.int("ledger_queue_limit")).unwrap_or(100_000);
+        let feed = Feed::start(writer, capacity, surroundings).map_err(|error| format!("ledger: {error}"))?;
+        let inner = Inner { feed, directory, late: OnceLock::new(), counters };
+        Ok(Self { inner: Some(Arc::new(inner)) })
+    }
+
+    /// There is one.
+    pub fn is_kept(&self) -> bool {
+        self.inner.is_some()
+    }
+
+    /// The sink that stages speak to.
+    pub fn sink(&self, logger: &Arc<Logger>) -> Events {
+        match &self.inner {
+            Some(inner) => Arc::new(Remembering { logger: Arc::clone(logger), feed: Arc::clone(&inner.feed) }),
+            None => Arc::clone(logger) as Events,
+        }
+    }
+
+    /// A message is on stable storage.
+    pub fn queued(&self, envelope: &Arc<Envelope>, hold: bool) {
+        if let Some(inner) = &self.inner {
+            inner.feed.push(Input::Queued { envelope: Arc::clone(envelope), hold });
+        }
+    }
+
+    /// Something that no event tells.
+    pub fn enter(&self, entry: Entry) {
+        if let Some(inner) = &self.inner {
+            inner.feed.push(Input::Entry(Box::new(entry)));
+        }
+    }
+
+    /// An operator has done something to a message; `related` is its new name, where it has one.
+    pub fn operated(&self, what: What, id: QueueId, related: Option<QueueId>) {
+        if self.inner.is_some() {
+            let related = related.map(|id| id.to_string()).unwrap_or_default();
+            let entry = Entry::new(Timestamp::now(), what, id.to_string(), "");
+            self.enter(Entry { related, by: "operator".to_owned(), program: "postsuper".to_owned(), ..entry });
+        }
+    }
+
+    /// What reads mail that comes back.
+    pub fn late(&self) -> Option<&Arc<crate::ledger_late::Reader>> {
+        self.inner.as_ref()?.late.get()
+    }
+
+    /// The counters, and how many inputs were lost and wait.
+    pub fn counters(&self) -> Option<(&Arc<Counters>, u64, usize)> {
+        let inner = self.inner.as_ref()?;
+        Some((&inner.counters, inner.feed.dropped(), inner.feed.waiting()))
+    }
+
+    /// Starts what runs beside: the reader of late bounces, the rebuilding, the removal of old days.
+    pub fn start(&self, config: &Config, queue: &Arc<Queue>, events: &Events, setup: &Setup) {
+        let Some(inner) = &self.inner else { return };
+        let main = config.main();
+        if main.bool("late_bounce_analysis") {
+            match crate::ledger_late::Reader::start(&main, &inner.directory, Arc::clone(&inner.feed)) {
+                Ok(reader) => {
+                    let _ = inner.late.set(reader);
+                }
+                Err(error) => {
+                    crate::say(events, setup, Severity::Warning, &format!("late bounces are not read: {error}"));
+                }
+            }
+        }
+        let age = |name: &str| main.duration(name);
+        let retention = Retention {
+            all: age("ledger_retention_time"),
+            good: age("ledger_success_retention_time"),
+            quiet: age("ledger_quiet_time"),
+        };
+        let (directory, feed, queue) = (inner.directory.clone(), Arc::clone(&inner.feed), Arc::clone(queue));
+        let (events, setup) = (Arc::clone(events), setup.clone());
+        let run = move || {
+            if let Err(error) = rebuild(&directory, &feed, &queue) {
+                crate::say(&events, &setup, Severity::Warning, &format!("{error}: the ledger was not completed"));
+            }
+            let mut lost = feed.dropped();
+            loop {
+                match yamabiko_ledger::retire(&directory, Timestamp::now(), &retention) {
+                    Ok(gone) if gone > 0 => {
+                        let text = format!("ledger: {gone} days are older than ledger_retention_time and were removed");
+                        crate::say(&events, &setup, Severity::Info, &text);
+                    }
+                    Ok(_) => {}
+                    Err(error) => crate::say(&events, &setup, Severity::Warning, &error.to_string()),
+                }
+                let begun = std::time::Instant::now();
+                while begun.elapsed() < HOUSEKEEPING {
+                    std::thread::sleep(Duration::from_secs(10));
+                    if feed.dropped() > lost && feed.waiting() == 0 {
+                        lost = feed.dropped();
+                        // What cannot be read now is missing; it was said when it was lost.
+                        let _ = rebuild(&directory, &feed, &queue);
+                    }
+                }
+            }
+        };
+        // It ends with the process: everything that it does may be cut off.
+        let _ = std::thread::Builder::new().name("ledger-keeper".into()).spawn(run);
+    }
+
+    /// Writes what is left.
+    pub fn close(&self) {
+        if let Some(inner) = &self.inner {
+            inner.feed.close();
+        }
+    }
+}
+
+/// The log, and the ledger beside it.
+struct Remembering {
+    logger: Arc<Logger>,
+    feed: Arc<Feed>,
+}
+
+impl EventSink for Remembering {
+    fn emit(&self, event: Event) {
+        if Input::wants(&event) {
+            self.feed.push(Input::Event(event.clone()));
+        }
+        self.logger.emit(event);
+    }
+}
+
+/// Enters messages of the queue that the ledger does not know, and what became of their recipients, as the queue has it.
+/// Looks at what arrived since shortly before the newest entry.
+fn rebuild(directory: &std::path::Path, feed: &Feed, queue: &Queue) -> Result<u64, yamabiko_ledger::Error> {
+    let mut ledger = Ledger::open(directory);
+    let Some(newest) = ledger.newest()? else { return Ok(0) };
+    let from = newest.0.saturating_sub(u64::try_from(CRASH.as_micros()).unwrap_or(0));
+    let mut entered = 0;
+    let candidates = queue.list(|meta| meta.queue_id.micros() >= from);
+    for meta in candidates {
+        let id = meta.queue_id;
+        let name = id.to_string();
+        let known = ledger.entries(Field::QueueId, &name, Some(Timestamp(id.micros())))?;
+        // What is gone by now was delivered meanwhile, and told.
+        let Ok((envelope, meta)) = queue.envelope(id) else { continue };
+        if !known.iter().any(|entry| entry.what == What::Queued || entry.size > 0) {
+            for list in envelope.recipients.chunks(yamabiko_ledger::LISTED) {
+                feed.push(Input::Entry(Box::new(entry_of(&envelope, list))));
+                entered += 1;
+            }
+            if meta.flags.hold() {
+                feed.push(Input::Entry(Box::new(Entry::new(envelope.arrival, What::Held, name.clone(), ""))));
+            }
+        }
+        for recipient in &envelope.recipients {
+            let (what, failure) = match &recipient.state {
+                RecipientState::Deferred(failure) => (What::Deferred, failure),
+                RecipientState::Failed(failure) => (What::Bounced, failure),
+                RecipientState::Pending | RecipientState::Done => continue,
+            };
+            if known.iter().any(|entry| entry.recipient == recipient.address) {
+                continue;
+            }
+            let entry = Entry::new(envelope.arrival, what, name.clone(), recipient.address.clone());
+            feed.push(Input::Entry(Box::new(Entry {
+                original: if recipient.original == recipient.address {
+                    String::new()
+                } else {
+                    recipient.original.clone()
+                },
+                sender: Some(envelope.sender.clone()),
+                status: Some(failure.status),
+                relay: failure.relay.clone(),
+                text: failure.reason.clone(),
+                by: "rebuilt from the queue".to_owned(),
+                ..entry
+            })));
+            entered += 1;
+        }
+    }
+    Ok(entered)
+}

@@ -1,0 +1,191 @@
+//! Mail that comes back: read beside the delivery of it, and entered where it belongs.
+//!
+//! What comes in from the null sender, and what looks like a report or an automatic reply by its header, is shown to a
+//! thread of its own. Nobody waits for that; when more comes than can be read, the rest is delivered unread and counted.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use yamabiko_analyze::{Analyzer, Kind};
+use yamabiko_config::View;
+use yamabiko_envelope::{Content, Envelope, Source, Timestamp};
+use yamabiko_ledger::late::{Incoming, Token, join};
+use yamabiko_ledger::{Entry, Feed, Input, Ledger};
+
+/// Messages that may wait to be read.
+const WAITING: usize = 2000;
+/// So much of a message is read.
+const READ: u64 = 512 << 10;
+/// What is pushed must be found before it is looked for.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A report joined by less than this is not kept from anybody.
+const SURE: u8 = 80;
+
+/// Takes a verified token out of an address.
+pub type Tokens = Box<dyn Fn(&str) -> Option<Token> + Send + Sync>;
+
+/// Reads what comes back.
+pub struct Reader {
+    jobs: Mutex<VecDeque<Job>>,
+    work: Condvar,
+    skipped: AtomicU64,
+    read: AtomicU64,
+    /// Reports that are known to belong to a message of ours are not delivered.
+    pub discards: bool,
+    tokens: std::sync::OnceLock<Tokens>,
+}
+
+struct Job {
+    at: Timestamp,
+    envelope: Arc<Envelope>,
+    parts: Vec<Content>,
+    /// Told whether it belongs to a message of ours, where somebody waits for that.
+    answer: Option<tokio::sync::oneshot::Sender<bool>>,
+}
+
+impl Reader {
+    /// Starts the thread.
+    pub fn start(main: &View, directory: &Path, feed: Arc<Feed>) -> io::Result<Arc<Self>> {
+        let reader = Arc::new(Self {
+            jobs: Mutex::default(),
+            work: Condvar::new(),
+            skipped: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            discards: main.text("late_bounce_disposition") == "discard",
+            tokens: std::sync::OnceLock::new(),
+        });
+        let (shared, mut ledger) = (Arc::clone(&reader), Ledger::open(directory));
+        let run = move || {
+            let analyzer = Analyzer::embedded();
+            loop {
+                let jobs = shared.wait();
+                feed.flush(PATIENCE);
+                for job in jobs {
+                    let ours = shared.one(&analyzer, &mut ledger, &feed, &job);
+                    if let Some(answer) = job.answer {
+                        let _ = answer.send(ours);
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new().name("late-bounces".into()).spawn(run)?;
+        Ok(reader)
+    }
+
+    /// What reads tokens in addresses, once it is known.
+    pub fn reads_tokens(&self, tokens: Tokens) {
+        let _ = self.tokens.set(tokens);
+    }
+
+    /// Messages that were read, and that there was no time to read.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.read.load(Ordering::Relaxed), self.skipped.load(Ordering::Relaxed))
+    }
+
+    /// Whether a message is one to be read.
+    pub fn wants(envelope: &Envelope, head: &[u8], source: Source) -> bool {
+        if !matches!(source, Source::Smtp | Source::Local { .. }) {
+            return false;
+        }
+        envelope.sender.is_empty() || looks_like_a_report(head)
+    }
+
+    /// Has a message read. Does not wait.
+    pub fn show(&self, envelope: Arc<Envelope>, parts: Vec<Content>) {
+        self.push(Job { at: Timestamp::now(), envelope, parts, answer: None });
+    }
+
+    /// Has a message read, and says whether it is a report that surely belongs to a message of ours.
+    pub async fn is_ours(&self, envelope: Arc<Envelope>, parts: Vec<Content>) -> bool {
+        let (answer, heard) = tokio::sync::oneshot::channel();
+        self.push(Job { at: Timestamp::now(), envelope, parts, answer: Some(answer) });
+        matches!(tokio::time::timeout(PATIENCE * 3, heard).await, Ok(Ok(true)))
+    }
+
+    fn push(&self, job: Job) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.len() >= WAITING {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        jobs.push_back(job);
+        self.work.notify_one();
+    }
+
+    fn wait(&self) -> VecDeque<Job> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        while jobs.is_empty() {
+            jobs = self.work.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::take(&mut *jobs)
+    }
+
+    fn one(&self, analyzer: &Analyzer, ledger: &mut Ledger, feed: &Feed, job: &Job) -> bool {
+        let mut message = Vec::new();
+        for part in &job.parts {
+            let room = READ.saturating_sub(message.len() as u64);
+            // What cannot be read now is delivered all the same.
+            let Ok(bytes) = part.slice(0, room.min(part.len())).to_bytes() else { return false };
+            message.extend_from_slice(&bytes);
+        }
+        self.read.fetch_add(1, Ordering::Relaxed);
+        let analysis = analyzer.analyze(&message);
+        if matches!(analysis.kind, Kind::NotABounce(_) | Kind::Receipt) || analysis.findings.is_empty() {
+            return false;
+        }
+        let recipients: Vec<String> = job
+            .envelope
+            .recipients
+            .iter()
+            .flat_map(|known| [known.address.clone(), known.original.clone()])
+            .filter(|address| !address.is_empty())
+            .collect();
+        let id = job.envelope.queue_id.to_string();
+        let incoming =
+            Incoming { at: job.at, queue_id: &id, recipients: &recipients, message: &message, analysis: &analysis };
+        let token = |address: &str| self.tokens.get().and_then(|read| read(address));
+        let entries: Vec<Entry> = match join(ledger, &incoming, &token) {
+            Ok((entries, _)) => entries,
+            // Said by whoever writes there; the report is delivered.
+            Err(_) => return false,
+        };
+        let ours = !entries.is_empty() && entries.iter().all(|entry| entry.confidence >= SURE);
+        entries.into_iter().for_each(|entry| feed.push(Input::Entry(Box::new(entry))));
+        ours
+    }
+}
+
+/// Header fields that reports, complaints and automatic replies have, whoever sends them.
+fn looks_like_a_report(head: &[u8]) -> bool {
+    const SIGNS: [&str; 6] = [
+        "multipart/report",
+        "auto-submitted: auto-",
+        "x-failed-recipients:",
+        "x-autoreply:",
+        "feedback-type:",
+        "message/delivery-status",
+    ];
+    let lower = head.get(..head.len().min(32 << 10)).unwrap_or_default().to_ascii_lowercase();
+    SIGNS.iter().any(|sign| memchr::memmem::find(&lower, sign.as_bytes()).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read() {
+        for (head, expected) in [
+            ("Content-Type: Multipart/Report; report-type=delivery-status\n", true),
+            ("Auto-Submitted: auto-replied\n", true),
+            ("Auto-Submitted: no\nSubject: hello\n", false),
+            ("", false),
+        ] {
+            assert_eq!(looks_like_a_report(head.as_bytes()), expected, "{head}");
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! Reports that come back later, joined to the message they are about.
+//!
+//! The ladder, each rung with what it is worth: a signed token in the address the report came to; the envelope ID; our own
+//! queue ID in the returned header or in the report; Message-ID with recipient; the next hop's queue ID; recipient and time
+//! alone. The last is a guess and says so; where two messages could be meant it says nothing.
+
+use std::time::Duration;
+
+use yamabiko_analyze::{Action, Analysis, Finding, Kind, Reason};
+use yamabiko_envelope::Timestamp;
+
+use crate::{Entry, Error, Field, History, Ledger, Query, ReportAction, State, What, remote_id};
+
+/// A report as it came in.
+#[derive(Clone, Debug)]
+pub struct Incoming<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// Its own queue ID; empty for a file.
+    pub queue_id: &'a str,
+    /// The addresses it came to: a signed token stands there.
+    pub recipients: &'a [String],
+    /// The message, as much of it as was read.
+    pub message: &'a [u8],
+    /// What the analyzer found.
+    pub analysis: &'a Analysis,
+}
+
+/// What a verified token in an address says: recipient of the message, its queue ID or Message-ID (each may be empty).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Token {
+    /// Queue ID.
+    pub queue_id: String,
+    /// Recipient.
+    pub recipient: String,
+    /// Message-ID.
+    pub message_id: String,
+}
+
+/// Takes a token out of an address, if there is a good one.
+pub type ReadToken<'a> = &'a dyn Fn(&str) -> Option<Token>;
+
+/// How far back a message without any name is looked for.
+const WINDOW: Duration = Duration::from_secs(5 * 86_400);
+/// How far back a message with a name is looked for.
+const LONG: Duration = Duration::from_secs(60 * 86_400);
+/// Candidates that are looked at.
+const CANDIDATES: usize = 50;
+
+/// The entries that follow from a report. Findings that belong to no message of the ledger are left out, and counted in the
+/// second number.
+pub fn join(ledger: &mut Ledger, incoming: &Incoming<'_>, token: ReadToken<'_>) -> Result<(Vec<Entry>, usize), Error> {
+    let mut out = Vec::new();
+    let mut unknown = 0;
+    let named = incoming.recipients.iter().find_map(|address| token(address));
+    for finding in &incoming.analysis.findings {
+        let found = match climb(ledger, incoming, finding, named.as_ref())? {
+            Some(found) => found,
+            None => {
+                unknown += 1;
+                continue;
+            }
+        };
+        if let Some(entry) = entry_of(incoming, finding, found) {
+            out.push(entry);
+        }
+    }
+    Ok((out, unknown))
+}
+
+/// Where a report belongs.
+struct Found {
+    host: String,
+    queue_id: String,
+    recipient: String,
+    confidence: u8,
+    by: &'static str,
+}
+
+impl Found {
+    fn new(history: &History, confidence: u8, by: &'static str) -> Self {
+        Self {
+            host: history.host.clone(),
+            queue_id: history.queue_id.clone(),
+            recipient: history.recipient.clone(),
+            confidence,
+            by,
+        }
+    }
+}
+
+fn climb(
+    ledger: &mut Ledger,
+    incoming: &Incoming<'_>,
+    finding: &Finding,
+    token: Option<&Token>,
+) -> Result<Option<Found>, Error> {
+    let since = Timestamp(incoming.at.0.saturating_sub(micros(LONG)));
+    let mut ask = |field, text: &str| {
+        let query = Query { since: Some(since), limit: CANDIDATES, ..Query::new(field, text) };
+        ledger.histories(&query)
+    };
+    let whom = |histories: &[History]| pick(histories, finding).cloned();
+    if let Some(token) = token {
+        for (field, text) in [(Field::QueueId, &token.queue_id), (Field::MessageId, &token.message_id)] {
+            if text.is_empty() {
+                continue;
+            }
+            let histories = ask(field, text)?;
+            let by_token = histories.iter().find(|history| history.recipient.eq_ignore_ascii_case(&token.recipient));
+            if let Some(history) = by_token.cloned().or_else(|| whom(&histories)) {
+                return Ok(Some(Found::new(&history, 100, "signed token")));
+            }
+        }
+    }
+    if !finding.envelope_id.is_empty() {
+        let histories = ask(Field::EnvelopeId, &finding.envelope_id)?;
+        if let Some(history) = whom(&histories) {
+            return Ok(Some(Found::new(&history, 98, "Original-Envelope-Id")));
+        }
+    }
+    for id in queue_ids(incoming.message) {
+        let histories = ask(Field::QueueId, &id)?;
+        // Another machine may have used a short ID too: the recipient must be one of the message's.
+        if let Some(history) = whom(&histories) {
+            return Ok(Some(Found::new(&history, 95, "queue ID in the report")));
+        }
+    }
+    if !finding.message_id.is_empty() {
+        let histories = ask(Field::MessageId, &finding.message_id)?;
+        if let Some(history) = whom(&histories) {
+            return Ok(Some(Found::new(&history, 92, "Message-ID and recipient")));
+        }
+    }
+    for id in remote_ids(incoming.message) {
+        let histories = ask(Field::RemoteId, &id)?;
+        if let Some(history) = whom(&histories) {
+            return Ok(Some(Found::new(&history, 85, "queue ID at the next hop")));
+        }
+    }
+    guess(ledger, incoming, finding)
+}
+
+/// The one that the finding speaks of. Without an address in the finding, the only one there is.
+fn pick<'a>(histories: &'a [History], finding: &Finding) -> Option<&'a History> {
+    let names = [&finding.recipient, &finding.alias];
+    let is = |history: &&History| {
+        names.iter().any(|name| {
+            !name.is_empty()
+                && (history.recipient.eq_ignore_ascii_case(name) || history.original.eq_ignore_ascii_case(name))
+        })
+    };
+    histories.iter().find(is).or_else(|| match histories {
+        // A forwarded address fails under another name: one recipient can be no other.
+        [only] => Some(only),
+        _ => None,
+    })
+}
+
+/// One message to this recipient was sent in the last days, and no other: it may be that.
+fn guess(ledger: &mut Ledger, incoming: &Incoming<'_>, finding: &Finding) -> Result<Option<Found>, Error> {
+    if finding.recipient.is_empty() {
+        return Ok(None);
+    }
+    let since = Timestamp(incoming.at.0.saturating_sub(micros(WINDOW)));
+    let query = Query { since: Some(since), limit: CANDIDATES, ..Query::new(Field::Recipient, &finding.recipient) };
+    let mut open = ledger.histories(&query)?;
+    open.retain(|history| {
+        history.began() <= incoming.at
+            && matches!(history.verdict(incoming.at, Duration::MAX).state, State::Sent | State::Relayed)
+            && (finding.addresser.is_empty()
+                || history.sender().is_none_or(|sender| sender.eq_ignore_ascii_case(&finding.addresser)))
+    });
+    match open.as_slice() {
+        [only] => Ok(Some(Found::new(only, 40, "recipient and time: a guess"))),
+        _ => Ok(None),
+    }
+}
+
+fn entry_of(incoming: &Incoming<'_>, finding: &Finding, found: Found) -> Option<Entry> {
+    let (what, action) = match &incoming.analysis.kind {
+        Kind::Feedback => (What::Complaint, None),
+        Kind::AutoReply => (What::AutoReply, None),
+        Kind::Bounce => match (finding.action, finding.reason) {
+            (_, Reason::Feedback) => (What::Complaint, None),
+            (_, Reason::Vacation) => (What::AutoReply, None),
+            (Some(Action::Delivered), _) | (None, Reason::Delivered) => (What::Report, Some(ReportAction::Delivered)),
+            (Some(Action::Delayed), _) => (What::Report, Some(ReportAction::Delayed)),
+            (Some(Action::Relayed), _) => (What::Report, Some(ReportAction::Relayed)),
+            (Some(Action::Expanded), _) => (What::Report, Some(ReportAction::Expanded)),
+            (Some(Action::Failed), _) | (None, _) => (What::Report, Some(ReportAction::Failed)),
+        },
+        Kind::Receipt | Kind::NotABounce(_) => return None,
+    };
+    // Subjects and texts of automatic replies are nobody's business here.
+    let text = if what == What::AutoReply { String::new() } else { finding.diagnostic.text.clone() };
+    let reason = match finding.reason {
+        Reason::Undefined => "",
+        reason => reason.name(),
+    };
+    Some(Entry {
+        host: found.host,
+        original: finding.alias.clone(),
+        relay: if finding.rhost.is_empty() { finding.lhost.clone() } else { finding.rhost.clone() },
+        status: finding.status,
+        reply: finding.reply_code,
+        reason: if what == What::Complaint && !finding.feedback_type.is_empty() {
+            finding.feedback_type.clone()
+        } else {
+            reason.to_owned()
+        },
+        text,
+        related: incoming.queue_id.to_owned(),
+        action,
+        confidence: found.confidence,
+        by: found.by.to_owned(),
+        program: finding.decoded_by.to_owned(),
+        ..Entry::new(incoming.at, what, found.queue_id, found.recipient)
+    })
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// How much of a report is searched for IDs.
+const SEARCHED: usize = 256 << 10;
+/// IDs that are tried.
+const TRIED: usize = 12;
+
+/// Words after `with ESMTP id`, `id`, `X-Postfix-Queue-ID:`: queue IDs that may be ours.
+pub(crate) fn queue_ids(message: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    let text = message.get(..message.len().min(SEARCHED)).unwrap_or_default();
+    for line in text.split(|byte| *byte == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else { continue };
+        let line = line.trim_end();
+        let lower = line.to_ascii_lowercase();
+        let at = if let Some(at) = lower.find("queue-id:") {
+            Some(at + "queue-id:".len())
+        } else {
+            lower.find(" id ").map(|at| at + 4).or_else(|| lower.starts_with("\tid ").then_some(4))
+        };
+        let Some(rest) = at.and_then(|at| line.get(at..)) else { continue };
+        let word: &str = rest.trim_start().split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
+        if is_queue_id(word) && !found.iter().any(|known| known == word) {
+            found.push(word.to_owned());
+        }
+        if found.len() >= TRIED {
+            break;
+        }
+    }
+    found
+}
+
+/// Long, or short: six to twenty hexadecimal digits.
+fn is_queue_id(word: &str) -> bool {
+    word.parse::<yamabiko_envelope::QueueId>().is_ok()
+        || ((6..=20).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b)))
+}
+
+/// IDs that the report quotes as other hosts': `queued as`, `id=`, and IDs in `Received:` of any form.
+pub(crate) fn remote_ids(message: &[u8]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let text = message.get(..message.len().min(SEARCHED)).unwrap_or_default();
+    let mut add = |word: &str| {
+        if word.len() >= 6 && found.len() < TRIED && !found.iter().any(|known| known == word) {
+            found.push(word.to_owned());
+        }
+    };
+    for line in text.split(|byte| *byte == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else { continue };
+        let line = line.trim();
+        add(remote_id(line));
+        for marker in [" id ", "id "] {
+            let at = if marker.starts_with(' ') { line.find(marker) } else { line.starts_with(marker).then_some(0) };
+            if let Some(rest) = at.and_then(|at| line.get(at + marker.len()..)) {
+                let word = rest.split([' ', ';', '\t', ')', ',']).next().unwrap_or("");
+                if word.bytes().any(|byte| byte.is_ascii_digit()) {
+                    add(word);
+                }
+            }
+        }
+        // qmail: `(qmail 12345 invoked ...)`; its name in our ledger is the process behind `qp`.
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, Source, Writer};
+    use yamabiko_analyze::Analyzer;
+
+    const SENT: u64 = 1_790_000_000;
+
+    fn ledger() -> (tempfile::TempDir, Ledger) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        for (n, recipient) in ["gone@b.test", "other@b.test"].into_iter().enumerate() {
+            let at = Timestamp::from_seconds(SENT);
+            let id = format!("AB12CD34EF{n}");
+            writer
+                .append(&Entry {
+                    sender: Some("s@a.test".into()),
+                    message_id: format!("<m{n}@a.test>"),
+                    envelope_id: format!("env{n}"),
+                    recipients: vec![(recipient.into(), String::new())],
+                    ..Entry::new(at, What::Queued, id.clone(), "")
+                })
+                .unwrap();
+            writer
+                .append(&Entry { remote_id: format!("4REMOTE{n}"), ..Entry::new(at, What::Sent, id, recipient) })
+                .unwrap();
+        }
+        writer.commit_all().unwrap();
+        let ledger = Ledger::open(dir.path());
+        (dir, ledger)
+    }
+
+    fn report(fields: &str, returned: &str, recipient: &str, action: &str) -> String {
+        format!(
+            "From: MAILER-DAEMON@b.test\nTo: s@a.test\nSubject: Undelivered Mail Returned to Sender\nMIME-Version: 1.0\n\
+             Content-Type: multipart/report; report-type=delivery-status; boundary=\"x\"\n\n--x\n\nIt failed.\n\n--x\n\
+             Content-Type: message/delivery-status\n\nReporting-MTA: dns; mx.b.test\n{fields}\n\
+             Final-Recipient: rfc822; {recipient}\nAction: {action}\nStatus: 5.1.1\n\
+             Diagnostic-Code: smtp; 550 5.1.1 User unknown\n\n--x\nContent-Type: text/rfc822-headers\n\n{returned}\n--x--\n"
+        )
+    }
+
+    #[test]
+    fn the_ladder() {
+        let (_dir, mut ledger) = ledger();
+        let analyzer = Analyzer::embedded();
+        for (name, fields, returned, recipient, action, expected) in [
+            ("envelope ID", "Original-Envelope-Id: env0\n", "Subject: x\n", "gone@b.test", "failed", Some((0, 98))),
+            (
+                "queue ID",
+                "",
+                "Received: by mail.a.test (Postfix)\n\tid AB12CD34EF1; Mon, 21 Sep 2026 00:00:00 +0000\nSubject: x\n",
+                "other@b.test",
+                "failed",
+                Some((1, 95)),
+            ),
+            (
+                "queue ID in a field",
+                "X-Postfix-Queue-ID: AB12CD34EF0\n",
+                "Subject: x\n",
+                "gone@b.test",
+                "failed",
+                Some((0, 95)),
+            ),
+            ("Message-ID", "", "Message-ID: <m0@a.test>\n", "GONE@b.test", "failed", Some((0, 92))),
+            ("Message-ID, forwarded", "", "Message-ID: <m0@a.test>\n", "new@c.test", "failed", Some((0, 92))),
+            ("next hop", "", "Received: from a by mx.b.test id 4REMOTE1; x\n", "other@b.test", "failed", Some((1, 85))),
+            ("guess", "", "Subject: x\n", "gone@b.test", "failed", Some((0, 40))),
+            ("nobody", "", "Subject: x\n", "never@c.test", "failed", None),
+        ] {
+            let mail = report(fields, returned, recipient, action);
+            let analysis = analyzer.analyze(mail.as_bytes());
+            let incoming = Incoming {
+                at: Timestamp::from_seconds(SENT + 3600),
+                queue_id: "R",
+                recipients: &[],
+                message: mail.as_bytes(),
+                analysis: &analysis,
+            };
+            let (entries, unknown) = join(&mut ledger, &incoming, &|_| None).unwrap();
+            let found = entries.first().map(|entry| (entry.queue_id.as_str(), entry.confidence));
+            let expected = expected.map(|(n, confidence)| (["AB12CD34EF0", "AB12CD34EF1"][n], confidence));
+            assert_eq!(found, expected, "{name}");
+            assert_eq!(unknown, usize::from(expected.is_none()), "{name}");
+            if let Some(entry) = entries.first() {
+                assert_eq!(
+                    (entry.what, entry.action, entry.reason.as_str()),
+                    (What::Report, Some(ReportAction::Failed), "userunknown")
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_is_the_surest_and_a_delay_is_no_failure() {
+        let (_dir, mut ledger) = ledger();
+        let analyzer = Analyzer::embedded();
+        let mail = report("", "Subject: x\n", "unheard@of.test", "delayed");
+        let analysis = analyzer.analyze(mail.as_bytes());
+        let incoming = Incoming {
+            at: Timestamp::from_seconds(SENT + 3600),
+            queue_id: "R",
+            recipients: &["s+token@a.test".to_owned()],
+            message: mail.as_bytes(),
+            analysis: &analysis,
+        };
+        let token = |address: &str| {
+            address.contains("+token").then(|| Token {
+                queue_id: "AB12CD34EF0".into(),
+                recipient: "gone@b.test".into(),
+                message_id: String::new(),
+            })
+        };
+        let (entries, _) = join(&mut ledger, &incoming, &token).unwrap();
+        assert_eq!(entries.len(), 1);
+        assert_eq!((entries[0].confidence, entries[0].action), (100, Some(ReportAction::Delayed)));
+        assert_eq!(entries[0].recipient, "gone@b.test");
+    }
+
+    #[test]
+    fn ids_in_reports() {
+        let ids = queue_ids(b"Received: from x (y [1.2.3.4])\n\tby mx (Postfix) with ESMTPS id 4XyZ\n\tid AB12CD34EF0; Mon\nX-Postfix-Queue-ID: 0123456789A\nid abc\n\xff\xfe id AB12CD\n");
+        assert_eq!(ids, ["AB12CD34EF0", "0123456789A"]);
+    }
+}
