@@ -73,7 +73,7 @@ const CRATES: &[(&str, &str)] = &[
 
 /// Heavy outside crates and who may name them as an ordinary dependency.
 const OUTSIDE: [(&str, &[&str]); 4] = [
-    ("tokio", &["dns", "tls", "milter", "receive", "deliver", "engine", "console", "sim"]),
+    ("tokio", &["dns", "lookup-remote", "tls", "milter", "receive", "deliver", "engine", "console", "sim"]),
     ("rustls", &["tls"]),
     ("hickory-resolver", &["dns", "sim"]),
     ("rusqlite", &["ledger", "lookup"]),

@@ -20,6 +20,75 @@ pub enum Source {
     Requeued,
 }
 
+/// A class of trouble that the postmaster can be told of (`notify_classes`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TroubleClass {
+    /// `bounce`
+    Bounce,
+    /// `2bounce`
+    DoubleBounce,
+    /// `data`
+    Data,
+    /// `delay`
+    Delay,
+    /// `policy`
+    Policy,
+    /// `protocol`
+    Protocol,
+    /// `resource`
+    Resource,
+    /// `software`
+    Software,
+}
+
+impl TroubleClass {
+    /// All of them, in the order of the alphabet.
+    pub const ALL: [Self; 8] = [
+        Self::DoubleBounce,
+        Self::Bounce,
+        Self::Data,
+        Self::Delay,
+        Self::Policy,
+        Self::Protocol,
+        Self::Resource,
+        Self::Software,
+    ];
+
+    /// The word in `notify_classes`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bounce => "bounce",
+            Self::DoubleBounce => "2bounce",
+            Self::Data => "data",
+            Self::Delay => "delay",
+            Self::Policy => "policy",
+            Self::Protocol => "protocol",
+            Self::Resource => "resource",
+            Self::Software => "software",
+        }
+    }
+
+    /// The class of a word, in any case of letters.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name().eq_ignore_ascii_case(word))
+    }
+}
+
+/// What a notice to the postmaster is about: for those who count notices before they are sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Classes, the gravest last; never empty in a notice.
+    pub classes: Vec<TroubleClass>,
+    /// Why, in one line: a reply, a reason.
+    pub reason: String,
+    /// Domain or host that mail was for.
+    pub destination: String,
+    /// Envelope sender of the mail in question; empty where there is none.
+    pub sender: String,
+    /// Who brought it, `name[address]`; empty for mail of our own.
+    pub client: String,
+}
+
 /// A message that a stage took from outside, and what was decided about it on the way.
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -46,6 +115,8 @@ pub struct Submission {
     pub no_address_mappings: bool,
     /// `receive_override_options = no_header_body_checks` of the service that took it.
     pub no_header_body_checks: bool,
+    /// It tells the postmaster of trouble.
+    pub trouble: Option<Box<Trouble>>,
 }
 
 impl Submission {
@@ -63,6 +134,7 @@ impl Submission {
             full_name: String::new(),
             no_address_mappings: false,
             no_header_body_checks: false,
+            trouble: None,
         }
     }
 }

@@ -77,6 +77,23 @@ impl Usage {
 /// Opens a file for reading.
 pub type Opener = Arc<dyn Fn(&Path) -> io::Result<File> + Send + Sync>;
 
+/// Opens a table of a type that this crate does not have: of a database, of a directory. `None`: not its type.
+pub type Extension = Arc<dyn Fn(&Wanted<'_>) -> Option<Result<Arc<dyn Table>, OpenError>> + Send + Sync>;
+
+/// A table that an [`Extension`] is asked for.
+pub struct Wanted<'a> {
+    /// The type: `mysql`.
+    pub kind: &'a str,
+    /// What stands behind it: a file with the table's settings, or the first part of the names of parameters.
+    pub name: &'a str,
+    /// Both, as written.
+    pub spec: &'a str,
+    /// Opens a table that this one names.
+    pub open: &'a dyn Fn(&str) -> Result<Arc<dyn Table>, OpenError>,
+    /// How the set behaves.
+    pub options: &'a Options,
+}
+
 /// How a [`TableSet`] behaves.
 #[derive(Clone)]
 pub struct Options {
@@ -92,6 +109,8 @@ pub struct Options {
     pub remote_timeout: Duration,
     /// Tables whose source is in aliases(5) format wherever they are named (`alias_maps`, `alias_database`).
     pub aliases: Vec<String>,
+    /// Opens tables of further types.
+    pub extension: Option<Extension>,
 }
 
 impl Default for Options {
@@ -103,17 +122,19 @@ impl Default for Options {
             fold_case: true,
             remote_timeout: Duration::from_secs(100),
             aliases: Vec::new(),
+            extension: None,
         }
     }
 }
 
 impl Options {
-    pub(crate) fn warn(&self, text: impl Into<String>) {
+    /// Tells `notify` of trouble.
+    pub fn warn(&self, text: impl Into<String>) {
         (self.notify)(Notice { kind: NoticeKind::Warning, text: text.into() });
     }
 
     /// The key as tables with fixed strings want it.
-    pub(crate) fn fold<'a>(&self, key: &'a str) -> std::borrow::Cow<'a, str> {
+    pub fn fold<'a>(&self, key: &'a str) -> std::borrow::Cow<'a, str> {
         if self.fold_case { crate::fold_case(key) } else { key.into() }
     }
 

@@ -155,6 +155,8 @@ pub struct AgentParts {
     pub hosts: Arc<Hosts>,
     /// The log.
     pub events: Events,
+    /// Who hears of trouble.
+    pub desk: Arc<crate::desk::Desk>,
 }
 
 impl AgentParts {
@@ -171,7 +173,8 @@ impl AgentParts {
         }
         let origin = Origin::new(&view.text("syslog_name").into(), program);
         let (resolver, hosts, events) = (Arc::clone(&self.resolver), Arc::clone(&self.hosts), Arc::clone(&self.events));
-        Means::Client(Box::new(SmtpAgent::from_view(view, protocol, tables, resolver, hosts, events, origin)))
+        let agent = SmtpAgent::from_view(view, protocol, tables, resolver, hosts, events, origin);
+        Means::Client(Box::new(agent.with_troubles(self.desk.ear())))
     }
 }
 

@@ -89,6 +89,7 @@ pub fn examine(config: &Config) -> Findings {
             reader.as_ref().map_or(Ok(()), |reader| reader.may_open(path)).map(|()| file)
         }),
         aliases,
+        extension: Some(crate::remote_tables(config)),
         ..yamabiko_lookup::Options::default()
     });
     let mut found = Findings::default();
@@ -119,6 +120,10 @@ pub fn examine(config: &Config) -> Findings {
             (ServiceType::Unix, "pipe") => found.warnings.extend(PipeSettings::from_view(&view, service).err()),
             _ => {}
         }
+    }
+    // A table over the network answers with its own time-out.
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        found.warnings.extend(runtime.block_on(crate::postmaster::check(config, &tables, &router)));
     }
     found.warnings.append(&mut said.lock().unwrap_or_else(PoisonError::into_inner));
     let mut seen = std::collections::HashSet::new();
@@ -185,9 +190,18 @@ mod tests {
                     "regexp map {{/spam/ REJEC}, {/ham/ OK}, {/egg/REJECT}}, line 3: unknown regexp option \"R\": skipping this rule",
                 ],
             ),
+            (
+                "2bounce_notice_recipient = nobodyhere@localhost.localdomain\nmydestination = localhost.localdomain\n",
+                "",
+                &[],
+                &["nobody gets the mail for postmaster ("],
+            ),
             ("", "x unix - n n - - pipe\n", &[], &["master.cf, line 1: transport x: pipe(8) is not there yet"]),
         ] {
-            let main = format!("{main}alias_maps =\nalias_database =\ncompatibility_level = 3.6\n");
+            let main = format!(
+                "{main}alias_maps = inline:{{postmaster=nobody}}\nalias_database =\nmyorigin = $myhostname\n\
+                 mydestination = $myhostname\ncompatibility_level = 3.6\n"
+            );
             let host = Host::of_this_machine("postfix");
             let config = Config::from_texts(&main, master, ("main.cf", "master.cf"), &host).unwrap();
             let found = examine(&config);

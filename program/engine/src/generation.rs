@@ -61,6 +61,8 @@ pub struct Generation {
     pub myhostname: String,
     /// `mail_name`
     pub mail_name: String,
+    /// `message_size_limit`; no limit is the largest number.
+    pub message_size_limit: u64,
     /// Mail filters for mail that does not come over the network (`non_smtpd_milters`), and the limit of what they may
     /// make of a body.
     pub own_filters: Option<(Arc<Milters>, u64)>,
@@ -356,6 +358,7 @@ impl Generation {
         let milters = Milters::new(&main, "non_smtpd_milters", &mut |_| {});
         let size_limit = u64::try_from(main.int("message_size_limit")).unwrap_or(0);
         Self {
+            message_size_limit: if size_limit == 0 { u64::MAX } else { size_limit },
             own_filters: milters.map(|milters| (Arc::new(milters), size_limit)),
             filters_notices: main.list("internal_mail_filter_classes").iter().any(|class| class == "bounce"),
             cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables, router.mapper().clone(), events),

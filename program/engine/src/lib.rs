@@ -24,6 +24,7 @@ mod boss;
 mod bulk;
 mod clog;
 mod control;
+mod desk;
 mod examine;
 mod filter;
 mod flush;
@@ -40,6 +41,8 @@ pub mod operate;
 mod orders;
 mod outcome;
 mod pickup;
+mod postmaster;
+mod qmail;
 mod report;
 mod routing;
 mod sandbox;
@@ -322,6 +325,7 @@ impl Engine {
             resolver: Arc::new(resolver(&config)?),
             hosts: Arc::new(yamabiko_dns::Hosts::system()),
             events: Arc::clone(&events),
+            desk: desk::Desk::new(),
         };
         let generation = build(&config, &parts, &events, &setup);
         let current = Current::new(generation, Arc::clone(&events), remembered.clone());
@@ -331,6 +335,7 @@ impl Engine {
         let spool = queue_directory.join("spool");
         let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone());
         around.complete(acceptance.clone());
+        parts.desk.complete(acceptance.clone());
         remembered.start(&config, acceptance.queue(), &events, &setup);
         serve_metrics(&config, &acceptance, &events, &setup);
         let task = manager::Task::new(schedule_settings::from_config(&config), acceptance.clone(), line.1);
@@ -360,6 +365,7 @@ impl Engine {
             .map_err(|error| format!("control socket: {error}"))?;
         tokio::spawn(pickup::run(queue_directory.join("maildrop"), control, current, wake));
         notices(&config, &events, &setup);
+        tokio::spawn(tell_of_postmaster(acceptance.clone()));
         for remark in leftovers(&queue_directory) {
             say(&events, &setup, Severity::Warning, &remark);
         }
@@ -387,6 +393,7 @@ impl Engine {
         self.logger.replace(vec![target]);
         self.setup = setup;
         notices(&config, &events, &self.setup);
+        tokio::spawn(tell_of_postmaster(self.acceptance.clone()));
         Ok(())
     }
 
@@ -482,6 +489,16 @@ fn notices(config: &Config, events: &Events, setup: &Setup) {
     }
 }
 
+/// Notices that nobody gets, said at start and reload.
+async fn tell_of_postmaster(engine: Acceptance) {
+    let generation = engine.current().get();
+    let check = postmaster::check(&generation.config, &generation.tables, &generation.router);
+    let remote = generation.router.is_remote();
+    for remark in blocking::where_it_may_block(remote, Box::pin(check)).await {
+        engine.current().say(Severity::Warning, None, &remark);
+    }
+}
+
 fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setup) -> Generation {
     let tables = tables(config, events, setup);
     let (agents, one_recipient, remarks) = Agents::new(config, &tables, parts);
@@ -529,21 +546,33 @@ fn leftovers(queue_directory: &Path) -> Vec<String> {
     found.into_iter().filter(|(_, files)| *files > 0).map(remark).collect()
 }
 
-/// What writes notices, with the templates of `bounce_template_file`.
+/// What writes notices, with the templates of `bounce_template_file` and qmail's control files.
 fn bouncer(config: &Config) -> (yamabiko_bounce::Bouncer, Vec<String>) {
     let main = config.main();
     let file = main.text("bounce_template_file");
-    if file.is_empty() {
-        return yamabiko_bounce::Bouncer::new(&main, None);
-    }
-    match std::fs::read(&file) {
-        Ok(text) => yamabiko_bounce::Bouncer::new(&main, Some((&file, &text))),
+    let mut unread = None;
+    let text = (!file.is_empty()).then(|| std::fs::read(&file)).and_then(|read| match read {
+        Ok(text) => Some(text),
         Err(error) => {
-            let (bouncer, mut warnings) = yamabiko_bounce::Bouncer::new(&main, None);
-            warnings.push(format!("open bounce_template_file {file}: {error}; the built-in templates are used"));
-            (bouncer, warnings)
+            unread = Some(format!("open bounce_template_file {file}: {error}; the built-in templates are used"));
+            None
         }
-    }
+    });
+    let template = text.as_deref().map(|text| (file.as_str(), text));
+    let (bouncer, mut warnings) = yamabiko_bounce::Bouncer::new(&main, template);
+    warnings.extend(unread);
+    let (controls, said) = qmail::controls(config);
+    warnings.extend(said);
+    let Some(controls) = controls else { return (bouncer, warnings) };
+    let (bouncer, said) = bouncer.with_controls(&controls);
+    warnings.extend(said);
+    (bouncer, warnings)
+}
+
+/// Tables in databases and directories; their settings may be in main.cf.
+fn remote_tables(config: &Config) -> yamabiko_lookup::Extension {
+    let main = config.main();
+    yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name)))
 }
 
 /// Tables that speak into the log. What is said of a table again within some seconds is left out: several parameters may
@@ -572,6 +601,7 @@ fn tables(config: &Config, events: &Events, setup: &Setup) -> TableSet {
             events.emit(Event::text(Timestamp::now(), Origin::new(&name, "proxymap"), severity, notice.text));
         }),
         aliases,
+        extension: Some(remote_tables(config)),
         ..yamabiko_lookup::Options::default()
     };
     TableSet::new(options)

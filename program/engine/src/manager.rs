@@ -594,8 +594,10 @@ impl Task {
             let changed = active.changed.get(&(index as u32));
             changed.unwrap_or(&active.envelope.recipients[index].state)
         };
+        let warned = self.queue.meta(message).is_some_and(|meta| meta.flags.warned());
         let all_done = (0..active.envelope.recipients.len()).all(|index| *states(index) == RecipientState::Done);
-        let quiet = !report::wants_success(&active.envelope, &active.outcomes);
+        let quiet = !report::wants_success(&active.envelope, &active.outcomes)
+            && !(warned && self.engine.current().get().bounce.confirms_delay_cleared());
         if all_done && quiet {
             self.remove(message, now);
             return;
@@ -607,7 +609,7 @@ impl Task {
             outcomes: active.outcomes,
             changed: active.unsettled,
             expire: active.expire || self.queue.meta(message).is_some_and(|meta| meta.flags.expire()),
-            warned: self.queue.meta(message).is_some_and(|meta| meta.flags.warned()),
+            warned,
         };
         let settings = self.schedule.settings();
         let age = report::Age {

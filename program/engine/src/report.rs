@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use yamabiko_bounce::{Bouncer, Job, Plan, Reported, Wanted, failure_of, read_original};
+use yamabiko_bounce::{Bouncer, Job, Plan, Planned, Reported, Wanted, failure_of, read_original};
 use yamabiko_envelope::{
-    Action, Content, Envelope, Kind, Outcome, QueueId, Recipient, RecipientState, Result as Ended, Ret, Severity,
-    Timestamp, Trace,
+    Action, Content, Envelope, Kind, NoticeKind, Outcome, QueueId, Recipient, RecipientState, Result as Ended, Ret,
+    Severity, Source, Submission, Timestamp, Trace,
 };
 use yamabiko_queue::QueueError;
 use yamabiko_receive::Refusal;
@@ -115,8 +115,19 @@ impl Ending<'_> {
         let waiting = self.waiting(bouncer);
         let warn = !waiting.is_empty() && self.age.warn_due && !self.end.warned && !expired;
         let wants_success = wants_success(&self.end.envelope, &self.end.outcomes);
-        let wanted = if failed.is_empty() { Wanted::Headers } else { bouncer.wanted(&self.end.envelope) };
-        let original = match failed.is_empty() && !wants_success && !warn {
+        let cleared: Vec<Reported> = match self.end.warned && bouncer.confirms_delay_cleared() && !wants_success {
+            true => worth_telling(&self.end.outcomes)
+                .filter_map(|outcome| bouncer.report_cleared(&self.end.envelope, outcome))
+                .collect(),
+            false => Vec::new(),
+        };
+        let shrinks = is_too_large_a_notice(&self.end.envelope, &failed);
+        let wanted = match failed.is_empty() {
+            true => Wanted::Headers,
+            false if shrinks => Wanted::Full,
+            false => bouncer.wanted(&self.end.envelope),
+        };
+        let original = match failed.is_empty() && !wants_success && !warn && cleared.is_empty() {
             true => None,
             false => self.content().and_then(|content| read_original(&content, wanted).ok()),
         };
@@ -128,8 +139,17 @@ impl Ending<'_> {
         };
         let mut next_id = || self.engine.next_id();
         let mut plans = Vec::new();
-        if !failed.is_empty() {
-            plans.push(bouncer.failed(&job, &failed, &mut next_id));
+        let smaller = match shrinks {
+            true => smaller_notice(&self.end, original.as_deref(), self.age.now, &mut next_id),
+            false => None,
+        };
+        match smaller {
+            Some(plan) => plans.push(plan),
+            None if !failed.is_empty() => plans.push(bouncer.failed(&job, &failed, &mut next_id)),
+            None => {}
+        }
+        if !cleared.is_empty() {
+            plans.push(bouncer.cleared(&job, &cleared, &mut next_id));
         }
         if wants_success {
             plans.push(bouncer.settled(&job, &settled, &mut next_id));
@@ -272,6 +292,47 @@ impl Ending<'_> {
     }
 }
 
+/// A notice of ours, as far as can be seen, that was too large for whoever was to get it.
+fn is_too_large_a_notice(envelope: &Envelope, failed: &[Reported]) -> bool {
+    let too_large = |one: &Reported| {
+        let status = one.report.status;
+        let by_status = matches!((status.subject, status.detail), (3, 4) | (2, 3));
+        by_status || one.report.diagnostic.starts_with("smtp; 552")
+    };
+    let ours = envelope.sender.is_empty() && envelope.client.address.is_none() && envelope.sasl.is_none();
+    ours && !failed.is_empty() && failed.iter().all(too_large)
+}
+
+/// The same notice with only the headers of what it returned; none where that makes it no smaller.
+fn smaller_notice(
+    end: &End,
+    original: Option<&[u8]>,
+    now: Timestamp,
+    next_id: &mut dyn FnMut() -> QueueId,
+) -> Option<Plan> {
+    let envelope = &end.envelope;
+    let small = yamabiko_report::headers_only(original?)?;
+    let id = next_id();
+    let mut again = Envelope::new(id, now, "");
+    again.size = small.len() as u64;
+    again.smtputf8 = envelope.smtputf8;
+    again.body = envelope.body;
+    again.message_id.clone_from(&envelope.message_id);
+    again.recipients = end
+        .envelope
+        .recipients
+        .iter()
+        .zip(&end.states)
+        .filter(|(_, state)| matches!(state, RecipientState::Failed(_)))
+        .map(|(recipient, _)| Recipient { state: RecipientState::Pending, ..recipient.clone() })
+        .collect();
+    let text = "too large for its recipient: sent again with the headers of the message only".to_owned();
+    let event = Kind::Text { severity: Severity::Info, queue_id: Some(envelope.queue_id), text };
+    let submission = Submission::new(again, Content::from(small), Source::Notice);
+    let planned = Planned { kind: NoticeKind::SenderNonDelivery, about: envelope.queue_id, submission };
+    Some(Plan { notices: vec![planned], events: vec![event] })
+}
+
 /// Queues the notices of a plan. False when one could not be queued: then the recipients are not settled.
 pub async fn send(engine: &Acceptance, plan: Plan) -> bool {
     let current = engine.current();
@@ -282,7 +343,19 @@ pub async fn send(engine: &Acceptance, plan: Plan) -> bool {
     for planned in plan.notices {
         let event = planned.event();
         let about = planned.about;
-        match engine.accept(planned.submission, None).await {
+        let submission = planned.submission;
+        // Larger than any message may be here: the headers are better than nothing.
+        let small = match &submission.content {
+            Content::Memory(content) if submission.envelope.size > engine.current().get().message_size_limit => {
+                yamabiko_report::headers_only(content)
+            }
+            _ => None,
+        };
+        let submission = match small {
+            Some(small) => Submission { content: Content::from(small), ..submission },
+            None => submission,
+        };
+        match engine.accept(submission, None).await {
             Ok(_) => current.emit("bounce", Timestamp::now(), event),
             Err(refusal) => {
                 current.say(Severity::Warning, Some(about), &format!("notice could not be queued: {}", refusal.text));

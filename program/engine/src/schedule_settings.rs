@@ -36,6 +36,15 @@ pub fn from_config(config: &Config) -> Settings {
         defer_transports: main.list("defer_transports").into_iter().collect(),
         ..Settings::default()
     };
+    // qmail's queuelifetime, where main.cf does not say better.
+    if let Some(lifetime) = crate::qmail::controls(config).0.and_then(|controls| controls.lifetime) {
+        if !main.is_set("maximal_queue_lifetime") {
+            settings.maximal_queue_lifetime = lifetime;
+        }
+        if !main.is_set("bounce_queue_lifetime") {
+            settings.bounce_queue_lifetime = lifetime;
+        }
+    }
     for service in config.services() {
         if service.kind != ServiceType::Unix {
             continue;

@@ -120,7 +120,7 @@ fn address_type(address: &str) -> &'static str {
 }
 
 /// One line, whatever the text: control characters would end a header or a field.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

@@ -10,12 +10,18 @@
 //! There is never a third. Pure: time, zone and queue IDs are arguments, the original message is bytes read by the caller
 //! ([`read_original`] does it).
 
+mod controls;
+mod digest;
 mod expand;
+mod governor;
 mod plan;
 mod recipient;
 mod settings;
 mod show;
 
+pub use controls::Controls;
+pub use digest::{Digest, DigestSettings, Fate, Summary, normal_reason};
+pub use governor::{Budget, Governor, GovernorSettings};
 pub use plan::{Job, Plan, Planned};
 pub use recipient::{Reported, failure_of};
 pub use settings::Bouncer;
@@ -73,8 +79,13 @@ pub fn read_original(content: &Content, wanted: Wanted) -> io::Result<Bytes> {
     }
 }
 
-/// Which of the sender's notices can come of a message: none for null and double-bounce senders.
+/// The sender of notices to the postmaster: ours, or qmail's.
 fn is_double_bounce(envelope: &Envelope, double_bounce: &str) -> bool {
     let fold = yamabiko_address::domain::fold_case;
-    fold(&envelope.sender) == fold(double_bounce)
+    is_qmail_double_bounce(&envelope.sender) || fold(&envelope.sender) == fold(double_bounce)
+}
+
+/// `#@[]`: what fails for this sender is never told of.
+fn is_qmail_double_bounce(sender: &str) -> bool {
+    sender == "#@[]"
 }

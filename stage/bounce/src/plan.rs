@@ -2,15 +2,16 @@
 //! `bounce_warn_service`, `bounce_trace_service`).
 
 use bytes::Bytes;
+use yamabiko_address::header::AddressList;
 use yamabiko_envelope::{
     BodyType, Content, Envelope, Kind as Event, NoticeKind, Notify, QueueId, Recipient, Severity, Source, Submission,
-    Timestamp, Trace,
+    Timestamp, Trace, Trouble, TroubleClass,
 };
 use yamabiko_message::date::{Zone, message_id_digits, rfc5322};
-use yamabiko_report::{BodyEncoding, Kind, Notice, Original, RecipientReport, Template, TemplateKind};
+use yamabiko_report::{BodyEncoding, Kind, Notice, Original, Qsbmf, RecipientReport, Template, TemplateKind};
 
 use crate::expand::{Expanded, expand_template};
-use crate::{Bouncer, Reported, Wanted, is_double_bounce};
+use crate::{Bouncer, Reported, Wanted, is_double_bounce, is_qmail_double_bounce};
 
 /// A message to report about, and the circumstances.
 #[derive(Clone, Copy, Debug)]
@@ -61,10 +62,37 @@ struct Draft<'d> {
     /// To whom, internal form; for the postmaster's copy as it is set.
     to: &'d str,
     postmaster_copy: bool,
+    /// The class that a copy for the postmaster belongs to.
+    class: TroubleClass,
     returned: Wanted,
 }
 
+/// The date and time of a second in UTC: `21 Nov 2026 16:53:54`.
+fn rfc5322_utc(seconds: u64) -> String {
+    let date = rfc5322(seconds, &Zone::UTC);
+    // `Sat, 21 Nov 2026 16:53:54 +0000 (UTC)`
+    let date = date.split_once(", ").map_or(date.as_str(), |(_, date)| date);
+    date.split(" +").next().unwrap_or(date).trim_start().to_owned()
+}
+
 impl Bouncer {
+    /// The value of a `From:` with the user and the domain that are set for notices.
+    fn renamed(&self, from: &str) -> String {
+        if self.from_user.is_none() && self.from_domain.is_none() {
+            return from.to_owned();
+        }
+        let mut list = AddressList::parse(from.as_bytes());
+        list.replace(|address| {
+            let (local, domain) = yamabiko_address::split_domain(address);
+            let local = self.from_user.as_deref().unwrap_or(local);
+            let domain = self.from_domain.as_deref().or(domain);
+            Some(domain.map_or_else(|| local.to_owned(), |domain| format!("{local}@{domain}")))
+        });
+        let written = list.to_header("From").text;
+        let text = String::from_utf8_lossy(&written).into_owned();
+        text.strip_prefix("From: ").unwrap_or(&text).to_owned()
+    }
+
     /// Recipients failed for good: the sender's notice, the postmaster's copy, or what becomes of a notice that failed
     /// itself. `next_id` gives the ID of each notice.
     pub fn failed(&self, job: &Job<'_>, failed: &[Reported], next_id: &mut dyn FnMut() -> QueueId) -> Plan {
@@ -75,8 +103,9 @@ impl Bouncer {
             planner.discarded();
         } else if sender.is_empty() {
             // Either class will do: it is the last chance to hear of it.
-            if self.classes.bounce || self.classes.double_bounce {
-                planner.put_all(failed, &self.postmaster_failure(&self.double_bounce_recipient, Wanted::Full));
+            if self.classes.bounce || self.classes.double_bounce || self.always_double {
+                let (to, class) = (&self.double_bounce_recipient, TroubleClass::DoubleBounce);
+                planner.put_all(failed, &self.postmaster_failure(to, class, Wanted::Full));
             }
         } else if let Some(verp) = job.envelope.verp.filter(|_| self.verp_bounces) {
             for one in failed {
@@ -84,7 +113,8 @@ impl Bouncer {
                 planner.put_failure(std::slice::from_ref(one), &to);
             }
         } else {
-            planner.put_failure(failed, sender);
+            // qmail's form of VERP: notices about the message as a whole go to the list's own address.
+            planner.put_failure(failed, sender.strip_suffix("-@[]").unwrap_or(sender));
         }
         planner.plan
     }
@@ -104,6 +134,7 @@ impl Bouncer {
                 template: TemplateKind::Delay,
                 to: sender,
                 postmaster_copy: false,
+                class: TroubleClass::Delay,
                 returned: Wanted::Headers,
             };
             planner.put(waiting, Notify::wants_delay, &draft);
@@ -137,6 +168,7 @@ impl Bouncer {
                 template,
                 to: sender,
                 postmaster_copy: false,
+                class: TroubleClass::Bounce,
                 returned: Wanted::Headers,
             };
             if template == TemplateKind::Verify {
@@ -153,13 +185,39 @@ impl Bouncer {
         planner.plan
     }
 
-    fn postmaster_failure<'d>(&'d self, to: &'d str, returned: Wanted) -> Draft<'d> {
+    /// An attempt has ended, and some of those whom the sender knows to be late have got the message
+    /// (`confirm_delay_cleared`). `outcomes` are theirs.
+    pub fn cleared(&self, job: &Job<'_>, outcomes: &[Reported], next_id: &mut dyn FnMut() -> QueueId) -> Plan {
+        let mut planner = Planner { bouncer: self, job, next_id, plan: Plan::default() };
+        let sender = job.envelope.sender.as_str();
+        if !sender.is_empty() && !is_double_bounce(job.envelope, &self.double_bounce) {
+            let draft = Draft {
+                log: NoticeKind::SenderSuccess,
+                kind: Kind::Settled,
+                template: TemplateKind::Success,
+                to: sender,
+                postmaster_copy: false,
+                class: TroubleClass::Delay,
+                returned: Wanted::Headers,
+            };
+            let sent: Vec<_> = outcomes
+                .iter()
+                .filter(|o| matches!(o.report.action, "delivered" | "relayed" | "expanded") && !o.notify.never)
+                .cloned()
+                .collect();
+            planner.put_all(&sent, &draft);
+        }
+        planner.plan
+    }
+
+    fn postmaster_failure<'d>(&'d self, to: &'d str, class: TroubleClass, returned: Wanted) -> Draft<'d> {
         Draft {
             log: NoticeKind::PostmasterNonDelivery,
             kind: Kind::Failed,
             template: TemplateKind::Failure,
             to,
             postmaster_copy: true,
+            class,
             returned,
         }
     }
@@ -179,7 +237,12 @@ impl Planner<'_> {
 
     /// A notice to the postmaster failed: no more notices.
     fn discarded(&mut self) {
-        self.warn(Some(self.job.envelope.queue_id), "undeliverable postmaster notification discarded");
+        let id = self.job.envelope.queue_id;
+        if is_qmail_double_bounce(&self.job.envelope.sender) {
+            self.warn(Some(id), format!("triple bounce: discarding bounce/{id}"));
+        } else {
+            self.warn(Some(id), "undeliverable postmaster notification discarded");
+        }
     }
 
     /// The sender's notice, and the postmaster's copy of it if that is wanted.
@@ -191,11 +254,13 @@ impl Planner<'_> {
             template: TemplateKind::Failure,
             to,
             postmaster_copy: false,
+            class: TroubleClass::Bounce,
             returned: bouncer.wanted(self.job.envelope),
         };
         self.put(failed, Notify::wants_failure, &draft);
         if bouncer.classes.bounce {
-            self.put_all(failed, &bouncer.postmaster_failure(&bouncer.bounce_recipient, Wanted::Headers));
+            let (to, class) = (&bouncer.bounce_recipient, TroubleClass::Bounce);
+            self.put_all(failed, &bouncer.postmaster_failure(to, class, Wanted::Headers));
         }
     }
 
@@ -225,33 +290,55 @@ impl Planner<'_> {
         let thread = self.thread();
         let encoding = bouncer.encoding(envelope);
         let too_large = bouncer.size_limit > 0 && envelope.size > bouncer.size_limit;
-        let content = Notice {
-            kind: draft.kind,
-            template: &template,
-            postmaster_copy: draft.postmaster_copy,
-            date: &date,
-            to: draft.to,
-            append_domain: bouncer.append_domain.as_deref(),
-            thread: thread.as_deref(),
-            message_id: &message_id,
-            boundary: &format!("{}.{}/{host}", envelope.queue_id, job.now.seconds()),
-            reporting_mta: host,
-            mail_name: &bouncer.mail_name,
-            queue_id: &envelope.queue_id.to_string(),
-            sender: &sender,
-            envid: &envelope.envid,
-            arrival_date: &rfc5322(envelope.arrival.seconds(), job.zone),
-            retry_until: &rfc5322((envelope.arrival + bouncer.queue_lifetime).seconds(), job.zone),
-            encoding,
-            smtputf8: envelope.smtputf8,
-            recipients: &reports,
-            original: match job.original {
-                None => Original::Unavailable,
-                Some(message) if draft.returned == Wanted::Full && !too_large => Original::Full(message),
-                Some(message) => Original::HeadersOf(message),
-            },
-        }
-        .compose();
+        let original = match job.original {
+            None => Original::Unavailable,
+            Some(message) if draft.returned == Wanted::Full && !too_large => Original::Full(message),
+            Some(message) => Original::HeadersOf(message),
+        };
+        let trouble = draft.postmaster_copy.then(|| Box::new(self.trouble(draft.class, &reports)));
+        let as_qmail = bouncer.qmail
+            && draft.kind == Kind::Failed
+            && (!draft.postmaster_copy || draft.class == TroubleClass::DoubleBounce);
+        let content = if as_qmail {
+            let user = bouncer.from_user.as_deref().unwrap_or("MAILER-DAEMON");
+            let domain = bouncer.from_domain.as_deref().unwrap_or(host);
+            Qsbmf {
+                date: &format!("{} -0000", rfc5322_utc(job.now.seconds())),
+                from: &format!("{user}@{domain}"),
+                to: &bouncer.qualified(draft.to),
+                host: domain,
+                message_id: &message_id,
+                double: draft.postmaster_copy,
+                sender: &envelope.sender,
+                recipients: &reports,
+                original,
+            }
+            .compose()
+        } else {
+            Notice {
+                kind: draft.kind,
+                template: &template,
+                postmaster_copy: draft.postmaster_copy,
+                date: &date,
+                to: draft.to,
+                append_domain: bouncer.append_domain.as_deref(),
+                thread: thread.as_deref(),
+                message_id: &message_id,
+                boundary: &format!("{}.{}/{host}", envelope.queue_id, job.now.seconds()),
+                reporting_mta: host,
+                mail_name: &bouncer.mail_name,
+                queue_id: &envelope.queue_id.to_string(),
+                sender: &sender,
+                envid: &envelope.envid,
+                arrival_date: &rfc5322(envelope.arrival.seconds(), job.zone),
+                retry_until: &rfc5322((envelope.arrival + bouncer.queue_lifetime).seconds(), job.zone),
+                encoding,
+                smtputf8: envelope.smtputf8,
+                recipients: &reports,
+                original,
+            }
+            .compose()
+        };
 
         let from = if draft.postmaster_copy { bouncer.double_bounce.as_str() } else { "" };
         let mut notice = Envelope::new(id, job.now, from);
@@ -267,22 +354,42 @@ impl Planner<'_> {
         let mut submission = Submission::new(notice, Content::from(Bytes::from(content)), Source::Notice);
         submission.trace_fields =
             format!("Received: by {host} ({})\n\tid {id}; {date}\n", bouncer.mail_name).into_bytes();
+        submission.trouble = trouble;
         self.plan.notices.push(Planned { kind: draft.log, about: envelope.queue_id, submission });
+    }
+
+    /// What a copy for the postmaster is about.
+    fn trouble(&self, class: TroubleClass, reports: &[RecipientReport]) -> Trouble {
+        let envelope = self.job.envelope;
+        let first = reports.first();
+        let destination =
+            first.and_then(|report| yamabiko_address::split_domain(&report.address).1).unwrap_or_default();
+        Trouble {
+            classes: vec![class],
+            reason: first.map_or_else(String::new, |report| report.reason.clone()),
+            destination: destination.to_owned(),
+            sender: envelope.sender.clone(),
+            client: match envelope.client.address {
+                Some(address) => format!("{}[{address}]", envelope.client.name),
+                None => String::new(),
+            },
+        }
     }
 
     /// The template with its text filled in; copies for the postmaster have no text.
     fn template(&mut self, draft: &Draft<'_>) -> Template {
         let bouncer = self.bouncer;
         let template = bouncer.templates.get(draft.template);
+        let from = bouncer.renamed(&template.from);
         if draft.postmaster_copy {
-            return Template { text: Vec::new(), ..template.clone() };
+            return Template { text: Vec::new(), from, ..template.clone() };
         }
         let built_in = bouncer.built_in.get(draft.template);
         let Expanded { text, warnings } = expand_template(&bouncer.view, draft.template, template, built_in);
         for warning in warnings {
             self.warn(None, warning);
         }
-        Template { text, ..template.clone() }
+        Template { text, from, ..template.clone() }
     }
 
     /// The Message-ID to answer to, if notices are to stand in the thread of their message.

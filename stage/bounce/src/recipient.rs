@@ -50,8 +50,16 @@ impl Bouncer {
     ///
     /// The outcome's index must be one of the envelope.
     pub fn report_outcome(&self, envelope: &Envelope, outcome: &Outcome) -> Option<Reported> {
+        self.report_any(envelope, outcome, envelope.trace != Trace::No)
+    }
+
+    /// The same for [`Bouncer::cleared`]: also of recipients that another server reports on.
+    pub fn report_cleared(&self, envelope: &Envelope, outcome: &Outcome) -> Option<Reported> {
+        self.report_any(envelope, outcome, true)
+    }
+
+    fn report_any(&self, envelope: &Envelope, outcome: &Outcome, traced: bool) -> Option<Reported> {
         let recipient = envelope.recipients.get(usize::try_from(outcome.recipient).ok()?)?;
-        let traced = envelope.trace != Trace::No;
         let action = match (envelope.trace, outcome.result) {
             (Trace::ProbeReport | Trace::Probe, Result::Sent(_)) => "deliverable",
             (Trace::ProbeReport | Trace::Probe, _) => "undeliverable",

@@ -6,7 +6,7 @@ use yamabiko_config::View;
 use yamabiko_envelope::{BodyType, Envelope, Ret};
 use yamabiko_report::{BodyEncoding, Templates};
 
-use crate::Wanted;
+use crate::{Controls, Wanted};
 
 /// Which copies the postmaster gets (`notify_classes`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,15 @@ pub struct Bouncer {
     pub(crate) threaded: bool,
     pub(crate) verp_bounces: bool,
     pub(crate) smtputf8: bool,
+    /// `bounce_style = qmail`
+    pub(crate) qmail: bool,
+    /// User and domain in `From:`, where they are not the template's.
+    pub(crate) from_user: Option<String>,
+    pub(crate) from_domain: Option<String>,
+    /// Notices that could not be delivered are always told of, as qmail does.
+    pub(crate) always_double: bool,
+    /// `confirm_delay_cleared`
+    pub(crate) confirm_delay_cleared: bool,
 }
 
 impl Bouncer {
@@ -70,10 +79,53 @@ impl Bouncer {
             threaded: view.bool("enable_threaded_bounces"),
             verp_bounces: !view.bool("disable_verp_bounces"),
             smtputf8: view.bool("smtputf8_enable"),
+            qmail: view.text("bounce_style") == "qmail",
+            always_double: view.text("bounce_style") == "qmail",
+            from_user: given(view, "bounce_from_user"),
+            from_domain: given(view, "bounce_from_domain"),
+            confirm_delay_cleared: view.bool("confirm_delay_cleared"),
             view: view.clone(),
             myhostname,
         };
         (bouncer, warnings)
+    }
+
+    /// With what qmail's control files say. What main.cf says counts before them; the warnings tell where it does.
+    #[must_use]
+    pub fn with_controls(mut self, controls: &Controls) -> (Self, Vec<String>) {
+        let mut warnings = Vec::new();
+        let mut put =
+            |file: &str, parameter: &str, mine: &mut Option<String>, other: &Option<String>| match (&*mine, other) {
+                (Some(mine), Some(other)) if mine != other => {
+                    warnings.push(format!("{file}: it is not used, because main.cf has {parameter}"));
+                }
+                (None, Some(other)) => *mine = Some(other.clone()),
+                _ => {}
+            };
+        put("bouncefrom", "bounce_from_user", &mut self.from_user, &controls.from);
+        put("bouncehost", "bounce_from_domain", &mut self.from_domain, &controls.host);
+        if controls.double_to.is_some() || controls.double_host.is_some() {
+            let set = self.view.is_set("2bounce_notice_recipient");
+            let user = controls.double_to.as_deref().unwrap_or("postmaster");
+            let host = controls.double_host.as_deref().unwrap_or(&self.myhostname);
+            let mut mine = set.then(|| self.double_bounce_recipient.clone());
+            put("doublebounceto", "2bounce_notice_recipient", &mut mine, &Some(format!("{user}@{host}")));
+            self.double_bounce_recipient = mine.unwrap_or_default();
+            self.always_double = true;
+        }
+        if let Some(lifetime) = controls.lifetime {
+            if self.view.is_set("maximal_queue_lifetime") {
+                warnings.push("queuelifetime: it is not used, because main.cf has maximal_queue_lifetime".to_owned());
+            } else {
+                self.queue_lifetime = lifetime;
+            }
+        }
+        (self, warnings)
+    }
+
+    /// A sender who was told of a delay is to hear that it is over (`confirm_delay_cleared`).
+    pub fn confirms_delay_cleared(&self) -> bool {
+        self.confirm_delay_cleared
     }
 
     /// The address that notices to the postmaster come from: `double-bounce@$myhostname`. Mail to it is dropped.
@@ -100,4 +152,9 @@ impl Bouncer {
             BodyType::Unspecified => BodyEncoding::Unknown,
         }
     }
+}
+
+/// A text that is not empty.
+fn given(view: &View, name: &str) -> Option<String> {
+    Some(view.text(name)).filter(|text| !text.is_empty())
 }

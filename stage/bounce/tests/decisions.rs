@@ -511,3 +511,84 @@ fn the_time_of_giving_up_is_in_the_warning() {
     assert_eq!(parsed.recipients[0].get("Will-Retry-Until"), Some(&*until));
     assert_eq!(parsed.recipients[0].action().as_deref(), Some("delayed"));
 }
+
+#[test]
+fn qmail_form() {
+    let cases: [(&str, &str, &[&str]); 5] = [
+        ("bounce_style = qmail", "s@x.test", &["<> s@x.test MAILER-DAEMON@mx.lab.test mx.lab.test"]),
+        (
+            "bounce_style = qmail\nbounce_from_user = robot\nbounce_from_domain = example.com",
+            "s@x.test",
+            &["<> s@x.test robot@example.com example.com"],
+        ),
+        // Always, whatever the classes.
+        (
+            "bounce_style = qmail\nnotify_classes =\n2bounce_notice_recipient = pm@y.test",
+            "",
+            &["<double-bounce@mx.lab.test> pm@y.test MAILER-DAEMON@mx.lab.test mx.lab.test"],
+        ),
+        ("bounce_style = qmail", "list-@x.test-@[]", &["<> list-@x.test MAILER-DAEMON@mx.lab.test mx.lab.test"]),
+        ("bounce_style = qmail", "#@[]", &[]),
+    ];
+    for (main, sender, expected) in cases {
+        let bouncer = bouncer(main);
+        let envelope = envelope(sender, &["a@b.test"]);
+        let plan = bouncer.failed(&job(&envelope), &reported(&bouncer, &envelope, false), &mut ids());
+        let lines: Vec<_> = plan
+            .notices
+            .iter()
+            .map(|planned| {
+                let notice = &planned.submission;
+                let text = String::from_utf8(notice.content.to_bytes().unwrap().to_vec()).unwrap();
+                let after = |begin: &str| text.lines().find_map(|line| line.strip_prefix(begin)).unwrap().to_owned();
+                let first = after("Hi. This is the qmail-send program at ");
+                assert!(text.ends_with("Subject: s\nMessage-Id: <orig@c.test>\n\nthe body\n"), "{text}");
+                assert!(text.starts_with("Date: 21 Nov 2026 16:53:54 -0000\nFrom: "), "{text}");
+                assert_eq!(text.contains("but the bounce bounced!"), sender.is_empty());
+                let to = &notice.envelope.recipients[0].address;
+                format!("<{}> {to} {} {}", notice.envelope.sender, after("From: "), first.trim_end_matches('.'))
+            })
+            .collect();
+        assert_eq!(lines, expected, "{main}");
+    }
+    let bouncer = bouncer("");
+    let envelope = envelope("#@[]", &["a@b.test"]);
+    let plan = bouncer.failed(&job(&envelope), &reported(&bouncer, &envelope, false), &mut ids());
+    assert_eq!(outline(&plan), [format!("! QID: triple bounce: discarding bounce/{}", envelope.queue_id)]);
+}
+
+#[test]
+fn control_files() {
+    let files: Vec<(String, Vec<u8>)> = [
+        ("bouncefrom", "postmaster\n"),
+        ("bouncehost", "example.com\n"),
+        ("doublebounceto", "boss\n"),
+        ("doublebouncehost", "example.net\n"),
+    ]
+    .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+    .into();
+    let (controls, warnings) = yamabiko_bounce::Controls::read(&files);
+    assert_eq!(warnings, [""; 0]);
+    let (with, warnings) = bouncer("").with_controls(&controls);
+    assert_eq!(warnings, [""; 0]);
+    let single = envelope("s@x.test", &["a@b.test"]);
+    let plan = with.failed(&job(&single), &reported(&with, &single, false), &mut ids());
+    let text = plan.notices[0].submission.content.to_bytes().unwrap();
+    assert!(String::from_utf8_lossy(&text).contains("\nFrom: Mail Delivery System <postmaster@example.com>\n"));
+    // A double bounce is always told of.
+    let double = envelope("", &["a@b.test"]);
+    let plan = with.failed(&job(&double), &reported(&with, &double, false), &mut ids());
+    assert_eq!(outline(&plan), ["postmaster-failed <double-bounce@mx.lab.test> boss@example.net a@b.test full"]);
+    // main.cf counts before the files, and says so.
+    let (with, warnings) =
+        bouncer("bounce_from_user = robot\n2bounce_notice_recipient = pm@y").with_controls(&controls);
+    assert_eq!(
+        warnings,
+        [
+            "bouncefrom: it is not used, because main.cf has bounce_from_user",
+            "doublebounceto: it is not used, because main.cf has 2bounce_notice_recipient"
+        ]
+    );
+    let plan = with.failed(&job(&double), &reported(&with, &double, false), &mut ids());
+    assert_eq!(outline(&plan), ["postmaster-failed <double-bounce@mx.lab.test> pm@y a@b.test full"]);
+}

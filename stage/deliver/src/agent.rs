@@ -33,6 +33,7 @@ use crate::policy::Policy;
 use crate::pool::{Pool, endpoint};
 use crate::settings::{Protocol, Settings};
 use crate::talk::talk;
+use crate::transcript::{ClientTrouble, TellTrouble};
 
 /// Gives evenly distributed numbers.
 pub type RandomSource = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -51,6 +52,8 @@ pub struct SmtpAgent {
     /// `smtp_connection_cache_destinations`
     cached: Option<StringList>,
     pool: Arc<Pool>,
+    /// Who hears of servers that do not understand us.
+    troubles: Option<TellTrouble>,
 }
 
 /// Recipients are named to a server by domain and then by address, as Postfix's queue manager sorts them.
@@ -78,7 +81,20 @@ impl SmtpAgent {
         let native = Native::new(hosts, Arc::clone(&resolver));
         let random = Arc::new(system_random);
         let (generic, policy, cached) = (None, Policy::default(), None);
-        Self { settings, resolver, native, events, origin, random, generic, filter: None, policy, cached, pool }
+        Self {
+            settings,
+            resolver,
+            native,
+            events,
+            origin,
+            random,
+            generic,
+            filter: None,
+            policy,
+            cached,
+            pool,
+            troubles: None,
+        }
     }
 
     /// An agent for a service of master.cf, with everything its view says: settings and tables.
@@ -149,6 +165,13 @@ impl SmtpAgent {
     /// With tables that demand TLS or authentication for some destinations.
     pub fn with_policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// The same, with somebody who hears of servers that do not understand us (`notify_classes = protocol`).
+    #[must_use]
+    pub fn with_troubles(mut self, troubles: TellTrouble) -> Self {
+        self.troubles = Some(troubles);
         self
     }
 
@@ -576,6 +599,16 @@ impl<'a> Delivery<'a> {
         }
         if report.stale {
             return Used::Stale;
+        }
+        if let (Some((transcript, reply)), Some(tell)) = (&report.trouble, &agent.troubles) {
+            tell(ClientTrouble {
+                protocol: if settings.protocol == Protocol::Smtp { "SMTP" } else { "LMTP" },
+                peer: connection.session.peer.relay(),
+                transcript: transcript.clone(),
+                reply: reply.clone(),
+                destination: self.request.nexthop.to_string(),
+                sender: self.request.sender.to_string(),
+            });
         }
         self.apply(&report, &connection.session, prepared, queue_id);
         if report.keep {

@@ -126,6 +126,7 @@ impl<'a> Conversation<'a> {
                 warnings: Vec::new(),
                 notes: Vec::new(),
                 message_notes: Vec::new(),
+                trouble: None,
             },
         };
         if greeted {

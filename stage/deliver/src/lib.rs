@@ -33,12 +33,14 @@ mod session;
 pub mod settings;
 mod simple;
 mod talk;
+mod transcript;
 
 pub use agent::{RandomSource, SmtpAgent};
 pub use generic::Generic;
 pub use policy::Policy;
 pub use settings::{Protocol, Settings};
 pub use simple::Simple;
+pub use transcript::{ClientTrouble, TellTrouble};
 
 use yamabiko_config::View;
 

@@ -85,4 +85,6 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Lines for the log, with the message's name.
     pub message_notes: Vec<String>,
+    /// What was said, and the reply that makes it worth telling the postmaster.
+    pub trouble: Option<(String, String)>,
 }

@@ -71,6 +71,8 @@ pub struct Settings {
     pub protocol: Protocol,
     /// `myhostname`: a server of this name is ourselves.
     pub myhostname: String,
+    /// `notify_classes` has `protocol`.
+    pub notify_protocol: bool,
     /// `smtp_helo_name`, `lmtp_lhlo_name`
     pub helo_name: String,
     /// `smtp_always_send_ehlo`
@@ -161,6 +163,7 @@ impl Default for Settings {
         Self {
             protocol: Protocol::Smtp,
             myhostname: "localhost".to_owned(),
+            notify_protocol: false,
             helo_name: "localhost".to_owned(),
             always_send_ehlo: true,
             never_send_ehlo: false,
@@ -255,6 +258,7 @@ impl Settings {
         Self {
             protocol,
             myhostname: view.text("myhostname"),
+            notify_protocol: view.list("notify_classes").iter().any(|class| class.eq_ignore_ascii_case("protocol")),
             helo_name: if smtp { text("helo_name") } else { text("lhlo_name") },
             always_send_ehlo: smtp && view.bool("smtp_always_send_ehlo"),
             never_send_ehlo: smtp && view.bool("smtp_never_send_ehlo"),

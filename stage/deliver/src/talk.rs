@@ -9,6 +9,7 @@ use crate::connection::{Connection, Socket};
 use crate::content::{PIECE, Text, Wire};
 use crate::conversation::{Broken, Conversation, Report, Step};
 use crate::settings::Settings;
+use crate::transcript::Transcript;
 
 /// Drives a conversation over a connection.
 pub(crate) async fn talk(
@@ -18,6 +19,9 @@ pub(crate) async fn talk(
     text: &Text<'_>,
     keep: bool,
 ) -> Report {
+    let mut transcript = settings.notify_protocol.then(Transcript::default);
+    // Bytes of the message in the output: they are in no transcript.
+    let mut of_message = 0;
     let buffer = std::mem::take(&mut connection.output);
     let Connection { socket, session, .. } = connection;
     let mut conversation = Conversation::new(settings, session, job, keep, buffer, Timestamp::now());
@@ -25,6 +29,10 @@ pub(crate) async fn talk(
         let step = conversation.next();
         if step != Step::Send && !conversation.output.is_empty() {
             let output = std::mem::take(&mut conversation.output);
+            if let Some(transcript) = &mut transcript {
+                transcript.said(output.get(of_message..).unwrap_or_default());
+                of_message = 0;
+            }
             let written = socket.write(&output, limit_of(step, settings)).await;
             conversation.output = output;
             conversation.output.clear();
@@ -40,16 +48,22 @@ pub(crate) async fn talk(
         }
         match step {
             Step::Done => break,
-            Step::Send => send(settings, socket, &mut conversation, job, text).await,
+            Step::Send => of_message = send(settings, socket, &mut conversation, job, text).await,
             Step::Read(limit) => match socket.reply(limit).await {
-                Ok(Ok(reply)) => conversation.take(&reply, Timestamp::now()),
+                Ok(Ok(reply)) => {
+                    if let Some(transcript) = &mut transcript {
+                        transcript.heard(&reply, conversation.expects());
+                    }
+                    conversation.take(&reply, Timestamp::now());
+                }
                 Ok(Err(garbage)) => conversation.take_garbage(&garbage.0, Timestamp::now()),
                 Err(how) => conversation.broken(how, false, Timestamp::now()),
             },
         }
     }
-    let (report, buffer) = conversation.finish_report();
+    let (mut report, buffer) = conversation.finish_report();
     connection.output = buffer;
+    report.trouble = transcript.and_then(Transcript::worth_telling);
     report
 }
 
@@ -61,14 +75,15 @@ fn limit_of(step: Step, settings: &Settings) -> Duration {
     }
 }
 
-/// Sends the message: in one write together with what follows it when it is small, in pieces when it is not.
+/// Sends the message: in one write together with what follows it when it is small, in pieces when it is not. How much of it
+/// is in the output still.
 async fn send(
     settings: &Settings,
     socket: &mut Socket,
     conversation: &mut Conversation<'_>,
     job: &Job<'_>,
     text: &Text<'_>,
-) {
+) -> usize {
     let downgrade = needs_downgrade(job, &conversation.session().capabilities, settings);
     let mut wire = Wire::new(text, settings.line_length_limit, downgrade);
     if settings.replace_stray_cr {
@@ -78,7 +93,8 @@ async fn send(
         match wire.fill(&mut conversation.output) {
             Err(_) => {
                 // Cut off in the middle: only a connection that breaks keeps the server from taking half a message.
-                return conversation.broken(Broken::LocalData, true, Timestamp::now());
+                conversation.broken(Broken::LocalData, true, Timestamp::now());
+                return conversation.output.len();
             }
             Ok(true) if conversation.output.len() >= PIECE => {
                 let output = std::mem::take(&mut conversation.output);
@@ -86,7 +102,8 @@ async fn send(
                 conversation.output = output;
                 conversation.output.clear();
                 if let Err(how) = written {
-                    return conversation.broken(how, true, Timestamp::now());
+                    conversation.broken(how, true, Timestamp::now());
+                    return 0;
                 }
             }
             Ok(true) => {}
@@ -94,7 +111,9 @@ async fn send(
                 if wire.broke_a_line() {
                     conversation.broke_a_line();
                 }
-                return conversation.sent(Timestamp::now());
+                let of_message = conversation.output.len();
+                conversation.sent(Timestamp::now());
+                return of_message;
             }
         }
     }

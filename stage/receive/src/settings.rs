@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use yamabiko_config::{View, expand};
+use yamabiko_envelope::TroubleClass;
 use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{Maps, TableSet};
 use yamabiko_message::date::Zone;
@@ -87,6 +88,22 @@ impl ErrorClasses {
     pub fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
+    /// The classes that are in both.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+    /// As the rest of the program names them.
+    pub fn classes(self) -> Vec<TroubleClass> {
+        let all = [
+            (Self::BOUNCE, TroubleClass::Bounce),
+            (Self::POLICY, TroubleClass::Policy),
+            (Self::PROTOCOL, TroubleClass::Protocol),
+            (Self::DATA, TroubleClass::Data),
+            (Self::SOFTWARE, TroubleClass::Software),
+            (Self::RESOURCE, TroubleClass::Resource),
+        ];
+        all.into_iter().filter(|(class, _)| self.meets(*class)).map(|(_, class)| class).collect()
+    }
     /// None at all.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -163,6 +180,7 @@ pub struct Settings {
     pub history_threshold: usize,
     pub notify_classes: ErrorClasses,
     pub error_notice_recipient: String,
+    pub bounce_notice_recipient: String,
     pub content_filter: String,
     pub no_address_mappings: bool,
     pub no_header_body_checks: bool,
@@ -276,6 +294,7 @@ impl Settings {
             history_threshold: usize::try_from(view.int("smtpd_history_flush_threshold")).unwrap_or(100),
             notify_classes: ErrorClasses::parse(&view.list("notify_classes")),
             error_notice_recipient: view.text("error_notice_recipient"),
+            bounce_notice_recipient: view.text("bounce_notice_recipient"),
             content_filter: view.text("content_filter"),
             no_address_mappings: overridden("no_address_mappings"),
             no_header_body_checks: overridden("no_header_body_checks"),

@@ -16,7 +16,7 @@ mod rules;
 use std::sync::Arc;
 
 use crate::Table;
-use crate::set::{OpenError, Options, TableSet, Usage};
+use crate::set::{OpenError, Options, TableSet, Usage, Wanted};
 
 /// One request to open a table.
 pub(crate) struct Opening<'a> {
@@ -66,9 +66,21 @@ pub(crate) fn open(opening: &Opening<'_>) -> Result<Arc<dyn Table>, OpenError> {
         "environ" => Ok(fixed::environ(spec, opening.options())),
         "fail" => Ok(fixed::fail(spec)),
         "internal" => Ok(fixed::internal(spec)),
-        "mysql" | "pgsql" | "ldap" | "sqlite" | "memcache" | "mongodb" | "nis" | "nisplus" => Err(OpenError(format!(
-            "table type \"{kind}\" is not built into this release of Yamabiko (it comes with a later one): {spec}"
-        ))),
-        _ => Err(OpenError(format!("unsupported dictionary type: {kind}"))),
+        _ => extended(opening, kind, name),
     }
+}
+
+/// A type that somebody else opens, or nobody.
+fn extended(opening: &Opening<'_>, kind: &str, name: &str) -> Result<Arc<dyn Table>, OpenError> {
+    let open = |spec: &str| opening.open(spec);
+    let wanted = Wanted { kind, name, spec: opening.spec, open: &open, options: opening.options() };
+    if let Some(table) = opening.options().extension.as_ref().and_then(|extension| extension(&wanted)) {
+        return table;
+    }
+    Err(OpenError(match kind {
+        "mysql" | "pgsql" | "ldap" | "sqlite" | "memcache" | "mongodb" | "nis" | "nisplus" | "dbm" | "sdbm" => {
+            format!("table type \"{kind}\" is not built into this program: {}", opening.spec)
+        }
+        _ => format!("unsupported dictionary type: {kind}"),
+    }))
 }

@@ -97,7 +97,9 @@ impl Program<'_> {
             }
             Mode::Locks => report.out.write_all(b"flock\nfcntl\ndotlock\n")?,
             Mode::TableTypes => {
-                for kind in TABLE_TYPES {
+                let mut types = [TABLE_TYPES, yamabiko_lookup_remote::types()].concat();
+                types.sort_unstable();
+                for kind in types {
                     writeln!(report.out, "{kind}")?;
                 }
             }

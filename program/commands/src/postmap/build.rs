@@ -213,7 +213,7 @@ impl Command {
                 }
                 // Nothing is in it.
                 (None, "internal") => continue,
-                (None, known) if READ_ONLY.contains(&known) => {
+                (None, known) if READ_ONLY.contains(&known) || yamabiko_lookup_remote::types().contains(&known) => {
                     return Err(self.fatal(&format!("{kind}:{name} map requires O_RDONLY access mode")));
                 }
                 (None, _) => return Err(self.fatal(&format!("unsupported dictionary type: {kind}"))),

@@ -209,7 +209,9 @@ impl Command {
             NoticeKind::Warning => eprintln!("{program}: warning: {}", notice.text),
             NoticeKind::Error => eprintln!("{program}: error: {}", notice.text),
         });
-        let set = TableSet::new(Options { notify, fold_case: settings.fold_case, ..Options::default() });
+        let main = context.main();
+        let extension = Some(yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name))));
+        let set = TableSet::new(Options { notify, fold_case: settings.fold_case, extension, ..Options::default() });
         Self { context, settings, set }
     }
 

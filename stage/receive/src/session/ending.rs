@@ -4,7 +4,7 @@ use yamabiko_envelope::{CommandCount, Kind, SessionEnd, Submission, Timestamp};
 
 use super::verb::{VERBS, Verb};
 use super::{Phase, Session};
-use crate::settings::{BareNewline, ErrorClasses};
+use crate::settings::BareNewline;
 
 impl Session {
     /// The client sent nothing for too long.
@@ -83,10 +83,11 @@ impl Session {
         let wanted = self.seen.meets(self.settings.notify_classes);
         let transcript = self.transcript.take();
         if wanted && !transcript.is_empty() {
-            self.seen = ErrorClasses::default();
+            let seen = std::mem::take(&mut self.seen);
             let queue_id = self.around.admission.next_queue_id();
-            let settings = &self.settings;
-            self.notices.push(crate::transcript::notice(settings, &self.peer, &transcript, reason, queue_id, self.now));
+            let sender = self.facts().sender.unwrap_or_default().to_owned();
+            let about = (sender.as_str(), queue_id, self.now);
+            self.notices.push(crate::transcript::notice(&self.settings, &self.peer, &transcript, reason, seen, about));
         }
     }
 

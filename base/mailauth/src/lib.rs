@@ -1,0 +1,1 @@
+//! SPF, DKIM, DMARC and ARC (in the making).

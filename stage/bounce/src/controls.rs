@@ -1,0 +1,180 @@
+//! qmail's control files, as far as they are about bounces: `bouncefrom`, `bouncehost`, `doublebounceto`,
+//! `doublebouncehost`, `queuelifetime`, and `me`, which stands in for missing hosts (qmail-control(5), qmail-send(8)).
+
+use std::time::Duration;
+
+/// What the control files say. What is `None` is not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Controls {
+    /// `bouncefrom`: user in `From:` of bounces.
+    pub from: Option<String>,
+    /// `bouncehost`: its domain, and the host of the first sentence; `me` where it is missing.
+    pub host: Option<String>,
+    /// `doublebounceto`: user who gets double bounces.
+    pub double_to: Option<String>,
+    /// `doublebouncehost`: its domain; `me` where it is missing.
+    pub double_host: Option<String>,
+    /// `queuelifetime`
+    pub lifetime: Option<Duration>,
+}
+
+/// Those that are read here.
+const READ: [&str; 6] = ["me", "bouncefrom", "bouncehost", "doublebounceto", "doublebouncehost", "queuelifetime"];
+
+/// Those of qmail's that something else here stands for, or nothing.
+const OTHERS: [&str; 36] = [
+    "badmailfrom",
+    "bigtodo",
+    "concurrencylocal",
+    "concurrencyremote",
+    "databytes",
+    "defaultdelivery",
+    "defaultdomain",
+    "defaulthost",
+    "doublebouncemessage",
+    "envnoathost",
+    "helohost",
+    "idhost",
+    "localiphost",
+    "locals",
+    "morercpthosts",
+    "morercpthosts.cdb",
+    "outgoingip",
+    "percenthack",
+    "plusdomain",
+    "qmqpservers",
+    "rcpthosts",
+    "smtpgreeting",
+    "smtproutes",
+    "spfbehavior",
+    "timeoutconnect",
+    "timeoutremote",
+    "timeoutsmtpd",
+    "virtualdomains",
+    "badmailto",
+    "badhelo",
+    "servercert.pem",
+    "clientcert.pem",
+    "rsa512.pem",
+    "dh1024.pem",
+    "tlsserverciphers",
+    "tlsclientciphers",
+];
+
+impl Controls {
+    /// From the files of a directory, by name, and warnings about what cannot be meant.
+    pub fn read(files: &[(String, Vec<u8>)]) -> (Self, Vec<String>) {
+        let mut warnings = Vec::new();
+        let mut found = Self::default();
+        let mut me = None;
+        for (name, content) in files {
+            if !READ.contains(&name.as_str()) {
+                warnings.extend(odd_name(name));
+                continue;
+            }
+            let value = first_line(content);
+            let Some(value) = value.filter(|value| !value.is_empty()) else {
+                warnings.push(format!("{name}: it is empty and has no effect"));
+                continue;
+            };
+            let fit = !value.contains(|c: char| c.is_control() || c.is_whitespace() || "<>()\"@,;:".contains(c));
+            let value = Some(value);
+            match name.as_str() {
+                "queuelifetime" => {
+                    let digits: String =
+                        value.iter().flat_map(|value| value.chars()).take_while(char::is_ascii_digit).collect();
+                    match digits.parse() {
+                        Ok(seconds) => found.lifetime = Some(Duration::from_secs(seconds)),
+                        Err(_) => warnings.push(format!("{name}: a number of seconds is expected; it has no effect")),
+                    }
+                }
+                _ if !fit => warnings.push(format!(
+                    "{name}: \"{}\" is no user or host name (the domain has a file of its own); it has no effect",
+                    value.unwrap_or_default().escape_default()
+                )),
+                "me" => me = value,
+                "bouncefrom" => found.from = value,
+                "bouncehost" => found.host = value,
+                "doublebounceto" => found.double_to = value,
+                // READ holds no other name.
+                _ => found.double_host = value,
+            }
+        }
+        found.host = found.host.or_else(|| me.clone());
+        if found.double_to.is_some() {
+            found.double_host = found.double_host.or(me);
+        }
+        (found, warnings)
+    }
+}
+
+/// Without blanks at its end.
+fn first_line(content: &[u8]) -> Option<String> {
+    let line = content.split(|b| *b == b'\n').next().unwrap_or_default();
+    String::from_utf8(line.to_vec()).ok().map(|line| line.trim_end().to_owned())
+}
+
+/// A name that nobody reads: told, because the admin believes that it counts.
+fn odd_name(name: &str) -> Option<String> {
+    if OTHERS.contains(&name) || name.starts_with('.') {
+        return None;
+    }
+    let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase();
+    let meant = READ.iter().find(|known| **known == plain);
+    let name = name.escape_default();
+    Some(match meant {
+        Some(meant) => format!("\"{name}\": odd file name, it is not read: rename it to {meant} if that is meant"),
+        None => format!("\"{name}\": not a control file of qmail's, it is not read"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(files: &[(&str, &str)]) -> (Controls, Vec<String>) {
+        let files: Vec<_> = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
+        Controls::read(&files)
+    }
+
+    #[test]
+    fn what_is_said() {
+        let (controls, warnings) = read(&[
+            ("me", "mail.example.com\n"),
+            ("bouncefrom", "postmaster  \nignored\n"),
+            ("bouncehost", "example.com"),
+            ("doublebounceto", "root\n"),
+            ("queuelifetime", "86400 seconds\n"),
+            ("rcpthosts", "a b c\n"),
+        ]);
+        assert_eq!(warnings, [""; 0]);
+        assert_eq!(controls.from.as_deref(), Some("postmaster"));
+        assert_eq!(controls.host.as_deref(), Some("example.com"));
+        assert_eq!(controls.double_to.as_deref(), Some("root"));
+        assert_eq!(controls.double_host.as_deref(), Some("mail.example.com"));
+        assert_eq!(controls.lifetime, Some(Duration::from_secs(86_400)));
+        assert_eq!(read(&[]).0, Controls::default());
+    }
+
+    #[test]
+    fn odd_files() {
+        for (name, text, begins) in [
+            (
+                "\"doublebounceto",
+                "x",
+                "\"\\\"doublebounceto\": odd file name, it is not read: rename it to doublebounceto",
+            ),
+            ("BounceFrom", "x", "\"BounceFrom\": odd file name"),
+            ("bouncefrom~", "x", "\"bouncefrom~\": odd file name"),
+            ("whatever", "x", "\"whatever\": not a control file"),
+            ("bouncehost", "a@b.test", "bouncehost: \"a@b.test\" is no user or host name"),
+            ("bouncefrom", "a\u{7}", "bouncefrom: "),
+            ("bouncefrom", "\n", "bouncefrom: it is empty"),
+            ("queuelifetime", "week", "queuelifetime: a number of seconds"),
+        ] {
+            let (controls, warnings) = read(&[(name, text)]);
+            assert_eq!(controls, Controls::default(), "{name}");
+            assert!(warnings.len() == 1 && warnings[0].starts_with(begins), "{name}: {warnings:?}");
+        }
+    }
+}
