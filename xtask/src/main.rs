@@ -38,6 +38,8 @@ const CRATES: &[(&str, &str)] = &[
     ("envelope", "base"),
     ("config", "base"),
     ("lookup", "base"),
+    ("lookup-remote", "base"),
+    ("mailauth", "base"),
     ("checks", "base"),
     ("milter", "base"),
     ("route", "base"),
@@ -73,10 +75,10 @@ const CRATES: &[(&str, &str)] = &[
 
 /// Heavy outside crates and who may name them as an ordinary dependency.
 const OUTSIDE: [(&str, &[&str]); 4] = [
-    ("tokio", &["dns", "lookup-remote", "tls", "milter", "receive", "deliver", "engine", "console", "sim"]),
-    ("rustls", &["tls"]),
+    ("tokio", &["dns", "lookup-remote", "mailauth", "tls", "milter", "receive", "deliver", "engine", "console", "sim"]),
+    ("rustls", &["tls", "lookup-remote"]),
     ("hickory-resolver", &["dns", "sim"]),
-    ("rusqlite", &["ledger", "lookup"]),
+    ("rusqlite", &["ledger", "lookup-remote"]),
 ];
 
 /// What the privileged program may link, of our own crates: nothing that parses mail.
