@@ -171,7 +171,20 @@ impl Acceptance {
             let filtered = Box::pin(crate::filter::run(&generation, &inner.current, *accepted, source, filtering, own));
             match filtered.await {
                 Filtered::Accept(accepted) => accepted,
-                Filtered::Refuse(refusal) => return Err(refusal),
+                // What the network sends is refused there; what our users send goes back to them.
+                Filtered::Refuse(refusal, Some(accepted))
+                    if refusal.code.is_permanent() && matches!(source, Source::Local { .. }) && own.is_some() =>
+                {
+                    drop(generation);
+                    let refusal = yamabiko_cleanup::Refusal {
+                        code: refusal.code,
+                        status: refusal.status,
+                        reason: refusal.text.replace('\n', " "),
+                        specific: true,
+                    };
+                    return crate::report::send_back(self, *accepted, refusal).await;
+                }
+                Filtered::Refuse(refusal, _) => return Err(refusal),
                 Filtered::Discard => return Ok(Taken::Discarded(id)),
             }
         } else {

@@ -51,8 +51,8 @@ impl fmt::Display for Unshown {
 pub enum Filtered {
     /// It is queued, changed perhaps.
     Accept(Box<Accepted>),
-    /// It is not.
-    Refuse(Refusal),
+    /// It is not. The message, where it is one of our users', so that it can go back to its sender.
+    Refuse(Refusal, Option<Box<Accepted>>),
     /// Success is claimed and nothing kept.
     Discard,
 }
@@ -87,8 +87,8 @@ pub async fn run(
             Filtered::Discard
         }
         Err((stage, Some(reply))) => {
-            log(current, envelope, source, "milter-reject", stage, &reply);
-            Filtered::Refuse(refusal(&reply))
+            log(current, envelope, source, "milter-reject", stage, &reply.replace("\r\n", " "));
+            Filtered::Refuse(refusal(&reply), Some(Box::new(accepted)))
         }
     };
     session.quit().await;
@@ -134,7 +134,7 @@ async fn content(
         Ok(parts) => parts,
         Err(why) => {
             current.say(Severity::Warning, Some(id), &why.to_string());
-            return Filtered::Refuse(why.refusal());
+            return Filtered::Refuse(why.refusal(), Some(Box::new(work.accepted)));
         }
     };
     let mut message = Message::new(&head, body);
@@ -155,22 +155,26 @@ async fn content(
         }
         Verdict::Reply(reply) => {
             let refusal = refusal(&reply);
-            work.log("milter-reject", &format!("{} {}", refusal.status, refusal.text));
-            Filtered::Refuse(refusal)
+            work.log("milter-reject", &format!("{} {}", refusal.status, refusal.text.replace('\n', " ")));
+            Filtered::Refuse(refusal, Some(Box::new(work.accepted)))
         }
     }
 }
 
-/// A reply of a filter as a refusal: code, status, text on one line.
+/// A reply of a filter as a refusal: code, status, text; lines are separated by LF.
 fn refusal(reply: &str) -> Refusal {
     let code = ReplyCode(reply.get(..3).and_then(|code| code.parse().ok()).unwrap_or(451));
-    let lines = reply.split("\r\n").map(|line| line.get(4..).unwrap_or_default());
-    let text = lines.collect::<Vec<_>>().join(" ");
-    let default = EnhancedStatus::permanent(7, 1).agreeing_with(code);
-    match EnhancedStatus::split(&text) {
-        Some((status, rest)) => Refusal { code, status: status.agreeing_with(code), text: rest.to_owned() },
-        None => Refusal { code, status: default, text },
+    let mut found = None;
+    let mut lines = Vec::new();
+    for line in reply.split("\r\n") {
+        let line = line.get(4..).unwrap_or_default();
+        // Each line has the status again.
+        let (status, text) = EnhancedStatus::split(line).map_or((None, line), |(status, text)| (Some(status), text));
+        found = found.or(status);
+        lines.push(text);
     }
+    let status = found.unwrap_or(EnhancedStatus::permanent(7, 1)).agreeing_with(code);
+    Refusal { code, status, text: lines.join("\n") }
 }
 
 /// A message between cleanup and the queue.
@@ -197,7 +201,7 @@ impl Work<'_> {
                 }
             };
             if let Err(refusal) = done {
-                return Filtered::Refuse(refusal);
+                return Filtered::Refuse(refusal, None);
             }
         }
         if message.is_changed() {

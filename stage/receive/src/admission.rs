@@ -28,7 +28,7 @@ pub struct Refusal {
     pub code: ReplyCode,
     /// Its class agrees with `code`.
     pub status: EnhancedStatus,
-    /// The text after the code.
+    /// The text after the code; lines are separated by LF.
     pub text: String,
 }
 

@@ -489,6 +489,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                         Err(error) => return self.spill_failed(&error),
                     }
                 }
+                if let Some(filter) = &self.settings.before_queue {
+                    let (reply, warnings) = Box::pin(filter.ask(&submission)).await;
+                    for warning in warnings {
+                        self.service.log(self.settings, Severity::Warning, warning);
+                    }
+                    return self.session.proxied(&submission, &reply);
+                }
                 let result = match &mut self.filters {
                     None => self.service.around.admission.submit(*submission).await,
                     Some(filters) => {

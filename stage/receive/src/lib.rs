@@ -13,6 +13,7 @@
 //! session panic, hang or grow without bound; our own trouble is answered with a code of class 4.
 
 mod admission;
+pub mod before_queue;
 mod driver;
 mod filter;
 mod footer;

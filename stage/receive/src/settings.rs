@@ -14,6 +14,7 @@ use yamabiko_milter::Milters;
 use yamabiko_status::ReplyCode;
 use yamabiko_tls::Level;
 
+use crate::before_queue::BeforeQueue;
 use crate::limits::Range;
 use crate::peer::Discard;
 use crate::restrict::Policy;
@@ -153,6 +154,12 @@ pub struct Settings {
     pub reject_footer: String,
     /// `smtpd_reject_footer_maps`: a footer for a reply, in place of the usual one.
     pub reject_footer_maps: Maps,
+    /// `smtpd_reject_filter_maps`: another reply for a refusal.
+    pub reject_filter_maps: Maps,
+    /// `smtpd_command_filter`: another command line for one of a client.
+    pub command_filter: Maps,
+    /// `smtpd_hide_client_session`: `Received:` does not tell of the client.
+    pub hide_client: bool,
     /// Characters that may come into the footer from a client (`smtpd_expansion_filter`).
     pub expansion_filter: String,
     pub bare_newline: BareNewline,
@@ -190,6 +197,8 @@ pub struct Settings {
     pub log_steps: bool,
     /// A proxy before us says who the client is.
     pub upstream: Upstream,
+    /// `smtpd_proxy_filter`
+    pub before_queue: Option<BeforeQueue>,
     pub verbose: bool,
     /// Sessions of this service at once; 0 is no limit.
     pub session_limit: usize,
@@ -233,7 +242,8 @@ impl Settings {
         let enforce_tls = tls.options.level == Level::Encrypt;
         let sasl = SaslSettings::read(view, tables, &mut notices);
         let upstream = Upstream::read(view, "smtpd", &mut notices);
-        for name in ["smtpd_milter_maps", "smtpd_proxy_filter", "smtpd_command_filter"] {
+        let before_queue = BeforeQueue::read(view, &mut notices);
+        for name in ["smtpd_milter_maps"] {
             if !view.text(name).is_empty() {
                 notices.push(format!("{name} is not there yet and has no effect"));
             }
@@ -269,6 +279,9 @@ impl Settings {
             milters,
             soft_bounce: view.bool("soft_bounce"),
             reject_footer: view.raw("smtpd_reject_footer"),
+            reject_filter_maps: Maps::open(tables, "smtpd_reject_filter_maps", &view.text("smtpd_reject_filter_maps")),
+            command_filter: Maps::open(tables, "smtpd_command_filter", &view.text("smtpd_command_filter")),
+            hide_client: view.bool("smtpd_hide_client_session"),
             reject_footer_maps: Maps::open(tables, "smtpd_reject_footer_maps", &view.text("smtpd_reject_footer_maps")),
             expansion_filter: unescaped(&view.raw("smtpd_expansion_filter")),
             bare_newline: BareNewline::parse(&view.text("smtpd_forbid_bare_newline")),
@@ -302,6 +315,7 @@ impl Settings {
             double_bounce_sender: view.text("double_bounce_sender"),
             log_steps: view.text("log_format") == "json",
             upstream,
+            before_queue: before_queue.filter(|_| view.service().is_some()),
             verbose: view.service().is_some_and(|service| service.verbose > 0),
             session_limit: session_limit(view),
             zone: Zone::system(),

@@ -90,8 +90,6 @@ const CONTENT: Group = Group {
     work: "content checks",
     patterns: &[
         "non_empty_end_of_header_action",
-        "smtpd_reject_filter_maps",
-        "smtpd_proxy_*",
         "default_filter_nexthop",
         "force_mime_input_conversion",
     ],
@@ -143,7 +141,6 @@ const OTHER: Group = Group {
         "lmtp_min_data_rate",
         "smtp_per_request_deadline",
         "lmtp_per_request_deadline",
-        "smtpd_hide_client_session",
         "execution_directory_expansion_filter",
         "local_login_sender_maps",
         "empty_address_local_login_sender_maps_lookup_key",

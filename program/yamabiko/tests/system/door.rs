@@ -168,3 +168,51 @@ fn haproxy_says_who_the_client_is() {
     assert_eq!(rest, b"");
     instance.until("a warning", || instance.log().contains("warning: haproxy read: short or missing protocol header"));
 }
+
+/// A filter before the queue: here our own second service, which takes over who the client was, and refuses some.
+#[test]
+fn a_filter_before_the_queue_has_the_last_word() {
+    let filter = address();
+    let mut instance = Instance::new();
+    let place = format!("{}:{}", filter.ip(), filter.port());
+    let own = [
+        "smtpd_proxy_filter =",
+        "smtpd_authorized_xforward_hosts = 127.0.0.0/8",
+        "smtpd_recipient_restrictions = check_recipient_access inline:{{four@box.example=REJECT from the filter}}, \
+         permit_mynetworks, reject",
+    ];
+    let own: String = own.iter().map(|line| format!("\n  -o {{ {line} }}")).collect();
+    instance.services.push(format!("{filter} inet n - n - - smtpd{own}"));
+    instance.set("smtpd_proxy_filter", &place);
+    instance.set("smtpd_proxy_options", "speed_adjust");
+    instance.start();
+    let mut client = instance.client();
+    send(&mut client, "one@box.example");
+    let mails = instance.until_mails("one", 1);
+    // One trace of each of the two, the outer one without a queue ID that nobody could look up.
+    assert_eq!(mails[0].matches("\nReceived: ").count(), 2, "{mails:?}");
+    assert!(mails[0].contains("with ESMTP\n\tfor <one@box.example>"), "{mails:?}");
+    instance.until("the log", || instance.log().contains(": proxy-accept: END-OF-MESSAGE: 250 2.0.0 Ok: queued as "));
+    let log = instance.log();
+    assert!(log.contains(": NOQUEUE: client=") && log.contains(", orig_client="), "{log}");
+    // The filter's refusal is what the client hears.
+    client.expect("MAIL FROM:<a@test.example>", 250);
+    client.expect("RCPT TO:<four@box.example>", 250);
+    client.expect("DATA", 354);
+    client.send(b"Subject: a\r\n\r\n..text\r\n.\r\n").unwrap();
+    let said = client.reply().unwrap();
+    assert!(said.code == 554 && said.lines.concat().contains("from the filter"), "{said:?}");
+    instance.until("the log", || instance.log().contains(": proxy-reject: END-OF-MESSAGE: 554 5.7.1 "));
+    // Nobody there: mail waits at the client.
+    let nobody = address();
+    instance.set("smtpd_proxy_filter", &format!("{}:{}", nobody.ip(), nobody.port()));
+    instance.ok("postfix", &["reload"]);
+    let mut client = instance.client();
+    client.expect("EHLO c.example", 250);
+    client.expect("MAIL FROM:<a@test.example>", 250);
+    client.expect("RCPT TO:<one@box.example>", 250);
+    client.expect("DATA", 354);
+    client.send(b"Subject: a\r\n\r\ntext\r\n.\r\n").unwrap();
+    assert_eq!(client.reply().unwrap().code, 451);
+    instance.until("the log", || instance.log().contains("warning: connect to proxy filter "));
+}

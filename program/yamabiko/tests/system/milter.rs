@@ -1,5 +1,7 @@
 //! Mail filters that exist: OpenDKIM signs what leaves and verifies what comes.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -122,4 +124,56 @@ fn a_filter_that_is_gone_makes_mail_wait() {
     assert!(said.starts_with("421 ") && said.contains("Service unavailable - try again later"), "{said}");
     instance.until("the log", || instance.log().contains("milter-reject: CONNECT from "));
     assert!(instance.log().contains("warning: connect to Milter service inet:"), "{}", instance.log());
+}
+
+/// A filter that refuses every message at its end, in two lines.
+fn refuser() -> String {
+    let listen = address();
+    let listener = TcpListener::bind(listen).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let mut length = [0; 4];
+                while stream.read_exact(&mut length).is_ok() {
+                    let mut packet = vec![0; u32::from_be_bytes(length) as usize];
+                    stream.read_exact(&mut packet).unwrap();
+                    let answer: &[u8] = match packet[0] {
+                        b'O' => b"O\0\0\0\x06\0\0\0\0\0\0\0\0",
+                        b'E' => b"y550-5.7.1 not\r\n550 5.7.1 this one\0",
+                        b'D' | b'A' | b'Q' => continue,
+                        _ => b"c",
+                    };
+                    let mut out = (answer.len() as u32).to_be_bytes().to_vec();
+                    out.extend_from_slice(answer);
+                    stream.write_all(&out).unwrap();
+                }
+            });
+        }
+    });
+    format!("inet:{}:{}", listen.ip(), listen.port())
+}
+
+#[test]
+fn a_refusal_reaches_whoever_sent() {
+    let filter = refuser();
+    let mut instance = Instance::new();
+    instance.set("smtpd_milters", &filter);
+    instance.set("non_smtpd_milters", &filter);
+    instance.start();
+    let mut client = instance.client();
+    client.expect("EHLO c.example", 250);
+    client.expect("MAIL FROM:<a@test.example>", 250);
+    client.expect("RCPT TO:<one@box.example>", 250);
+    client.expect("DATA", 354);
+    client.send(b"Subject: a\r\n\r\ntext\r\n.\r\n").unwrap();
+    let reply = client.reply().unwrap();
+    assert_eq!(reply.lines, ["550-5.7.1 not", "550 5.7.1 this one"]);
+    // Who has sent it here gets it back, as with Postfix.
+    let said = instance.run_with("sendmail", &["-f", "two@box.example", "one@box.example"], "Subject: b\n\ntext\n");
+    assert_eq!(said.code, 0, "{said:?}");
+    let back = instance.until_mails("two", 1);
+    assert!(back[0].contains("not this one") && back[0].contains("Subject: b"), "{back:?}");
+    let line = "milter-reject: END-OF-MESSAGE from localhost[127.0.0.1]: 5.7.1 not this one";
+    instance.until("the log", || instance.log().contains(line));
 }

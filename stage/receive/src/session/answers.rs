@@ -1,9 +1,13 @@
 //! What a check is told about the session, and where its answer and those of others come back.
 
-use super::{Chunks, Phase, Session, Step, Transaction, Waiting};
+use yamabiko_envelope::Submission;
+use yamabiko_smtp::reply::Reply;
+
+use super::{Chunks, Phase, Session, Step, Transaction, Waiting, push};
 use crate::admission::{Accepted, Etrn, Refusal};
 use crate::peer::Standing;
 use crate::restrict::{CheckState, Facts, Outcome};
+use crate::settings::ErrorClasses;
 
 impl Session {
     /// What the session knows, for a check.
@@ -118,6 +122,45 @@ impl Session {
         if let Phase::Waiting(Waiting::Etrn(domain), _) = std::mem::replace(&mut self.phase, Phase::Command) {
             self.etrn_answered(&domain, result);
         }
+    }
+
+    /// The answer to [`Action::Submit`] where a filter before the queue has it: what the filter said is what the client
+    /// hears.
+    pub fn proxied(&mut self, submission: &Submission, reply: &Reply) {
+        let Phase::Waiting(Waiting::Submit { .. }, _) = std::mem::replace(&mut self.phase, Phase::Command) else {
+            return;
+        };
+        let accepted = reply.code.0 / 100 == 2;
+        let word = if accepted { "proxy-accept" } else { "proxy-reject" };
+        let envelope = &submission.envelope;
+        let mut line = format!("{word}: END-OF-MESSAGE: {}; from=<{}>", reply.one_line(), envelope.sender);
+        if let [only] = &envelope.recipients[..] {
+            push(&mut line, format_args!(" to=<{}>", only.address));
+        }
+        push(&mut line, format_args!(" proto={}", self.protocol));
+        if let Some(helo) = &self.helo {
+            push(&mut line, format_args!(" helo=<{helo}>"));
+        }
+        self.info(line);
+        if accepted {
+            self.errors = 0;
+            self.junk = 0;
+            self.seen = ErrorClasses::default();
+        } else {
+            self.seen.add(ErrorClasses::POLICY);
+        }
+        let mut lines = reply.lines();
+        let last = lines.next_back().unwrap_or_default().to_owned();
+        for line in lines {
+            self.say(line);
+        }
+        if accepted {
+            self.reply_ok(&last)
+        } else {
+            self.reply_error(&last)
+        }
+        self.end_transaction();
+        self.trim_transcript();
     }
 
     /// The answer to [`Action::Submit`].

@@ -433,7 +433,7 @@ impl Session {
         self.recipient_accepted(recipient);
     }
 
-    pub(super) fn recipient_accepted(&mut self, mut recipient: Recipient) {
+    pub(super) fn recipient_accepted(&mut self, recipient: Recipient) {
         let Some(transaction) = self.transaction.as_mut() else { return };
         if transaction.queue_id.is_none() {
             let queue_id = self.around.admission.next_queue_id();
@@ -443,9 +443,26 @@ impl Session {
                 let client = self.client.clone();
                 let forwarded = self.forwarded.as_ref().map(|f| f.for_log());
                 let sasl = self.identity();
+                if self.settings.before_queue.is_some() {
+                    // It gets no name here.
+                    let login =
+                        sasl.map(|sasl| format!(", sasl_method={}, sasl_username={}", sasl.method, sasl.username));
+                    let who = &self.peer.name_and_address;
+                    return self
+                        .info_accepted(format!("NOQUEUE: client={who}{}", login.unwrap_or_default()), recipient);
+                }
                 self.emit(Kind::Accepted { queue_id, client, sasl, forwarded });
             }
         }
+        self.keep_recipient(recipient);
+    }
+
+    fn info_accepted(&mut self, line: String, recipient: Recipient) {
+        self.info(line);
+        self.keep_recipient(recipient);
+    }
+
+    fn keep_recipient(&mut self, mut recipient: Recipient) {
         recipient.original = recipient.address.clone();
         if let Some(transaction) = self.transaction.as_mut() {
             transaction.recipients.push(recipient);
@@ -637,6 +654,14 @@ pub(super) fn received(session: &Session, transaction: &Transaction, date: &str)
     if let Some(user) = session.user {
         return format!("Received: by {host} ({name}, from userid {user})\n\tid {id}; {date}\n");
     }
+    if settings.hide_client {
+        let mut text = format!("Received: by {host} ({name})");
+        if settings.before_queue.is_none() {
+            push(&mut text, format_args!(" id {id}"));
+        }
+        push(&mut text, format_args!(";\n\t{date}\n"));
+        return text;
+    }
     let peer = &session.peer;
     let helo = session.helo.as_deref().unwrap_or(&peer.name);
     // RFC 3848, RFC 6531 section 4.3.
@@ -656,7 +681,10 @@ pub(super) fn received(session: &Session, transaction: &Transaction, date: &str)
     if let Some(sasl) = session.sasl.as_ref().filter(|_| settings.sasl.header) {
         push(&mut text, format_args!("\t(Authenticated sender: {})\n", yamabiko_tls::comment(&sasl.username)));
     }
-    push(&mut text, format_args!("\tby {host} ({name}) with {protocol}{secure}{known} id {id}"));
+    push(&mut text, format_args!("\tby {host} ({name}) with {protocol}{secure}{known}"));
+    if settings.before_queue.is_none() {
+        push(&mut text, format_args!(" id {id}"));
+    }
     match &transaction.recipients[..] {
         [only] => push(&mut text, format_args!("\n\tfor <{}>; {date}\n", yamabiko_address::quote(&only.address))),
         _ => push(&mut text, format_args!(";\n\t{date}\n")),

@@ -219,6 +219,18 @@ impl Session {
             || self.user.is_some()
             || self.settings.policy.rewrites_for(sasl.is_some(), facts);
         let effects = std::mem::take(&mut self.checks.effects);
+        if self.settings.before_queue.is_some() {
+            let unavailable = [
+                (effects.hold, "HOLD"),
+                (effects.discard, "DISCARD"),
+                (effects.redirect.is_some(), "REDIRECT"),
+                (!effects.bcc.is_empty(), "BCC"),
+                (effects.filter.is_some(), "FILTER"),
+            ];
+            for (_, action) in unavailable.into_iter().filter(|(set, _)| *set) {
+                self.warn(format!("with smtpd_proxy_filter specified, action {action} is unavailable"));
+            }
+        }
         let transaction = self.transaction.as_mut()?;
         let queue_id = transaction.queue_id?;
         let mut envelope = Envelope::new(queue_id, transaction.arrival, std::mem::take(&mut transaction.sender));
@@ -261,7 +273,9 @@ impl Session {
             fields.extend_from_slice(field.as_bytes());
             fields.push(b'\n');
         }
-        if let Some(transaction) = &self.transaction {
+        // One that only passes on what another filter has seen leaves no trace.
+        let silent = self.settings.before_queue.is_some() && self.forwarded.is_some();
+        if let Some(transaction) = self.transaction.as_ref().filter(|_| !silent) {
             fields.extend_from_slice(commands::received(self, transaction, date).as_bytes());
         }
         fields
@@ -284,7 +298,13 @@ impl Session {
             }
             Err(Refusal { code, status, text }) => {
                 self.seen.add(if code.is_permanent() { ErrorClasses::POLICY } else { ErrorClasses::RESOURCE });
-                self.reply_error(&format!("{code} {} {text}", status.agreeing_with(code)));
+                let status = status.agreeing_with(code);
+                // A filter's reply may have several lines.
+                let (first, last) = text.rsplit_once('\n').map_or((None, text.as_str()), |(f, l)| (Some(f), l));
+                for line in first.into_iter().flat_map(|first| first.split('\n')) {
+                    self.say(&format!("{code}-{status} {line}"));
+                }
+                self.reply_error(&format!("{code} {status} {last}"));
             }
         }
         self.end_transaction();

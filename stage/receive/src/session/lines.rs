@@ -1,5 +1,7 @@
 //! Command lines before anybody looks at the command: their ends, their characters, whether they come in turn.
 
+use futures_util::FutureExt;
+
 use super::verb::Verb;
 use super::{Session, escaped};
 use crate::settings::{BareNewline, ErrorClasses};
@@ -39,7 +41,12 @@ impl Session {
         if line.contains('\0') {
             return self.protocol_error("500 5.5.2 Error: bad syntax");
         }
-        self.command(line, ahead);
+        // A table that does not answer at once is not waited for.
+        let filter = &self.settings.command_filter;
+        match (!filter.is_empty()).then(|| filter.find(line).now_or_never()?.ok()?).flatten() {
+            Some(instead) => self.command(&instead, ahead),
+            None => self.command(line, ahead),
+        }
     }
 
     /// A line of a login: nobody is to read it in a notice or in the log.

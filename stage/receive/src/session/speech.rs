@@ -78,7 +78,7 @@ impl Session {
         }
         let refusal = matches!(text.as_bytes().first(), Some(b'4' | b'5'));
         if refusal {
-            let mut text = text.to_owned();
+            let mut text = self.filtered_reply(text);
             if self.settings.soft_bounce {
                 crate::restrict::soften(&mut text);
             }
@@ -95,6 +95,21 @@ impl Session {
             }
         } else {
             self.say(text);
+        }
+    }
+
+    /// A refusal as `smtpd_reject_filter_maps` has it. A table that does not answer at once is not waited for, and what is
+    /// no refusal of the same kind is not said.
+    fn filtered_reply(&self, text: &str) -> String {
+        let maps = &self.settings.reject_filter_maps;
+        let found = (!maps.is_empty()).then(|| maps.find(text).now_or_never()?.ok()?).flatten();
+        match found {
+            None => text.to_owned(),
+            Some(new) if matches!(new.as_bytes(), [b'4' | b'5', b'0'..=b'5', b'0'..=b'9', b' ', ..]) => new,
+            Some(new) => {
+                self.warn(format!("{}: \"{new:.100}\" is no reply that refuses", maps.title()));
+                text.to_owned()
+            }
         }
     }
 
