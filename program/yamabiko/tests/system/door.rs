@@ -206,7 +206,8 @@ fn a_filter_before_the_queue_has_the_last_word() {
     // Nobody there: mail waits at the client.
     let nobody = address();
     instance.set("smtpd_proxy_filter", &format!("{}:{}", nobody.ip(), nobody.port()));
-    instance.ok("postfix", &["reload"]);
+    instance.stop();
+    instance.start();
     let mut client = instance.client();
     client.expect("EHLO c.example", 250);
     client.expect("MAIL FROM:<a@test.example>", 250);
