@@ -20,6 +20,7 @@ use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::blocking::where_it_may_block;
 use crate::boss::Boss;
+use crate::desk::Desk;
 use crate::filter::Filtered;
 use crate::generation::Current;
 use crate::ledger::Remembered;
@@ -42,6 +43,7 @@ struct Inner {
     zone: Zone,
     spool: std::path::PathBuf,
     verifier: Verifier,
+    desk: Arc<Desk>,
     /// Starts programs for us.
     boss: OnceLock<Boss>,
     /// Free space in the spool when it was last asked for.
@@ -57,6 +59,8 @@ pub enum Taken {
     Discarded(QueueId),
     /// It went back to its sender: a notice is in the queue.
     Returned(QueueId),
+    /// A notice to the postmaster that was counted and comes in a summary.
+    Counted(QueueId),
 }
 
 /// A message is on stable storage; the manager hears of it when this is dropped, wherever that is.
@@ -95,6 +99,7 @@ impl Acceptance {
         current: Current,
         manager: Manager,
         spool: std::path::PathBuf,
+        desk: Arc<Desk>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -105,6 +110,7 @@ impl Acceptance {
                 zone: Zone::system(),
                 spool,
                 verifier: Verifier::default(),
+                desk,
                 boss: OnceLock::new(),
                 space: Mutex::default(),
             }),
@@ -135,13 +141,17 @@ impl Acceptance {
     /// own gets one made up, where it is to have one.
     pub async fn accept_filtered(
         &self,
-        submission: Submission,
+        mut submission: Submission,
         old: Option<QueueId>,
         filtering: Option<Filtering<'_>>,
     ) -> Result<Taken, Refusal> {
         let inner = &self.inner;
         let now = Timestamp::now();
         let id = submission.envelope.queue_id;
+        if submission.trouble.is_some() && !inner.desk.passes(self, &submission) {
+            return Ok(Taken::Counted(id));
+        }
+        Box::pin(crate::reverse_path::arrive(self, &mut submission)).await?;
         let source = submission.source;
         trip("cleanup");
         let generation = inner.current.get();
@@ -274,6 +284,11 @@ impl Acceptance {
         let _ = self.inner.boss.set(boss);
     }
 
+    /// Where notices to the postmaster pass.
+    pub fn desk(&self) -> &Arc<Desk> {
+        &self.inner.desk
+    }
+
     /// What is known of addresses.
     pub fn verifier(&self) -> &Verifier {
         &self.inner.verifier
@@ -295,7 +310,7 @@ impl Acceptance {
     async fn taken(&self, submission: Submission, filtering: Option<Filtering<'_>>) -> Result<Accepted, Refusal> {
         let accepted = self.accept_filtered(submission, None, filtering);
         match std::panic::AssertUnwindSafe(accepted).catch_unwind().await {
-            Ok(Ok(Taken::Queued(_) | Taken::Discarded(_) | Taken::Returned(_))) => Ok(Accepted::default()),
+            Ok(Ok(Taken::Queued(_) | Taken::Discarded(_) | Taken::Returned(_) | Taken::Counted(_))) => Ok(Accepted::default()),
             Ok(Err(refusal)) => Err(refusal),
             Err(_) => {
                 self.inner.current.say(Severity::Panic, None, "cleanup failed; the client was told to try again");

@@ -179,6 +179,11 @@ impl AgentParts {
 }
 
 impl Agent {
+    /// It speaks SMTP to other hosts.
+    pub fn is_smtp(&self) -> bool {
+        matches!(self.means, Means::Client(_)) && self.program == "smtp"
+    }
+
     /// Delivers.
     pub async fn deliver(&self, request: &DeliveryRequest) -> Attempt {
         match &self.means {

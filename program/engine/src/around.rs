@@ -97,7 +97,7 @@ impl Around {
         drop(generation);
         submission.trace_fields = fields.into_bytes();
         match engine.accept(submission, None).await {
-            Ok(Taken::Queued(id) | Taken::Discarded(id) | Taken::Returned(id)) => Ok(id),
+            Ok(Taken::Queued(id) | Taken::Discarded(id) | Taken::Returned(id) | Taken::Counted(id)) => Ok(id),
             Err(refusal) => Err(format!("unable to forward: {}", refusal.text)),
         }
     }

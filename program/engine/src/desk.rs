@@ -1,25 +1,293 @@
-//! The postmaster's desk: notices about trouble are made here where the stage that saw it cannot make them.
+//! The postmaster's desk: every notice about trouble passes here on its way into the queue.
+//!
+//! * Notices that the stage that saw the trouble cannot make are made here (the client's).
+//! * With `notify_digest_classes` or `notify_hourly_limit` some are only counted; the summaries are made here.
+//! * Trouble of the classes in `notify_channel_classes` goes a second way too.
+//! * Notices to senders pass the governor: what is beyond a budget is held or listed in `notices-not-sent.jsonl`.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::Notify as Bell;
+use yamabiko_bounce::{Budget, Digest, DigestSettings, Fate, Governor, GovernorSettings, Rates, Summary};
+use yamabiko_config::View;
 use yamabiko_deliver::{ClientTrouble, TellTrouble};
 use yamabiko_envelope::{
-    Content, Envelope, Notify, Recipient, Severity, Source, Submission, Timestamp, Trouble, TroubleClass,
+    Content, Envelope, Kind, Notify, Recipient, Severity, Source, Submission, Timestamp, Trouble, TroubleClass,
 };
 use yamabiko_report::SessionNotice;
 
 use crate::accept::Acceptance;
+use crate::channel::Channel;
+
+/// Bytes of the list of notices that were not sent; then it is begun anew and the old one kept once.
+const LIST: u64 = 10 << 20;
+
+/// The settings of a configuration.
+#[derive(Clone, Debug)]
+pub struct DeskSettings {
+    digest: DigestSettings,
+    governor: GovernorSettings,
+    channel: Channel,
+    list: std::path::PathBuf,
+    backscatter_limit: u64,
+    backscatter_unit: Duration,
+}
+
+impl DeskSettings {
+    /// From main.cf, and what an administrator should know.
+    pub fn from_view(view: &View) -> (Self, Vec<String>) {
+        let (digest, mut warnings) = DigestSettings::from_view(view);
+        let (governor, said) = GovernorSettings::from_view(view);
+        warnings.extend(said);
+        let (channel, said) = Channel::from_view(view);
+        warnings.extend(said);
+        let list = Path::new(&view.text("data_directory")).join("notices-not-sent.jsonl");
+        let backscatter_limit = u64::try_from(view.int("backscatter_recipient_limit")).unwrap_or(0);
+        let backscatter_unit = view.duration("backscatter_time_unit");
+        (Self { digest, governor, channel, list, backscatter_limit, backscatter_unit }, warnings)
+    }
+}
 
 /// Made before the rest of the engine is, so the rest is put in later.
-#[derive(Default)]
 pub struct Desk {
     acceptance: OnceLock<Acceptance>,
+    /// Notices to the postmaster.
+    digest: Mutex<Digest>,
+    /// Notices to senders that were held or only listed.
+    held: Mutex<Digest>,
+    governor: Mutex<Governor>,
+    backscatter: Mutex<Rates>,
+    bell: Bell,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held notices are always told of in summaries.
+fn held_settings(digest: &DigestSettings) -> DigestSettings {
+    DigestSettings { classes: HashSet::from([TroubleClass::Bounce]), hourly_limit: 0, ..digest.clone() }
 }
 
 impl Desk {
     /// Without the rest of the engine as yet.
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    pub fn new(view: &View) -> Arc<Self> {
+        let settings = DigestSettings::from_view(view).0;
+        Arc::new(Self {
+            acceptance: OnceLock::new(),
+            held: Mutex::new(Digest::new(held_settings(&settings))),
+            digest: Mutex::new(Digest::new(settings)),
+            governor: Mutex::default(),
+            backscatter: Mutex::default(),
+            bell: Bell::new(),
+        })
+    }
+
+    /// Other settings; what was counted stays.
+    pub fn reconfigure(&self, settings: &DeskSettings) {
+        lock(&self.held).reconfigure(held_settings(&settings.digest));
+        lock(&self.digest).reconfigure(settings.digest.clone());
+    }
+
+    /// A notice to the postmaster on its way into the queue. False when it was counted instead.
+    pub fn passes(&self, engine: &Acceptance, submission: &Submission) -> bool {
+        let Some(trouble) = &submission.trouble else { return true };
+        let generation = engine.current().get();
+        let settings = &generation.desk;
+        let now = Timestamp::now();
+        let fate = if settings.digest.is_on() {
+            let sample = sample(engine, trouble, now);
+            let fate = lock(&self.digest).take(trouble, &sample, now);
+            self.bell.notify_one();
+            fate
+        } else {
+            Fate::Send
+        };
+        if let Some(class) = trouble.classes.iter().copied().max()
+            && fate == Fate::Send
+            && settings.channel.covers(class)
+        {
+            settings.channel.tell(engine, object(engine, class, trouble, 1, now));
+        }
+        fate == Fate::Send
+    }
+
+    /// Trouble that no mail can tell of: the second way only.
+    pub fn alarm(&self, class: TroubleClass, text: &str) {
+        let Some(engine) = self.acceptance.get() else { return };
+        let generation = engine.current().get();
+        if generation.desk.channel.covers(class) {
+            let trouble = Trouble { classes: vec![class], reason: text.to_owned(), ..Trouble::default() };
+            generation.desk.channel.tell(engine, object(engine, class, &trouble, 1, Timestamp::now()));
+        }
+    }
+
+    /// What becomes of a notice to a sender: `None` when it is not to be sent at all.
+    pub fn govern(
+        &self,
+        engine: &Acceptance,
+        mut submission: Submission,
+        about: &Envelope,
+        original: Option<&[u8]>,
+    ) -> Option<Submission> {
+        let generation = engine.current().get();
+        let settings = &generation.desk;
+        let recipient = submission.envelope.recipients.first().map_or("", |to| to.address.as_str()).to_owned();
+        let now = Timestamp::now();
+        let say = |id, text: &str| {
+            let kind = Kind::Text { severity: Severity::Info, queue_id: Some(id), text: text.to_owned() };
+            engine.current().emit("bounce", now, kind);
+        };
+        if !settings.governor.is_worth_a_notice(about, original) {
+            let why = "the message was not authenticated, local or aligned (bounce_requires)";
+            say(about.queue_id, &format!("no notification to <{recipient}>: {why}"));
+            self.list(engine, settings, about, &recipient, why);
+            return None;
+        }
+        let (why, keep) = match lock(&self.governor).take(&settings.governor, &recipient, about, now) {
+            Budget::Send => return Some(submission),
+            Budget::Hold(why) => (why, true),
+            Budget::Count(why) => (why, false),
+        };
+        let client =
+            about.client.address.map_or_else(String::new, |address| format!("{}[{address}]", about.client.name));
+        let destination = yamabiko_address::split_domain(&recipient).1.unwrap_or_default().to_owned();
+        let trouble = Trouble {
+            classes: vec![TroubleClass::Bounce],
+            reason: why.clone(),
+            destination,
+            sender: recipient.clone(),
+            client,
+        };
+        let first = lock(&self.held).take(&trouble, &sample(engine, &trouble, now), now) == Fate::Send;
+        self.bell.notify_one();
+        if first {
+            self.tell_of_hold(engine, &why);
+        }
+        if keep {
+            let id = submission.envelope.queue_id;
+            submission.hold = true;
+            say(id, &format!("notification to <{recipient}> is held: {why}"));
+            return Some(submission);
+        }
+        say(about.queue_id, &format!("no notification to <{recipient}>: {why}"));
+        self.list(engine, settings, about, &recipient, &why);
+        None
+    }
+
+    /// One recipient gets more mail without a sender than `backscatter_recipient_limit`.
+    pub fn is_flooded(&self, settings: &DeskSettings, recipient: &str, now: Timestamp) -> bool {
+        let key = || yamabiko_address::domain::fold_case(recipient).into_owned();
+        settings.backscatter_limit > 0
+            && lock(&self.backscatter).is_over(key(), settings.backscatter_limit, settings.backscatter_unit, now)
+    }
+
+    /// The first notice that is held: somebody has to know.
+    fn tell_of_hold(&self, engine: &Acceptance, why: &str) {
+        let text = format!(
+            "Notices to senders of undeliverable mail are kept on hold: {why}.\n\n\
+             Either something is wrong with a list of addresses, or somebody sends mail in the names of others.\n\
+             A summary follows. To look at them, to release or to delete them:\n\n\
+             \u{20}   mailq\n    postsuper -H QUEUE_ID\n    postsuper -d QUEUE_ID\n"
+        );
+        self.mail(engine, "bounce_notice_recipient", "notices of failure are kept on hold", text);
+    }
+
+    /// A line for the list of notices that were not sent.
+    fn list(&self, engine: &Acceptance, settings: &DeskSettings, about: &Envelope, recipient: &str, why: &str) {
+        let line = serde_json::json!({
+            "time": engine.date(Timestamp::now()),
+            "queue_id": about.queue_id.to_string(),
+            "notice_to": recipient,
+            "recipients": about.recipients.iter().take(10).map(|one| one.address.as_str()).collect::<Vec<_>>(),
+            "client": about.client.address.map(|address| address.to_string()),
+            "why": why,
+        });
+        let path = &settings.list;
+        if std::fs::metadata(path).is_ok_and(|found| found.len() > LIST) {
+            let _ = std::fs::rename(path, path.with_extension("jsonl.1"));
+        }
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        if let Err(error) = opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())) {
+            engine.current().say(Severity::Warning, None, &format!("{}: {error}", path.display()));
+        }
+    }
+
+    /// Sends the summaries when they are due.
+    pub async fn run(self: Arc<Self>, engine: Acceptance) {
+        loop {
+            let next = [lock(&self.digest).next(), lock(&self.held).next()].into_iter().flatten().min();
+            let wait =
+                next.map_or(Duration::from_secs(3600), |at| at.since(Timestamp::now()) + Duration::from_millis(5));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.bell.notified() => {}
+            }
+            let now = Timestamp::now();
+            let due = lock(&self.digest).due(now, engine.zone());
+            let held = lock(&self.held).due(now, engine.zone());
+            self.send(&engine, due, held);
+        }
+    }
+
+    /// Everything that was counted goes out before the end.
+    pub async fn flush(&self, engine: &Acceptance) {
+        let now = Timestamp::now();
+        let due = lock(&self.digest).flush(now, engine.zone());
+        let held = lock(&self.held).flush(now, engine.zone());
+        for task in self.send(engine, due, held) {
+            let _ = task.await;
+        }
+    }
+
+    fn send(&self, engine: &Acceptance, due: Vec<Summary>, held: Vec<Summary>) -> Vec<tokio::task::JoinHandle<()>> {
+        let generation = engine.current().get();
+        let channel = &generation.desk.channel;
+        let mut tasks = Vec::new();
+        for summary in due {
+            let to = match summary.class {
+                TroubleClass::Bounce => "bounce_notice_recipient",
+                TroubleClass::DoubleBounce => "2bounce_notice_recipient",
+                TroubleClass::Delay => "delay_notice_recipient",
+                _ => "error_notice_recipient",
+            };
+            if channel.covers(summary.class) {
+                let trouble = Trouble { reason: summary.subject.clone(), ..Trouble::default() };
+                channel.tell(engine, object(engine, summary.class, &trouble, summary.count, Timestamp::now()));
+            }
+            tasks.push(self.mail(engine, to, &summary.subject, summary.text));
+        }
+        for summary in held {
+            let subject = format!("{} more notices of failure were kept back", summary.count);
+            let list = generation.desk.list.display();
+            let text = format!(
+                "{}\nNotices on hold are in the queue (mailq); those beyond bounce_hold_limit are in {list}.\n",
+                summary.text
+            );
+            tasks.push(self.mail(engine, "bounce_notice_recipient", &subject, text));
+        }
+        tasks
+    }
+
+    fn mail(&self, engine: &Acceptance, to: &str, subject: &str, text: String) -> tokio::task::JoinHandle<()> {
+        let (id, now) = (engine.next_id(), Timestamp::now());
+        let generation = engine.current().get();
+        let to = generation.config.main().text(to);
+        let (host, name) = (&generation.myhostname, &generation.mail_name);
+        let date = engine.date(now);
+        let text = format!(
+            "Date: {date}\nFrom: Mail Delivery System <MAILER-DAEMON>\nTo: Postmaster <{to}>\nSubject: {name}: {subject}\n\
+             Auto-Submitted: auto-generated\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\
+             Content-Transfer-Encoding: 8bit\n\n{text}"
+        );
+        let sender = generation.bounce.double_bounce_address();
+        let mut submission = own_notice(Envelope::new(id, now, sender), &to, text.into_bytes());
+        submission.trace_fields = format!("Received: by {host} ({name})\n\tid {id}; {date}\n").into_bytes();
+        queue(engine.clone(), submission)
     }
 
     /// The rest of the engine.
@@ -66,13 +334,43 @@ impl Desk {
             client: trouble.peer,
         }));
         drop(generation);
-        tokio::spawn(async move {
-            if let Err(refusal) = engine.accept(submission, None).await {
-                let text = format!("notice could not be queued: {}", refusal.text);
-                engine.current().say(Severity::Warning, None, &text);
-            }
-        });
+        queue(engine, submission);
     }
+}
+
+fn queue(engine: Acceptance, submission: Submission) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(refusal) = engine.accept(submission, None).await {
+            let text = format!("notice could not be queued: {}", refusal.text);
+            engine.current().say(Severity::Warning, None, &text);
+        }
+    })
+}
+
+/// A line that says which trouble it was.
+fn sample(engine: &Acceptance, trouble: &Trouble, now: Timestamp) -> String {
+    let mut text = format!("{}: {}", engine.date(now), trouble.reason);
+    for (word, value) in [("client", &trouble.client), ("from", &trouble.sender), ("for", &trouble.destination)] {
+        if !value.is_empty() {
+            text.push_str(&format!(", {word} {value}"));
+        }
+    }
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(500).collect()
+}
+
+/// For the second way.
+fn object(engine: &Acceptance, class: TroubleClass, trouble: &Trouble, count: u64, now: Timestamp) -> String {
+    serde_json::json!({
+        "time": engine.date(now),
+        "host": engine.current().get().myhostname,
+        "class": class.name(),
+        "count": count,
+        "reason": trouble.reason,
+        "destination": trouble.destination,
+        "sender": trouble.sender,
+        "client": trouble.client,
+    })
+    .to_string()
 }
 
 /// A notice of ours for one recipient, about which nobody is told anything.

@@ -104,6 +104,8 @@ pub fn examine(config: &Config) -> Findings {
         found.warnings.extend(Checks::outgoing(&main, &tables, prefix).faults());
     }
     found.warnings.extend(crate::bouncer(config).1);
+    found.warnings.extend(crate::desk::DeskSettings::from_view(&main).1);
+    found.warnings.extend(crate::reverse_path::signing(&main, &tables, false).1);
     for service in config.services() {
         let view = config.service_view(service);
         match (service.kind, service.command.as_str()) {

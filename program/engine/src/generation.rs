@@ -61,6 +61,12 @@ pub struct Generation {
     pub myhostname: String,
     /// `mail_name`
     pub mail_name: String,
+    /// Calm: digests, budgets, the second way.
+    pub desk: crate::desk::DeskSettings,
+    /// Signed reverse-paths.
+    pub signing: Option<yamabiko_token::Signing>,
+    /// `unsigned_bounce_action`
+    pub unsigned_bounces: String,
     /// `message_size_limit`; no limit is the largest number.
     pub message_size_limit: u64,
     /// Mail filters for mail that does not come over the network (`non_smtpd_milters`), and the limit of what they may
@@ -340,12 +346,14 @@ pub struct Parts {
     pub events: Events,
     /// What writes notices.
     pub bounce: yamabiko_bounce::Bouncer,
+    /// Signed reverse-paths.
+    pub signing: Option<yamabiko_token::Signing>,
 }
 
 impl Generation {
     /// From a configuration and the agents made from it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, tables, agents, one_recipient, events, bounce } = parts;
+        let Parts { config, tables, agents, one_recipient, events, bounce, signing } = parts;
         let main = config.main();
         let router = Router::new(&main, &tables);
         let verify = crate::verify::Settings::from_view(&main);
@@ -358,6 +366,9 @@ impl Generation {
         let milters = Milters::new(&main, "non_smtpd_milters", &mut |_| {});
         let size_limit = u64::try_from(main.int("message_size_limit")).unwrap_or(0);
         Self {
+            desk: crate::desk::DeskSettings::from_view(&main).0,
+            signing,
+            unsigned_bounces: main.text("unsigned_bounce_action"),
             message_size_limit: if size_limit == 0 { u64::MAX } else { size_limit },
             own_filters: milters.map(|milters| (Arc::new(milters), size_limit)),
             filters_notices: main.list("internal_mail_filter_classes").iter().any(|class| class == "bounce"),

@@ -22,6 +22,7 @@ mod around;
 mod blocking;
 mod boss;
 mod bulk;
+mod channel;
 mod clog;
 mod control;
 mod desk;
@@ -44,6 +45,7 @@ mod pickup;
 mod postmaster;
 mod qmail;
 mod report;
+mod reverse_path;
 mod routing;
 mod sandbox;
 mod schedule_settings;
@@ -325,7 +327,7 @@ impl Engine {
             resolver: Arc::new(resolver(&config)?),
             hosts: Arc::new(yamabiko_dns::Hosts::system()),
             events: Arc::clone(&events),
-            desk: desk::Desk::new(),
+            desk: desk::Desk::new(&main),
         };
         let generation = build(&config, &parts, &events, &setup);
         let current = Current::new(generation, Arc::clone(&events), remembered.clone());
@@ -333,9 +335,10 @@ impl Engine {
         // Node 1: a cluster numbers its nodes.
         let ids = QueueIdSource::new(1, recovered.newest);
         let spool = queue_directory.join("spool");
-        let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone());
+        let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone(), Arc::clone(&parts.desk));
         around.complete(acceptance.clone());
         parts.desk.complete(acceptance.clone());
+        tokio::spawn(Arc::clone(&parts.desk).run(acceptance.clone()));
         remembered.start(&config, acceptance.queue(), &events, &setup);
         serve_metrics(&config, &acceptance, &events, &setup);
         let task = manager::Task::new(schedule_settings::from_config(&config), acceptance.clone(), line.1);
@@ -386,6 +389,7 @@ impl Engine {
             &sockets.keys,
             sockets.inet,
         )?;
+        self.acceptance.desk().reconfigure(&generation.desk);
         self.acceptance.current().swap(generation);
         let schedule = Box::new(schedule_settings::from_config(&config));
         self.acceptance.manager().send(orders::Order::Reconfigure(schedule));
@@ -413,6 +417,8 @@ impl Engine {
         // A delivery that takes longer is cut off: then it may be made once more after the next start.
         let drained = tokio::time::timeout(patience, all);
         let _ = tokio::join!(self.services.stop(patience), drained, self.gate.close(patience));
+        // What was counted so far is told by the next start's first delivery.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.acceptance.desk().flush(&self.acceptance)).await;
         let queue = Arc::clone(self.acceptance.queue());
         let _ = tokio::task::spawn_blocking(move || queue.close()).await;
         let (logger, remembered) = (Arc::clone(&self.logger), self.remembered.clone());
@@ -506,11 +512,16 @@ fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setu
         say(events, setup, Severity::Warning, &remark);
     }
     let (bounce, warnings) = bouncer(config);
-    for warning in warnings {
+    let (signing, said) = reverse_path::signing(&config.main(), &tables, true);
+    for warning in warnings.into_iter().chain(said) {
+        say(events, setup, Severity::Warning, &warning);
+    }
+    for warning in desk::DeskSettings::from_view(&config.main()).1 {
         say(events, setup, Severity::Warning, &warning);
     }
     Generation::new(Parts {
         bounce,
+        signing,
         config: Arc::clone(config),
         tables,
         agents,

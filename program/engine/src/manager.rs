@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use yamabiko_envelope::{
     Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Kind, Outcome, QueueId, RecipientState, Severity,
-    Timestamp,
+    Timestamp, TroubleClass,
 };
 use yamabiko_queue::{Meta, Outline, Queue, QueueError};
 use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Place, Schedule, Settings, site_hash};
@@ -184,6 +184,7 @@ impl Task {
             self.stuck = true;
             let text = format!("the queue cannot be written, no mail is delivered until the next start: {why}");
             self.current.say(Severity::Fatal, None, &text);
+            self.engine.desk().alarm(TroubleClass::Resource, &text);
         }
     }
 
@@ -488,7 +489,7 @@ impl Task {
             });
             let work = async {
                 let (attempt, feedback) = match readable {
-                    true => deliver(&current, &request).await,
+                    true => crate::reverse_path::deliver(&current, &request).await,
                     // Gone, or it was said what is wrong with it: no result defers.
                     false => (Attempt { outcomes: Vec::new(), destination_failure: None }, Feedback::Nothing),
                 };
@@ -678,24 +679,4 @@ pub fn take_up(schedule: &mut Schedule, queue: &Queue) {
             }
         }
     }
-}
-
-/// Delivers; with VERP every recipient for itself, each from a sender of its own.
-async fn deliver(current: &Current, request: &Arc<DeliveryRequest>) -> (Attempt, Feedback) {
-    let Some(verp) = request.envelope.verp.filter(|_| !request.envelope.sender.is_empty()) else {
-        return current.deliver(request).await;
-    };
-    let (mut outcomes, mut failure, mut last) = (Vec::new(), None, Feedback::Answered);
-    for recipient in &request.recipients {
-        let given =
-            request.envelope.recipients.get(recipient.index as usize).map_or("", |known| known.original.as_str());
-        let given = if given.is_empty() { &recipient.address } else { given };
-        let sender = yamabiko_address::verp_sender(&request.envelope.sender, given, (verp.first, verp.second));
-        let one = DeliveryRequest { sender: sender.into(), recipients: vec![recipient.clone()], ..(**request).clone() };
-        let (mut attempt, feedback) = current.deliver(&Arc::new(one)).await;
-        outcomes.append(&mut attempt.outcomes);
-        failure = attempt.destination_failure.or(failure);
-        last = feedback;
-    }
-    (Attempt { outcomes, destination_failure: failure }, last)
 }

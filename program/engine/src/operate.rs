@@ -236,7 +236,7 @@ async fn requeue(engine: &Acceptance, id: QueueId) -> bool {
             engine.current().remembered().operated(What::Requeued, id, Some(new));
             true
         }
-        Ok(Taken::Discarded(_) | Taken::Returned(_)) => engine.queue().remove(id).is_ok(),
+        Ok(Taken::Discarded(_) | Taken::Returned(_) | Taken::Counted(_)) => engine.queue().remove(id).is_ok(),
         Err(refusal) => {
             engine.current().say(Severity::Warning, Some(id), &format!("not requeued: {}", refusal.text));
             put_back(engine, id, &before).await;

@@ -159,8 +159,9 @@ impl Ending<'_> {
         }
         drop(generation);
         let mut told = true;
+        let about = (!shrinks).then_some((&*self.end.envelope, original.as_deref()));
         for plan in plans {
-            told &= send(self.engine, plan).await;
+            told &= send(self.engine, plan, about).await;
         }
         if told {
             for state in &mut self.end.states {
@@ -334,7 +335,9 @@ fn smaller_notice(
 }
 
 /// Queues the notices of a plan. False when one could not be queued: then the recipients are not settled.
-pub async fn send(engine: &Acceptance, plan: Plan) -> bool {
+///
+/// `about` is the message that they are about with its beginning, for notices to senders that pass the governor.
+pub async fn send(engine: &Acceptance, plan: Plan, about: Option<(&Envelope, Option<&[u8]>)>) -> bool {
     let current = engine.current();
     for event in plan.events {
         current.emit("bounce", Timestamp::now(), event);
@@ -342,8 +345,16 @@ pub async fn send(engine: &Acceptance, plan: Plan) -> bool {
     let mut all = true;
     for planned in plan.notices {
         let event = planned.event();
-        let about = planned.about;
-        let submission = planned.submission;
+        let id = planned.about;
+        let submission = match about {
+            Some((envelope, original)) if planned.submission.envelope.sender.is_empty() => {
+                match engine.desk().govern(engine, planned.submission, envelope, original) {
+                    Some(submission) => submission,
+                    None => continue,
+                }
+            }
+            _ => planned.submission,
+        };
         // Larger than any message may be here: the headers are better than nothing.
         let small = match &submission.content {
             Content::Memory(content) if submission.envelope.size > engine.current().get().message_size_limit => {
@@ -356,9 +367,14 @@ pub async fn send(engine: &Acceptance, plan: Plan) -> bool {
             None => submission,
         };
         match engine.accept(submission, None).await {
+            Ok(Taken::Counted(_)) => {
+                let text = "postmaster notification: counted for a summary".to_owned();
+                let kind = Kind::Text { severity: Severity::Info, queue_id: Some(id), text };
+                current.emit("bounce", Timestamp::now(), kind);
+            }
             Ok(_) => current.emit("bounce", Timestamp::now(), event),
             Err(refusal) => {
-                current.say(Severity::Warning, Some(about), &format!("notice could not be queued: {}", refusal.text));
+                current.say(Severity::Warning, Some(id), &format!("notice could not be queued: {}", refusal.text));
                 all = false;
             }
         }
@@ -403,7 +419,7 @@ pub fn send_back<'a>(
         let job = Job { envelope: &envelope, original: original.as_deref(), now, zone: engine.zone() };
         let plan = bouncer.failed(&job, &failed, &mut || engine.next_id());
         drop(generation);
-        if send(engine, plan).await {
+        if send(engine, plan, None).await {
             Ok(Taken::Returned(id))
         } else {
             let (code, status) = (ReplyCode(451), EnhancedStatus::transient(3, 0));
@@ -432,6 +448,6 @@ pub fn tell_expanded(engine: &Acceptance, envelope: Arc<Envelope>, head: Bytes, 
         let job = Job { envelope: &about, original: Some(&head), now, zone: engine.zone() };
         let plan = generation.bounce.settled(&job, &reported, &mut || engine.next_id());
         drop(generation);
-        send(&engine, plan).await;
+        send(&engine, plan, None).await;
     });
 }

@@ -122,10 +122,34 @@ struct Account {
     used: u64,
 }
 
+/// Counts by a key within a time. Bounded.
+#[derive(Debug, Default)]
+pub struct Rates {
+    accounts: HashMap<String, Account>,
+}
+
+impl Rates {
+    /// Counts one more; true when it is more than `limit` within `unit` from the first.
+    pub fn is_over(&mut self, key: String, limit: u64, unit: Duration, now: Timestamp) -> bool {
+        if self.accounts.len() >= KEYS && !self.accounts.contains_key(&key) {
+            self.accounts.retain(|_, account| now.since(account.since) < unit);
+            if self.accounts.len() >= KEYS {
+                self.accounts.clear();
+            }
+        }
+        let account = self.accounts.entry(key).or_insert(Account { since: now, used: 0 });
+        if now.since(account.since) >= unit {
+            *account = Account { since: now, used: 0 };
+        }
+        account.used += 1;
+        account.used > limit
+    }
+}
+
 /// Counts notices.
 #[derive(Debug, Default)]
 pub struct Governor {
-    accounts: HashMap<String, Account>,
+    rates: Rates,
     held: Option<Account>,
 }
 
@@ -141,7 +165,7 @@ impl Governor {
         let mut over = None;
         if settings.domain_limit > 0 {
             let domain = fold_case(split_domain(recipient).1.unwrap_or_default()).into_owned();
-            if self.is_over(format!("@{domain}"), settings.domain_limit, settings.unit, now) {
+            if self.rates.is_over(format!("@{domain}"), settings.domain_limit, settings.unit, now) {
                 over = Some(format!(
                     "more than {} notices for {domain} (bounce_rate_domain_limit)",
                     settings.domain_limit
@@ -150,7 +174,7 @@ impl Governor {
         }
         if settings.client_limit > 0
             && let Some(address) = envelope.client.address
-            && self.is_over(network_of(address), settings.client_limit, settings.unit, now)
+            && self.rates.is_over(network_of(address), settings.client_limit, settings.unit, now)
         {
             let limit = settings.client_limit;
             over = Some(format!("more than {limit} notices about mail of {address} (bounce_rate_client_limit)"));
@@ -166,21 +190,6 @@ impl Governor {
         } else {
             Budget::Count(why)
         }
-    }
-
-    fn is_over(&mut self, key: String, limit: u64, unit: Duration, now: Timestamp) -> bool {
-        if self.accounts.len() >= KEYS && !self.accounts.contains_key(&key) {
-            self.accounts.retain(|_, account| now.since(account.since) < unit);
-            if self.accounts.len() >= KEYS {
-                self.accounts.clear();
-            }
-        }
-        let account = self.accounts.entry(key).or_insert(Account { since: now, used: 0 });
-        if now.since(account.since) >= unit {
-            *account = Account { since: now, used: 0 };
-        }
-        account.used += 1;
-        account.used > limit
     }
 }
 
@@ -263,7 +272,7 @@ mod tests {
         for number in 0..KEYS + 10 {
             governor.take(&limits, &format!("u@d{number}"), &envelope(""), NOW);
         }
-        assert!(governor.accounts.len() <= KEYS);
+        assert!(governor.rates.accounts.len() <= KEYS);
     }
 
     #[test]

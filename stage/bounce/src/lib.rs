@@ -21,7 +21,7 @@ mod show;
 
 pub use controls::Controls;
 pub use digest::{Digest, DigestSettings, Fate, Summary, normal_reason};
-pub use governor::{Budget, Governor, GovernorSettings};
+pub use governor::{Budget, Governor, GovernorSettings, Rates};
 pub use plan::{Job, Plan, Planned};
 pub use recipient::{Reported, failure_of};
 pub use settings::Bouncer;

@@ -95,22 +95,7 @@ const CONTENT: Group = Group {
     ],
 };
 
-const NOTICES: Group = Group {
-    work: "control of notices",
-    patterns: &[
-        "backscatter_*",
-        "bounce_hold_limit",
-        "bounce_japanese_charset",
-        "bounce_language*",
-        "bounce_rate_*",
-        "bounce_requires",
-        "notify_channel_*",
-        "notify_digest_*",
-        "notify_hourly_limit",
-        "signed_sender_*",
-        "unsigned_bounce_action",
-    ],
-};
+const NOTICES: Group = Group { work: "control of notices", patterns: &["bounce_japanese_charset", "bounce_language*"] };
 
 const OTHER: Group = Group {
     work: "later work",
