@@ -429,7 +429,7 @@ impl Control {
         let job = yamabiko_bounce::Job { envelope: &envelope, original: original.as_deref(), now, zone: engine.zone() };
         let plan = bouncer.failed(&job, &failed, &mut || engine.next_id());
         drop(generation);
-        crate::report::send(engine, plan).await
+        crate::report::send(engine, plan, None).await
     }
 }
 
