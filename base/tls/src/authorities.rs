@@ -3,7 +3,6 @@
 use rustls::{DistinguishedName, RootCertStore};
 
 use crate::keys::{Fault, Files, certificates};
-use crate::options::ServerOptions;
 
 /// Where systems keep the authorities that they trust (`tls_append_default_CA`).
 const OF_THE_SYSTEM: [&str; 4] = [
@@ -15,25 +14,37 @@ const OF_THE_SYSTEM: [&str; 4] = [
 /// Files of a directory that are looked at.
 const MAX_FILES: usize = 2000;
 
+/// Where authorities are named.
+pub(crate) struct Named<'a> {
+    /// Parameters begin so: `smtpd_tls_`.
+    pub(crate) prefix: &'a str,
+    /// `CAfile`
+    pub(crate) file: &'a str,
+    /// `CApath`
+    pub(crate) path: &'a str,
+    /// `tls_append_default_CA`
+    pub(crate) of_the_system: bool,
+}
+
 /// The authorities, and the names of those in the CAfile, which clients are told.
 pub(crate) fn read(
-    options: &ServerOptions,
+    named: &Named<'_>,
     files: &dyn Files,
     notices: &mut Vec<String>,
 ) -> (RootCertStore, Vec<DistinguishedName>) {
     let mut store = RootCertStore::empty();
     let mut hints = Vec::new();
-    if !options.ca_file.is_empty() {
-        match certificates(files, &options.ca_file) {
+    if !named.file.is_empty() {
+        match certificates(files, named.file) {
             Ok(found) => {
                 store.add_parsable_certificates(found);
                 hints = store.subjects();
             }
-            Err(Fault(why)) => notices.push(format!("smtpd_tls_CAfile: {why}")),
+            Err(Fault(why)) => notices.push(format!("{}CAfile: {why}", named.prefix)),
         }
     }
-    if !options.ca_path.is_empty() {
-        match std::fs::read_dir(&options.ca_path) {
+    if !named.path.is_empty() {
+        match std::fs::read_dir(named.path) {
             Ok(entries) => {
                 for entry in entries.filter_map(Result::ok).take(MAX_FILES) {
                     // A directory may hold anything; what has no certificates is passed over.
@@ -41,10 +52,10 @@ pub(crate) fn read(
                     store.add_parsable_certificates(certificates(files, &path).unwrap_or_default());
                 }
             }
-            Err(error) => notices.push(format!("smtpd_tls_CApath: open {}: {error}", options.ca_path)),
+            Err(error) => notices.push(format!("{}CApath: open {}: {error}", named.prefix, named.path)),
         }
     }
-    if options.default_ca {
+    if named.of_the_system {
         for path in OF_THE_SYSTEM {
             store.add_parsable_certificates(certificates(files, path).unwrap_or_default());
         }

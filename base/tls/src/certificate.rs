@@ -41,12 +41,18 @@ pub(crate) struct Parts<'a> {
     pub(crate) issuer: &'a [u8],
     pub(crate) subject: &'a [u8],
     pub(crate) public_key: &'a [u8],
+    /// From when until when it is valid.
+    validity: &'a [u8],
+    /// The extensions, one after the other.
+    extensions: &'a [u8],
 }
 
 const SEQUENCE: u8 = 0x30;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const BIT_STRING: u8 = 0x03;
 const INTEGER: u8 = 0x02;
+const BOOLEAN: u8 = 0x01;
+const OCTET_STRING: u8 = 0x04;
 
 /// One element: its tag, its content, the whole of it, and what follows.
 struct Element<'a> {
@@ -77,6 +83,11 @@ fn sequence(bytes: &[u8]) -> Option<Element<'_>> {
     element(bytes).filter(|e| e.tag == SEQUENCE)
 }
 
+/// What is inside a sequence.
+pub(crate) fn content_of(bytes: &[u8]) -> Option<&[u8]> {
+    sequence(bytes).map(|e| e.content)
+}
+
 impl<'a> Parts<'a> {
     /// RFC 5280 section 4.1.
     pub(crate) fn of(der: &'a [u8]) -> Option<Self> {
@@ -92,8 +103,96 @@ impl<'a> Parts<'a> {
         let validity = sequence(issuer.rest)?;
         let subject = sequence(validity.rest)?;
         let key = sequence(subject.rest)?;
-        Some(Self { issuer: issuer.content, subject: subject.content, public_key: key.whole })
+        let mut extensions: &[u8] = &[];
+        let mut rest = key.rest;
+        while let Some(next) = element(rest) {
+            rest = next.rest;
+            if next.tag == 0xa3 {
+                extensions = sequence(next.content).map_or(&[], |list| list.content);
+            }
+        }
+        let (issuer, subject, validity) = (issuer.content, subject.content, validity.content);
+        Some(Self { issuer, subject, public_key: key.whole, validity, extensions })
     }
+
+    /// Names of hosts that the certificate is for (RFC 5280 section 4.2.1.6); without any, its common name, as OpenSSL
+    /// takes it.
+    pub(crate) fn host_names(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut rest = self.extensions;
+        while let Some(extension) = element(rest) {
+            rest = extension.rest;
+            let Some(kind) = element(extension.content).filter(|e| e.tag == OBJECT_IDENTIFIER) else { continue };
+            if kind.content != [0x55, 29, 17] {
+                continue;
+            }
+            let mut next = element(kind.rest);
+            if next.as_ref().is_some_and(|e| e.tag == BOOLEAN) {
+                next = next.and_then(|e| element(e.rest));
+            }
+            let list = next.filter(|e| e.tag == OCTET_STRING).and_then(|e| sequence(e.content));
+            let mut names = list.map_or(&[][..], |list| list.content);
+            while let Some(name) = element(names) {
+                names = name.rest;
+                // [2] is dNSName. A name with anything but letters of host names in it is a trick.
+                if name.tag == 0x82 && name.content.iter().all(|byte| byte.is_ascii_graphic()) {
+                    found.push(String::from_utf8_lossy(name.content).into_owned());
+                }
+            }
+        }
+        if found.is_empty() {
+            found.extend(first(self.subject, "CN"));
+        }
+        found
+    }
+
+    /// `now`, in seconds since 1970, is within the time for which the certificate is.
+    pub(crate) fn validity_at(&self, now: u64) -> Validity {
+        let begin = element(self.validity);
+        let end = begin.as_ref().and_then(|begin| element(begin.rest));
+        let time = |element: Option<Element<'_>>| element.and_then(|e| time(e.tag, e.content));
+        match (time(begin), time(end)) {
+            (Some(begin), _) if now < begin => Validity::NotYet,
+            (Some(_), Some(end)) if now <= end => Validity::Valid,
+            _ => Validity::Expired,
+        }
+    }
+}
+
+/// Whether a certificate's time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Validity {
+    Valid,
+    NotYet,
+    /// Or it cannot be read.
+    Expired,
+}
+
+/// UTCTime (`YYMMDDHHMMSSZ`) or GeneralizedTime (`YYYYMMDDHHMMSSZ`) in seconds since 1970 (RFC 5280 section 4.1.2.5).
+fn time(tag: u8, text: &[u8]) -> Option<u64> {
+    let (year, rest) = match tag {
+        0x17 => {
+            let year = number(text.get(..2)?)?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, text.get(2..)?)
+        }
+        0x18 => (number(text.get(..4)?)?, text.get(4..)?),
+        _ => return None,
+    };
+    let mut parts = rest.strip_suffix(b"Z")?.chunks(2).map(number);
+    let mut part = || parts.next()?;
+    let (month, day, hour, minute, second) = (part()?, part()?, part()?, part()?, part()?);
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return (year < 1970).then_some(0);
+    }
+    // Days since 1970, with years that begin in March.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let digit = |sum: u64, byte: &u8| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'));
+    digits.iter().try_fold(0, digit)
 }
 
 /// Attributes of a name in order: short name and text.
@@ -151,7 +250,8 @@ fn text(tag: u8, bytes: &[u8]) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-fn one_line(name: &[u8]) -> String {
+/// `/O=Org/CN=name`
+pub(crate) fn one_line(name: &[u8]) -> String {
     attributes(name).into_iter().map(|(key, value)| format!("/{key}={value}")).collect()
 }
 
@@ -206,6 +306,9 @@ pub(crate) fn key_kind(der: &[u8]) -> KeyKind {
 /// For fuzzing: reads anything.
 pub fn read_any(der: &[u8]) -> PeerCertificate {
     let _ = key_kind(der);
+    if let Some(parts) = Parts::of(der) {
+        let _ = (parts.host_names(), parts.validity_at(0));
+    }
     PeerCertificate::read(der, Digest::Sha256, None)
 }
 
@@ -238,6 +341,31 @@ mod tests {
             );
             assert_eq!(key_kind(certificate.der()), kind);
         }
+    }
+
+    #[test]
+    fn host_names_and_times() {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned(), "*.b.test".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "cn.test");
+        params.not_before = rcgen::date_time_ymd(2001, 9, 9);
+        params.not_after = rcgen::date_time_ymd(2100, 3, 1);
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        let parts = Parts::of(&der).unwrap();
+        assert_eq!(parts.host_names(), ["a.test", "*.b.test"]);
+        // date -u -d 2001-09-09 +%s; date -u -d 2100-03-01 +%s
+        for (now, expected) in [
+            (999_993_599, Validity::NotYet),
+            (999_993_600, Validity::Valid),
+            (4_107_542_400, Validity::Valid),
+            (4_107_542_401, Validity::Expired),
+        ] {
+            assert_eq!(parts.validity_at(now), expected, "{now}");
+        }
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "cn.test");
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        assert_eq!(Parts::of(&der).unwrap().host_names(), ["cn.test"]);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! * [`Clock`] keeps a connection's deadlines without entering each of them into the runtime's timers.
 //! * [`Files`] is where keys come from: they are readable by root alone, and whoever uses them is not root.
 //!
-//! A client's side (levels may, encrypt, dane, verify, secure, fingerprint) will be a type beside [`Server`], with the
-//! same [`Stream`], [`Session`] and digests.
+//! * [`ClientOptions`] and [`Client`] are the client's side; a [`Demand`] says what one connection must prove, and
+//!   [`Secured`] what it has.
 //!
 //! What can be relied on: a fault in keys or settings is a [`Fault`] that names the file; a peer that is no TLS or lies is a
 //! [`Failure`], never a panic; whoever presents a certificate has its key.
@@ -16,8 +16,12 @@
 mod authorities;
 mod certificate;
 mod choice;
+mod client;
+mod client_options;
 mod clock;
 mod digest;
+mod host_names;
+mod judge;
 mod keys;
 mod names;
 mod options;
@@ -26,8 +30,11 @@ mod session;
 mod stream;
 
 pub use certificate::{KeyKind, PeerCertificate, read_any};
+pub use client::{Client, Demand, Secured};
+pub use client_options::{ClientLevel, ClientOptions};
 pub use clock::Clock;
 pub use digest::Digest;
+pub use judge::{Anchors, Proof, Tlsa};
 pub use keys::{Disk, Fault, Files, Handed};
 pub use names::{Cipher, Signature};
 pub use options::{Level, LogMask, ServerOptions};

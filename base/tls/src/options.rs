@@ -21,6 +21,8 @@ pub struct LogMask {
     pub summary: bool,
     /// Names and fingerprints of certificates.
     pub peer_certificate: bool,
+    /// How a certificate fits what was demanded.
+    pub matches: bool,
     /// Why a certificate is not trusted.
     pub untrusted: bool,
     /// Sessions that are resumed.
@@ -43,10 +45,12 @@ impl LogMask {
                         peer_certificate: all,
                         cache: all,
                         verbose: all,
+                        matches: all,
                         untrusted: mask.untrusted,
                     };
                 }
-                "peercert" | "certmatch" => mask.peer_certificate = true,
+                "peercert" => mask.peer_certificate = true,
+                "certmatch" => (mask.peer_certificate, mask.matches) = (true, true),
                 "untrusted" => mask.untrusted = true,
                 "cache" => mask.cache = true,
                 "verbose" => mask.verbose = true,

@@ -97,7 +97,16 @@ impl Server {
                 Err(Fault(why)) => notices.push(format!("tls_server_sni_maps: entry {name}: {why}")),
             }
         }
-        let (authorities, hints) = authorities::read(&options, files, &mut notices);
+        let (authorities, hints) = authorities::read(
+            &authorities::Named {
+                prefix: "smtpd_tls_",
+                file: &options.ca_file,
+                path: &options.ca_path,
+                of_the_system: options.default_ca,
+            },
+            files,
+            &mut notices,
+        );
         let verifier = Arc::new(Asking {
             ask: options.ask_certificate,
             hints,
@@ -215,7 +224,7 @@ pub enum Failure {
 
 impl Failure {
     #[allow(clippy::needless_pass_by_value)]
-    fn of(error: io::Error) -> Self {
+    pub(crate) fn of(error: io::Error) -> Self {
         if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             return Self::Protocol(error.to_string());
         }

@@ -41,10 +41,15 @@ impl Session {
             Some(peer) if peer.untrusted.is_none() => "Trusted",
             Some(_) => "Untrusted",
         };
+        self.words(who, &format!("established from {client}"))
+    }
+
+    /// The line with its first words.
+    pub(crate) fn words(&self, who: &str, what: &str) -> String {
         let to = self.server_name.as_ref().map(|name| format!(" to {name}")).unwrap_or_default();
         let Cipher { name, bits } = self.cipher;
         let mut text = format!(
-            "{who} TLS connection established from {client}{to}: {} with cipher {name} ({bits}/{bits} bits)",
+            "{who} TLS connection {what}{to}: {} with cipher {name} ({bits}/{bits} bits)",
             self.protocol
         );
         let signatures = [("server", &self.server_signature), ("client", &self.client_signature)];
