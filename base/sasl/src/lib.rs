@@ -3,6 +3,7 @@
 //! * [`dovecot`]: the client's side of Dovecot's authentication protocol, which decides for most sites.
 //! * [`exchange`]: PLAIN, LOGIN and SCRAM at the server, for sites that have no Dovecot, with [`passwords`] from a table and
 //!   the arithmetic of [`scram`].
+//! * [`client`]: the other side, for a client that sends mail: PLAIN, LOGIN, CRAM-MD5, SCRAM, XOAUTH2, OAUTHBEARER.
 //! * [`mechanisms`]: what mechanisms are like, and `smtpd_sasl_security_options`.
 //! * [`base64`]: as strict as secrets need it.
 //!
@@ -10,8 +11,10 @@
 //! nothing here stores or logs a password.
 
 pub mod base64;
+pub mod client;
 pub mod dovecot;
 pub mod exchange;
+pub mod md5;
 pub mod mechanisms;
 pub mod passwords;
 pub mod scram;

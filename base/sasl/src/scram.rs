@@ -125,6 +125,23 @@ impl Verifier {
     }
 }
 
+/// The client's side: its proof that it has the password, and the signature by which the server proves that it has the
+/// verifier. RFC 5802 section 3.
+pub fn prove(hash: Hash, password: &str, salt: &[u8], iterations: u32, auth_message: &str) -> (Vec<u8>, Vec<u8>) {
+    let mut salted = vec![0; hash.len()];
+    let algorithm = match hash {
+        Hash::Sha1 => pbkdf2::PBKDF2_HMAC_SHA1,
+        Hash::Sha256 => pbkdf2::PBKDF2_HMAC_SHA256,
+    };
+    let rounds = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
+    pbkdf2::derive(algorithm, rounds, salt, password.as_bytes(), &mut salted);
+    let client_key = hash.hmac(&salted, b"Client Key");
+    let signature = hash.hmac(&hash.digest(&client_key), auth_message.as_bytes());
+    let proof = client_key.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
+    let server_key = hash.hmac(&salted, b"Server Key");
+    (proof, hash.hmac(&server_key, auth_message.as_bytes()))
+}
+
 impl fmt::Display for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = base64::encode;

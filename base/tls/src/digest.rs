@@ -1,6 +1,7 @@
 //! Digests for fingerprints (`smtpd_tls_fingerprint_digest`), written as `AA:BB:CC`.
 
 use aws_lc_rs::digest;
+use yamabiko_sasl::md5::md5;
 
 /// A digest that fingerprints are made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,49 +46,6 @@ impl Digest {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
-}
-
-/// RFC 1321 section 3.4: how far each step turns.
-const TURNS: [[u32; 4]; 4] = [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]];
-
-/// RFC 1321. Broken as a signature; here it only names certificates that old tables name so.
-fn md5(bytes: &[u8]) -> [u8; 16] {
-    // RFC 1321 section 3.4: the integer part of 2^32 times the sine.
-    let sines: [u32; 64] = std::array::from_fn(|i| (((i + 1) as f64).sin().abs() * 4_294_967_296.0) as u32);
-    let mut padded = bytes.to_vec();
-    padded.push(0x80);
-    while padded.len() % 64 != 56 {
-        padded.push(0);
-    }
-    padded.extend_from_slice(&(bytes.len() as u64).wrapping_mul(8).to_le_bytes());
-    let mut state = [0x6745_2301u32, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
-    for block in padded.chunks_exact(64) {
-        let mut words = [0u32; 16];
-        for (word, quad) in words.iter_mut().zip(block.chunks_exact(4)) {
-            // Exactly four bytes.
-            *word = u32::from_le_bytes([quad[0], quad[1], quad[2], quad[3]]);
-        }
-        let [mut a, mut b, mut c, mut d] = state;
-        for i in 0..64 {
-            // All indices are below 16 or 64.
-            let (mix, at) = match i / 16 {
-                0 => ((b & c) | (!b & d), i),
-                1 => ((d & b) | (!d & c), 5 * i + 1),
-                2 => (b ^ c ^ d, 3 * i + 5),
-                _ => (c ^ (b | !d), 7 * i),
-            };
-            let sum = a.wrapping_add(mix).wrapping_add(sines[i]).wrapping_add(words[at % 16]);
-            (a, d, c, b) = (d, c, b, b.wrapping_add(sum.rotate_left(TURNS[i / 16][i % 4])));
-        }
-        for (old, new) in state.iter_mut().zip([a, b, c, d]) {
-            *old = old.wrapping_add(new);
-        }
-    }
-    let mut out = [0; 16];
-    for (quad, word) in out.chunks_exact_mut(4).zip(state) {
-        quad.copy_from_slice(&word.to_le_bytes());
-    }
-    out
 }
 
 #[cfg(test)]

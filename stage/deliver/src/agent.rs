@@ -20,6 +20,7 @@ use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{LookupError, Maps, TableSet};
 use yamabiko_route::{LocalDomains, Mapper, Rewriter};
 use yamabiko_status::{Class, EnhancedStatus};
+use yamabiko_tls::{ClientLevel, Files};
 
 use crate::command::{Addressee, Job};
 use crate::connection::{ConnectError, Connection, connect_tcp, connect_unix, error_text};
@@ -29,7 +30,7 @@ use crate::filter::{Filter, Log, Trouble};
 use crate::generic::Generic;
 use crate::hosts::{Candidate, Lookup, Wanted};
 use crate::nexthop::{Destination, split_list};
-use crate::policy::Policy;
+use crate::policy::{Logins, Policy, Site, Terms, Tls};
 use crate::pool::{Pool, endpoint};
 use crate::settings::{Protocol, Settings};
 use crate::talk::talk;
@@ -97,11 +98,12 @@ impl SmtpAgent {
         }
     }
 
-    /// An agent for a service of master.cf, with everything its view says: settings and tables.
+    /// An agent for a service of master.cf, with everything its view says: settings, tables, and keys from `files`.
     pub fn from_view(
         view: &View,
         protocol: Protocol,
         tables: &TableSet,
+        files: &dyn Files,
         resolver: Arc<dyn Resolver>,
         hosts: Arc<Hosts>,
         events: Events,
@@ -123,11 +125,21 @@ impl SmtpAgent {
             let why = format!("{prefix}sasl_auth_enable = yes needs {prefix}sasl_password_maps");
             agent.settings.refusal = Some(format!("mail system configuration error: {why}"));
         }
+        let mut notices = Vec::new();
         agent.policy = Policy {
-            tls: maps("tls_policy_maps"),
-            passwords,
-            sender_dependent: view.bool(&format!("{prefix}sender_dependent_authentication")),
+            tls: Tls::read(view, protocol, tables, files, &mut notices),
+            logins: Logins {
+                passwords,
+                sender_dependent: protocol == Protocol::Smtp && view.bool("smtp_sender_dependent_authentication"),
+                delimiter: view.text("recipient_delimiter"),
+                separator: view.text(&format!("{prefix}sasl_password_result_delimiter")).chars().next().unwrap_or(':'),
+                remember: agent.settings.sasl.remember_refusals,
+                ..Logins::default()
+            },
         };
+        for notice in notices {
+            agent.log(Severity::Warning, None, notice);
+        }
         if let Some(maps) = maps("generic_maps") {
             let mapper =
                 Mapper::new(Rewriter::new(view), LocalDomains::new(view, tables), view.text("recipient_delimiter"));
@@ -244,8 +256,6 @@ impl<'a> Delivery<'a> {
         let nexthop: &str = &self.request.nexthop;
         if let Some(refusal) = &settings.refusal {
             self.own_trouble(EnhancedStatus::transient(7, 5), refusal.clone());
-        } else if let Err(error) = self.agent.policy.check(settings, nexthop, &self.request.sender).await {
-            self.own_trouble(error.0, error.1);
         } else {
             match self.prepare().await {
                 Err((status, reason)) => self.own_trouble(status, reason),
@@ -337,6 +347,8 @@ impl<'a> Delivery<'a> {
             ret: envelope.ret,
             client: &envelope.client,
             context: envelope.context,
+            delayed: request.activated.0.saturating_sub(envelope.arrival.0)
+                >= u64::try_from(self.agent.settings.minimal_backoff.as_micros()).unwrap_or(u64::MAX),
             probe: matches!(envelope.trace, Trace::Probe | Trace::ProbeReport),
         };
         Ok(Prepared { job, text })
@@ -369,9 +381,13 @@ impl<'a> Delivery<'a> {
         self.cache_policy(path).await;
         self.final_server = true;
         let name = endpoint(&peer);
+        let text = format!("unix:{path}");
+        let destination = Destination { text, host: settings.myhostname.clone(), port: 0, bracketed: true };
+        let Some(site) = self.policy_of(&destination).await else { return };
+        let Some(mut terms) = self.terms(&site, &peer).await else { return };
         if self.take
-            && let Some(connection) = self.agent.pool.take(&name)
-            && self.converse(connection, prepared).await != Used::Stale
+            && let Some(connection) = self.agent.pool.take(&name, &terms.key)
+            && !matches!(self.converse(connection, prepared).await, Used::Stale)
         {
             return;
         }
@@ -382,11 +398,45 @@ impl<'a> Delivery<'a> {
             return self.own_trouble(EnhancedStatus::transient(3, 0), "Server configuration error".to_owned());
         }
         let named = peer.named();
-        match connect_unix(&full, settings, Session::new(peer, false, false)).await {
-            Ok(connection) => {
-                self.converse(connection, prepared).await;
+        loop {
+            let session = Session::new(peer.clone(), false, false).under(Arc::clone(&terms));
+            match connect_unix(&full, settings, session).await {
+                Ok(connection) => {
+                    if matches!(self.converse(connection, prepared).await, Used::RetryPlain) {
+                        terms = in_the_clear(&terms);
+                        continue;
+                    }
+                }
+                Err(error) => self.connect_failed(format!("connect to {named}: {}", error_text(&error))),
             }
-            Err(error) => self.connect_failed(format!("connect to {named}: {}", error_text(&error))),
+            return;
+        }
+    }
+
+    /// What holds for a destination. `None`: a reason is noted for those who are left.
+    async fn policy_of(&mut self, destination: &Destination) -> Option<Site> {
+        let mut notes = Vec::new();
+        let found = self.agent.policy.site(destination, &mut notes).await;
+        self.accept(found, notes)
+    }
+
+    /// What holds for a server. `None`: a reason is noted for those who are left.
+    async fn terms(&mut self, site: &Site, peer: &Peer) -> Option<Arc<Terms>> {
+        let (mut notes, sender) = (Vec::new(), &self.request.sender);
+        let found = self.agent.policy.terms(site, &peer.host, &peer.relay(), sender, &mut notes).await;
+        self.accept(found, notes)
+    }
+
+    fn accept<T>(&mut self, found: Result<T, (EnhancedStatus, String)>, notes: Vec<String>) -> Option<T> {
+        for note in notes {
+            self.agent.log(Severity::Warning, None, note);
+        }
+        match found {
+            Ok(found) => Some(found),
+            Err((status, reason)) => {
+                self.own_trouble(status, reason);
+                None
+            }
         }
     }
 
@@ -469,12 +519,19 @@ impl<'a> Delivery<'a> {
         if first {
             self.cache_policy(&destination.host).await;
         }
-        let best = addresses.first().map_or(0, |one| one.preference);
+        let Some(policy) = self.policy_of(&destination).await else { return last };
+        let target = Target {
+            destination: &destination,
+            policy: &policy,
+            best: addresses.first().map_or(0, |one| one.preference),
+            first,
+            last,
+        };
         let mut sessions = 0;
         if self.take {
-            sessions = self.reuse(&destination, first, last, best, &mut addresses, prepared).await;
+            sessions = self.reuse(&target, &mut addresses, prepared).await;
         }
-        self.connect_all(&destination, last, best, sessions, addresses, prepared).await;
+        self.connect_all(&target, sessions, addresses, prepared).await;
         last
     }
 
@@ -482,35 +539,42 @@ impl<'a> Delivery<'a> {
     /// used; what was used is taken off the list.
     async fn reuse(
         &mut self,
-        destination: &Destination,
-        first: bool,
-        last: bool,
-        best: u16,
+        target: &Target<'_>,
         addresses: &mut Vec<Candidate>,
         prepared: &mut Prepared<'a>,
     ) -> usize {
+        let Target { destination, best, last, .. } = *target;
         let agent = self.agent;
         let limit = agent.settings.mx_session_limit;
         let tried = &self.tried;
         addresses.retain(|one| !tried.contains(&endpoint_of(one, destination.port)));
         let mut used = 0;
-        let mut bound = first.then(|| agent.pool.take_for(&destination.text)).flatten();
+        let mut bound = target.first.then(|| agent.pool.last_for(&destination.text)).flatten();
         loop {
             if self.left.is_empty() || (limit > 0 && used >= limit) {
                 break;
             }
-            let kept = bound.take().or_else(|| {
-                let best = addresses.iter().take_while(|one| one.preference == best);
-                best.map(|one| endpoint_of(one, destination.port)).find_map(|name| agent.pool.take(&name))
-            });
+            let hosts = addresses.iter().take_while(|one| one.preference == best);
+            let peers: Vec<Peer> = bound.take().into_iter().chain(hosts.map(|one| peer_of(one, destination.port))).collect();
+            let mut kept = None;
+            for peer in peers {
+                let name = endpoint(&peer);
+                if kept.is_none()
+                    && agent.pool.has(&name)
+                    && let Some(terms) = self.terms(target.policy, &peer).await
+                {
+                    kept = agent.pool.take(&name, &terms.key);
+                }
+            }
             let Some(connection) = kept else { break };
             let name = endpoint(&connection.session.peer);
             let rest = addresses.iter().filter(|one| endpoint_of(one, destination.port) != name).count();
             self.final_server = last && (rest == 0 || (limit > 0 && used + 1 >= limit));
-            if self.converse(connection, prepared).await == Used::Stale {
-                continue;
+            match self.converse(connection, prepared).await {
+                // Then a new connection is made to it, in the clear if that is how it has to be.
+                Used::Stale | Used::RetryPlain => continue,
+                Used::Yes => used += 1,
             }
-            used += 1;
             addresses.retain(|one| endpoint_of(one, destination.port) != name);
             self.tried.push(name);
         }
@@ -523,13 +587,12 @@ impl<'a> Delivery<'a> {
     /// Connects to one address after another until everyone is settled.
     async fn connect_all(
         &mut self,
-        destination: &Destination,
-        last: bool,
-        best: u16,
+        target: &Target<'_>,
         mut sessions: usize,
         mut addresses: Vec<Candidate>,
         prepared: &mut Prepared<'a>,
     ) {
+        let Target { destination, best, last, .. } = *target;
         let agent = self.agent;
         let settings = &agent.settings;
         if settings.mx_address_limit > 0 {
@@ -540,14 +603,15 @@ impl<'a> Delivery<'a> {
             if self.left.is_empty() {
                 return;
             }
-            let peer = Peer { host: candidate.host, address: candidate.address.to_string(), port: destination.port };
+            let peer = peer_of(&candidate, destination.port);
+            let Some(mut terms) = self.terms(target.policy, &peer).await else { continue };
             let limited = settings.mx_session_limit > 0 && sessions + 1 >= settings.mx_session_limit;
             let final_server = last && (at + 1 == count || limited);
             // The best ones were looked for among the kept connections already.
             let kept = self.take && candidate.preference != best;
-            if kept && let Some(connection) = agent.pool.take(&endpoint(&peer)) {
+            if kept && let Some(connection) = agent.pool.take(&endpoint(&peer), &terms.key) {
                 self.final_server = final_server;
-                if self.converse(connection, prepared).await != Used::Stale {
+                if matches!(self.converse(connection, prepared).await, Used::Yes) {
                     sessions += 1;
                     if limited {
                         return;
@@ -559,22 +623,35 @@ impl<'a> Delivery<'a> {
             let detect_loops = settings.protocol == Protocol::Smtp && destination.port == 25;
             let session = Session::new(peer, candidate.preference == best, detect_loops);
             let to = SocketAddr::new(candidate.address, destination.port);
-            let warn = |text: String| agent.log(Severity::Warning, None, text);
-            match connect_tcp(to, settings, session, warn).await {
-                Ok(connection) => {
-                    self.final_server = final_server;
-                    self.converse(connection, prepared).await;
-                    sessions += 1;
-                    if limited {
-                        return;
+            if destination.port == 465 && !settings.wrappermode && settings.protocol == Protocol::Smtp {
+                let (mode, level) = ("smtp_tls_wrappermode", "smtp_tls_security_level");
+                let text = format!(
+                    "SMTPS wrappermode (TCP port 465) requires setting \"{mode} = yes\", and \"{level} = encrypt\" (or stronger)"
+                );
+                agent.log(Severity::Info, None, text);
+            }
+            loop {
+                let warn = |text: String| agent.log(Severity::Warning, None, text);
+                match connect_tcp(to, settings, session.clone().under(Arc::clone(&terms)), warn).await {
+                    Ok(connection) => {
+                        self.final_server = final_server;
+                        if matches!(self.converse(connection, prepared).await, Used::RetryPlain) {
+                            terms = in_the_clear(&terms);
+                            continue;
+                        }
+                        sessions += 1;
+                        if limited {
+                            return;
+                        }
+                    }
+                    Err(ConnectError::System(error)) => {
+                        self.connect_failed(format!("connect to {named}: {}", error_text(&error)));
+                    }
+                    Err(ConnectError::Source) => {
+                        self.own_trouble(EnhancedStatus::transient(4, 0), "server configuration error".to_owned());
                     }
                 }
-                Err(ConnectError::System(error)) => {
-                    self.connect_failed(format!("connect to {named}: {}", error_text(&error)));
-                }
-                Err(ConnectError::Source) => {
-                    self.own_trouble(EnhancedStatus::transient(4, 0), "server configuration error".to_owned());
-                }
+                break;
             }
         }
     }
@@ -610,6 +687,13 @@ impl<'a> Delivery<'a> {
                 sender: self.request.sender.to_string(),
             });
         }
+        let terms = &connection.session.terms;
+        if let (Some(refused), Some(login)) = (&report.login_refused, &terms.login) {
+            agent.policy.logins.remember(&connection.session.peer.host, login, refused.clone());
+        }
+        if report.retry_plain {
+            self.final_server = false;
+        }
         self.apply(&report, &connection.session, prepared, queue_id);
         if report.keep {
             let throttled = report.bulk.as_ref().is_some_and(|bulk| bulk.throttle);
@@ -618,7 +702,7 @@ impl<'a> Delivery<'a> {
             agent.pool.put(connection, first.map(|first| first.strip_prefix("inet:").unwrap_or(first)));
             self.bind_destination = self.bind_destination && throttled;
         }
-        Used::Yes
+        if report.retry_plain { Used::RetryPlain } else { Used::Yes }
     }
 
     /// Makes outcomes of a report; keeps back those for whom another server may be tried.
@@ -810,6 +894,31 @@ enum Used {
     Yes,
     /// The connection was dead: nothing has happened.
     Stale,
+    /// TLS did not work and need not: the same server may be tried without.
+    RetryPlain,
+}
+
+/// Where a delivery has got to: one destination of the list.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    destination: &'a Destination,
+    /// What holds for it.
+    policy: &'a Site,
+    /// The best preference of its mail exchangers.
+    best: u16,
+    /// It is the first one.
+    first: bool,
+    /// No other one will be tried.
+    last: bool,
+}
+
+/// The same without TLS.
+fn in_the_clear(terms: &Terms) -> Arc<Terms> {
+    Arc::new(Terms { level: ClientLevel::None, key: format!("in the clear {}", terms.key), ..terms.clone() })
+}
+
+fn peer_of(candidate: &Candidate, port: u16) -> Peer {
+    Peer { host: candidate.host.clone(), address: candidate.address.to_string(), port }
 }
 
 fn unavailable() -> Verdict {

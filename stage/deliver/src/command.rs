@@ -52,6 +52,8 @@ pub struct Job<'a> {
     pub context: RewriteContext,
     /// Ask the server about the recipients, deliver nothing.
     pub probe: bool,
+    /// It has waited for so long that it may go without TLS where TLS is optional and does not work.
+    pub delayed: bool,
 }
 
 /// The message must be converted to seven-bit text for this server (Postfix: `SMTP_MIME_DOWNGRADE`).

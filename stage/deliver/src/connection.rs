@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::Instant;
 use yamabiko_smtp::reply::{NotAReply, Reply, ReplyParser};
-use yamabiko_tls::Clock;
+use yamabiko_tls::{Client, Clock, Demand, Failure, Secured, Stream as Tls};
 
 use crate::conversation::{Broken, Session};
 use crate::settings::Settings;
@@ -20,8 +20,8 @@ const REPLY_LIMIT: usize = 1024 * 1024;
 const INPUT: usize = 1024;
 
 enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(Tls<TcpStream>),
+    Unix(Tls<UnixStream>),
 }
 
 /// The socket with what was read from it.
@@ -100,14 +100,14 @@ pub(crate) async fn connect_tcp(
     let stream = connected.map_err(ConnectError::System)?;
     // One write per turn: there is nothing to gain from waiting for more.
     let _ = stream.set_nodelay(true);
-    Ok(Connection::new(Stream::Tcp(stream), clock, session))
+    Ok(Connection::new(Stream::Tcp(Tls::Plain(stream)), clock, session))
 }
 
 /// Connects to a UNIX-domain socket.
 pub(crate) async fn connect_unix(path: &Path, settings: &Settings, session: Session) -> io::Result<Connection> {
     let mut clock = Clock::default();
     let stream = within(&mut clock, settings.timeouts.connect, UnixStream::connect(path)).await?;
-    Ok(Connection::new(Stream::Unix(stream), clock, session))
+    Ok(Connection::new(Stream::Unix(Tls::Plain(stream)), clock, session))
 }
 
 async fn within<T>(clock: &mut Clock, limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -125,14 +125,59 @@ impl Connection {
     }
 }
 
+/// What is written to an encrypted connection may wait in its buffers.
+async fn put<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut Tls<S>, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    if stream.is_encrypted() { stream.flush().await } else { Ok(()) }
+}
+
+async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut Tls<S>,
+    client: &Client,
+    demand: &Demand,
+) -> Result<Secured, Failure> {
+    let Some(plain) = stream.take_plain() else { return Err(Failure::Lost) };
+    let (encrypted, secured) = client.connect(plain, demand).await?;
+    *stream = encrypted;
+    Ok(secured)
+}
+
 impl Socket {
+    /// A handshake. What the server said before it and is not read yet is forgotten: it was said in the clear, maybe by
+    /// somebody else.
+    pub async fn secure(&mut self, client: &Client, demand: &Demand, limit: Duration) -> Result<Secured, Failure> {
+        self.unread = 0..0;
+        self.parser = ReplyParser::new();
+        let Self { stream, clock, .. } = self;
+        let work = async {
+            Ok(match stream {
+                Stream::Tcp(stream) => secure(stream, client, demand).await,
+                Stream::Unix(stream) => secure(stream, client, demand).await,
+            })
+        };
+        within(clock, limit, work).await.unwrap_or_else(|error| Err(Failure::Broken(error_text(&error))))
+    }
+
+    /// Tells the other side of an encrypted connection that nothing more will come.
+    pub async fn close(&mut self) {
+        let Self { stream, clock, .. } = self;
+        let work = async {
+            match stream {
+                Stream::Tcp(stream) if stream.is_encrypted() => stream.shutdown().await,
+                Stream::Unix(stream) if stream.is_encrypted() => stream.shutdown().await,
+                _ => Ok(()),
+            }
+        };
+        let _ = within(clock, Duration::from_secs(1), work).await;
+    }
+
     /// Writes everything within the time.
     pub async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), Broken> {
         let Self { stream, clock, .. } = self;
         let work = async {
             match stream {
-                Stream::Tcp(stream) => stream.write_all(bytes).await,
-                Stream::Unix(stream) => stream.write_all(bytes).await,
+                Stream::Tcp(stream) => put(stream, bytes).await,
+                Stream::Unix(stream) => put(stream, bytes).await,
             }
         };
         within(clock, limit, work).await.map_err(|error| broken(&error))

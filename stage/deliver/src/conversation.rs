@@ -24,6 +24,7 @@ use yamabiko_smtp::reply::Reply;
 use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
 
 use crate::command;
+use crate::login::LoginState;
 use crate::settings::{Protocol, Settings};
 
 pub use crate::command::{Addressee, Job};
@@ -59,20 +60,22 @@ pub enum Step {
     Read(Duration),
     /// Send the message with its final dot, then call [`Conversation::sent`].
     Send,
+    /// Do a TLS handshake by the session's terms, then call [`Conversation::secured`].
+    Handshake,
     /// It is over: take the [`Report`].
     Done,
 }
 
 /// One job over one session.
 pub struct Conversation<'a> {
-    settings: &'a Settings,
-    session: &'a mut Session,
-    job: &'a Job<'a>,
+    pub(crate) settings: &'a Settings,
+    pub(crate) session: &'a mut Session,
+    pub(crate) job: &'a Job<'a>,
     /// Keep the connection afterwards instead of sending QUIT.
     keep: bool,
     /// Commands that wait to be written.
     pub output: Vec<u8>,
-    expected: VecDeque<Expect>,
+    pub(crate) expected: VecDeque<Expect>,
     say: Say,
     /// Bytes said since every reply was in.
     under_way: usize,
@@ -82,7 +85,10 @@ pub struct Conversation<'a> {
     garbage: usize,
     finished: bool,
     lost_in_body: Option<Broken>,
-    report: Report,
+    /// A handshake comes next.
+    pub(crate) handshake: bool,
+    pub(crate) login: LoginState,
+    pub(crate) report: Report,
 }
 
 /// Lines that are no replies, from a server that does not pipeline, before we give up on it.
@@ -116,6 +122,8 @@ impl<'a> Conversation<'a> {
             garbage: 0,
             finished: false,
             lost_in_body: None,
+            handshake: false,
+            login: LoginState::default(),
             report: Report {
                 fates: vec![Fate::Open; job.recipients.len()],
                 bulk: None,
@@ -123,6 +131,8 @@ impl<'a> Conversation<'a> {
                 stale: false,
                 keep: false,
                 began: None,
+                retry_plain: false,
+                login_refused: None,
                 warnings: Vec::new(),
                 notes: Vec::new(),
                 message_notes: Vec::new(),
@@ -131,6 +141,8 @@ impl<'a> Conversation<'a> {
         };
         if greeted {
             conversation.begin_transaction(Some(Say::Probe), now);
+        } else if settings.wrappermode {
+            conversation.begin_wrapped(now);
         } else {
             conversation.expected.push_back(Expect::Greeting);
         }
@@ -141,6 +153,9 @@ impl<'a> Conversation<'a> {
     pub fn next(&self) -> Step {
         if self.finished {
             return Step::Done;
+        }
+        if self.handshake {
+            return Step::Handshake;
         }
         match self.expected.front() {
             Some(expect) if self.lost_in_body.is_none() => Step::Read(expect.timeout(self.settings)),
@@ -167,6 +182,8 @@ impl<'a> Conversation<'a> {
             Expect::Greeting => self.take_greeting(reply, now),
             Expect::Ehlo | Expect::Lhlo => self.take_ehlo(expect, reply, now),
             Expect::Helo => self.take_helo(reply, now),
+            Expect::StartTls => self.take_starttls(reply, now),
+            Expect::Auth => self.take_auth(reply, now),
             Expect::Probe => {
                 if !reply.code.is_success() {
                     self.stale();
@@ -303,6 +320,9 @@ impl<'a> Conversation<'a> {
             }
         };
         self.fail_all(Verdict { status, reason, reply: None, code: None, remote: false, stage, at: now }, true);
+        if how != Broken::LocalData && self.session.tls.is_some() {
+            self.consider_plaintext();
+        }
         self.finish();
     }
 
@@ -403,6 +423,11 @@ impl<'a> Conversation<'a> {
     }
 
     fn greeted(&mut self, now: Timestamp) {
+        self.encrypt(now);
+    }
+
+    /// TLS and login are done.
+    pub(crate) fn ready(&mut self, now: Timestamp) {
         self.session.greeted = true;
         self.begin_transaction(None, now);
     }
@@ -448,7 +473,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn keeps(&self) -> bool {
-        self.keep && self.session.reusable
+        self.keep && self.session.reusable && (self.session.tls.is_none() || self.session.terms.reuse)
     }
 
     /// Says what can be said now.
@@ -509,7 +534,13 @@ impl<'a> Conversation<'a> {
             }
             Say::Mail => {
                 self.report.began = Some(now);
+                let dummy = self.settings.sasl.dummy_mail_auth && !capabilities.auth.is_empty();
                 command::mail(job, capabilities, self.settings, out);
+                if dummy && self.session.terms.login.is_some() {
+                    // Before the line end. RFC 4954 section 5
+                    let end = out.len().saturating_sub(2);
+                    out.splice(end..end, b" AUTH=<>".iter().copied());
+                }
                 (Expect::Mail, Say::Rcpt(0))
             }
             Say::Rcpt(at) => {
@@ -611,14 +642,14 @@ impl<'a> Conversation<'a> {
 
     // Endings.
 
-    fn command(&mut self, expect: Expect, line: &str) {
+    pub(crate) fn command(&mut self, expect: Expect, line: &str) {
         self.output.extend_from_slice(line.as_bytes());
         self.output.extend_from_slice(b"\r\n");
         self.expected.push_back(expect);
     }
 
     /// Says good-bye on a connection that is of no more use.
-    fn say_quit(&mut self) {
+    pub(crate) fn say_quit(&mut self) {
         self.session.reusable = false;
         self.output.extend_from_slice(b"QUIT\r\n");
         self.say = Say::Nothing;
@@ -632,7 +663,7 @@ impl<'a> Conversation<'a> {
         self.finish();
     }
 
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.expected.clear();
         self.finished = true;
     }
@@ -645,7 +676,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// A reason for everyone who has none of his own. The first one stays.
-    fn fail_all(&mut self, verdict: Verdict, throttle: bool) {
+    pub(crate) fn fail_all(&mut self, verdict: Verdict, throttle: bool) {
         if self.report.bulk.is_none() {
             self.report.bulk = Some(Bulk { verdict, throttle });
         }
@@ -656,13 +687,13 @@ impl<'a> Conversation<'a> {
         self.verdict(expect, text, reply, now)
     }
 
-    fn said(&mut self, expect: Expect, reply: &Reply, now: Timestamp) -> Verdict {
+    pub(crate) fn said(&mut self, expect: Expect, reply: &Reply, now: Timestamp) -> Verdict {
         let named = self.session.peer.named();
         let text = format!("host {named} said: {} (in reply to {})", reply.one_line(), expect.command());
         self.verdict(expect, text, reply, now)
     }
 
-    fn verdict(&mut self, expect: Expect, text: String, reply: &Reply, now: Timestamp) -> Verdict {
+    pub(crate) fn verdict(&mut self, expect: Expect, text: String, reply: &Reply, now: Timestamp) -> Verdict {
         // Replies that speak of our syntax say that we and the server do not understand each other.
         // After 421 the server closes the connection.
         if !(400..600).contains(&reply.code.0)

@@ -17,6 +17,10 @@ pub enum Expect {
     Helo,
     /// To LHLO.
     Lhlo,
+    /// To STARTTLS.
+    StartTls,
+    /// To AUTH, or to a line of it.
+    Auth,
     /// To RSET before the first command on a connection that was idle.
     Probe,
     /// To XFORWARD with name and address.
@@ -47,6 +51,8 @@ impl Expect {
             Expect::Ehlo => "performing the EHLO handshake",
             Expect::Helo => "performing the HELO handshake",
             Expect::Lhlo => "performing the LHLO handshake",
+            Expect::StartTls => "receiving the STARTTLS response",
+            Expect::Auth => "performing SASL authentication",
             Expect::Probe => "sending RSET probe",
             Expect::XforwardName => "sending XFORWARD name/address",
             Expect::XforwardProtocol => "sending XFORWARD protocol/helo_name",
@@ -65,6 +71,8 @@ impl Expect {
             Expect::Ehlo => "EHLO command",
             Expect::Helo => "HELO command",
             Expect::Lhlo => "LHLO command",
+            Expect::StartTls => "STARTTLS command",
+            Expect::Auth => "AUTH command",
             Expect::Probe => "RSET probe",
             Expect::XforwardName => "XFORWARD name/address command",
             Expect::XforwardProtocol => "XFORWARD helo/protocol command",
@@ -82,6 +90,8 @@ impl Expect {
             Expect::Greeting => SmtpStage::Greeting,
             Expect::Ehlo | Expect::Lhlo => SmtpStage::Ehlo,
             Expect::Helo => SmtpStage::Helo,
+            Expect::StartTls => SmtpStage::StartTls,
+            Expect::Auth => SmtpStage::Auth,
             Expect::Probe | Expect::Reset => SmtpStage::Rset,
             Expect::XforwardName | Expect::XforwardProtocol => SmtpStage::Xforward,
             Expect::Mail => SmtpStage::Mail,
@@ -95,7 +105,8 @@ impl Expect {
     pub fn timeout(self, settings: &Settings) -> Duration {
         let t = &settings.timeouts;
         match self {
-            Expect::Greeting | Expect::Ehlo | Expect::Helo | Expect::Lhlo => t.helo,
+            Expect::Greeting | Expect::Ehlo | Expect::Helo | Expect::Lhlo | Expect::Auth => t.helo,
+            Expect::StartTls => t.starttls,
             Expect::XforwardName | Expect::XforwardProtocol => t.xforward,
             Expect::Mail => t.mail,
             Expect::Rcpt(_) => t.rcpt,

@@ -11,8 +11,7 @@
 //! Texts of reasons and log lines are Postfix's. Every outcome keeps the stage of the conversation it came from and the
 //! server's reply. Trouble of our own always defers.
 //!
-//! Not built yet, and refused with a reason rather than passed over: mandatory TLS, SASL authentication,
-//! `best_mx_transport`. Not built and without effect: opportunistic TLS (mail goes in plaintext, as `may` allows),
+//! Not built yet, and refused with a reason rather than passed over: `best_mx_transport`. Not built and without effect:
 //! `smtp_header_checks` and its kin, `smtp_reply_filter`, `smtp_delivery_status_filter`, `smtp_dns_reply_filter`, the
 //! workarounds for PIX firewalls ([`unsupported`] names those that are set).
 
@@ -26,18 +25,20 @@ mod filter;
 mod generic;
 pub mod hosts;
 pub mod nexthop;
+mod login;
 mod policy;
 mod pool;
 mod report;
 mod session;
 pub mod settings;
 mod simple;
+mod starttls;
 mod talk;
 mod transcript;
 
 pub use agent::{RandomSource, SmtpAgent};
 pub use generic::Generic;
-pub use policy::Policy;
+pub use policy::{Logins, Policy, Terms, Tls};
 pub use settings::{Protocol, Settings};
 pub use simple::Simple;
 pub use transcript::{ClientTrouble, TellTrouble};
@@ -59,7 +60,6 @@ pub fn unsupported(view: &View, protocol: Protocol) -> Vec<String> {
         "delivery_status_filter",
         "dns_reply_filter",
         "pix_workaround_maps",
-        "tls_per_site",
     ];
     let discard = if protocol == Protocol::Smtp { "discard_ehlo" } else { "discard_lhlo" };
     let names = SUFFIXES.iter().map(|suffix| format!("{prefix}{suffix}"));

@@ -1,90 +1,537 @@
-//! What a destination demands that is not built yet: TLS by `smtp_tls_policy_maps`, authentication by
-//! `smtp_sasl_password_maps`. Mail for such a destination is deferred and says why, never sent without.
+//! What holds for one server: how much TLS (`smtp_tls_policy_maps`, `smtp_tls_per_site`, `smtp_tls_security_level`) and
+//! which login (`smtp_sasl_password_maps`).
+//!
+//! [`Policy`] is the tables and settings of a service. [`Policy::site`] says what holds for a destination, and
+//! [`Policy::terms`] for one host of it: [`Terms`] stay with the connection as long as it lives. A connection is used for
+//! other mail only under the same terms.
+//!
+//! A policy that cannot be read or obeyed defers mail; it never makes a connection weaker.
 
-use yamabiko_lookup::{LookupError, Maps};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use yamabiko_address::domain;
+use yamabiko_config::View;
+use yamabiko_lookup::{AddressForms, Locality, LookupError, Maps, TableSet};
+use yamabiko_sasl::client::Login;
 use yamabiko_status::EnhancedStatus;
+use yamabiko_tls::{Anchors, Client, ClientLevel, ClientOptions, Demand, Disk, Fault, Files, Proof};
 
-use crate::nexthop::{Destination, split_list};
-use crate::settings::{Settings, is_optional_tls_level};
+use crate::nexthop::Destination;
+use crate::settings::Protocol;
 
-/// Tables that demand something for a destination.
+/// A status and a reason for which mail waits.
+pub(crate) type Refusal = (EnhancedStatus, String);
+
+/// How a server's name is to be matched (`smtp_tls_secure_cert_match`).
+#[derive(Clone, Debug, Default)]
+struct Lists {
+    protocols: (String, Vec<String>),
+    mandatory_protocols: (String, Vec<String>),
+    exclude: Vec<String>,
+    mandatory_exclude: Vec<String>,
+    verify_match: Vec<String>,
+    secure_match: Vec<String>,
+    fingerprints: Vec<String>,
+}
+
+/// What a service of master.cf has for TLS.
 #[derive(Default)]
-pub struct Policy {
+pub struct Tls {
+    level: ClientLevel,
+    /// `smtp_tls_security_level` is a word that nobody knows.
+    bad_level: Option<String>,
+    lists: Lists,
+    servername: String,
+    anchors: Option<Anchors>,
     /// `smtp_tls_policy_maps`
-    pub tls: Option<Maps>,
-    /// `smtp_sasl_password_maps`, when `smtp_sasl_auth_enable` is on.
+    maps: Option<Maps>,
+    /// `smtp_tls_per_site`
+    per_site: Option<Maps>,
+    /// `smtp_tls_connection_reuse`
+    reuse: bool,
+    /// Does handshakes. `None` when TLS is not wanted anywhere, or not available.
+    client: Option<Arc<Client>>,
+}
+
+/// What a service of master.cf has for logins.
+#[derive(Default)]
+pub struct Logins {
+    /// `smtp_sasl_password_maps`; `None` when `smtp_sasl_auth_enable` is off.
     pub passwords: Option<Maps>,
     /// `smtp_sender_dependent_authentication`
     pub sender_dependent: bool,
+    /// `recipient_delimiter`, for addresses that are looked up.
+    pub delimiter: String,
+    /// `smtp_sasl_password_result_delimiter`; NUL for a colon.
+    pub separator: char,
+    /// `smtp_sasl_auth_cache_time`, where refusals are remembered (`smtp_sasl_auth_cache_name`).
+    pub remember: Option<Duration>,
+    refusals: Mutex<HashMap<(String, String), Refused>>,
 }
 
-type Refusal = (EnhancedStatus, String);
+/// A login that was refused.
+struct Refused {
+    until: Instant,
+    password: String,
+    status: EnhancedStatus,
+    reply: String,
+}
+
+/// Refusals that are remembered.
+const MOST_REFUSALS: usize = 10_000;
+
+/// Tables and settings that decide about TLS and logins.
+#[derive(Default)]
+pub struct Policy {
+    /// For TLS.
+    pub tls: Tls,
+    /// For logins.
+    pub logins: Logins,
+}
+
+/// What holds for a destination, whichever of its hosts is talked to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Site {
+    level: ClientLevel,
+    lists: Lists,
+    patterns: Vec<String>,
+    anchors: Option<Anchors>,
+    servername: String,
+    reuse: bool,
+    destination: String,
+    nexthop: String,
+    /// Its own policy was found in `smtp_tls_policy_maps`.
+    found: bool,
+}
+
+/// What holds for one server.
+#[derive(Clone, Default)]
+pub struct Terms {
+    /// How much TLS.
+    pub level: ClientLevel,
+    /// What a handshake has to bring.
+    pub demand: Demand,
+    /// A connection with TLS is kept for other mail.
+    pub reuse: bool,
+    /// Does handshakes.
+    pub client: Option<Arc<Client>>,
+    /// Name and password.
+    pub login: Option<Login>,
+    /// The server refused that login not long ago, with this status and reply.
+    pub login_refused: Option<(EnhancedStatus, String)>,
+    /// The same for the same terms: connections are only used under those that they were made for.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Terms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Terms").field("level", &self.level).field("login", &self.login).finish_non_exhaustive()
+    }
+}
+
+fn trouble(error: &LookupError, notes: &mut Vec<String>) -> Refusal {
+    notes.push(error.to_string());
+    (EnhancedStatus::transient(3, 0), "Temporary lookup error".to_owned())
+}
+
+fn misconfigured() -> Refusal {
+    (EnhancedStatus::transient(7, 5), "client TLS configuration problem".to_owned())
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', ' ', '\t', '\r', '\n']).filter(|word| !word.is_empty())
+}
+
+impl Tls {
+    /// Reads the settings; `notices` gets what is set and cannot be obeyed. Keys come from `files`.
+    pub fn read(
+        view: &View,
+        protocol: Protocol,
+        tables: &TableSet,
+        files: &dyn Files,
+        notices: &mut Vec<String>,
+    ) -> Self {
+        let prefix = match protocol {
+            Protocol::Smtp => "smtp_",
+            Protocol::Lmtp => "lmtp_",
+        };
+        let name = |suffix: &str| format!("{prefix}tls_{suffix}");
+        let text = |suffix: &str| view.text(&name(suffix)).trim().to_owned();
+        let list = |suffix: &str| view.list(&name(suffix));
+        let named = |suffix: &str| (name(suffix), list(suffix));
+        let colons =
+            |suffix: &str| list(suffix).iter().flat_map(|word| word.split(':')).map(str::to_owned).collect::<Vec<_>>();
+        let maps = |suffix: &str| {
+            let maps = Maps::open(tables, &name(suffix), &view.text(&name(suffix)));
+            (!maps.is_empty()).then_some(maps)
+        };
+        let (level, bad_level) = level(view, prefix, &text("security_level"));
+        let anchors = match text("trust_anchor_file").as_str() {
+            "" => None,
+            path => match Client::anchors(path, files) {
+                Ok(anchors) => Some(anchors),
+                Err(Fault(why)) => {
+                    notices.push(format!("{}: {why}", name("trust_anchor_file")));
+                    None
+                }
+            },
+        };
+        let mut tls = Self {
+            level,
+            bad_level,
+            lists: Lists {
+                protocols: named("protocols"),
+                mandatory_protocols: named("mandatory_protocols"),
+                exclude: list("exclude_ciphers"),
+                mandatory_exclude: list("mandatory_exclude_ciphers"),
+                verify_match: colons("verify_cert_match"),
+                secure_match: colons("secure_cert_match"),
+                fingerprints: list("fingerprint_cert_match"),
+            },
+            servername: text("servername"),
+            anchors,
+            maps: maps("policy_maps"),
+            per_site: maps("per_site"),
+            reuse: view.bool(&name("connection_reuse")),
+            client: None,
+        };
+        if tls.is_wanted() {
+            match Client::new(ClientOptions::read(view, prefix), files) {
+                Ok(client) => {
+                    notices.extend(client.notices().iter().cloned());
+                    tls.client = Some(Arc::new(client));
+                }
+                Err(Fault(why)) => notices.push(why),
+            }
+        }
+        tls
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.level > ClientLevel::None || self.maps.is_some() || self.per_site.is_some()
+    }
+
+    /// What holds for a destination. `notes` gets lines for the log.
+    async fn site(&self, destination: &Destination, notes: &mut Vec<String>) -> Result<Site, Refusal> {
+        if let Some(word) = &self.bad_level {
+            notes.push(format!("invalid tls security level: \"{word}\""));
+            return Err(misconfigured());
+        }
+        let mut site = Site {
+            level: self.level,
+            lists: self.lists.clone(),
+            anchors: self.anchors.clone(),
+            servername: self.servername.clone(),
+            reuse: self.reuse,
+            destination: destination.text.clone(),
+            nexthop: destination.host.clone(),
+            ..Site::default()
+        };
+        if let Some(maps) = &self.maps {
+            let mut name = destination.text.as_str();
+            // Only domains have parents; `[host]` and `domain:port` are looked up as they are.
+            let has_parents = !destination.bracketed && domain::valid_hostname(name);
+            loop {
+                if let Some(value) = maps.find(name).await.map_err(|error| trouble(&error, notes))? {
+                    let title = format!("{}, \"{name}\"", maps.title());
+                    site.take(&value, &title, notes)?;
+                    break;
+                }
+                match name.get(1..).and_then(|tail| tail.find('.')) {
+                    // One past the first byte, so within the name; the dot is of the key.
+                    Some(dot) if has_parents => name = &name[dot + 1..],
+                    _ => break,
+                }
+            }
+        }
+        Ok(site)
+    }
+
+    /// `smtp_tls_per_site`, which only counts without policy maps. Postfix's `tls_site_lookup`.
+    async fn per_site(&self, site: &Site, host: &str, notes: &mut Vec<String>) -> Result<ClientLevel, Refusal> {
+        let Some(maps) = self.per_site.as_ref().filter(|_| self.maps.is_none()) else { return Ok(site.level) };
+        let mut level: Option<ClientLevel> = None;
+        let names = [("next-hop destination", site.destination.as_str()), ("server hostname", host)];
+        for (at, (what, name)) in names.into_iter().enumerate() {
+            if at == 1 && name.eq_ignore_ascii_case(&site.destination) {
+                continue;
+            }
+            let Some(word) = maps.find(name).await.map_err(|error| trouble(&error, notes))? else { continue };
+            level = match (word.trim().to_ascii_uppercase().as_str(), level) {
+                ("NONE", None | Some(ClientLevel::None | ClientLevel::May)) => Some(ClientLevel::None),
+                ("MAY", None) => Some(ClientLevel::May),
+                ("MUST_NOPEERMATCH", before) => before.max(Some(ClientLevel::Encrypt)),
+                ("MUST", before) => before.max(Some(ClientLevel::Verify)),
+                ("NONE" | "MAY", before) => before,
+                (other, _) => {
+                    notes.push(format!("{}: unknown TLS policy '{other}' for {what} {name}", maps.title()));
+                    return Err(misconfigured());
+                }
+            };
+        }
+        // A table can make things stronger or switch them off; a mere "may" gives way to what holds for all.
+        Ok(match level {
+            None => site.level,
+            Some(ClientLevel::May) if site.level > ClientLevel::May => site.level,
+            Some(level) => level,
+        })
+    }
+}
+
+fn level(view: &View, prefix: &str, word: &str) -> (ClientLevel, Option<String>) {
+    let flag = |suffix: &str| view.bool(&format!("{prefix}{suffix}"));
+    match ClientLevel::parse(word) {
+        Some(level) => (level, None),
+        None if !word.is_empty() => (ClientLevel::Secure, Some(word.to_owned())),
+        None if flag("enforce_tls") && flag("tls_enforce_peername") => (ClientLevel::Verify, None),
+        None if flag("enforce_tls") => (ClientLevel::Encrypt, None),
+        None if flag("use_tls") => (ClientLevel::May, None),
+        None => (ClientLevel::None, None),
+    }
+}
+
+impl Site {
+    /// Takes an entry of `smtp_tls_policy_maps`: a level and attributes. Postfix's `tls_policy_lookup_one`.
+    fn take(&mut self, policy: &str, title: &str, notes: &mut Vec<String>) -> Result<(), Refusal> {
+        let bad = |notes: &mut Vec<String>, why: String| {
+            notes.push(format!("{title}: {why}"));
+            Err(misconfigured())
+        };
+        let mut rest = words(policy);
+        let Some(word) = rest.next() else { return bad(notes, "invalid empty policy".to_owned()) };
+        let Some(level) = ClientLevel::parse(word) else {
+            return bad(notes, format!("invalid security level \"{word}\""));
+        };
+        self.level = level;
+        self.found = true;
+        let (mut ciphers, mut protocols, mut exclude) = (false, false, false);
+        for word in rest {
+            if level == ClientLevel::None {
+                notes.push(format!("{title}: ignoring attribute \"{word}\" with TLS disabled"));
+                continue;
+            }
+            let Some((name, value)) = word.split_once('=') else {
+                return bad(notes, format!("malformed attribute/value pair \"{word}\": missing '=' after attribute name"));
+            };
+            let name = name.to_ascii_lowercase();
+            let seen = match name.as_str() {
+                "ciphers" => Some(&mut ciphers),
+                "protocols" => Some(&mut protocols),
+                "exclude" => Some(&mut exclude),
+                _ => None,
+            };
+            if seen.is_some_and(|seen| std::mem::replace(seen, true)) {
+                return bad(notes, format!("attribute \"{name}\" is specified multiple times"));
+            }
+            let needs_value = matches!(name.as_str(), "ciphers" | "match" | "tafile");
+            if needs_value && value.is_empty() {
+                return bad(notes, format!("attribute \"{name}\" has empty value"));
+            }
+            let misplaced = |what: &str| format!("attribute \"{what}\" invalid at security level \"{}\"", level.word());
+            let by_authority = matches!(level, ClientLevel::Verify | ClientLevel::Secure);
+            match name.as_str() {
+                // All grades are the same here: what is there is of high grade.
+                "ciphers" if matches!(value.to_ascii_lowercase().as_str(), "export" | "low" | "medium" | "high") => {}
+                "ciphers" => return bad(notes, format!("invalid cipher grade \"{value}\"")),
+                "protocols" => {
+                    let list: Vec<String> = value.split(':').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+                    (self.lists.protocols, self.lists.mandatory_protocols) =
+                        ((title.to_owned(), list.clone()), (title.to_owned(), list));
+                }
+                "exclude" => {
+                    self.lists.exclude = value.split(':').map(str::to_owned).collect();
+                    self.lists.mandatory_exclude = Vec::new();
+                }
+                "servername" if domain::valid_hostname(value) || matches!(value, "hostname" | "nexthop") => {
+                    value.clone_into(&mut self.servername);
+                }
+                "servername" => return bad(notes, format!("\"{name}={value}\" specifies an invalid hostname")),
+                "match" if level == ClientLevel::Fingerprint => {
+                    self.patterns.extend(value.split('|').map(str::to_owned));
+                }
+                "match" if by_authority => self.patterns.extend(value.split(':').map(str::to_owned)),
+                "match" => return bad(notes, misplaced("match")),
+                "tafile" if by_authority => match Client::anchors(value, &Disk) {
+                    Ok(anchors) => self.anchors = Some(anchors),
+                    Err(Fault(why)) => return bad(notes, why),
+                },
+                "tafile" => return bad(notes, misplaced("tafile")),
+                "connection_reuse" if value.eq_ignore_ascii_case("yes") => self.reuse = true,
+                "connection_reuse" if value.eq_ignore_ascii_case("no") => self.reuse = false,
+                "connection_reuse" => {
+                    return bad(notes, format!("attribute \"{name}\" has bad value: \"{value}\""));
+                }
+                // A raw public key is a way to authenticate with less; certificates go on being used.
+                "enable_rpk" if value.eq_ignore_ascii_case("no") => {}
+                "enable_rpk" => {
+                    notes.push(format!("{title}: {name}={value}: raw public keys are not there, using certificates"));
+                }
+                // For TLS reports of plugins that fetch policies (`policy_type`, `policy_domain`, `mx_host_pattern` ...).
+                other if is_report_attribute(other) => {}
+                other => return bad(notes, format!("invalid attribute name: \"{other}\"")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Names in a certificate that are good for a host: `nexthop`, `dot-nexthop`, `hostname` or a name.
+    fn names(&self, patterns: &[String], host: &str) -> Vec<String> {
+        let name = |pattern: &String| match pattern.to_ascii_lowercase().as_str() {
+            "nexthop" => self.nexthop.clone(),
+            "dot-nexthop" => format!(".{}", self.nexthop),
+            "hostname" => host.to_owned(),
+            _ => pattern.clone(),
+        };
+        patterns.iter().filter(|pattern| !pattern.is_empty()).map(name).collect()
+    }
+}
+
+/// Attributes that Postfix 3.10 takes from plugins that look up MTA-STS policies.
+fn is_report_attribute(name: &str) -> bool {
+    matches!(
+        name,
+        "policy_type" | "policy_domain" | "policy_string" | "mx_host_pattern" | "policy_ttl" | "policy_failure"
+    )
+}
 
 impl Policy {
-    /// Whether this destination may be used as it is; otherwise the status and reason for its mail.
-    pub async fn check(&self, settings: &Settings, nexthop: &str, sender: &str) -> Result<(), Refusal> {
-        if self.tls.is_none() && self.passwords.is_none() {
-            return Ok(());
-        }
-        for site in split_list(nexthop).chain(settings.fallback_relay.iter().map(String::as_str)) {
-            // What cannot be read is reported where it is used.
-            let Ok(destination) = Destination::parse(site, &settings.tcp_port) else { continue };
-            if let Some(maps) = &self.tls {
-                self.check_tls(maps, &destination).await?;
-            }
-            if let Some(maps) = &self.passwords {
-                self.check_password(maps, &destination, sender).await?;
-            }
-        }
-        Ok(())
+    /// What holds for a destination.
+    pub(crate) async fn site(&self, destination: &Destination, notes: &mut Vec<String>) -> Result<Site, Refusal> {
+        self.tls.site(destination, notes).await
     }
 
-    async fn check_tls(&self, maps: &Maps, destination: &Destination) -> Result<(), Refusal> {
-        let mut keys = vec![destination.text.as_str()];
-        if !destination.bracketed {
-            let mut name = destination.host.as_str();
-            if name != destination.text {
-                keys.push(name);
-            }
-            while let Some(dot) = name.get(1..).and_then(|tail| tail.find('.')) {
-                // One past the first byte, so within the name.
-                name = &name[dot + 1..];
-                keys.push(name);
-            }
+    /// What holds for one host of a destination, reached at `peer` (`HOST[ADDRESS]:PORT`), for mail of `sender`.
+    pub(crate) async fn terms(
+        &self,
+        site: &Site,
+        host: &str,
+        peer: &str,
+        sender: &str,
+        notes: &mut Vec<String>,
+    ) -> Result<Arc<Terms>, Refusal> {
+        let level = self.tls.per_site(site, host, notes).await?;
+        let login = self.logins.find(site, host, sender, notes).await?;
+        let lists = &site.lists;
+        let mut exclude = lists.exclude.clone();
+        let (named, protocols) = if level.is_mandatory() { &lists.mandatory_protocols } else { &lists.protocols };
+        if level.is_mandatory() {
+            exclude.extend(lists.mandatory_exclude.iter().cloned());
         }
-        for key in keys {
-            let Some(value) = maps.find(key).await.map_err(trouble)? else { continue };
-            let level = value.split([',', ' ', '\t']).find(|word| !word.is_empty()).unwrap_or_default();
-            if is_optional_tls_level(level) {
-                return Ok(());
+        let proof = match level {
+            ClientLevel::Fingerprint => {
+                let wanted: Vec<String> = site.patterns.iter().chain(&lists.fingerprints).cloned().collect();
+                if wanted.iter().all(|print| print.trim().is_empty()) {
+                    let domain = &site.destination;
+                    notes.push(format!(
+                        "nexthop domain {domain}: configured at fingerprint security level, but with no fingerprints to match."
+                    ));
+                    return Err(misconfigured());
+                }
+                Proof::Fingerprint(wanted)
             }
-            let reason =
-                format!("TLS is required, but our TLS engine is unavailable ({}: {key} {level})", maps.title());
-            return Err((EnhancedStatus::transient(7, 5), reason));
+            ClientLevel::Verify | ClientLevel::Secure => {
+                let usual = if level == ClientLevel::Verify { &lists.verify_match } else { &lists.secure_match };
+                let patterns = if site.patterns.is_empty() { usual } else { &site.patterns };
+                Proof::Names { names: site.names(patterns, host), anchors: site.anchors.clone() }
+            }
+            ClientLevel::HalfDane | ClientLevel::Dane | ClientLevel::DaneOnly => {
+                return Err((
+                    EnhancedStatus::transient(7, 5),
+                    format!("TLS is required, but our TLS engine is unavailable (level {})", level.word()),
+                ));
+            }
+            _ => Proof::None,
+        };
+        let server_name = match site.servername.as_str() {
+            "hostname" => host.to_owned(),
+            "nexthop" => site.nexthop.clone(),
+            other => other.to_owned(),
+        };
+        let demand = Demand {
+            protocols_named: named.clone(),
+            protocols: protocols.clone(),
+            exclude,
+            server_name,
+            peer: peer.to_owned(),
+            proof,
+            explain: level.must_match(),
+        };
+        let client = self.tls.client.clone();
+        if level > ClientLevel::None
+            && let Some(client) = &client
+            && let Err(Fault(why)) = client.check(&demand)
+        {
+            notes.push(why);
+            return Err(misconfigured());
         }
-        Ok(())
+        let key = format!("{} {:?} {:?}", level.word(), demand, login.as_ref().map(|login| (&login.user, &login.password)));
+        let login_refused = login.as_ref().and_then(|login| self.logins.refused(host, login));
+        Ok(Arc::new(Terms { level, demand, reuse: site.reuse, client, login, login_refused, key }))
+    }
+}
+
+impl Logins {
+    /// Remembers that a server refused a login, if that is wanted.
+    pub(crate) fn remember(&self, host: &str, login: &Login, (status, reply): (EnhancedStatus, String)) {
+        let Some(time) = self.remember else { return };
+        let now = Instant::now();
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.len() >= MOST_REFUSALS {
+            refusals.retain(|_, refused| refused.until > now);
+        }
+        if refusals.len() < MOST_REFUSALS {
+            let refused = Refused { until: now + time, password: login.password.clone(), status, reply };
+            refusals.insert((host.to_owned(), login.user.clone()), refused);
+        }
     }
 
-    async fn check_password(&self, maps: &Maps, destination: &Destination, sender: &str) -> Result<(), Refusal> {
-        let mut keys = Vec::new();
+    /// The refusal that is remembered; another password is another chance.
+    fn refused(&self, host: &str, login: &Login) -> Option<(EnhancedStatus, String)> {
+        self.remember?;
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (host.to_owned(), login.user.clone());
+        let found = refusals.get(&key)?;
+        if found.until > Instant::now() && found.password == login.password {
+            return Some((found.status, found.reply.clone()));
+        }
+        refusals.remove(&key);
+        None
+    }
+
+    /// Name and password for a server: by sender where that is on, by host, by destination. Postfix's
+    /// `smtp_sasl_passwd_lookup`.
+    async fn find(
+        &self,
+        site: &Site,
+        host: &str,
+        sender: &str,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Login>, Refusal> {
+        let Some(maps) = &self.passwords else { return Ok(None) };
+        let failed = |error: LookupError, notes: &mut Vec<String>| {
+            notes.push(error.to_string());
+            (EnhancedStatus::transient(3, 0), format!("{} lookup error", maps.title()))
+        };
+        let mut value = None;
         if self.sender_dependent && !sender.is_empty() {
-            keys.push(sender);
+            let forms = AddressForms::mapping(&self.delimiter, Locality::Known(false));
+            value = maps.find_address(sender, &forms).await.map_err(|e| failed(e, notes))?.map(|hit| hit.value);
         }
-        keys.push(&destination.text);
-        keys.push(&destination.host);
-        for key in keys {
-            if maps.find(key).await.map_err(trouble)?.is_some() {
-                let reason = format!(
-                    "SASL authentication is required, but our SASL client is unavailable ({}: {key})",
-                    maps.title()
-                );
-                return Err((EnhancedStatus::transient(7, 0), reason));
+        for key in [host, &site.destination] {
+            if value.is_none() {
+                value = maps.find(key).await.map_err(|error| failed(error, notes))?;
             }
         }
-        Ok(())
+        let separator = if self.separator == '\0' { ':' } else { self.separator };
+        Ok(value.map(|value| {
+            let (user, password) = value.split_once(separator).unwrap_or((&value, ""));
+            Login { user: user.to_owned(), password: password.to_owned() }
+        }))
     }
 }
 
-fn trouble(error: LookupError) -> Refusal {
-    (EnhancedStatus::transient(3, 0), format!("Temporary lookup error: {error}"))
-}
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

@@ -16,7 +16,7 @@ use crate::conversation::Peer;
 #[derive(Default)]
 struct Idle {
     by_endpoint: HashMap<String, Vec<(Instant, Connection)>>,
-    by_destination: HashMap<String, (Instant, String)>,
+    by_destination: HashMap<String, (Instant, Peer)>,
     sweeping: bool,
 }
 
@@ -41,30 +41,30 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a connection to this endpoint.
-    pub fn take(&self, endpoint: &str) -> Option<Connection> {
+    /// Takes a connection to this endpoint that was made under these terms ([`Terms::key`](crate::policy::Terms)).
+    pub fn take(&self, endpoint: &str, terms: &str) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.lock();
         let list = idle.by_endpoint.get_mut(endpoint)?;
         // The youngest is the likeliest to be alive.
-        let found = list.pop().filter(|(end, _)| *end > now).map(|(_, connection)| connection);
-        if list.is_empty() || found.is_none() {
+        let at = list.iter().rposition(|(end, kept)| *end > now && kept.session.terms.key == terms);
+        let found = at.map(|at| list.remove(at).1);
+        if list.is_empty() {
             idle.by_endpoint.remove(endpoint);
         }
         found
     }
 
-    /// Takes a connection to the endpoint that last took mail for this destination.
-    pub fn take_for(&self, destination: &str) -> Option<Connection> {
-        let endpoint = {
-            let idle = self.lock();
-            let (end, endpoint) = idle.by_destination.get(destination)?;
-            if *end <= Instant::now() {
-                return None;
-            }
-            endpoint.clone()
-        };
-        self.take(&endpoint)
+    /// There may be a connection to this endpoint.
+    pub fn has(&self, endpoint: &str) -> bool {
+        self.lock().by_endpoint.contains_key(endpoint)
+    }
+
+    /// Who last took mail for this destination.
+    pub fn last_for(&self, destination: &str) -> Option<Peer> {
+        let idle = self.lock();
+        let (end, peer) = idle.by_destination.get(destination)?;
+        (*end > Instant::now()).then(|| peer.clone())
     }
 
     /// Keeps a connection; for this destination, when it is the first good one of a delivery.
@@ -73,7 +73,7 @@ impl Pool {
         let name = endpoint(&connection.session.peer);
         let mut idle = self.lock();
         if let Some(destination) = destination {
-            idle.by_destination.insert(destination.to_owned(), (end, name.clone()));
+            idle.by_destination.insert(destination.to_owned(), (end, connection.session.peer.clone()));
         }
         idle.by_endpoint.entry(name).or_default().push((end, connection));
         if !idle.sweeping {

@@ -75,6 +75,10 @@ pub struct Report {
     pub complete: bool,
     /// The connection was found dead before anything came of it: nothing has happened, use another.
     pub stale: bool,
+    /// TLS did not work and need not: the same server is tried again without (Postfix's `RETRY_AS_PLAINTEXT`).
+    pub retry_plain: bool,
+    /// The server refused the login for good, with this reply.
+    pub login_refused: Option<(EnhancedStatus, String)>,
     /// The connection may be kept.
     pub keep: bool,
     /// When MAIL was sent.

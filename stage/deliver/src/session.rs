@@ -1,6 +1,11 @@
 //! A connection's other end, and what stays true of it from message to message.
 
+use std::sync::Arc;
+
 use yamabiko_smtp::capability::Capabilities;
+use yamabiko_tls::Secured;
+
+use crate::policy::Terms;
 
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +39,13 @@ pub struct Session {
     pub peer: Peer,
     /// What it can do; empty before its EHLO reply.
     pub capabilities: Capabilities,
-    /// Greeting and EHLO are done.
+    /// What it has to be like.
+    pub terms: Arc<Terms>,
+    /// What came of the handshake, where there was one.
+    pub tls: Option<Arc<Secured>>,
+    /// We have logged in.
+    pub authenticated: bool,
+    /// Greeting, EHLO, STARTTLS and AUTH are done.
     pub greeted: bool,
     /// Messages it was used for, the present one included.
     pub uses: u32,
@@ -52,11 +63,21 @@ impl Session {
         Self {
             peer,
             capabilities: Capabilities::default(),
+            terms: Arc::default(),
+            tls: None,
+            authenticated: false,
             greeted: false,
             uses: 0,
             reusable: true,
             best_mx,
             detect_loops,
         }
+    }
+
+    /// The connection is to be like this.
+    #[must_use]
+    pub fn under(mut self, terms: Arc<Terms>) -> Self {
+        self.terms = terms;
+        self
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use yamabiko_config::View;
+use yamabiko_sasl::mechanisms::SecurityOptions;
 
 /// Which protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// `smtp_helo_timeout`, `lmtp_lhlo_timeout`: greeting and EHLO
     pub helo: Duration,
+    /// `smtp_starttls_timeout`: the reply to STARTTLS, and the handshake.
+    pub starttls: Duration,
     /// `smtp_xforward_timeout`
     pub xforward: Duration,
     /// `smtp_mail_timeout`
@@ -62,6 +65,56 @@ pub struct CacheSettings {
     pub time_limit: Duration,
     /// `smtp_connection_reuse_count_limit`: how often one may be used; 0 for no limit.
     pub count_limit: u32,
+}
+
+/// What is set for logins.
+#[derive(Clone, Debug, Default)]
+pub struct SaslSettings {
+    /// `smtp_sasl_mechanism_filter`: names, `!` before those that are not wanted; empty for all.
+    pub filter: Vec<String>,
+    /// `smtp_sasl_security_options`
+    pub plain: SecurityOptions,
+    /// `smtp_sasl_tls_security_options`
+    pub encrypted: SecurityOptions,
+    /// `smtp_sasl_tls_verified_security_options`
+    pub verified: SecurityOptions,
+    /// `smtp_sasl_auth_soft_bounce`
+    pub soft_bounce: bool,
+    /// `smtp_send_dummy_mail_auth`
+    pub dummy_mail_auth: bool,
+    /// `smtp_sasl_auth_cache_name` is set: refused logins are remembered for `smtp_sasl_auth_cache_time`.
+    pub remember_refusals: Option<Duration>,
+}
+
+impl SaslSettings {
+    fn from_view(view: &View, prefix: &str) -> Self {
+        let name = |suffix: &str| format!("{prefix}{suffix}");
+        let options = |suffix: &str| SecurityOptions::parse(&view.list(&name(suffix))).0;
+        let remembers = !view.text(&name("sasl_auth_cache_name")).trim().is_empty();
+        Self {
+            filter: view.list(&name("sasl_mechanism_filter")),
+            plain: options("sasl_security_options"),
+            encrypted: options("sasl_tls_security_options"),
+            verified: options("sasl_tls_verified_security_options"),
+            soft_bounce: view.bool(&name("sasl_auth_soft_bounce")),
+            dummy_mail_auth: view.bool(&name("send_dummy_mail_auth")),
+            remember_refusals: remembers.then(|| view.duration(&name("sasl_auth_cache_time"))),
+        }
+    }
+
+    /// The filter lets a mechanism through. As in every list of Postfix's the first word that fits decides.
+    pub fn lets(&self, mechanism: &str) -> bool {
+        if self.filter.is_empty() {
+            return true;
+        }
+        let fits = |word: &&String| word.trim_start_matches('!').eq_ignore_ascii_case(mechanism);
+        self.filter.iter().find(fits).is_some_and(|word| !word.starts_with('!'))
+    }
+
+    /// The filter names the mechanism.
+    pub fn names(&self, mechanism: &str) -> bool {
+        self.filter.iter().any(|word| word.eq_ignore_ascii_case(mechanism))
+    }
 }
 
 /// What a client service is configured to do.
@@ -151,9 +204,16 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Connection reuse.
     pub cache: CacheSettings,
-    /// Why nothing may be sent at all, in words for the log: settings that are not built yet and must not be passed over
-    /// (mandatory TLS).
+    /// Why nothing may be sent at all, in words for the log: settings that contradict each other.
     pub refusal: Option<String>,
+    /// `smtp_tls_wrappermode`: the handshake comes before the greeting.
+    pub wrappermode: bool,
+    /// `smtp_tls_note_starttls_offer`
+    pub note_starttls_offer: bool,
+    /// `minimal_backoff_time`: mail that has waited for so long may go without TLS where TLS is optional and does not work.
+    pub minimal_backoff: Duration,
+    /// What is set for logins.
+    pub sasl: SaslSettings,
 }
 
 impl Default for Settings {
@@ -204,6 +264,7 @@ impl Default for Settings {
             timeouts: Timeouts {
                 connect: Duration::from_secs(30),
                 helo: minutes(5),
+                starttls: minutes(5),
                 xforward: minutes(5),
                 mail: minutes(5),
                 rcpt: minutes(5),
@@ -220,6 +281,10 @@ impl Default for Settings {
                 count_limit: 0,
             },
             refusal: None,
+            wrappermode: false,
+            note_starttls_offer: false,
+            minimal_backoff: Duration::from_secs(300),
+            sasl: SaslSettings::default(),
         }
     }
 }
@@ -299,6 +364,7 @@ impl Settings {
             timeouts: Timeouts {
                 connect: time("connect_timeout"),
                 helo: if smtp { time("helo_timeout") } else { time("lhlo_timeout") },
+                starttls: time("starttls_timeout"),
                 xforward: time("xforward_timeout"),
                 mail: time("mail_timeout"),
                 rcpt: time("rcpt_timeout"),
@@ -314,29 +380,11 @@ impl Settings {
                 time_limit: time("connection_reuse_time_limit"),
                 count_limit: u32::try_from(view.int(&name("connection_reuse_count_limit"))).unwrap_or(0),
             },
-            refusal: mandatory_tls(view, prefix),
+            refusal: None,
+            wrappermode: flag("tls_wrappermode"),
+            note_starttls_offer: flag("tls_note_starttls_offer"),
+            minimal_backoff: view.duration("minimal_backoff_time"),
+            sasl: SaslSettings::from_view(view, prefix),
         }
     }
-}
-
-/// TLS is not built yet: what may go without it does, what must not does not go at all.
-fn mandatory_tls(view: &View, prefix: &str) -> Option<String> {
-    let refuse = |setting: String| Some(format!("TLS is required, but our TLS engine is unavailable ({setting})"));
-    let level_name = format!("{prefix}tls_security_level");
-    let level = view.text(&level_name);
-    if view.bool(&format!("{prefix}tls_wrappermode")) {
-        return refuse(format!("{prefix}tls_wrappermode = yes"));
-    }
-    if !is_optional_tls_level(&level) {
-        return refuse(format!("{level_name} = {level}"));
-    }
-    if level.is_empty() && view.bool(&format!("{prefix}enforce_tls")) {
-        return refuse(format!("{prefix}enforce_tls = yes"));
-    }
-    None
-}
-
-/// A TLS security level at which plaintext is allowed.
-pub(crate) fn is_optional_tls_level(level: &str) -> bool {
-    matches!(level, "" | "none" | "may")
 }

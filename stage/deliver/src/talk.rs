@@ -1,5 +1,6 @@
 //! Drives a conversation: reads and writes for it, and stamps the time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use yamabiko_envelope::Timestamp;
@@ -8,6 +9,7 @@ use crate::command::{Job, needs_downgrade};
 use crate::connection::{Connection, Socket};
 use crate::content::{PIECE, Text, Wire};
 use crate::conversation::{Broken, Conversation, Report, Step};
+use crate::expect::Expect;
 use crate::settings::Settings;
 use crate::transcript::Transcript;
 
@@ -30,7 +32,10 @@ pub(crate) async fn talk(
         if step != Step::Send && !conversation.output.is_empty() {
             let output = std::mem::take(&mut conversation.output);
             if let Some(transcript) = &mut transcript {
-                transcript.said(output.get(of_message..).unwrap_or_default());
+                // Passwords are in no transcript.
+                let secret = conversation.expects() == Some(Expect::Auth);
+                let said = if secret { &b"AUTH (not shown)\r\n"[..] } else { output.get(of_message..).unwrap_or_default() };
+                transcript.said(said);
                 of_message = 0;
             }
             let written = socket.write(&output, limit_of(step, settings)).await;
@@ -49,6 +54,12 @@ pub(crate) async fn talk(
         match step {
             Step::Done => break,
             Step::Send => of_message = send(settings, socket, &mut conversation, job, text).await,
+            Step::Handshake => {
+                let terms = Arc::clone(&conversation.session().terms);
+                let Some(client) = &terms.client else { break };
+                let done = socket.secure(client, &terms.demand, settings.timeouts.starttls).await;
+                conversation.secured(done, Timestamp::now());
+            }
             Step::Read(limit) => match socket.reply(limit).await {
                 Ok(Ok(reply)) => {
                     if let Some(transcript) = &mut transcript {
@@ -62,6 +73,9 @@ pub(crate) async fn talk(
         }
     }
     let (mut report, buffer) = conversation.finish_report();
+    if !report.keep && !report.stale {
+        socket.close().await;
+    }
     connection.output = buffer;
     report.trouble = transcript.and_then(Transcript::worth_telling);
     report
