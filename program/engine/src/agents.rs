@@ -12,6 +12,7 @@ use yamabiko_dns::{Hosts, Resolver};
 use yamabiko_envelope::{Attempt, DeliveryRequest, Events, Origin, Timestamp};
 use yamabiko_lookup::TableSet;
 use yamabiko_status::EnhancedStatus;
+use yamabiko_tls::Handed;
 
 use crate::outcome::deferred;
 
@@ -60,7 +61,12 @@ impl Agents {
 
     /// One for every delivery service of master.cf. Also: names of transports that take one recipient at a time, and
     /// what an admin should know.
-    pub fn new(config: &Config, tables: &TableSet, parts: &AgentParts) -> (Self, Vec<String>, Vec<String>) {
+    pub fn new(
+        config: &Config,
+        tables: &TableSet,
+        parts: &AgentParts,
+        keys: &Handed,
+    ) -> (Self, Vec<String>, Vec<String>) {
         let mut by_name = HashMap::new();
         let (mut one_recipient, mut notices) = (Vec::new(), Vec::new());
         for service in config.services() {
@@ -70,8 +76,8 @@ impl Agents {
             let view = config.service_view(service);
             let name = service.name.as_str();
             let (means, program) = match service.command.as_str() {
-                "smtp" => (parts.client(&view, Protocol::Smtp, tables, "smtp", &mut notices), "smtp"),
-                "lmtp" => (parts.client(&view, Protocol::Lmtp, tables, "lmtp", &mut notices), "lmtp"),
+                "smtp" => (parts.client(&view, Protocol::Smtp, tables, keys, &mut notices), "smtp"),
+                "lmtp" => (parts.client(&view, Protocol::Lmtp, tables, keys, &mut notices), "lmtp"),
                 "local" => {
                     let settings = LocalSettings::from_view(&view, tables, name);
                     (Means::Local(Box::new(LocalAgent::new(settings, Arc::clone(&parts.surroundings)))), "local")
@@ -124,7 +130,7 @@ impl Agents {
 }
 
 /// Tables that agents look things up in while they deliver.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 15] = [
     "alias_maps",
     "mailbox_transport_maps",
     "mailbox_command_maps",
@@ -135,6 +141,11 @@ const TABLES: [&str; 10] = [
     "smtp_generic_maps",
     "lmtp_generic_maps",
     "smtp_tls_policy_maps",
+    "lmtp_tls_policy_maps",
+    "smtp_tls_per_site",
+    "lmtp_tls_per_site",
+    "smtp_sasl_password_maps",
+    "lmtp_sasl_password_maps",
 ];
 
 /// Some table of an agent may be behind a socket, which is waited for with blocking calls.
@@ -165,15 +176,16 @@ impl AgentParts {
         view: &View,
         protocol: Protocol,
         tables: &TableSet,
-        program: &'static str,
+        keys: &Handed,
         notices: &mut Vec<String>,
     ) -> Means {
+        let program = if protocol == Protocol::Smtp { "smtp" } else { "lmtp" };
         for name in yamabiko_deliver::unsupported(view, protocol) {
             notices.push(format!("{name} is set and has no effect yet"));
         }
         let origin = Origin::new(&view.text("syslog_name").into(), program);
         let (resolver, hosts, events) = (Arc::clone(&self.resolver), Arc::clone(&self.hosts), Arc::clone(&self.events));
-        let agent = SmtpAgent::from_view(view, protocol, tables, resolver, hosts, events, origin);
+        let agent = SmtpAgent::from_view(view, protocol, tables, keys, resolver, hosts, events, origin);
         Means::Client(Box::new(agent.with_troubles(self.desk.ear())))
     }
 }

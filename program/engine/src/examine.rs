@@ -15,6 +15,7 @@ use yamabiko_envelope::{Event, EventSink, Events};
 use yamabiko_lookup::{Notice, NoticeKind, TableSet};
 use yamabiko_receive::{Settings, TlsSource};
 use yamabiko_route::Router;
+use yamabiko_deliver::{Protocol, Tls};
 use yamabiko_tls::Disk;
 
 /// What was found, each with file and line where there is one.
@@ -117,6 +118,12 @@ pub fn examine(config: &Config) -> Findings {
                 }
                 Err(error) => found.faults.push(format!("{}: service {}: {error}", service.place, service.id())),
             },
+            (ServiceType::Unix, "smtp") => {
+                drop(Tls::read(&view, Protocol::Smtp, &tables, &Disk, &mut found.warnings));
+            }
+            (ServiceType::Unix, "lmtp") => {
+                drop(Tls::read(&view, Protocol::Lmtp, &tables, &Disk, &mut found.warnings));
+            }
             (ServiceType::Unix, "local") => drop(LocalSettings::from_view(&view, &tables, &service.name)),
             (ServiceType::Unix, "virtual") => drop(VirtualSettings::from_view(&view, &tables, &service.name)),
             (ServiceType::Unix, "pipe") => found.warnings.extend(PipeSettings::from_view(&view, service).err()),

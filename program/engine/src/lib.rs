@@ -57,6 +57,8 @@ mod workers;
 pub use examine::{Findings, examine};
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
@@ -75,6 +77,7 @@ use yamabiko_ipc::boss::{Keys, Order, Wish};
 use yamabiko_log::{Destination, Logger, Setup, Target};
 use yamabiko_lookup::TableSet;
 use yamabiko_queue::{Queue, fs::RealFileSystem};
+use yamabiko_tls::Handed;
 
 use crate::accept::Acceptance;
 use crate::agents::{AgentParts, Agents};
@@ -329,7 +332,7 @@ impl Engine {
             events: Arc::clone(&events),
             desk: desk::Desk::new(&main),
         };
-        let generation = build(&config, &parts, &events, &setup);
+        let generation = build(&config, &parts, &sockets.keys, &events, &setup);
         let current = Current::new(generation, Arc::clone(&events), remembered.clone());
         let line = Manager::line();
         // Node 1: a cluster numbers its nodes.
@@ -380,7 +383,7 @@ impl Engine {
         let setup = Setup::from_view(&config.main());
         let events = self.remembered.sink(&self.logger);
         let target = open_target(&setup, sockets.log)?;
-        let generation = build(&config, &self.parts, &events, &setup);
+        let generation = build(&config, &self.parts, &sockets.keys, &events, &setup);
         self.services.reconfigure(
             &self.acceptance,
             &self.parts,
@@ -505,9 +508,10 @@ async fn tell_of_postmaster(engine: Acceptance) {
     }
 }
 
-fn build(config: &Arc<Config>, parts: &AgentParts, events: &Events, setup: &Setup) -> Generation {
-    let tables = tables(config, events, setup);
-    let (agents, one_recipient, remarks) = Agents::new(config, &tables, parts);
+fn build(config: &Arc<Config>, parts: &AgentParts, keys: &Keys, events: &Events, setup: &Setup) -> Generation {
+    let handed = crate::service::handed(keys);
+    let tables = tables(config, events, setup, &handed);
+    let (agents, one_recipient, remarks) = Agents::new(config, &tables, parts, &handed);
     for remark in remarks {
         say(events, setup, Severity::Warning, &remark);
     }
@@ -588,7 +592,29 @@ fn remote_tables(config: &Config) -> yamabiko_lookup::Extension {
 
 /// Tables that speak into the log. What is said of a table again within some seconds is left out: several parameters may
 /// name it.
-fn tables(config: &Config, events: &Events, setup: &Setup) -> TableSet {
+/// Opens files with our own rights, and what was handed to us where these are not enough.
+fn opener(handed: &Handed) -> yamabiko_lookup::Opener {
+    let texts: HashMap<PathBuf, Vec<u8>> = handed
+        .0
+        .iter()
+        .filter_map(|(path, text)| Some((PathBuf::from(path), text.as_ref().ok()?.clone())))
+        .collect();
+    Arc::new(move |path| {
+        let opened = File::open(path);
+        match (&opened, texts.get(path)) {
+            (Err(error), Some(text)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                let mut file = File::from(yamabiko_sys::fds::memory_file("table")?);
+                file.write_all(text)?;
+                file.seek(std::io::SeekFrom::Start(0))?;
+                Ok(file)
+            }
+            _ => opened,
+        }
+    })
+}
+
+/// The tables. Those that only root may read are as the supervisor read them.
+fn tables(config: &Config, events: &Events, setup: &Setup, handed: &Handed) -> TableSet {
     let mut aliases = config.main().list("alias_maps");
     aliases.extend(config.main().list("alias_database"));
     let (events, name) = (Arc::clone(events), Arc::clone(&setup.syslog_name));
@@ -613,6 +639,7 @@ fn tables(config: &Config, events: &Events, setup: &Setup) -> TableSet {
         }),
         aliases,
         extension: Some(remote_tables(config)),
+        open_file: opener(handed),
         ..yamabiko_lookup::Options::default()
     };
     TableSet::new(options)

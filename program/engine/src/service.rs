@@ -35,11 +35,16 @@ struct KeySource {
     sni: Vec<(String, SniKeys)>,
 }
 
+/// Files that the supervisor read.
+pub(crate) fn handed(keys: &Keys) -> Handed {
+    let text = |text: &Result<String, String>| text.clone().map(String::into_bytes);
+    Handed(keys.files.iter().map(|(path, found)| (path.clone(), text(found))).collect())
+}
+
 impl KeySource {
     fn new(keys: &Keys) -> Self {
-        let text = |text: &Result<String, String>| text.clone().map(String::into_bytes);
         Self {
-            files: Handed(keys.files.iter().map(|(path, found)| (path.clone(), text(found))).collect()),
+            files: handed(keys),
             sni: keys.sni.iter().map(|(name, files)| (name.clone(), SniKeys::Files(files.clone()))).collect(),
         }
     }

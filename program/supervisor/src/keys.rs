@@ -1,5 +1,5 @@
-//! Keys of TLS, read with root's rights and handed to the engine, which has none (Postfix opens them before it drops
-//! root's rights).
+//! Keys of TLS and tables of passwords of the SMTP client, read with root's rights and handed to the engine, which has none
+//! (Postfix opens them before it drops root's rights).
 //!
 //! Which files these are is read from main.cf and master.cf alone, and from the source text of `tls_server_sni_maps`: the
 //! engine cannot ask for any. Contents are passed on as they are; only the engine looks into them.
@@ -39,8 +39,12 @@ pub(crate) fn gather(config: &Config) -> (Keys, Stamps) {
     let mut paths = BTreeSet::new();
     of_view(&config.main(), &mut paths);
     for service in config.services() {
-        if matches!(service.command.as_str(), "smtpd" | "postscreen") {
-            of_view(&config.service_view(service), &mut paths);
+        let view = config.service_view(service);
+        match service.command.as_str() {
+            "smtpd" | "postscreen" => of_view(&view, &mut paths),
+            "smtp" => of_client(&view, "smtp_", &mut paths),
+            "lmtp" => of_client(&view, "lmtp_", &mut paths),
+            _ => {}
         }
     }
     let mut keys = Keys::default();
@@ -75,6 +79,20 @@ fn of_view(view: &View, paths: &mut BTreeSet<String>) {
     let files = ["smtpd_tls_cert_file", "smtpd_tls_key_file", "smtpd_tls_eccert_file", "smtpd_tls_eckey_file"];
     let named = files.iter().map(|name| view.text(name)).chain(view.list("smtpd_tls_chain_files"));
     paths.extend(named.map(|path| path.trim().to_owned()).filter(|path| path.starts_with('/')));
+}
+
+/// A client's keys and certificates, and the tables of its passwords: those are for root's eyes alone nearly everywhere.
+fn of_client(view: &View, prefix: &str, paths: &mut BTreeSet<String>) {
+    let text = |suffix: &str| view.text(&format!("{prefix}{suffix}"));
+    let list = |suffix: &str| view.list(&format!("{prefix}{suffix}"));
+    let files = ["tls_cert_file", "tls_key_file", "tls_eccert_file", "tls_eckey_file"].map(text);
+    let named = files.into_iter().chain(list("tls_chain_files"));
+    let tables = if view.bool(&format!("{prefix}sasl_auth_enable")) { list("sasl_password_maps") } else { Vec::new() };
+    let tables = tables.into_iter().filter_map(|table| {
+        let table = table.strip_prefix("proxy:").unwrap_or(&table);
+        table.split_once(':').map(|(_, path)| path.to_owned())
+    });
+    paths.extend(named.chain(tables).map(|path| path.trim().to_owned()).filter(|path| path.starts_with('/')));
 }
 
 /// A regular file's text. Anything else could make root wait.

@@ -44,6 +44,7 @@ fn job(recipients: &[&str]) -> Job<'static> {
         client: &NOBODY,
         context: RewriteContext::Local,
         probe: false,
+        delayed: false,
     }
 }
 
@@ -766,6 +767,7 @@ fn nonsense_ends() {
             match talk.next() {
                 Step::Done => break,
                 Step::Send => talk.sent(NOW),
+                Step::Handshake => talk.secured(Err(yamabiko_tls::Failure::Lost), NOW),
                 Step::Read(_) => {
                     seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let wire = format!("{}\r\n", words[(seed >> 33) as usize % words.len()]);

@@ -68,11 +68,11 @@ pub struct Logins {
     pub separator: char,
     /// `smtp_sasl_auth_cache_time`, where refusals are remembered (`smtp_sasl_auth_cache_name`).
     pub remember: Option<Duration>,
-    refusals: Mutex<HashMap<(String, String), Refused>>,
+    pub(crate) refusals: Mutex<HashMap<(String, String), Refused>>,
 }
 
 /// A login that was refused.
-struct Refused {
+pub(crate) struct Refused {
     until: Instant,
     password: String,
     status: EnhancedStatus,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener};
 use yamabiko_config::{Config, Host};
-use yamabiko_deliver::{Generic, Policy, Protocol, Settings, Simple, SmtpAgent};
+use yamabiko_deliver::{Generic, Protocol, Settings, Simple, SmtpAgent};
 use yamabiko_dns::{FakeResolver, Hosts, Resolver};
 use yamabiko_envelope::{
     Action, Attempt, Content, DeliveryRecipient, DeliveryRequest, DiagnosticType, Envelope, Event, EventSink, Events,
@@ -633,38 +633,6 @@ async fn a_large_message_comes_from_a_file_and_may_be_refused_in_the_middle() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_is_not_passed_over() {
-    let server = Server::default();
-    let port = server.listen("127.0.0.1:0").await;
-    let nexthop = format!("[127.0.0.1]:{port}");
-    let tables = TableSet::default();
-    let maps = |text: String| Some(Maps::open(&tables, "test", &text));
-    let policies = [
-        Policy { tls: maps(format!("inline:{{ {{ {nexthop} = encrypt }} }}")), ..Policy::default() },
-        Policy { passwords: maps(format!("inline:{{ {{ {nexthop} = user:secret }} }}")), ..Policy::default() },
-    ];
-    for policy in policies {
-        let bench = bench_with(settings(), "", |agent| agent.with_policy(policy));
-        let attempt = bench.agent.deliver(&request(&nexthop, &["x@y.test"])).await;
-        assert!(matches!(attempt.outcomes[0].result, Fated::Deferred), "{:?}", all(&attempt));
-        assert!(attempt.outcomes[0].reason.contains("required"), "{:?}", all(&attempt));
-    }
-    assert!(server.sessions().is_empty());
-    let host = Host::default();
-    for (main, refused) in [
-        ("smtp_tls_security_level = encrypt", true),
-        ("smtp_tls_security_level = dane", true),
-        ("smtp_enforce_tls = yes\nsmtp_tls_security_level =", true),
-        ("smtp_tls_security_level = may", false),
-        ("", false),
-    ] {
-        let config = Config::from_texts(main, "", ("main.cf", "master.cf"), &host).unwrap();
-        let settings = Settings::from_view(&config.main(), Protocol::Smtp);
-        assert_eq!(settings.refusal.is_some(), refused, "{main}");
-    }
-}
-
-#[tokio::test]
 async fn generic_maps_rewrite_what_goes_out() {
     let server = Server::default();
     let port = server.listen("127.0.0.1:0").await;
@@ -710,7 +678,7 @@ fn every_setting_is_in_the_table_of_parameters() {
     for protocol in [Protocol::Smtp, Protocol::Lmtp] {
         let resolver: Arc<dyn Resolver> = Arc::new(FakeResolver::default());
         let (hosts, origin) = (Arc::new(Hosts::from_text("")), Origin::new(&"postfix".into(), "smtp"));
-        SmtpAgent::from_view(&view, protocol, &TableSet::default(), resolver, hosts, log.clone(), origin);
+        SmtpAgent::from_view(&view, protocol, &TableSet::default(), &yamabiko_tls::Disk, resolver, hosts, log.clone(), origin);
     }
 }
 

@@ -17,20 +17,15 @@ pub struct Group {
 const TLS: Group = Group {
     work: "TLS of the SMTP client",
     patterns: &[
-        "smtp_tls_*",
-        "lmtp_tls_*",
-        "tls_dane_*",
+        "*mtp_tls_block_early_mail_reply",
+        "*mtp_tls_dane_insecure_mx_policy",
+        "*mtp_tls_force_insecure_host_tlsa_lookup",
+        "*mtp_tls_enforce_sts_mx_patterns",
+        "*mtp_tls_loglevel_maps",
         "tls_required_enable",
-        "tls_wildcard_matches_multiple_labels",
         "tls_trust_server_ccerts",
         "smtpd_tls_loglevel_maps",
         "smtpd_tls_ccert_verifydepth",
-        "smtp_use_tls",
-        "smtp_enforce_tls",
-        "lmtp_use_tls",
-        "lmtp_enforce_tls",
-        "smtp_starttls_timeout",
-        "lmtp_starttls_timeout",
         "smtp_tlsrpt_*",
         "lmtp_tlsrpt_*",
         "*_log_tls_feature_status",
@@ -62,20 +57,6 @@ const TLSPROXY: Group = Group {
         "postscreen_tls_p*",
         "postscreen_tls_r*",
         "postscreen_tls_t*",
-    ],
-};
-
-const SASL: Group = Group {
-    work: "SASL authentication of the SMTP client",
-    patterns: &[
-        "smtp_sasl_*",
-        "lmtp_sasl_*",
-        "cyrus_sasl_config_path",
-        "smtp_send_dummy_mail_auth",
-        "send_cyrus_sasl_authzid",
-        "lmtp_send_dummy_mail_auth",
-        "smtp_sender_dependent_authentication",
-        "lmtp_sender_dependent_authentication",
     ],
 };
 
@@ -140,7 +121,7 @@ const OTHER: Group = Group {
 };
 
 /// What is still to come, by work.
-pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &SASL, &MILTER, &POSTSCREEN, &CONTENT, &NOTICES, &OTHER];
+pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &MILTER, &POSTSCREEN, &CONTENT, &NOTICES, &OTHER];
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[
@@ -167,6 +148,22 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("tls_fast_shutdown_enable", "a closing peer is waited for two seconds at most"),
     ("tls_legacy_public_key_fingerprints", "fingerprints of public keys are as Postfix 2.9.6 makes them"),
     ("tls_session_ticket_cipher", "tickets are encrypted with AES-256"),
+    ("*mtp_tls_dcert_file", "there are no DSA certificates"),
+    ("*mtp_tls_dkey_file", "there are no DSA certificates"),
+    ("*mtp_tls_cipherlist", "smtp_tls_exclude_ciphers can leave ciphers out"),
+    ("*mtp_tls_ciphers", "all ciphers that are there are of high grade"),
+    ("*mtp_tls_mandatory_ciphers", "all ciphers that are there are of high grade"),
+    ("*mtp_tls_enable_rpk", "raw public keys are not there"),
+    ("*mtp_tls_session_cache_database", "sessions are kept in memory and resumed"),
+    ("*mtp_tls_scert_verifydepth", "chains of any sensible length are verified"),
+    ("*mtp_tls_trace_size_limit", "traces are a feature of OpenSSL's"),
+    ("tls_dane_digest_agility", "the best digest that a server publishes always counts"),
+    ("tls_dane_trust_anchor_digest_enable", "digests of authorities always count"),
+    ("*mtp_sasl_type", "the mechanisms are our own"),
+    ("*mtp_sasl_path", "the mechanisms are our own"),
+    ("cyrus_sasl_config_path", "the mechanisms are our own"),
+    ("send_cyrus_sasl_authzid", "no authorization identity is sent"),
+    ("lmtp_sender_dependent_authentication", "LMTP servers are logged in to by host"),
     ("smtpd_sasl_application_name", "it is a setting of Cyrus SASL's"),
     ("smtpd_sasl_local_domain", "it is a setting of Cyrus SASL's"),
     ("application_event_drain_time", "the stages are one program"),

@@ -72,7 +72,11 @@ fn load(options: &Options, kind: &str, path: &Path, format: Format, index: Index
         Ok(Box::new(CdbContent(open.map_err(|error| failed(words(&error)))?)))
     };
     let content: Box<dyn Content> = match (&text.1, &made.1) {
-        (Some(text), Some(made)) if made.at_least_as_new_as(text) => open_index()?,
+        (Some(text), Some(made)) if made.at_least_as_new_as(text) => match open_index() {
+            Ok(index) => index,
+            // An index that only root may read, and a text that somebody with root's rights has handed to us.
+            Err(error) => read_keyed_text(options, path, format, index).map_err(|_| error)?,
+        },
         (None, Some(_)) => open_index()?,
         (Some(_), stale) => match read_keyed_text(options, path, format, index) {
             Ok(content) => {
