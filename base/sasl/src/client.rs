@@ -87,7 +87,9 @@ impl Kind {
 pub fn choose(offered: &[String], options: SecurityOptions, named: impl Fn(&str) -> bool) -> Option<Kind> {
     let fits = |(kind, name): &&(Kind, &str)| {
         let token = matches!(kind, Kind::Xoauth2 | Kind::OauthBearer);
-        offered.iter().any(|word| word.eq_ignore_ascii_case(name)) && kind.is_allowed(options) && (!token || named(name))
+        offered.iter().any(|word| word.eq_ignore_ascii_case(name))
+            && kind.is_allowed(options)
+            && (!token || named(name))
     };
     KINDS.iter().find(fits).map(|(kind, _)| *kind)
 }
@@ -150,8 +152,7 @@ impl Client {
             Kind::OauthBearer => {
                 let (host, port) = &self.server;
                 let user = saslname(user);
-                let text =
-                    format!("n,a={user},\u{1}host={host}\u{1}port={port}\u{1}auth=Bearer {password}\u{1}\u{1}");
+                let text = format!("n,a={user},\u{1}host={host}\u{1}port={port}\u{1}auth=Bearer {password}\u{1}\u{1}");
                 (text, State::Done)
             }
             Kind::ScramSha1 | Kind::ScramSha256 => {
@@ -191,8 +192,8 @@ impl Client {
             (_, State::ProofSent(signature)) => {
                 let text = std::str::from_utf8(challenge).unwrap_or_default();
                 let found = text.split(',').find_map(|part| part.strip_prefix("v=")).and_then(base64::decode);
-                let right = found
-                    .is_some_and(|found| constant_time::verify_slices_are_equal(&found, &signature).is_ok());
+                let right =
+                    found.is_some_and(|found| constant_time::verify_slices_are_equal(&found, &signature).is_ok());
                 if right { Ok(Vec::new()) } else { Err("server failed mutual authentication step".to_owned()) }
             }
             // RFC 7628 section 3.2.3: a failure is told in a challenge, which is answered so.

@@ -69,11 +69,7 @@ mod tests {
         for (key, text, expected) in [
             (&[0x0b; 16][..], "Hi There", "9294727a3638bb1c13f48ef8158bfc9d"),
             (b"Jefe", "what do ya want for nothing?", "750c783e6ab0b503eaa86e310a5db738"),
-            (
-                &[0xaa; 80],
-                "Test Using Larger Than Block-Size Key - Hash Key First",
-                "6b1ab7fe4bd7bf8f0b62e6ce61b9d0cd",
-            ),
+            (&[0xaa; 80], "Test Using Larger Than Block-Size Key - Hash Key First", "6b1ab7fe4bd7bf8f0b62e6ce61b9d0cd"),
             (b"tanstaaftanstaaf", "<1896.697170952@postoffice.reston.mci.net>", "b913a602c7eda7a495b4e6e7334d3890"),
         ] {
             assert_eq!(hex(hmac(key, text.as_bytes())), expected, "{text}");

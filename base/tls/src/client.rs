@@ -223,8 +223,7 @@ impl Client {
         let certificates = connection.peer_certificates().unwrap_or_default();
         let judged = self.judge.judge(certificates, &demand.proof, UnixTime::now());
         let objection = judged.objection.as_ref().map(|(_, why)| why.clone());
-        let peer =
-            certificates.first().map(|own| PeerCertificate::read(own, self.judge.digest, objection.clone()));
+        let peer = certificates.first().map(|own| PeerCertificate::read(own, self.judge.digest, objection.clone()));
         let group = connection.negotiated_key_exchange_group().filter(|_| modern);
         let signed = |side: &OnceLock<names::Signature>| side.get().filter(|_| modern).cloned();
         let session = Session {
@@ -255,7 +254,9 @@ impl Client {
         }
         if let Some((what, why)) = judged.objection.as_ref().filter(|_| log.untrusted || demand.explain) {
             lines.push(match session.resumed {
-                true => format!("{peer}: re-using session with untrusted certificate, look for details earlier in the log"),
+                true => {
+                    format!("{peer}: re-using session with untrusted certificate, look for details earlier in the log")
+                }
                 false => format!("{what} for {peer}: {why}"),
             });
         }

@@ -109,7 +109,8 @@ impl ClientOptions {
     pub fn read(view: &View, prefix: &'static str) -> Self {
         let file = |suffix: &str| view.text(&format!("{prefix}tls_{suffix}")).trim().to_owned();
         let mut pairs = Vec::new();
-        for (algorithm, certificate, key) in [("RSA", "cert_file", "key_file"), ("ECDSA", "eccert_file", "eckey_file")] {
+        for (algorithm, certificate, key) in [("RSA", "cert_file", "key_file"), ("ECDSA", "eccert_file", "eckey_file")]
+        {
             let certificate = file(certificate);
             if !matches!(certificate.as_str(), "" | "none") {
                 pairs.push((algorithm, certificate, file(key)));

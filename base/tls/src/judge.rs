@@ -260,7 +260,9 @@ impl Judge {
             }
             (Error::InvalidCertificate(CertificateError::UnknownIssuer), _) => {
                 let last = chain.last().and_then(|last| Parts::of(last)).unwrap_or(parts);
-                let what = if last.issuer == last.subject { "self-signed certificate".to_owned() } else {
+                let what = if last.issuer == last.subject {
+                    "self-signed certificate".to_owned()
+                } else {
                     format!("untrusted issuer {}", one_line(last.issuer))
                 };
                 (FAILED, what)

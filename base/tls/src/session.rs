@@ -48,10 +48,8 @@ impl Session {
     pub(crate) fn words(&self, who: &str, what: &str) -> String {
         let to = self.server_name.as_ref().map(|name| format!(" to {name}")).unwrap_or_default();
         let Cipher { name, bits } = self.cipher;
-        let mut text = format!(
-            "{who} TLS connection {what}{to}: {} with cipher {name} ({bits}/{bits} bits)",
-            self.protocol
-        );
+        let mut text =
+            format!("{who} TLS connection {what}{to}: {} with cipher {name} ({bits}/{bits} bits)", self.protocol);
         let signatures = [("server", &self.server_signature), ("client", &self.client_signature)];
         let signatures = signatures.into_iter().filter_map(|(which, signature)| side(which, signature.as_ref()));
         for words in self.key_exchange_words().into_iter().chain(signatures) {

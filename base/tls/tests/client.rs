@@ -39,7 +39,12 @@ fn world(names: &[&str]) -> World {
 
 fn handed(world: &World) -> Handed {
     let files = [("own", &world.chain), ("ca", &world.authority)];
-    Handed(files.map(|(name, text)| (name.to_owned(), Ok(text.clone().into_bytes()))).into_iter().collect::<HashMap<_, _>>())
+    Handed(
+        files
+            .map(|(name, text)| (name.to_owned(), Ok(text.clone().into_bytes())))
+            .into_iter()
+            .collect::<HashMap<_, _>>(),
+    )
 }
 
 fn server(world: &World) -> Server {
@@ -69,7 +74,13 @@ fn options(ca: bool) -> ClientOptions {
 
 fn demand(proof: Proof) -> Demand {
     let explain = proof.is_demanded();
-    Demand { protocols_named: "p".to_owned(), peer: "mx.test[192.0.2.1]:25".to_owned(), proof, explain, ..Demand::default() }
+    Demand {
+        protocols_named: "p".to_owned(),
+        peer: "mx.test[192.0.2.1]:25".to_owned(),
+        proof,
+        explain,
+        ..Demand::default()
+    }
 }
 
 async fn talk(server: &Server, client: &Client, demand: &Demand) -> Result<Secured, Failure> {

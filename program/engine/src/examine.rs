@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use yamabiko_checks::Checks;
 use yamabiko_cleanup::Cleanup;
 use yamabiko_config::{Config, ServiceType};
+use yamabiko_deliver::{Protocol, Tls};
 use yamabiko_deliver_local::agent::{PipeSettings, Settings as LocalSettings, VirtualSettings};
 use yamabiko_envelope::{Event, EventSink, Events};
 use yamabiko_lookup::{Notice, NoticeKind, TableSet};
 use yamabiko_receive::{Settings, TlsSource};
 use yamabiko_route::Router;
-use yamabiko_deliver::{Protocol, Tls};
 use yamabiko_tls::Disk;
 
 /// What was found, each with file and line where there is one.

@@ -594,11 +594,8 @@ fn remote_tables(config: &Config) -> yamabiko_lookup::Extension {
 /// name it.
 /// Opens files with our own rights, and what was handed to us where these are not enough.
 fn opener(handed: &Handed) -> yamabiko_lookup::Opener {
-    let texts: HashMap<PathBuf, Vec<u8>> = handed
-        .0
-        .iter()
-        .filter_map(|(path, text)| Some((PathBuf::from(path), text.as_ref().ok()?.clone())))
-        .collect();
+    let texts: HashMap<PathBuf, Vec<u8>> =
+        handed.0.iter().filter_map(|(path, text)| Some((PathBuf::from(path), text.as_ref().ok()?.clone()))).collect();
     Arc::new(move |path| {
         let opened = File::open(path);
         match (&opened, texts.get(path)) {

@@ -555,7 +555,8 @@ impl<'a> Delivery<'a> {
                 break;
             }
             let hosts = addresses.iter().take_while(|one| one.preference == best);
-            let peers: Vec<Peer> = bound.take().into_iter().chain(hosts.map(|one| peer_of(one, destination.port))).collect();
+            let peers: Vec<Peer> =
+                bound.take().into_iter().chain(hosts.map(|one| peer_of(one, destination.port))).collect();
             let mut kept = None;
             for peer in peers {
                 let name = endpoint(&peer);

@@ -313,7 +313,10 @@ impl Site {
                 continue;
             }
             let Some((name, value)) = word.split_once('=') else {
-                return bad(notes, format!("malformed attribute/value pair \"{word}\": missing '=' after attribute name"));
+                return bad(
+                    notes,
+                    format!("malformed attribute/value pair \"{word}\": missing '=' after attribute name"),
+                );
             };
             let name = name.to_ascii_lowercase();
             let seen = match name.as_str() {
@@ -466,7 +469,8 @@ impl Policy {
             notes.push(why);
             return Err(misconfigured());
         }
-        let key = format!("{} {:?} {:?}", level.word(), demand, login.as_ref().map(|login| (&login.user, &login.password)));
+        let key =
+            format!("{} {:?} {:?}", level.word(), demand, login.as_ref().map(|login| (&login.user, &login.password)));
         let login_refused = login.as_ref().and_then(|login| self.logins.refused(host, login));
         Ok(Arc::new(Terms { level, demand, reuse: site.reuse, client, login, login_refused, key }))
     }

@@ -63,13 +63,19 @@ fn attributes() {
         ("verify", &["mx.test"]),
         ("verify ciphers=high protocols=>=TLSv1.2:<=TLSv1.3 servername=hostname enable_rpk=yes", &["mx.test"]),
     ] {
-        let terms = terms_of(&policy(&format!("smtp_tls_policy_maps = inline:{{ {{ x.test = {entry} }} }}\n")), "x.test", "mx.test");
+        let terms = terms_of(
+            &policy(&format!("smtp_tls_policy_maps = inline:{{ {{ x.test = {entry} }} }}\n")),
+            "x.test",
+            "mx.test",
+        );
         let terms = terms.unwrap_or_else(|e| panic!("{entry}: {e:?}"));
         let Proof::Names { names: found, .. } = &terms.demand.proof else { panic!("{entry}") };
         assert_eq!(found, names, "{entry}");
     }
     let terms = terms_of(
-        &policy("smtp_tls_policy_maps = inline:{ { x.test = fingerprint match=AA:BB|CC:DD match=EE connection_reuse=yes } }\n"),
+        &policy(
+            "smtp_tls_policy_maps = inline:{ { x.test = fingerprint match=AA:BB|CC:DD match=EE connection_reuse=yes } }\n",
+        ),
         "x.test",
         "mx.test",
     );
@@ -100,12 +106,18 @@ fn what_cannot_be_obeyed_defers() {
     }
     for (main, note) in [
         ("smtp_tls_security_level = strong\n", "invalid tls security level: \"strong\""),
-        ("smtp_tls_per_site = inline:{x.test=WELL}\n", "smtp_tls_per_site: unknown TLS policy 'WELL' for next-hop destination x.test"),
+        (
+            "smtp_tls_per_site = inline:{x.test=WELL}\n",
+            "smtp_tls_per_site: unknown TLS policy 'WELL' for next-hop destination x.test",
+        ),
         (
             "smtp_tls_security_level = fingerprint\n",
             "nexthop domain x.test: configured at fingerprint security level, but with no fingerprints to match.",
         ),
-        ("smtp_tls_security_level = encrypt\nsmtp_tls_mandatory_protocols = TLSv1\n", "smtp_tls_mandatory_protocols: neither TLSv1.2 nor TLSv1.3 is allowed, and no other protocol is there"),
+        (
+            "smtp_tls_security_level = encrypt\nsmtp_tls_mandatory_protocols = TLSv1\n",
+            "smtp_tls_mandatory_protocols: neither TLSv1.2 nor TLSv1.3 is allowed, and no other protocol is there",
+        ),
     ] {
         let (refusal, notes) = terms_of(&policy(main), "x.test", "mx.test").unwrap_err();
         assert_eq!((refusal, notes), (misconfigured(), vec![note.to_owned()]), "{main}");

@@ -34,7 +34,8 @@ pub(crate) async fn talk(
             if let Some(transcript) = &mut transcript {
                 // Passwords are in no transcript.
                 let secret = conversation.expects() == Some(Expect::Auth);
-                let said = if secret { &b"AUTH (not shown)\r\n"[..] } else { output.get(of_message..).unwrap_or_default() };
+                let said =
+                    if secret { &b"AUTH (not shown)\r\n"[..] } else { output.get(of_message..).unwrap_or_default() };
                 transcript.said(said);
                 of_message = 0;
             }

@@ -678,7 +678,16 @@ fn every_setting_is_in_the_table_of_parameters() {
     for protocol in [Protocol::Smtp, Protocol::Lmtp] {
         let resolver: Arc<dyn Resolver> = Arc::new(FakeResolver::default());
         let (hosts, origin) = (Arc::new(Hosts::from_text("")), Origin::new(&"postfix".into(), "smtp"));
-        SmtpAgent::from_view(&view, protocol, &TableSet::default(), &yamabiko_tls::Disk, resolver, hosts, log.clone(), origin);
+        SmtpAgent::from_view(
+            &view,
+            protocol,
+            &TableSet::default(),
+            &yamabiko_tls::Disk,
+            resolver,
+            hosts,
+            log.clone(),
+            origin,
+        );
     }
 }
 
