@@ -85,15 +85,13 @@ pub fn base64(body: &[u8]) -> Vec<u8> {
 /// Bytes of a character set as text. Without a label, or with a wrong one, what the bytes look like decides: escape
 /// sequences of ISO-2022-JP, UTF-8, and for what Japanese systems send without saying so EUC-JP and Shift_JIS.
 pub fn charset<'b>(bytes: &'b [u8], label: Option<&[u8]>) -> Cow<'b, str> {
-    let escape = memmem::find(bytes, b"\x1b$").is_some() || memmem::find(bytes, b"\x1b(").is_some();
+    let escape = memchr::memchr_iter(0x1b, bytes).any(|at| matches!(bytes.get(at + 1), Some(b'$' | b'(')));
     if escape {
         // Labels lie more often than these sequences stand there for nothing.
         let korean = memmem::find(bytes, b"\x1b$)C").is_some();
         if !korean {
             return encoding_rs::ISO_2022_JP.decode_without_bom_handling(bytes).0;
         }
-    } else if bytes.is_ascii() {
-        return String::from_utf8_lossy(bytes);
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Cow::Borrowed(text);
@@ -141,7 +139,7 @@ fn labelled(label: &[u8]) -> Option<&'static Encoding> {
 /// The value of a header field as text: folds undone, encoded words decoded (RFC 2047), blanks between two of them left
 /// out, raw bytes of a character set guessed.
 pub fn header(value: &[u8]) -> String {
-    let plain = memmem::find(value, b"=?").is_none();
+    let plain = !memchr::memchr_iter(b'=', value).any(|at| value.get(at + 1) == Some(&b'?'));
     if plain && memchr(b'\n', value).is_none() {
         return charset(value, None).trim().to_owned();
     }

@@ -1,9 +1,11 @@
 //! Drafts completed, decided and made findings.
 
-use crate::decide::{Facts, decide, without_repeated_codes};
+use crate::analyzer::Stage;
+use crate::decide::{Decision, Facts, decide, without_repeated_codes};
 use crate::draft::Draft;
 use crate::finding::{Action, Date, Diagnostic, Finding};
 use crate::mail::Mail;
+use crate::rules::Scan;
 use crate::systems::System;
 use crate::transcript::Refusal;
 use crate::{Reason, Rules, civil, text};
@@ -39,18 +41,17 @@ impl Shared {
             .map_or_else(addressed, str::to_owned);
         let date = original.date.or_else(|| header.get("Date").and_then(|d| civil::parse(&decode::header(d))));
         // The oldest Received was written where the notice was, if it names that host; otherwise the oldest that names both sides.
-        let hops: Vec<Hop> =
-            header.all("Received").take(100).map(|value| Hop::of(&String::from_utf8_lossy(value))).collect();
-        let oldest = hops
-            .last()
-            .filter(|hop| is_host_name(&hop.by))
-            .or_else(|| hops.iter().rev().find(|hop| !hop.by.is_empty() && !hop.from.is_empty()))
-            .or(hops.last());
-        let received_rhost =
-            oldest.map(|hop| if is_name(&hop.by) { &hop.by } else { &hop.from }).cloned().unwrap_or_default();
-        let newest = hops.first();
+        let received: Vec<&[u8]> = header.all("Received").take(100).collect();
+        let hop = |value: &&[u8]| Hop::of(&String::from_utf8_lossy(value));
+        let last = received.last().map(hop);
+        let oldest = match last {
+            Some(hop) if is_host_name(&hop.by) => Some(hop),
+            last => received.iter().rev().map(hop).find(|hop| !hop.by.is_empty() && !hop.from.is_empty()).or(last),
+        };
+        let received_rhost = oldest.map(|hop| if is_name(&hop.by) { hop.by } else { hop.from }).unwrap_or_default();
+        let newest = received.first().map(hop);
         let received_lhost =
-            newest.map(|hop| if hop.from.is_empty() { &hop.by } else { &hop.from }).cloned().unwrap_or_default();
+            newest.map(|hop| if hop.from.is_empty() { hop.by } else { hop.from }).unwrap_or_default();
         Self { addresser, date, received_rhost, received_lhost, several: false }
     }
 }
@@ -130,202 +131,275 @@ fn is_expiry(status: EnhancedStatus) -> bool {
     status.subject == 4 && status.detail == 7
 }
 
+/// What all recipients of one notice are read with.
+#[derive(Clone, Copy)]
+pub(crate) struct Notice<'n, 'm> {
+    pub rules: &'n Rules,
+    pub mail: &'n Mail<'m>,
+    /// The text for people, scanned.
+    pub human: &'n Scan,
+    pub system: System,
+    pub shared: &'n Shared,
+    pub refusals: &'n [Refusal],
+}
+
 /// Completes and decides one draft.
-pub(crate) fn finding(
-    rules: &Rules,
-    mail: &Mail<'_>,
-    system: System,
-    shared: &Shared,
-    refusals: &[Refusal],
-    mut draft: Draft,
-) -> Finding {
-    let refusal = refusals
-        .iter()
-        .find(|r| !r.recipient.is_empty() && r.recipient.eq_ignore_ascii_case(&draft.recipient))
-        .or_else(|| {
-            refusals.iter().find(|r| !draft.diagnostic.is_empty() && r.reply.contains(draft.diagnostic.as_str()))
-        })
-        .or_else(|| refusals.iter().find(|r| r.recipient.is_empty()))
-        .or_else(|| refusals.first().filter(|r| r.recipient.is_empty()));
-    if draft.noted
-        && draft.diagnostic.as_bytes().get(3) == Some(&b'-')
-        && let Some(refusal) = refusal
-    {
-        // sendmail notes the first line of a reply only; its transcript has them all.
-        let whole = text::squeeze(&refusal.reply, 4096);
-        if whole.len() > draft.diagnostic.len() && whole.starts_with(&draft.diagnostic) {
-            draft.diagnostic = without_repeated_codes(whole);
-        }
+pub(crate) fn finding(notice: Notice<'_, '_>, draft: Draft) -> Finding {
+    let mut case = Case::of(notice, draft);
+    case.choose_diagnostic();
+    case.choose_human();
+    case.choose_status();
+    case.choose_host();
+    let verdict = case.decide();
+    case.complete(verdict)
+}
+
+/// One recipient on the way from what was read to what it means.
+struct Case<'n, 'm> {
+    notice: Notice<'n, 'm>,
+    draft: Draft,
+    /// What was said of this recipient in a dialogue that the notice quotes.
+    refusal: Option<&'n Refusal>,
+    /// What the notice says to people, as far as it may speak for this recipient.
+    human: Option<&'n Scan>,
+    stage: Option<Stage>,
+    status: Option<EnhancedStatus>,
+    code: Option<u16>,
+}
+
+/// What a case was decided to be.
+struct Verdict {
+    decision: Decision,
+    date: Option<Date>,
+    delayed: bool,
+}
+
+impl<'n, 'm> Case<'n, 'm> {
+    fn of(notice: Notice<'n, 'm>, draft: Draft) -> Self {
+        let refusals = notice.refusals;
+        let refusal = refusals
+            .iter()
+            .find(|r| !r.recipient.is_empty() && r.recipient.eq_ignore_ascii_case(&draft.recipient))
+            .or_else(|| {
+                refusals.iter().find(|r| !draft.diagnostic.is_empty() && r.reply.contains(draft.diagnostic.as_str()))
+            })
+            .or_else(|| refusals.iter().find(|r| r.recipient.is_empty()));
+        Self { notice, draft, refusal, human: Some(notice.human), stage: None, status: None, code: None }
     }
-    if draft.diagnostic.is_empty() && !draft.noted && !draft.said.is_empty() && !speaks(rules, &draft.said) {
-        // What an old sendmail writes beside the address is its own gloss; the dialogue above it has the reason.
-        draft.diagnostic = refusal.map(|r| text::squeeze(&r.reply, 4096)).unwrap_or_default();
+
+    /// All lines of the reply that a dialogue shows.
+    fn refused(&self) -> String {
+        self.refusal.map(|r| text::squeeze(&r.reply, 4096)).unwrap_or_default()
     }
-    if draft.diagnostic.is_empty() {
-        draft.diagnostic = match refusal {
-            Some(refusal) if draft.said.is_empty() || text::reply_codes(&draft.said).next().is_none() => {
-                text::squeeze(&refusal.reply, 4096)
+
+    /// The words of the failure: noted in a delivery status, quoted from a dialogue, written beside the recipient, or else
+    /// what in the text for people says most.
+    fn choose_diagnostic(&mut self) {
+        let Notice { rules, mail, system, .. } = self.notice;
+        if self.draft.noted && self.draft.diagnostic.as_bytes().get(3) == Some(&b'-') {
+            // sendmail notes the first line of a reply only; its transcript has them all.
+            let whole = self.refused();
+            if whole.len() > self.draft.diagnostic.len() && whole.starts_with(&self.draft.diagnostic) {
+                self.draft.diagnostic = without_repeated_codes(&whole).into_owned();
             }
-            _ => draft.said.clone(),
-        };
-    }
-    let mut human = mail.human.as_str();
-    if !draft.noted
-        && refusal.is_none()
-        && text::reply_codes(&draft.diagnostic).next().is_none()
-        && text::statuses(&draft.diagnostic).next().is_none()
-        && !speaks(rules, &draft.diagnostic)
-    {
-        // What stands after the recipient says nothing; something else in the notice may.
-        let telling = telling_lines(rules, human);
-        if !telling.is_empty() {
-            draft.diagnostic = telling;
         }
-    }
-    if draft.diagnostic.is_empty() {
-        draft.diagnostic = telling_lines(rules, human);
-        if draft.diagnostic.is_empty() {
+        let draft = &self.draft;
+        if draft.diagnostic.is_empty() && !draft.noted && !draft.said.is_empty() && !speaks(rules, &draft.said) {
+            // What an old sendmail writes beside the address is its own gloss; the dialogue above it has the reason.
+            self.draft.diagnostic = self.refused();
+        }
+        if self.draft.diagnostic.is_empty() {
+            let uncoded = self.draft.said.is_empty() || text::reply_codes(&self.draft.said).next().is_none();
+            self.draft.diagnostic =
+                if self.refusal.is_some() && uncoded { self.refused() } else { self.draft.said.clone() };
+        }
+        let draft = &self.draft;
+        if !draft.noted
+            && self.refusal.is_none()
+            && text::reply_codes(&draft.diagnostic).next().is_none()
+            && text::statuses(&draft.diagnostic).next().is_none()
+            && !speaks(rules, &draft.diagnostic)
+        {
+            // What stands after the recipient says nothing; something else in the notice may.
+            let telling = telling_lines(rules, &mail.human);
+            if !telling.is_empty() {
+                self.draft.diagnostic = telling;
+            }
+        }
+        if self.draft.diagnostic.is_empty() {
+            self.draft.diagnostic = telling_lines(rules, &mail.human);
+        }
+        if self.draft.diagnostic.is_empty()
+            && !mail.has_status
+            && mail.recipients.is_empty()
+            && system.name != "Postfix"
+        {
             // Nothing that is known; people get to read it all the same. (What stands around a delivery status is boilerplate.)
-            if !mail.has_status && mail.recipients.is_empty() && system.name != "Postfix" {
-                draft.diagnostic = text::squeeze(&paragraph_without(human, &draft.recipient), 2048);
+            self.draft.diagnostic = text::squeeze(&paragraph_without(&mail.human, &self.draft.recipient), 2048);
+        }
+    }
+
+    /// What is said of one recipient must not decide about another, and nothing is to be counted twice.
+    fn choose_human(&mut self) {
+        let diagnostic = &self.draft.diagnostic;
+        let several = self.notice.shared.several && !diagnostic.is_empty();
+        if diagnostic.len() + 200 > self.notice.mail.human.len() || several {
+            self.human = None;
+        }
+    }
+
+    /// The command that was answered, the status that is to be believed, and the reply code that belongs to it.
+    fn choose_status(&mut self) {
+        let Notice { mail, system, .. } = self.notice;
+        let draft = &mut self.draft;
+        self.stage =
+            draft.stage.or_else(|| text::stage(&draft.diagnostic)).or_else(|| text::stage(&draft.said)).or_else(|| {
+                // A dialogue with somebody else says nothing of this recipient.
+                let own = |r: &&Refusal| {
+                    draft.noted
+                        || r.recipient.eq_ignore_ascii_case(&draft.recipient)
+                        || r.reply.contains(&draft.diagnostic)
+                };
+                self.refusal.filter(own).and_then(|r| r.stage)
+            });
+        if system.name == "OpenSMTPD" && text::contains(&draft.diagnostic, "envelope expired") {
+            // What it gave up it calls 4.4.7.
+            draft.status = Some(EnhancedStatus::permanent(4, 7));
+        }
+        let reply = self.refusal.map_or("", |r| r.reply.as_str());
+        let mut status = prefer(draft.status, &draft.diagnostic);
+        if status.is_none_or(says_nothing) {
+            status = prefer(status, if draft.said.is_empty() { reply } else { &draft.said });
+            if status.is_none_or(|s| s.subject == 0) && draft.alone && draft.noted {
+                status = prefer(status, &mail.human[..text::floor(&mail.human, 8192)]);
             }
         }
+        self.status = status;
+        let class = status.map(|s| s.class.digit());
+        self.code = text::reply_code(&draft.diagnostic, class)
+            .or_else(|| text::reply_code(&draft.said, class))
+            .or_else(|| text::reply_code(reply, class))
+            .filter(|code| *code >= 400 || draft.action == Some(Action::Delivered));
     }
-    if draft.diagnostic.len() + 200 > human.len() || (shared.several && !draft.diagnostic.is_empty()) {
-        // What is said of one recipient must not decide about another.
-        human = "";
-    }
-    let own_words = !draft.diagnostic.is_empty();
-    let stage =
-        draft.stage.or_else(|| text::stage(&draft.diagnostic)).or_else(|| text::stage(&draft.said)).or_else(|| {
-            // A dialogue with somebody else says nothing of this recipient.
-            let own = |r: &&Refusal| {
-                draft.noted || r.recipient.eq_ignore_ascii_case(&draft.recipient) || r.reply.contains(&draft.diagnostic)
-            };
-            refusal.filter(own).and_then(|r| r.stage)
-        });
-    if system.name == "OpenSMTPD" && text::contains(&draft.diagnostic, "envelope expired") {
-        // What it gave up it calls 4.4.7.
-        draft.status = Some(EnhancedStatus::permanent(4, 7));
-    }
-    let mut status = prefer(draft.status, &draft.diagnostic);
-    if status.is_none() || status.is_some_and(says_nothing) {
-        let said = if draft.said.is_empty() { refusal.map_or("", |r| r.reply.as_str()) } else { draft.said.as_str() };
-        status = prefer(status, said);
-        if status.is_none_or(|s| s.subject == 0) && draft.alone && draft.noted {
-            status = prefer(status, &mail.human[..text::floor(&mail.human, 8192)]);
+
+    /// The host that refused and the host that reports.
+    fn choose_host(&mut self) {
+        let Notice { mail, shared, .. } = self.notice;
+        let draft = &mut self.draft;
+        let named = text::remote_host(&draft.diagnostic)
+            .or_else(|| text::remote_host(&draft.said))
+            .or_else(|| self.refusal.map(|r| r.host.as_str()).filter(|h| !h.is_empty() && draft.rhost.is_empty()))
+            .unwrap_or_default();
+        if draft.rhost.is_empty() {
+            let host = if named.is_empty() { &shared.received_rhost } else { named };
+            draft.rhost = host.to_owned();
+        } else if !named.is_empty() && mail.report.get("Reporting-MTA").is_some_and(|r| text::host(r) == draft.rhost) {
+            // The reporting host only stood in for one that was not noted.
+            draft.rhost = named.to_owned();
+        }
+        if draft.lhost.is_empty() {
+            draft.lhost.clone_from(&shared.received_lhost);
         }
     }
-    let class = status.map(|s| s.class.digit());
-    let code = text::reply_code(&draft.diagnostic, class)
-        .or_else(|| text::reply_code(&draft.said, class))
-        .or_else(|| refusal.and_then(|r| text::reply_code(&r.reply, class)))
-        .filter(|code| *code >= 400 || draft.action == Some(Action::Delivered));
-    let named = text::remote_host(&draft.diagnostic)
-        .or_else(|| text::remote_host(&draft.said))
-        .or_else(|| refusal.map(|r| r.host.as_str()).filter(|h| !h.is_empty() && draft.rhost.is_empty()))
-        .unwrap_or_default()
-        .to_owned();
-    if draft.rhost.is_empty()
-        || (!named.is_empty() && mail.report.get("Reporting-MTA").is_some_and(|r| text::host(r) == draft.rhost))
-    {
-        draft.rhost = if named.is_empty() && draft.rhost.is_empty() {
-            shared.received_rhost.clone()
-        } else if named.is_empty() {
-            draft.rhost
-        } else {
-            named.clone()
-        };
-    }
-    if draft.lhost.is_empty() {
-        draft.lhost.clone_from(&shared.received_lhost);
-    }
-    // What these systems call the arrival is when the notice was written.
-    let arrival_is_own = matches!(system.name, "MessagingServer" | "Office365" | "Exchange2007");
-    let date = mail.original.date.filter(|_| arrival_is_own).or(draft.date).or(shared.date);
-    let delayed = draft.action == Some(Action::Delayed) || (draft.action.is_none() && system.delay);
-    let local = !draft.kind.is_empty() && draft.kind != "SMTP" && draft.kind != "LMTP" && draft.kind != "UNKNOWN";
-    let destination = text::domain(&draft.recipient).to_owned();
-    let facts = Facts {
-        diagnostic: &draft.diagnostic,
-        human,
-        status,
-        code,
-        stage,
-        rhost: &draft.rhost,
-        lhost: &draft.lhost,
-        destination: &destination,
-        date,
-        delayed,
-        trusting: false,
-        hint: draft.hint,
-        local: local && own_words,
-        program: draft.kind == "X-UNIX",
-        system: system.name,
-    };
-    let mut permanent = false;
-    let (reason, evidence, confidence) =
+
+    fn decide(&mut self) -> Verdict {
+        let Notice { rules, mail, system, shared, .. } = self.notice;
+        let draft = &self.draft;
+        // What these systems call the arrival is when the notice was written.
+        let arrival_is_own = matches!(system.name, "MessagingServer" | "Office365" | "Exchange2007");
+        let date = mail.original.date.filter(|_| arrival_is_own).or(draft.date).or(shared.date);
+        let delayed = draft.action == Some(Action::Delayed) || (draft.action.is_none() && system.delay);
         if matches!(draft.action, Some(Action::Delivered | Action::Relayed | Action::Expanded)) {
-            (Reason::Delivered, Vec::new(), 95)
-        } else {
-            let decision = decide(rules, &facts);
-            (decision.reason, decision.evidence, decision.confidence)
-        };
-    if reason == Reason::NotAccept
-        && draft.action == Some(Action::Delayed)
-        && code.is_none()
-        && status.is_some_and(|s| (s.class, s.subject, s.detail) == (Class::Transient, 0, 0))
-    {
+            let decision = Decision { reason: Reason::Delivered, evidence: Vec::new(), confidence: 95 };
+            return Verdict { decision, date, delayed };
+        }
+        let smtp = matches!(draft.kind.as_str(), "" | "SMTP" | "LMTP" | "UNKNOWN");
+        let decision = decide(
+            rules,
+            &Facts {
+                diagnostic: &draft.diagnostic,
+                human: self.human,
+                status: self.status,
+                code: self.code,
+                stage: self.stage,
+                rhost: &draft.rhost,
+                lhost: &draft.lhost,
+                destination: text::domain(&draft.recipient),
+                date,
+                delayed,
+                trusting: false,
+                hint: draft.hint,
+                local: !smtp && !draft.diagnostic.is_empty(),
+                program: draft.kind == "X-UNIX",
+                system: system.name,
+            },
+        );
+        Verdict { decision, date, delayed }
+    }
+
+    /// The status that is reported, and whether it was made from the reason.
+    fn final_status(&self, reason: Reason, delayed: bool) -> (Option<EnhancedStatus>, bool) {
+        let transient_unknown = EnhancedStatus { class: Class::Transient, subject: 0, detail: 0 };
         // A system that goes on trying a domain which wants no mail.
-        status = None;
-        permanent = true;
-    }
-    let made_up = status.is_none() && reason != Reason::Delivered;
-    if made_up {
-        let retried = reason == Reason::Expired && matches!(system.name, "Exim" | "MailRu");
+        let permanent = reason == Reason::NotAccept
+            && self.draft.action == Some(Action::Delayed)
+            && self.code.is_none()
+            && self.status == Some(transient_unknown);
+        match self.status {
+            Some(status) if !permanent => return (Some(status), false),
+            None if reason == Reason::Delivered => return (None, false),
+            _ => {}
+        }
+        let retried = reason == Reason::Expired && matches!(self.notice.system.name, "Exim" | "MailRu");
         let temporary = retried
-            || code.is_some_and(|c| c < 500)
-            || (code.is_none() && (delayed || is_temporary(&draft.diagnostic)));
-        let transient = !permanent && temporary;
-        status = Some(reason.made_up_status(if transient { Class::Transient } else { Class::Permanent }));
+            || self.code.is_some_and(|c| c < 500)
+            || (self.code.is_none() && (delayed || is_temporary(&self.draft.diagnostic)));
+        let class = if !permanent && temporary { Class::Transient } else { Class::Permanent };
+        (Some(reason.made_up_status(class)), true)
     }
-    let class = status.map_or(5, |s| s.class.digit());
-    let action = match (reason, draft.action) {
-        (Reason::Expired, _) => Some(Action::Delayed),
-        (_, Some(action)) => Some(action),
-        (Reason::Feedback | Reason::Vacation, None) => None,
-        (_, None) => Some(Action::Failed),
-    };
-    let original = &mail.original;
-    Finding {
-        alias: if draft.alias.eq_ignore_ascii_case(&draft.recipient) { String::new() } else { draft.alias },
-        reason,
-        status,
-        status_is_made_up: made_up,
-        reply_code: code.map(ReplyCode),
-        action,
-        hard_bounce: reason.is_hard(class),
-        sender_domain: text::domain(&shared.addresser).to_owned(),
-        addresser: shared.addresser.clone(),
-        destination,
-        rhost: draft.rhost,
-        lhost: draft.lhost,
-        diagnostic: Diagnostic {
-            kind: if draft.kind.is_empty() { "SMTP".to_owned() } else { draft.kind },
-            text: draft.diagnostic,
-        },
-        command: stage.map_or(String::new(), |s| s.name().to_owned()),
-        decoded_by: if system.name.is_empty() { "RFC3464" } else { system.name },
-        message_id: original.message_id.clone(),
-        subject: if original.subject.is_empty() { subject_in_text(&mail.human) } else { original.subject.clone() },
-        list_id: original.list_id.clone(),
-        date,
-        feedback_type: String::new(),
-        feedback_id: original.feedback_id.clone(),
-        envelope_id: mail.report.get("Original-Envelope-Id").unwrap_or_default().to_owned(),
-        evidence,
-        confidence,
-        recipient: draft.recipient,
+
+    fn complete(self, verdict: Verdict) -> Finding {
+        let Decision { reason, evidence, confidence } = verdict.decision;
+        let (status, made_up) = self.final_status(reason, verdict.delayed);
+        let Notice { mail, system, shared, .. } = self.notice;
+        let (draft, original) = (self.draft, &mail.original);
+        let action = match (reason, draft.action) {
+            (Reason::Expired, _) => Some(Action::Delayed),
+            (_, Some(action)) => Some(action),
+            (Reason::Feedback | Reason::Vacation, None) => None,
+            (_, None) => Some(Action::Failed),
+        };
+        let named = !original.subject.is_empty();
+        Finding {
+            alias: if draft.alias.eq_ignore_ascii_case(&draft.recipient) { String::new() } else { draft.alias },
+            reason,
+            status,
+            status_is_made_up: made_up,
+            reply_code: self.code.map(ReplyCode),
+            action,
+            hard_bounce: reason.is_hard(status.map_or(5, |s| s.class.digit())),
+            sender_domain: text::domain(&shared.addresser).to_owned(),
+            addresser: shared.addresser.clone(),
+            destination: text::domain(&draft.recipient).to_owned(),
+            rhost: draft.rhost,
+            lhost: draft.lhost,
+            diagnostic: Diagnostic {
+                kind: if draft.kind.is_empty() { "SMTP".to_owned() } else { draft.kind },
+                text: draft.diagnostic,
+            },
+            command: self.stage.map_or(String::new(), |s| s.name().to_owned()),
+            decoded_by: if system.name.is_empty() { "RFC3464" } else { system.name },
+            message_id: original.message_id.clone(),
+            subject: if named { original.subject.clone() } else { subject_in_text(&mail.human) },
+            list_id: original.list_id.clone(),
+            date: verdict.date,
+            feedback_type: String::new(),
+            feedback_id: original.feedback_id.clone(),
+            envelope_id: mail.report.get("Original-Envelope-Id").unwrap_or_default().to_owned(),
+            evidence,
+            confidence,
+            recipient: draft.recipient,
+        }
     }
 }
 
@@ -339,7 +413,7 @@ fn subject_in_text(human: &str) -> String {
 /// True when a rule knows something of these words.
 fn speaks(rules: &Rules, words: &str) -> bool {
     let mut found = false;
-    rules.matches(&crate::rules::fold(words, 4096), |rule, _, _| found |= rule.weight >= 40);
+    rules.matches(&rules.scan(words, 4096), |rule, _, _| found |= rule.weight >= 40);
     found
 }
 
@@ -355,7 +429,7 @@ fn telling_lines(rules: &Rules, human: &str) -> String {
     let mut best: (u32, &str) = (0, "");
     for paragraph in human.split("\n\n").filter(|p| !p.trim().is_empty()).take(60) {
         let mut score = 0;
-        rules.matches(&crate::rules::fold(paragraph, 4096), |rule, _, _| score = score.max(u32::from(rule.weight)));
+        rules.matches(&rules.scan(paragraph, 4096), |rule, _, _| score = score.max(u32::from(rule.weight)));
         if text::statuses(paragraph).next().is_some() {
             score += 20;
         }

@@ -7,7 +7,8 @@
 
 use crate::analyzer::Stage;
 use crate::finding::{Date, Evidence, EvidenceKind};
-use crate::rules::{Circumstances, Rule, fold};
+use crate::rules::{Circumstances, Rule, Scan, fold};
+use std::borrow::Cow;
 use crate::{Reason, Rules};
 use yamabiko_status::EnhancedStatus;
 
@@ -19,8 +20,8 @@ const CERTAIN: u8 = 75;
 pub(crate) struct Facts<'a> {
     /// The refusing host's words.
     pub diagnostic: &'a str,
-    /// What the reporting system wrote for people.
-    pub human: &'a str,
+    /// What the reporting system wrote for people, scanned up to [`LIMIT`].
+    pub human: Option<&'a Scan>,
     pub status: Option<EnhancedStatus>,
     pub code: Option<u16>,
     pub stage: Option<Stage>,
@@ -58,7 +59,7 @@ pub(crate) struct Decision {
 }
 
 /// Texts are folded up to this many bytes: a reply is never longer, a notice says it in the beginning.
-const LIMIT: usize = 16 * 1024;
+pub(crate) const LIMIT: usize = 16 * 1024;
 
 pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     let mut facts = *facts;
@@ -78,16 +79,14 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     if let Some((reason, weight, rule)) = facts.hint {
         scale.add(EvidenceKind::System, reason, rule, "system", weight, "");
     }
-    let diagnostic = without_repeated_codes(fold(facts.diagnostic, LIMIT));
-    if !diagnostic.is_empty() {
-        rules.matches(&diagnostic, |rule, start, end| {
-            if rule.fits(&at) {
-                scale.phrase(rule, "diagnostic", rule.weight, &diagnostic[start..end]);
-            }
-        });
-    }
+    let diagnostic = rules.scan_folded(folded_reply(facts.diagnostic));
+    rules.matches(&diagnostic, |rule, start, end| {
+        if rule.fits(&at) {
+            scale.phrase(rule, "diagnostic", rule.weight, diagnostic.words(start, end));
+        }
+    });
     let believed = scale.heaviest();
-    if !facts.human.is_empty() {
+    if let Some(human) = facts.human {
         // Words around a diagnostic that speaks for itself are mostly boilerplate; those of a known system less so.
         let percent = |special: bool| -> u32 {
             if diagnostic.is_empty() {
@@ -98,18 +97,17 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
                 80
             }
         };
-        let human = fold(facts.human, LIMIT);
-        rules.matches(&human, |rule, start, end| {
+        rules.matches(human, |rule, start, end| {
             if rule.fits(&at) {
                 // "User unknown" is what sendmail makes of any 550, also of one that speaks of something else.
                 let gloss = rule.reason == Reason::UserUnknown && facts.speaks_of_something_else();
                 let percent = if gloss {
                     20
                 } else {
-                    percent(!rule.hosts.is_empty() || (!rule.provider.is_empty() && rule.provider == facts.system))
+                    percent(!rule.asks.hosts.is_empty() || (!rule.provider.is_empty() && *rule.provider == *facts.system))
                 };
                 let weight = u8::try_from(u32::from(rule.weight) * percent / 100).unwrap_or(rule.weight).max(1);
-                scale.phrase(rule, "text", weight, &human[start..end]);
+                scale.phrase(rule, "text", weight, human.words(start, end));
             }
         });
     }
@@ -127,12 +125,23 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     scale.verdict()
 }
 
+/// A reply as phrases are compared with it.
+fn folded_reply(text: &str) -> Vec<u8> {
+    let folded = fold(text, LIMIT);
+    let repeated = folded.get(..3).is_some_and(|code| {
+        code.iter().all(u8::is_ascii_digit) && memchr::memmem::find(&folded[3..], code).is_some()
+    });
+    if repeated { without_repeated_codes(&String::from_utf8_lossy(&folded)).into_owned().into_bytes() } else { folded }
+}
+
 /// The code at the beginning of each further line of a reply is no part of the sentence: `550 5.7.1 not 550 5.7.1 wanted`.
-pub(crate) fn without_repeated_codes(text: String) -> String {
+pub(crate) fn without_repeated_codes(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
-    let Some(code) = bytes.get(..3).filter(|c| c.iter().all(u8::is_ascii_digit)) else { return text };
+    let Some(code) = bytes.get(..3).filter(|c| c.iter().all(u8::is_ascii_digit)) else {
+        return Cow::Borrowed(text);
+    };
     if memchr::memmem::find(&bytes[3..], code).is_none() {
-        return text;
+        return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());
     let mut words = text.split(' ');
@@ -160,7 +169,7 @@ pub(crate) fn without_repeated_codes(text: String) -> String {
         out.push(' ');
         out.push_str(word);
     }
-    out
+    Cow::Owned(out)
 }
 
 fn is_status(word: &str) -> bool {
@@ -180,7 +189,8 @@ impl Scale<'_, '_> {
         }
     }
 
-    fn phrase(&mut self, rule: &Rule, place: &'static str, weight: u8, text: &str) {
+    fn phrase(&mut self, rule: &Rule, place: &'static str, weight: u8, words: &[u8]) {
+        let text = &*String::from_utf8_lossy(words);
         let kind = if rule.is_special() { EvidenceKind::Provider } else { EvidenceKind::Phrase };
         let mut reason = rule.reason;
         if self.facts.stage == Some(Stage::Mail)
@@ -190,7 +200,7 @@ impl Scale<'_, '_> {
             reason = Reason::Rejected;
         }
         // Words of another language are a system's own to its users, not a reply.
-        if rule.weight < CERTAIN && rule.language == "en" && reason == Reason::UserUnknown {
+        if rule.weight < CERTAIN && &*rule.language == "en" && reason == Reason::UserUnknown {
             reason = unknown_user(self.facts);
         }
         if rule.weight < CERTAIN
@@ -208,9 +218,9 @@ impl Scale<'_, '_> {
     fn bare(&mut self, rule: &Rule, at: &Circumstances<'_>) {
         let kind = if rule.is_special() {
             EvidenceKind::Provider
-        } else if !rule.statuses.is_empty() {
+        } else if !rule.asks.statuses.is_empty() {
             EvidenceKind::Status
-        } else if !rule.codes.is_empty() {
+        } else if !rule.asks.codes.is_empty() {
             EvidenceKind::ReplyCode
         } else {
             EvidenceKind::Stage

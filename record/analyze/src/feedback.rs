@@ -3,6 +3,7 @@
 use crate::assemble::Shared;
 use crate::finding::{Diagnostic, Finding};
 use crate::mail::{Group, Mail};
+use crate::systems::Signs;
 use crate::{Reason, civil, text};
 
 /// The findings of a feedback report: one for each recipient it names.
@@ -57,20 +58,18 @@ pub(crate) fn findings(mail: &Mail<'_>, group: &Group, shared: &Shared) -> Vec<F
 }
 
 /// A complaint without a report part: the words of hotmail's and of Apple's unsubscribe mails.
-pub(crate) fn without_report(mail: &Mail<'_>, shared: &Shared) -> Option<Vec<Finding>> {
-    let human = &mail.human;
-    if text::contains(human, "apple mail sent this email to unsubscribe from the message") {
+pub(crate) fn without_report(mail: &Mail<'_>, signs: &Signs, shared: &Shared) -> Option<Vec<Finding>> {
+    if signs.unsubscribe {
         let recipient = text::one_address(&mail.from)?.to_owned();
         let mut finding = empty(recipient, Reason::Feedback, mail, shared);
         finding.feedback_type = "opt-out".to_owned();
-        finding.diagnostic.text = text::squeeze(human, 1024);
+        finding.diagnostic.text = text::squeeze(&mail.human, 1024);
         finding.decoded_by = "Feedback-Loop";
         return Some(vec![finding]);
     }
     let hotmail = text::contains(&mail.from, "staff@hotmail.com")
         && text::contains(&mail.subject, "complaint about message from");
-    let words = text::contains(human, "email abuse report for an email message");
-    if (hotmail || words) && mail.has_original {
+    if (hotmail || signs.abuse) && mail.has_original {
         let mut found = findings(mail, &Group::default(), shared);
         let address = mail.subject.rsplit(' ').next().unwrap_or("");
         for finding in &mut found {

@@ -21,6 +21,7 @@ mod feedback;
 mod finding;
 mod mail;
 mod original;
+mod phrases;
 mod plain;
 mod reading;
 mod reason;

@@ -245,6 +245,9 @@ impl<'m> Mail<'m> {
 
     /// A notice that a person forwarded in the text, every line marked: the marks are taken away.
     fn unquote(&mut self) {
+        if memchr::memmem::find(self.human.as_bytes(), b"\n>").is_none() {
+            return;
+        }
         let subject = self.subject.to_lowercase();
         let forwarded =
             ["fwd:", "fw:", "[fwd", "転送", "wg:", "tr:", "rv:"].iter().any(|mark| subject.starts_with(mark))

@@ -13,7 +13,6 @@ pub(crate) struct Original {
     pub from: String,
     pub return_path: String,
     pub to: String,
-    pub to_list: Vec<String>,
     pub subject: String,
     pub message_id: String,
     pub list_id: String,
@@ -38,8 +37,6 @@ impl Original {
                 2 if is("To") && found.to.is_empty() => {
                     let text = decode::header(field.value);
                     found.to = one_address(&text).unwrap_or_default().to_owned();
-                    let each = text.split(',').filter_map(|item| one_address(item).map(str::to_owned));
-                    found.to_list = each.take(50).collect();
                 }
                 7 if is("Subject") && found.subject.is_empty() => found.subject = decode::header(field.value),
                 10 if is("Message-ID") && found.message_id.is_empty() => {

@@ -1,11 +1,13 @@
 //! One message read: what it is, and who reads it further.
 
-use crate::assemble::{Shared, finding};
+use crate::assemble::{Notice, Shared, finding};
+use crate::decide::LIMIT;
 use crate::draft::Draft;
 use crate::finding::{Analysis, Kind};
 use crate::mail::Mail;
-use crate::systems::{self, System};
+use crate::systems::{self, Signs, System};
 use crate::transcript::refusals;
+use crate::rules::Scan;
 use crate::{Rules, autoreply, dsn, event, feedback, plain, text};
 use yamabiko_report::structure::{Media, Structure, with_lf};
 
@@ -76,15 +78,17 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
     if report == "tlsrpt" || report == "dmarc" {
         return nothing("an aggregate report");
     }
-    if let Some(findings) = feedback::without_report(mail, &shared) {
+    let human = rules.scan(&mail.human, LIMIT);
+    let signs = Signs::of(&human);
+    if let Some(findings) = feedback::without_report(mail, &signs, &shared) {
         return Analysis { kind: Kind::Feedback, findings, undecoded: None };
     }
-    let system = systems::identify(mail);
+    let system = systems::identify(mail, &signs);
     if let Some(why) = no_notice(mail, &system) {
         return nothing(why);
     }
     if mail.has_status || report == "delivery-status" {
-        return delivery_status(rules, mail, system, &shared);
+        return delivery_status(rules, mail, &human, system, &shared);
     }
     if system.points >= 4 {
         let named = plain_drafts(mail);
@@ -104,7 +108,7 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         }
         let drafts = with_recipients(mail, named);
         if !drafts.is_empty() {
-            let findings = conclude(rules, mail, system, &shared, drafts);
+            let findings = conclude(rules, mail, &human, system, &shared, drafts);
             // Whoever writes to people about parcels means the one to whom it is written; a notice means somebody else.
             let findings: Vec<_> =
                 findings.into_iter().filter(|f| system.machine || !is_addressee(mail, &f.recipient)).collect();
@@ -206,7 +210,7 @@ fn with_recipients(mail: &Mail<'_>, mut drafts: Vec<Draft>) -> Vec<Draft> {
     drafts
 }
 
-fn delivery_status(rules: &Rules, mail: &Mail<'_>, system: System, shared: &Shared) -> Analysis {
+fn delivery_status(rules: &Rules, mail: &Mail<'_>, human: &Scan, system: System, shared: &Shared) -> Analysis {
     let mut drafts = dsn::drafts(mail);
     let blocks = plain_drafts(mail);
     if drafts.iter().all(|d| d.recipient.is_empty()) {
@@ -235,19 +239,19 @@ fn delivery_status(rules: &Rules, mail: &Mail<'_>, system: System, shared: &Shar
         let undecoded = Some("a delivery status that names no recipient".to_owned());
         return Analysis { kind: Kind::Bounce, findings: Vec::new(), undecoded };
     }
-    Analysis { kind: Kind::Bounce, findings: conclude(rules, mail, system, shared, drafts), undecoded: None }
+    Analysis { kind: Kind::Bounce, findings: conclude(rules, mail, human, system, shared, drafts), undecoded: None }
 }
 
 fn conclude(
     rules: &Rules,
     mail: &Mail<'_>,
+    human: &Scan,
     system: System,
     shared: &Shared,
     drafts: Vec<Draft>,
 ) -> Vec<crate::Finding> {
-    let refusals = refusals(&mail.human);
     let alone = drafts.len() == 1;
     let shared = &Shared { several: !alone, ..shared.clone() };
-    let drafts = drafts.into_iter().map(|draft| Draft { alone, ..draft });
-    drafts.map(|draft| finding(rules, mail, system, shared, &refusals, draft)).collect()
+    let notice = Notice { rules, mail, human, system, shared, refusals: &refusals(&mail.human) };
+    drafts.into_iter().map(|draft| finding(notice, Draft { alone, ..draft })).collect()
 }

@@ -25,9 +25,10 @@
 
 use crate::analyzer::Stage;
 use crate::finding::Date;
-use crate::{Reason, civil};
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use crate::phrases::{Match, Phrases};
+use crate::{Reason, civil, systems};
 use std::fmt;
+use std::sync::Arc;
 use yamabiko_status::EnhancedStatus;
 
 /// Bytes between two fragments of a phrase, at most.
@@ -49,14 +50,37 @@ pub struct Rules {
     rules: Vec<Rule>,
     /// Rules without a phrase.
     bare: Vec<u32>,
-    /// Of each pattern of the automaton: its rule and which fragment of it.
+    /// Of each fragment of a phrase: its rule and which one of it.
     fragments: Vec<(u32, u8)>,
-    automaton: Option<AhoCorasick>,
+    phrases: Phrases,
 }
 
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rules").field("rules", &self.rules.len()).finish_non_exhaustive()
+    }
+}
+
+/// A folded text and every phrase that is in it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scan {
+    folded: Vec<u8>,
+    found: Vec<Match>,
+    /// How many numbers below are fragments of rules.
+    fragments: u32,
+}
+
+impl Scan {
+    /// The folded text from `start` to `end`, which a rule was found at.
+    pub(crate) fn words(&self, start: usize, end: usize) -> &[u8] {
+        self.folded.get(start..end).unwrap_or_default()
+    }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.folded.is_empty()
+    }
+    /// Signs of notices (their place in [`systems::signs`]) and where they begin.
+    pub(crate) fn signs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.found.iter().filter_map(|m| Some((m.number.checked_sub(self.fragments)? as usize, m.start)))
     }
 }
 
@@ -70,22 +94,36 @@ pub struct Rule {
     /// 1 to 100.
     pub weight: u8,
     /// Language of the phrase: `en`, `ja`, ...
-    pub language: String,
+    pub language: Arc<str>,
     /// Whose words they are; empty for everybody's.
-    pub provider: String,
+    pub provider: Arc<str>,
     /// Where it was seen.
-    pub source: String,
+    pub source: Arc<str>,
     /// The phrase as written.
     pub phrase: String,
     /// Texts that match it.
     pub examples: Vec<String>,
-    pub(crate) hosts: Vec<String>,
-    pub(crate) stages: Vec<Stage>,
-    pub(crate) statuses: Vec<StatusPattern>,
-    pub(crate) codes: Vec<u16>,
-    pub(crate) from: Option<i64>,
-    pub(crate) until: Option<i64>,
+    /// Shared by the rules of a block.
+    pub(crate) asks: Arc<Asks>,
     fragments: u8,
+}
+
+/// What a rule asks for beside its phrase.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asks {
+    pub hosts: Vec<String>,
+    pub stages: Vec<Stage>,
+    pub statuses: Vec<StatusPattern>,
+    pub codes: Vec<u16>,
+    pub from: Option<i64>,
+    pub until: Option<i64>,
+}
+
+impl Asks {
+    /// For nothing but perhaps a day.
+    fn for_nothing(&self) -> bool {
+        self.hosts.is_empty() && self.stages.is_empty() && self.statuses.is_empty() && self.codes.is_empty()
+    }
 }
 
 /// `5.7.1`, or `5.7.*`.
@@ -124,25 +162,26 @@ pub(crate) struct Circumstances<'a> {
 impl Rule {
     /// True when all that the rule asks for beside its phrase is so.
     pub(crate) fn fits(&self, at: &Circumstances<'_>) -> bool {
-        (self.hosts.is_empty() || at.hosts.iter().any(|host| self.hosts.iter().any(|suffix| is_within(host, suffix))))
-            && (self.stages.is_empty() || at.stage.is_some_and(|stage| self.stages.contains(&stage)))
-            && (self.statuses.is_empty() || at.status.is_some_and(|s| self.statuses.iter().any(|p| p.fits(s))))
-            && (self.codes.is_empty() || at.code.is_some_and(|code| self.codes.contains(&code)))
-            && self.from.is_none_or(|from| at.date.is_none_or(|date| date.seconds >= from))
-            && self.until.is_none_or(|until| at.date.is_some_and(|date| date.seconds < until))
+        let asks = &*self.asks;
+        (asks.hosts.is_empty() || at.hosts.iter().any(|host| asks.hosts.iter().any(|suffix| is_within(host, suffix))))
+            && (asks.stages.is_empty() || at.stage.is_some_and(|stage| asks.stages.contains(&stage)))
+            && (asks.statuses.is_empty() || at.status.is_some_and(|s| asks.statuses.iter().any(|p| p.fits(s))))
+            && (asks.codes.is_empty() || at.code.is_some_and(|code| asks.codes.contains(&code)))
+            && asks.from.is_none_or(|from| at.date.is_none_or(|date| date.seconds >= from))
+            && asks.until.is_none_or(|until| at.date.is_some_and(|date| date.seconds < until))
     }
     /// True for rules of one provider or system.
     pub fn is_special(&self) -> bool {
-        !self.provider.is_empty() || !self.hosts.is_empty()
+        !self.provider.is_empty() || !self.asks.hosts.is_empty()
     }
     /// A reply of these circumstances, for tests: host, stage, status, code, day.
     pub fn sample_circumstances(&self) -> (String, Option<Stage>, String, Option<Date>) {
-        let host = self.hosts.first().map_or(String::new(), |h| format!("mx.{h}"));
-        let status = self.statuses.first().map(|p| format!("{}.{}.{}", p.class, p.subject, p.detail.unwrap_or(9)));
-        let code = self.codes.first().map(u16::to_string);
+        let host = self.asks.hosts.first().map_or(String::new(), |h| format!("mx.{h}"));
+        let status = self.asks.statuses.first().map(|p| format!("{}.{}.{}", p.class, p.subject, p.detail.unwrap_or(9)));
+        let code = self.asks.codes.first().map(u16::to_string);
         let words = [code, status].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let day = self.until.map(|until| until - 86_400).or(self.from);
-        (host, self.stages.first().copied(), words, day.map(|seconds| Date { seconds, offset_minutes: 0 }))
+        let day = self.asks.until.map(|until| until - 86_400).or(self.asks.from);
+        (host, self.asks.stages.first().copied(), words, day.map(|seconds| Date { seconds, offset_minutes: 0 }))
     }
 }
 
@@ -204,63 +243,68 @@ impl Rules {
     }
 
     fn compile(rules: Vec<Rule>) -> Self {
-        let mut patterns: Vec<String> = Vec::new();
+        let mut phrases: Vec<(&str, u32)> = Vec::new();
         let mut fragments = Vec::new();
         let mut bare = Vec::new();
-        for (number, rule) in rules.iter().enumerate() {
-            // More rules than u32 counts do not fit into memory.
-            let number = u32::try_from(number).unwrap_or(u32::MAX);
+        for (rule, number) in rules.iter().zip(0..) {
             if rule.fragments == 0 {
                 bare.push(number);
                 continue;
             }
-            for (index, fragment) in split_phrase(&rule.phrase).enumerate() {
-                patterns.push(fragment.to_owned());
+            for (fragment, index) in split_phrase(&rule.phrase).zip(0..) {
+                // More fragments than u32 counts do not fit into memory.
+                phrases.push((fragment, u32::try_from(fragments.len()).unwrap_or(u32::MAX)));
                 // `read` refuses phrases of more than eight fragments.
-                fragments.push((number, u8::try_from(index).unwrap_or(u8::MAX)));
+                fragments.push((number, index));
             }
         }
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(&patterns)
-            .ok();
-        Self { rules, bare, fragments, automaton }
+        // The same walk looks for what notices are known by.
+        let first = u32::try_from(fragments.len()).unwrap_or(u32::MAX);
+        phrases.extend(systems::signs().map(|words| -> &str { words }).zip(first..));
+        let phrases = Phrases::of(phrases);
+        Self { rules, bare, fragments, phrases }
     }
 
-    /// Rules whose phrases are in a folded text, with where the phrase begins and ends. Each rule once, in the order in
+    /// Folds a text, up to `limit` bytes, and looks for all phrases.
+    pub(crate) fn scan(&self, text: &str, limit: usize) -> Scan {
+        self.scan_folded(fold(text, limit))
+    }
+
+    pub(crate) fn scan_folded(&self, folded: Vec<u8>) -> Scan {
+        let fragments = u32::try_from(self.fragments.len()).unwrap_or(u32::MAX);
+        Scan { found: self.phrases.find(&folded), folded, fragments }
+    }
+
+    /// Rules whose phrases are in a scanned text, with where the phrase begins and ends. Each rule once, in the order in
     /// which they are complete.
-    pub(crate) fn matches(&self, folded: &str, mut each: impl FnMut(&Rule, usize, usize)) {
-        let Some(automaton) = &self.automaton else { return };
+    pub(crate) fn matches(&self, scan: &Scan, mut each: impl FnMut(&Rule, usize, usize)) {
         // Rules of several fragments that have begun: rule, next fragment, where it began, where the last one ended.
         let mut open: Vec<(u32, u8, usize, usize)> = Vec::new();
         let mut seen: Vec<u32> = Vec::new();
-        for found in automaton.find_overlapping_iter(folded) {
-            let (number, index) = self.fragments[found.pattern().as_usize()];
+        for found in &scan.found {
+            let Some(&(number, index)) = self.fragments.get(found.number as usize) else { continue };
             let rule = &self.rules[number as usize];
-            if !is_whole(folded, found.start(), found.end()) || seen.contains(&number) {
+            if seen.contains(&number) {
                 continue;
             }
             if rule.fragments == 1 {
                 seen.push(number);
-                each(rule, found.start(), found.end());
+                each(rule, found.start, found.end);
                 continue;
             }
             let state = open.iter().position(|(n, ..)| *n == number);
             match state {
-                None if index == 0 && open.len() < 500 => open.push((number, 1, found.start(), found.end())),
-                Some(at)
-                    if open[at].1 == index && found.start() >= open[at].3 && found.start() - open[at].3 <= MAX_GAP =>
-                {
+                None if index == 0 && open.len() < 500 => open.push((number, 1, found.start, found.end)),
+                Some(at) if open[at].1 == index && found.start >= open[at].3 && found.start - open[at].3 <= MAX_GAP => {
                     open[at].1 += 1;
-                    open[at].3 = found.end();
+                    open[at].3 = found.end;
                     if open[at].1 == rule.fragments {
                         seen.push(number);
-                        each(rule, open[at].2, found.end());
+                        each(rule, open[at].2, found.end);
                     }
                 }
                 // A fresh beginning, when the first one has led nowhere yet.
-                Some(at) if index == 0 && open[at].1 == 1 => open[at] = (number, 1, found.start(), found.end()),
+                Some(at) if index == 0 && open[at].1 == 1 => open[at] = (number, 1, found.start, found.end),
                 _ => {}
             }
         }
@@ -272,43 +316,53 @@ impl Rules {
     }
 }
 
-/// True when a match is no piece of a longer word: `relay` is not in `relayed`, but `rbl` is in `rbl.example`.
-fn is_whole(text: &str, start: usize, end: usize) -> bool {
-    let bytes = text.as_bytes();
-    let word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
-    let before = start > 0 && word(start - 1) && word(start);
-    let after = end > 0 && word(end) && word(end - 1);
-    !before && !after
-}
-
 fn split_phrase(phrase: &str) -> impl Iterator<Item = &str> {
     phrase.split(" .. ").map(str::trim).filter(|f| !f.is_empty())
 }
 
+/// What an ASCII byte is in a folded text: lower case, white space a blank.
+const FOLDED: [u8; 128] = {
+    let mut table = [0; 128];
+    let mut byte = 0;
+    while byte < 128 {
+        // Below 128.
+        let ascii = byte as u8;
+        table[byte] = if ascii.is_ascii_whitespace() { b' ' } else { ascii.to_ascii_lowercase() };
+        byte += 1;
+    }
+    table
+};
+
 /// Text as phrases are compared with it: lower case, white space squeezed, typographic quotes made plain, line ends within
-/// Japanese, Chinese or Korean text left out. At most `limit` bytes of it.
-pub(crate) fn fold(text: &str, limit: usize) -> String {
-    let mut out = String::with_capacity(text.len().min(limit) + 4);
+/// Japanese, Chinese or Korean text left out. At most `limit` bytes of it (or a character more). It is UTF-8.
+pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out: Vec<u8> = Vec::with_capacity(text.len().min(limit) + 4);
     let mut blank = false;
     let mut wide_before = false;
     let mut broken = false;
-    for c in text.chars() {
-        if out.len() >= limit {
-            break;
-        }
-        if c.is_ascii() {
-            if c.is_ascii_whitespace() {
+    let mut at = 0;
+    while at < bytes.len() && out.len() < limit {
+        if bytes[at] < 128 {
+            if FOLDED[usize::from(bytes[at])] == b' ' {
                 blank = true;
-                broken |= c == '\n';
+                broken |= bytes[at] == b'\n';
+                at += 1;
                 continue;
             }
             if blank && !out.is_empty() {
-                out.push(' ');
+                out.push(b' ');
             }
             (blank, wide_before, broken) = (false, false, false);
-            out.push(c.to_ascii_lowercase());
+            let room = (limit - out.len().min(limit)).max(1);
+            let word = bytes[at..].iter().take(room).take_while(|b| **b < 128 && FOLDED[usize::from(**b)] != b' ').count();
+            out.extend(bytes[at..at + word].iter().map(|b| FOLDED[usize::from(b & 127)]));
+            at += word;
             continue;
         }
+        // Not ASCII, so a character begins here: what was passed over were whole ones.
+        let Some(c) = text.get(at..).and_then(|rest| rest.chars().next()) else { break };
+        at += c.len_utf8();
         let c = match c {
             '\u{2018}' | '\u{2019}' | '\u{201b}' | '\u{b4}' => '\'',
             '\u{201c}' | '\u{201d}' | '\u{ab}' | '\u{bb}' => '"',
@@ -321,12 +375,22 @@ pub(crate) fn fold(text: &str, limit: usize) -> String {
         };
         let wide = c >= '\u{1100}';
         if blank && !out.is_empty() && !(wide && wide_before && broken) {
-            out.push(' ');
+            out.push(b' ');
         }
         (blank, wide_before, broken) = (false, wide, false);
-        if wide { out.push(c) } else { out.extend(c.to_lowercase()) }
+        let mut utf8 = [0; 4];
+        if wide {
+            out.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes());
+        } else {
+            c.to_lowercase().for_each(|c| out.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes()));
+        }
     }
     out
+}
+
+/// A folded text, or a piece of one, as text.
+pub(crate) fn folded_text(folded: &[u8]) -> String {
+    String::from_utf8_lossy(folded).into_owned()
 }
 
 /// What holds for the rules of a block.
@@ -334,19 +398,14 @@ pub(crate) fn fold(text: &str, limit: usize) -> String {
 struct Block {
     reason: Option<Reason>,
     weight: u8,
-    language: String,
-    provider: String,
-    source: String,
-    hosts: Vec<String>,
-    stages: Vec<Stage>,
-    statuses: Vec<StatusPattern>,
-    codes: Vec<u16>,
-    from: Option<i64>,
-    until: Option<i64>,
+    language: Arc<str>,
+    provider: Arc<str>,
+    source: Arc<str>,
+    asks: Arc<Asks>,
 }
 
 fn read(file: &str, text: &str, rules: &mut Vec<Rule>) -> Result<(), RuleError> {
-    let mut whole = Block { weight: 60, language: "en".to_owned(), ..Block::default() };
+    let mut whole = Block { weight: 60, language: Arc::from("en"), ..Block::default() };
     let mut block = whole.clone();
     let first = rules.len();
     for (number, line) in text.lines().enumerate() {
@@ -389,12 +448,13 @@ fn rule(name: String, phrase: &str, block: &Block) -> Result<Rule, String> {
     if phrase != "*" && fragments == 0 || fragments > 8 {
         return Err("a phrase has one to eight fragments".to_owned());
     }
-    if phrase != "*" && fold(phrase, usize::MAX) != phrase {
-        return Err(format!("write the phrase as it is compared: \"{}\"", fold(phrase, usize::MAX)));
+    if phrase != "*" {
+        let folded = fold(phrase, usize::MAX);
+        if folded != phrase.as_bytes() {
+            return Err(format!("write the phrase as it is compared: \"{}\"", folded_text(&folded)));
+        }
     }
-    let asks_for_nothing =
-        block.hosts.is_empty() && block.stages.is_empty() && block.statuses.is_empty() && block.codes.is_empty();
-    if phrase == "*" && asks_for_nothing {
+    if phrase == "*" && block.asks.for_nothing() {
         return Err("\"= *\" needs a status, code, stage or host".to_owned());
     }
     Ok(Rule {
@@ -406,22 +466,19 @@ fn rule(name: String, phrase: &str, block: &Block) -> Result<Rule, String> {
         source: block.source.clone(),
         phrase: phrase.to_owned(),
         examples: Vec::new(),
-        hosts: block.hosts.clone(),
-        stages: block.stages.clone(),
-        statuses: block.statuses.clone(),
-        codes: block.codes.clone(),
-        from: block.from,
-        until: block.until,
+        asks: block.asks.clone(),
         fragments: u8::try_from(fragments).unwrap_or(u8::MAX),
     })
 }
 
 fn attribute(block: &mut Block, key: &str, value: &str) -> Result<(), String> {
     let words = value.split_whitespace();
+    // Shared with the rules above this line: from here on it is another one.
+    let asks = Arc::make_mut(&mut block.asks);
     match key {
-        "language" => block.language = value.to_owned(),
-        "provider" => block.provider = value.to_owned(),
-        "source" => block.source = value.to_owned(),
+        "language" => block.language = Arc::from(value),
+        "provider" => block.provider = Arc::from(value),
+        "source" => block.source = Arc::from(value),
         "weight" => {
             block.weight = value
                 .parse()
@@ -429,19 +486,19 @@ fn attribute(block: &mut Block, key: &str, value: &str) -> Result<(), String> {
                 .filter(|w| (1..=100).contains(w))
                 .ok_or_else(|| format!("a weight is a number from 1 to 100, not \"{value}\""))?;
         }
-        "host" => block.hosts = words.map(|host| host.trim_start_matches('.').to_ascii_lowercase()).collect(),
+        "host" => asks.hosts = words.map(|host| host.trim_start_matches('.').to_ascii_lowercase()).collect(),
         "stage" => {
-            block.stages = words
+            asks.stages = words
                 .map(|word| Stage::named(word).ok_or_else(|| format!("no stage is called \"{word}\"")))
                 .collect::<Result<_, _>>()?;
         }
         "status" => {
-            block.statuses = words
+            asks.statuses = words
                 .map(|word| StatusPattern::parse(word).ok_or_else(|| format!("\"{word}\" is no status code")))
                 .collect::<Result<_, _>>()?;
         }
         "code" => {
-            block.codes = words
+            asks.codes = words
                 .map(|word| {
                     let code = word.parse().ok().filter(|c| (200..600).contains(c));
                     code.ok_or_else(|| format!("\"{word}\" is no reply code"))
@@ -450,7 +507,7 @@ fn attribute(block: &mut Block, key: &str, value: &str) -> Result<(), String> {
         }
         "from" | "until" => {
             let day = civil::parse_day(value).ok_or_else(|| format!("a day is written 2025-03-01, not \"{value}\""))?;
-            if key == "from" { block.from = Some(day) } else { block.until = Some(day + 86_400) }
+            if key == "from" { asks.from = Some(day) } else { asks.until = Some(day + 86_400) }
         }
         _ => return Err(format!("\"{key}\" is no keyword of rule files; a phrase begins with \"= \"")),
     }
@@ -463,7 +520,7 @@ mod tests {
 
     fn found(rules: &Rules, text: &str) -> Vec<Reason> {
         let mut all = Vec::new();
-        rules.matches(&fold(text, 10_000), |rule, _, _| all.push(rule.reason));
+        rules.matches(&rules.scan(text, 10_000), |rule, _, _| all.push(rule.reason));
         all
     }
 
@@ -505,7 +562,13 @@ mod tests {
 
     #[test]
     fn folding() {
-        assert_eq!(fold("  A\u{a0}b \n Ç’ ", 100), "a b ç'");
-        assert_eq!(fold("見つ\nかりません x\ny", 100), "見つかりません x y");
+        for (text, limit, expected) in [
+            ("  A\u{a0}b \n Ç’ ", 100, "a b ç'"),
+            ("見つ\nかりません x\ny", 100, "見つかりません x y"),
+            ("Abcdef ghi", 4, "abcd"),
+            ("ab\tcd\r\n", 100, "ab cd"),
+        ] {
+            assert_eq!(folded_text(&fold(text, limit)), expected, "{text}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Which system wrote a notice, and how much speaks for its being one.
 
 use crate::mail::Mail;
-use crate::text::{contains, floor};
-use aho_corasick::{AhoCorasick, MatchKind};
+use crate::rules::Scan;
+use crate::text::contains;
+use aho_corasick::AhoCorasick;
 use std::sync::LazyLock;
 
 /// What is known about the author of a message.
@@ -33,7 +34,6 @@ const WORDS: &[(&str, &str, u32)] = &[
     ("this message was created automatically by the smtp relay", "Exim", 4),
     ("a message that you sent could not be delivered", "Exim", 4),
     ("a message that you sent has not yet been delivered", "Exim", 4),
-    ("a message sent by .. could not be delivered", "Exim", 4),
     ("smtp error from remote mail server after", "Exim", 4),
     ("this is the mail system at host", "Postfix", 4),
     ("this is the postfix program at host", "Postfix", 4),
@@ -86,7 +86,7 @@ const WORDS: &[(&str, &str, u32)] = &[
     ("your message cannot be delivered to the following recipients", "MessagingServer", 4),
     ("this is a delivery failure notification message", "Mimecast", 4),
     ("included is a copy of the message header", "MXLogic", 4),
-    ("************************     end of message", "InterScanMSS", 2),
+    ("************************ end of message", "InterScanMSS", 2),
     ("a transcript of the attempts to send the message follows", "SurfControl", 4),
     ("error_code :", "Zoho", 3),
     ("an error occurred while trying to deliver the mail to the following recipients", "AmazonSES", 4),
@@ -157,19 +157,52 @@ const WORDS: &[(&str, &str, u32)] = &[
     ("전송하지 못", "", 3),
 ];
 
-static WORD_FINDER: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    AhoCorasick::builder()
-        .ascii_case_insensitive(true)
-        .match_kind(MatchKind::LeftmostLongest)
-        .build(WORDS.iter().map(|(words, ..)| words))
-        .ok()
-});
-
 /// Words of notices that are no last word.
-static DELAY_FINDER: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    let words = ["warning message only", "this is a warning only", "has been delayed", "has not yet been delivered"];
-    AhoCorasick::builder().ascii_case_insensitive(true).build(words).ok()
-});
+const DELAYS: &[&str] =
+    &["warning message only", "this is a warning only", "has been delayed", "has not yet been delivered"];
+
+/// Apple Mail's button "unsubscribe"; Microsoft's complaints.
+const UNSUBSCRIBE: &str = "apple mail sent this email to unsubscribe from the message";
+const ABUSE: &str = "email abuse report for an email message";
+
+/// Everything that a text for people is searched for beside the phrases of the rules: [`Signs::of`] knows the order.
+pub(crate) fn signs() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().map(|(words, ..)| *words).chain(DELAYS.iter().copied()).chain([UNSUBSCRIBE, ABUSE])
+}
+
+/// What a text for people has of these.
+#[derive(Debug, Default)]
+pub(crate) struct Signs {
+    /// Places in [`WORDS`], and where in the text.
+    words: Vec<(usize, usize)>,
+    delay: bool,
+    /// Somebody asks to be taken off a list.
+    pub unsubscribe: bool,
+    /// Somebody complains.
+    pub abuse: bool,
+}
+
+impl Signs {
+    pub(crate) fn of(scan: &Scan) -> Self {
+        let mut signs = Self::default();
+        let (delays, unsubscribe) = (WORDS.len(), WORDS.len() + DELAYS.len());
+        for (sign, start) in scan.signs() {
+            if sign < delays {
+                // What a notice is, it says in the beginning.
+                if start < 12 * 1024 && signs.words.len() < 60 {
+                    signs.words.push((sign, start));
+                }
+            } else if sign < unsubscribe {
+                signs.delay |= start < 2048;
+            } else if sign == unsubscribe {
+                signs.unsubscribe = true;
+            } else {
+                signs.abuse = true;
+            }
+        }
+        signs
+    }
+}
 
 /// Subjects of notices, in lower case.
 const SUBJECTS: &[(&str, u32)] = &[
@@ -232,7 +265,11 @@ const SUBJECTS: &[(&str, u32)] = &[
     ("delivery status", 2),
 ];
 
-pub(crate) fn identify(mail: &Mail<'_>) -> System {
+/// Finds each of [`SUBJECTS`] wherever it stands.
+static SUBJECT_FINDER: LazyLock<Option<AhoCorasick>> =
+    LazyLock::new(|| AhoCorasick::builder().build(SUBJECTS.iter().map(|(words, _)| words)).ok());
+
+pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
     let mut system = System { name: "", points: 0, delay: false, machine: false };
     let header = mail.header();
     let from = mail.from.as_str();
@@ -244,21 +281,21 @@ pub(crate) fn identify(mail: &Mail<'_>) -> System {
         }
     };
     let (mut heaviest, mut heaviest_at_once) = (0, 0);
-    if let Some(finder) = WORD_FINDER.as_ref() {
-        // What a notice is, it says in the beginning.
-        let head = &mail.human[..floor(&mail.human, 12 * 1024)];
-        for found in finder.find_iter(head).take(40) {
-            // The pattern's number is its place in the table.
-            let (_, system_name, points) = WORDS[found.pattern().as_usize()];
-            heaviest = heaviest.max(points);
-            if found.start() < BEGINNING {
-                heaviest_at_once = heaviest_at_once.max(points);
-            }
-            name(&mut system, system_name, points);
+    for (sign, start) in &signs.words {
+        // `Signs::of` keeps places in the table only.
+        let (_, system_name, points) = WORDS[*sign];
+        heaviest = heaviest.max(points);
+        if *start < BEGINNING {
+            heaviest_at_once = heaviest_at_once.max(points);
         }
+        name(&mut system, system_name, points);
     }
     let subject = mail.subject.to_lowercase();
-    system.points += SUBJECTS.iter().filter(|(words, _)| subject.contains(words)).map(|(_, p)| *p).max().unwrap_or(0);
+    if let Some(finder) = SUBJECT_FINDER.as_ref() {
+        // The pattern's number is its place in the table.
+        let points = finder.find_overlapping_iter(&subject).take(100).map(|m| SUBJECTS[m.pattern().as_usize()].1);
+        system.points += points.max().unwrap_or(0);
+    }
     let daemon = [
         "mailer-daemon",
         "mailer_daemon",
@@ -301,11 +338,10 @@ pub(crate) fn identify(mail: &Mail<'_>) -> System {
     if name_weight < 9 && (subject.starts_with("re:") || subject.starts_with("aw:")) {
         system.points = system.points.saturating_sub(4);
     }
-    let head = &mail.human[..floor(&mail.human, 2048)];
-    system.delay = subject.contains("delay")
+    system.delay = signs.delay
+        || subject.contains("delay")
         || subject.contains("warning: could not")
-        || subject.contains("warning: message")
-        || DELAY_FINDER.as_ref().is_some_and(|finder| finder.is_match(head));
+        || subject.contains("warning: message");
     system
 }
 

@@ -2,6 +2,7 @@
 
 use crate::analyzer::Stage;
 use aho_corasick::{AhoCorasick, MatchKind};
+use memchr::memmem::Finder;
 use std::sync::LazyLock;
 use yamabiko_status::{Class, EnhancedStatus};
 
@@ -325,35 +326,42 @@ pub(crate) fn host(text: &str) -> &str {
     text.trim_matches(['<', '>', '"', '\'', '.', ':'])
 }
 
+/// Words before a host's name; the name ends at a blank, bracket or colon. Earlier ones are surer.
+const BEFORE_HOST: [&str; 18] = [
+    "host ",
+    "Host ",
+    "Server ",
+    "server ",
+    "connect to ",
+    "Connected to ",
+    "conversation with ",
+    "lost connection with ",
+    "while talking to ",
+    "relay=",
+    "Remote Server ",
+    "remote server ",
+    "Giving up on ",
+    "said by ",
+    "by ",
+    "Remote system: dns;",
+    "Remote host ",
+    "host: ",
+];
+
+static HOST_FINDERS: LazyLock<Vec<Finder<'static>>> = LazyLock::new(|| BEFORE_HOST.iter().map(Finder::new).collect());
+
 /// The host that a diagnostic names as the one that refused.
 pub(crate) fn remote_host(text: &str) -> Option<&str> {
-    // Words before a host's name; the name ends at a blank, bracket or colon.
-    const BEFORE: [&str; 18] = [
-        "host ",
-        "Host ",
-        "Server ",
-        "server ",
-        "connect to ",
-        "Connected to ",
-        "conversation with ",
-        "lost connection with ",
-        "while talking to ",
-        "relay=",
-        "Remote Server ",
-        "remote server ",
-        "Giving up on ",
-        "said by ",
-        "by ",
-        "Remote system: dns;",
-        "Remote host ",
-        "host: ",
-    ];
-    for before in BEFORE {
+    if text.is_empty() {
+        return None;
+    }
+    for finder in HOST_FINDERS.iter() {
         let mut rest = text;
         // A few places at most, so that a long text is not searched again and again.
         for _ in 0..4 {
-            let Some(at) = memchr::memmem::find(rest.as_bytes(), before.as_bytes()) else { break };
-            let tail = &rest[at + before.len()..];
+            let Some(at) = finder.find(rest.as_bytes()) else { break };
+            // What is searched for is ASCII, so the rest begins at a boundary of characters.
+            let tail = &rest[at + finder.needle().len()..];
             // "Client host x blocked" speaks of the sender's side.
             let client = rest[..at].ends_with("lient ");
             let word = tail.split([' ', '\n', '\t', ',', ')', '(', '[']).next().unwrap_or("");
@@ -415,8 +423,13 @@ pub(crate) fn after_prefix<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
 /// `needle` (ASCII, lower case) is somewhere in `text`, in any case of letters.
 pub(crate) fn contains(text: &str, needle: &str) -> bool {
     let (text, needle) = (text.as_bytes(), needle.as_bytes());
-    let Some(first) = needle.first() else { return true };
-    memchr::memchr2_iter(*first, first.to_ascii_uppercase(), text)
+    // Looked for is its rarest byte: letters in the order of their frequency come last, everything else first.
+    let rarity = |byte: u8| memchr::memchr(byte, b" etaoinsrhldcumfpgwybvk").map_or(0, |place| 32 - place);
+    let Some((offset, byte)) = needle.iter().copied().enumerate().min_by_key(|(_, byte)| rarity(*byte)) else {
+        return true;
+    };
+    let Some(room) = text.len().checked_sub(needle.len()) else { return false };
+    memchr::memchr2_iter(byte, byte.to_ascii_uppercase(), &text[offset..offset + room + 1])
         .any(|at| text.get(at..at + needle.len()).is_some_and(|here| here.eq_ignore_ascii_case(needle)))
 }
 
