@@ -264,6 +264,13 @@ fn leaves<'m>(
                     }
                 })
             };
+            // A returned message that was put between the boundaries without a header of its own.
+            let first = field(&part[..line_end(part)]).map(|f| f.name).unwrap_or_default();
+            if [&b"Received"[..], b"Return-Path", b"DKIM-Signature"].iter().any(|name| first.eq_ignore_ascii_case(name))
+            {
+                parts.push(Part { media: Media::Message, transfer: Transfer::Identity, charset: None, body: part });
+                continue;
+            }
             // A part whose first line is no field has lost its header.
             let inner = if kind.is_empty() && encoding.is_none() && !part.starts_with(b"\n") {
                 let headed = field(&part[..line_end(part)]).is_some_and(|f| starts_with(f.name, "content-"));

@@ -42,17 +42,37 @@ impl Shared {
         let date = original.date.or_else(|| header.get("Date").and_then(|d| civil::parse(&decode::header(d))));
         // The oldest Received was written where the notice was, if it names that host; otherwise the oldest that names both sides.
         let received: Vec<&[u8]> = header.all("Received").take(100).collect();
-        let hop = |value: &&[u8]| Hop::of(&String::from_utf8_lossy(value));
-        let last = received.last().map(hop);
-        let oldest = match last {
-            Some(hop) if is_host_name(&hop.by) => Some(hop),
-            last => received.iter().rev().map(hop).find(|hop| !hop.by.is_empty() && !hop.from.is_empty()).or(last),
-        };
-        let received_rhost = oldest.map(|hop| if is_name(&hop.by) { hop.by } else { hop.from }).unwrap_or_default();
+        let hop = |value: &&[u8]| Hop::of(&text::lossy(value));
+        let received_rhost = Self::writer(&received, hop).unwrap_or_else(|| {
+            // It was never received by mail: who wrote it says so in its sender.
+            let from = header.get("From").map(decode::header).unwrap_or_default();
+            if received.is_empty() {
+                text::domain(text::one_address(&from).unwrap_or_default()).to_owned()
+            } else {
+                String::new()
+            }
+        });
         let newest = received.first().map(hop);
-        let received_lhost =
-            newest.map(|hop| if hop.from.is_empty() { hop.by } else { hop.from }).unwrap_or_default();
+        let received_lhost = newest.map(|hop| if hop.from.is_empty() { hop.by } else { hop.from }).unwrap_or_default();
         Self { addresser, date, received_rhost, received_lhost, several: false }
+    }
+
+    /// The host where the notice was written, as its Received fields (newest first) tell.
+    fn writer(received: &[&[u8]], hop: impl Fn(&&[u8]) -> Hop) -> Option<String> {
+        let oldest = received.last().map(&hop)?;
+        if is_host_name(&oldest.by) {
+            return Some(oldest.by);
+        }
+        // Written by a program that has only an address or a short name.
+        if oldest.from.is_empty() && !oldest.by.is_empty() && !oldest.by.contains(':') {
+            return Some(oldest.by);
+        }
+        let silent = oldest.by.is_empty() && oldest.from.is_empty();
+        let next = received.iter().rev().map(hop).find(|hop| !hop.by.is_empty() && !hop.from.is_empty());
+        let named = next.unwrap_or(oldest);
+        // Where the oldest says nothing, the notice was written on the host that handed it on.
+        let host = if is_name(&named.by) && !(silent && is_host_name(&named.from)) { named.by } else { named.from };
+        (!host.is_empty()).then_some(host)
     }
 }
 
@@ -67,7 +87,7 @@ impl Hop {
     fn of(received: &str) -> Self {
         let mut hop = Self::default();
         let mut depth = 0_u32;
-        let mut words = received.split([' ', '\t', '\n']).filter(|word| !word.is_empty()).take(40).peekable();
+        let mut words = received.split_ascii_whitespace().take(40).peekable();
         while let Some(word) = words.next() {
             // Comments say other things.
             depth = depth.saturating_add(u32::from(word.starts_with('(')));
@@ -288,6 +308,7 @@ impl<'n, 'm> Case<'n, 'm> {
         let draft = &mut self.draft;
         let named = text::remote_host(&draft.diagnostic)
             .or_else(|| text::remote_host(&draft.said))
+            .or_else(|| text::generating_server(&mail.human).filter(|_| draft.rhost.is_empty()))
             .or_else(|| self.refusal.map(|r| r.host.as_str()).filter(|h| !h.is_empty() && draft.rhost.is_empty()))
             .unwrap_or_default();
         if draft.rhost.is_empty() {
@@ -370,8 +391,12 @@ impl<'n, 'm> Case<'n, 'm> {
             (_, None) => Some(Action::Failed),
         };
         let named = !original.subject.is_empty();
+        // Forwarded on the way: the oldest hop knows whom it was for at first.
+        let first = if shared.several { "" } else { original.first_for.as_str() };
+        let alias = if draft.alias.is_empty() { first.to_owned() } else { draft.alias };
+        let alias = if alias.eq_ignore_ascii_case(&draft.recipient) { String::new() } else { alias };
         Finding {
-            alias: if draft.alias.eq_ignore_ascii_case(&draft.recipient) { String::new() } else { draft.alias },
+            alias,
             reason,
             status,
             status_is_made_up: made_up,
@@ -413,7 +438,7 @@ fn subject_in_text(human: &str) -> String {
 /// True when a rule knows something of these words.
 fn speaks(rules: &Rules, words: &str) -> bool {
     let mut found = false;
-    rules.matches(&rules.scan(words, 4096), |rule, _, _| found |= rule.weight >= 40);
+    rules.matches(&rules.scan(words, 4096), |rule, _, _| found |= rule.weight >= 40 && !rule.asks.reply_only);
     found
 }
 
@@ -429,7 +454,11 @@ fn telling_lines(rules: &Rules, human: &str) -> String {
     let mut best: (u32, &str) = (0, "");
     for paragraph in human.split("\n\n").filter(|p| !p.trim().is_empty()).take(60) {
         let mut score = 0;
-        rules.matches(&rules.scan(paragraph, 4096), |rule, _, _| score = score.max(u32::from(rule.weight)));
+        rules.matches(&rules.scan(paragraph, 4096), |rule, _, _| {
+            if !rule.asks.reply_only {
+                score = score.max(u32::from(rule.weight));
+            }
+        });
         if text::statuses(paragraph).next().is_some() {
             score += 20;
         }

@@ -121,7 +121,9 @@ const ABANDONED: &[&str] = &[
 
 /// Says the reply that its mailbox is out of use? The address may stand within the sentence.
 fn is_abandoned(human: &str, recipient: &str) -> bool {
-    let text = crate::rules::folded_text(&crate::rules::fold(human, 4096)).replace(&recipient.to_ascii_lowercase(), "").replace("  ", " ");
+    let text = crate::rules::folded_text(&crate::rules::fold(human, 4096))
+        .replace(&recipient.to_ascii_lowercase(), "")
+        .replace("  ", " ");
     ABANDONED.iter().any(|words| text.contains(words))
 }
 

@@ -8,8 +8,8 @@
 use crate::analyzer::Stage;
 use crate::finding::{Date, Evidence, EvidenceKind};
 use crate::rules::{Circumstances, Rule, Scan, fold};
-use std::borrow::Cow;
 use crate::{Reason, Rules};
+use std::borrow::Cow;
 use yamabiko_status::EnhancedStatus;
 
 /// Rules of this weight and more are certain of themselves: the stage does not change them.
@@ -98,13 +98,15 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
             }
         };
         rules.matches(human, |rule, start, end| {
-            if rule.fits(&at) {
+            if !rule.asks.reply_only && rule.fits(&at) {
                 // "User unknown" is what sendmail makes of any 550, also of one that speaks of something else.
                 let gloss = rule.reason == Reason::UserUnknown && facts.speaks_of_something_else();
                 let percent = if gloss {
                     20
                 } else {
-                    percent(!rule.asks.hosts.is_empty() || (!rule.provider.is_empty() && *rule.provider == *facts.system))
+                    percent(
+                        !rule.asks.hosts.is_empty() || (!rule.provider.is_empty() && *rule.provider == *facts.system),
+                    )
                 };
                 let weight = u8::try_from(u32::from(rule.weight) * percent / 100).unwrap_or(rule.weight).max(1);
                 scale.phrase(rule, "text", weight, human.words(start, end));
@@ -117,7 +119,7 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
         }
     }
     if facts.program {
-        scale.add(EvidenceKind::System, Reason::MailerError, "type:x-unix", "Diagnostic-Code", 30, "");
+        scale.add(EvidenceKind::System, Reason::MailerError, "type:x-unix", "Diagnostic-Code", 34, "");
     }
     if facts.delayed {
         scale.add(EvidenceKind::Action, Reason::Expired, "action:delayed", "Action", 12, "delayed");
@@ -128,9 +130,9 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
 /// A reply as phrases are compared with it.
 fn folded_reply(text: &str) -> Vec<u8> {
     let folded = fold(text, LIMIT);
-    let repeated = folded.get(..3).is_some_and(|code| {
-        code.iter().all(u8::is_ascii_digit) && memchr::memmem::find(&folded[3..], code).is_some()
-    });
+    let repeated = folded
+        .get(..3)
+        .is_some_and(|code| code.iter().all(u8::is_ascii_digit) && memchr::memmem::find(&folded[3..], code).is_some());
     if repeated { without_repeated_codes(&String::from_utf8_lossy(&folded)).into_owned().into_bytes() } else { folded }
 }
 
@@ -198,6 +200,13 @@ impl Scale<'_, '_> {
         {
             // At MAIL nothing has been said of the recipient yet: it is the sender who is unknown.
             reason = Reason::Rejected;
+        }
+        if rule.weight < CERTAIN
+            && matches!(self.facts.stage, Some(Stage::Conn | Stage::Ehlo))
+            && matches!(reason, Reason::UserUnknown | Reason::MailboxFull | Reason::Suspend | Reason::Filtered)
+        {
+            // Nor has anybody been named: it is the client that is not wanted.
+            reason = Reason::Blocked;
         }
         // Words of another language are a system's own to its users, not a reply.
         if rule.weight < CERTAIN && &*rule.language == "en" && reason == Reason::UserUnknown {

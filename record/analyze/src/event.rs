@@ -9,38 +9,67 @@ use yamabiko_status::{Class, ReplyCode};
 
 /// JSON of one or many events: an object, an array, or an object per line. `None` when it is none, or nobody's we know.
 pub(crate) fn analyze(rules: &Rules, json: &[u8]) -> Option<Vec<Analysis>> {
-    let mut all = Vec::new();
     let values: Vec<Value> = match serde_json::from_slice(json) {
-        Ok(Value::Array(values)) => values,
         Ok(value) => vec![value],
         Err(_) => {
             let lines = json.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty());
             lines.map(serde_json::from_slice).collect::<Result<_, _>>().ok()?
         }
     };
+    let mut all = Vec::new();
     for value in &values {
-        all.push(one(rules, value)?);
+        unwrap(rules, value, 0, &mut all);
     }
     (!all.is_empty()).then_some(all)
 }
 
-fn one(rules: &Rules, value: &Value) -> Option<Analysis> {
-    // SNS puts the notification into a string.
-    if let Some(inner) = value.get("Message").and_then(Value::as_str)
-        && value.get("Type").is_some()
-    {
-        return one(rules, &serde_json::from_str(inner).ok()?);
+/// Envelopes within envelopes beyond are not opened: SQS holds SNS holds SES.
+const MAX_WRAPS: usize = 6;
+
+/// Opens what events are wrapped in, and reads them: arrays; SNS and EventBridge around SES; queues around SNS
+/// (`aws sqs receive-message`, the `Records` of a Lambda function); pages of Mailgun's events.
+fn unwrap(rules: &Rules, value: &Value, depth: usize, all: &mut Vec<Analysis>) {
+    if depth > MAX_WRAPS {
+        return;
     }
+    let lists = ["Records", "Messages", "items"].iter().filter_map(|name| value.get(name)).find_map(Value::as_array);
+    if let Some(list) = value.as_array().or(lists) {
+        list.iter().for_each(|value| unwrap(rules, value, depth + 1, all));
+        return;
+    }
+    let sns = value.get("Sns").filter(|inner| inner.is_object());
+    let bridge = value.get("detail").filter(|_| value.get("detail-type").is_some());
+    if let Some(inner) = sns.or(bridge) {
+        return unwrap(rules, inner, depth + 1, all);
+    }
+    let text = ["Message", "body", "Body"].iter().filter_map(|name| value.get(name)).find_map(Value::as_str);
+    if let Some(text) = text
+        && ["Type", "messageId", "MessageId"].iter().any(|name| value.get(name).is_some())
+    {
+        match serde_json::from_str(text) {
+            Ok(inner) => unwrap(rules, &inner, depth + 1, all),
+            // SNS asks to confirm a subscription in words.
+            Err(_) if string(value, &["Type"]).ends_with("Confirmation") => all.push(analysis(Vec::new())),
+            Err(_) => {}
+        }
+        return;
+    }
+    all.extend(one(rules, value));
+}
+
+fn one(rules: &Rules, value: &Value) -> Option<Analysis> {
     if value.get("notificationType").or_else(|| value.get("eventType")).is_some() {
         return ses(rules, value);
     }
-    if value.get("sg_event_id").is_some() || (value.get("event").is_some() && value.get("email").is_some()) {
+    let has = |name: &str| value.get(name).is_some();
+    // An event, or a line of the list of bounces that its API gives.
+    if has("sg_event_id") || (has("email") && (has("event") || (has("created") && has("reason")))) {
         return sendgrid(rules, value);
     }
     if let Some(data) = value.get("event-data") {
         return mailgun(rules, data);
     }
-    if value.get("delivery-status").is_some() && value.get("event").is_some() {
+    if has("event") && (has("delivery-status") || (has("recipient") && has("timestamp"))) {
         return mailgun(rules, value);
     }
     None
@@ -170,124 +199,149 @@ fn ses(rules: &Rules, value: &Value) -> Option<Analysis> {
         lhost: string(body, &["reportingMTA"]).rsplit(';').next().unwrap_or("").trim().to_owned(),
         ..Event::default()
     };
-    let items = |body: &'_ Value, name: &str| body.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let Some(event) = SES.iter().find(|event| event.kind == kind) else { return Some(analysis(Vec::new())) };
+    let body = if event.body.is_empty() { value } else { value.get(event.body)? };
+    let list = if event.recipients == "destination" { mail.get(event.recipients) } else { body.get(event.recipients) };
     let mut findings = Vec::new();
-    match kind {
-        "Bounce" => {
-            let body = value.get("bounce")?;
-            let hint = match (string(body, &["bounceType"]), string(body, &["bounceSubType"])) {
-                (_, "Suppressed" | "OnAccountSuppressionList" | "UnsubscribedRecipient") => {
-                    Some((Reason::Suppressed, 90, "ses:suppressed"))
-                }
-                (_, "MailboxFull") => Some((Reason::MailboxFull, 80, "ses:mailboxfull")),
-                (_, "MessageTooLarge") => Some((Reason::MesgTooBig, 80, "ses:messagetoolarge")),
-                (_, "ContentRejected") => Some((Reason::ContentError, 60, "ses:contentrejected")),
-                (_, "AttachmentRejected") => Some((Reason::SecurityError, 60, "ses:attachmentrejected")),
-                (_, "NoEmail") => Some((Reason::UserUnknown, 80, "ses:noemail")),
-                ("Permanent", "General") => Some((Reason::UserUnknown, 20, "ses:permanent")),
-                _ => None,
-            };
-            for item in items(body, "bouncedRecipients") {
-                let delayed = string(&item, &["action"]).eq_ignore_ascii_case("delayed");
-                findings.push(finding(
-                    rules,
-                    Event {
-                        recipient: text::one_address(string(&item, &["emailAddress"])).unwrap_or_default(),
-                        diagnostic: string(&item, &["diagnosticCode"]).to_owned(),
-                        status: string(&item, &["status"]),
-                        action: Some(if delayed { Action::Delayed } else { Action::Failed }),
-                        hint,
-                        ..base(body)
-                    },
-                ));
-            }
-        }
-        "Complaint" => {
-            let body = value.get("complaint")?;
-            for item in items(body, "complainedRecipients") {
-                let agent = string(body, &["userAgent"]);
-                let id = string(body, &["feedbackId"]);
-                findings.push(finding(
-                    rules,
-                    Event {
-                        recipient: text::one_address(string(&item, &["emailAddress"])).unwrap_or_default(),
-                        diagnostic: format!("{{\"feedbackid\":\"{id}\", \"useragent\":\"{agent}\"}}"),
-                        feedback_type: string(body, &["complaintFeedbackType"]),
-                        reason: Some(Reason::Feedback),
-                        ..base(body)
-                    },
-                ));
-            }
-        }
-        "Delivery" => {
-            let body = value.get("delivery")?;
-            for item in items(body, "recipients") {
-                findings.push(finding(
-                    rules,
-                    Event {
-                        recipient: item.as_str().unwrap_or(""),
-                        diagnostic: string(body, &["smtpResponse"]).to_owned(),
-                        action: Some(Action::Delivered),
-                        reason: Some(Reason::Delivered),
-                        ..base(body)
-                    },
-                ));
-            }
-        }
-        "DeliveryDelay" => {
-            let body = value.get("deliveryDelay")?;
-            for item in items(body, "delayedRecipients") {
-                let hint = match string(body, &["delayType"]) {
-                    "MailboxFull" => Some((Reason::MailboxFull, 80, "ses:mailboxfull")),
-                    "IPFailure" => Some((Reason::Blocked, 50, "ses:ipfailure")),
-                    "SpamDetected" => Some((Reason::SpamDetected, 70, "ses:spamdetected")),
-                    "RecipientServerError" | "InternalFailure" => Some((Reason::SystemError, 40, "ses:servererror")),
-                    "TransientCommunicationFailure" => Some((Reason::NetworkError, 40, "ses:communication")),
-                    _ => Some((Reason::Expired, 20, "ses:delay")),
-                };
-                findings.push(finding(
-                    rules,
-                    Event {
-                        recipient: text::one_address(string(&item, &["emailAddress"])).unwrap_or_default(),
-                        diagnostic: string(&item, &["diagnosticCode"]).to_owned(),
-                        status: string(&item, &["status"]),
-                        action: Some(Action::Delayed),
-                        hint,
-                        ..base(body)
-                    },
-                ));
-            }
-        }
-        "Reject" => {
-            for item in items(mail, "destination") {
-                findings.push(finding(
-                    rules,
-                    Event {
-                        recipient: item.as_str().unwrap_or(""),
-                        diagnostic: string(value, &["reject", "reason"]).to_owned(),
-                        action: Some(Action::Failed),
-                        hint: Some((Reason::VirusDetected, 60, "ses:reject")),
-                        ..base(value)
-                    },
-                ));
-            }
-        }
-        _ => {}
+    for item in list.and_then(Value::as_array).into_iter().flatten() {
+        let address = item.as_str().unwrap_or_else(|| string(item, &["emailAddress"]));
+        let Some(recipient) = text::one_address(address) else { continue };
+        let delayed = event.reason.is_none() && string(item, &["action"]).eq_ignore_ascii_case("delayed");
+        findings.push(finding(
+            rules,
+            Event {
+                recipient,
+                diagnostic: (event.said)(body, item),
+                status: string(item, &["status"]),
+                action: if delayed { Some(Action::Delayed) } else { event.action },
+                hint: (event.hint)(body),
+                reason: event.reason,
+                feedback_type: string(body, &["complaintFeedbackType"]),
+                ..base(body)
+            },
+        ));
     }
-    findings.retain(|f| !f.recipient.is_empty());
     Some(analysis(findings))
+}
+
+/// What a kind of event of Amazon SES is made of.
+struct SesEvent {
+    /// `notificationType`, `eventType`
+    kind: &'static str,
+    /// Its object; empty: the event itself.
+    body: &'static str,
+    /// The list of recipients in it; `destination` is that of the mail.
+    recipients: &'static str,
+    action: Option<Action>,
+    /// Where the event says all.
+    reason: Option<Reason>,
+    /// The words of the failure, from the object and the recipient.
+    said: fn(&Value, &Value) -> String,
+    hint: fn(&Value) -> Option<Hint>,
+}
+
+type Hint = (Reason, u8, &'static str);
+
+const SES: [SesEvent; 6] = [
+    SesEvent {
+        kind: "Bounce",
+        body: "bounce",
+        recipients: "bouncedRecipients",
+        action: Some(Action::Failed),
+        reason: None,
+        said: |_, item| string(item, &["diagnosticCode"]).to_owned(),
+        hint: ses_bounce,
+    },
+    SesEvent {
+        kind: "Complaint",
+        body: "complaint",
+        recipients: "complainedRecipients",
+        action: None,
+        reason: Some(Reason::Feedback),
+        said: |body, _| {
+            let (id, agent) = (string(body, &["feedbackId"]), string(body, &["userAgent"]));
+            format!("{{\"feedbackid\":\"{id}\", \"useragent\":\"{agent}\"}}")
+        },
+        hint: |_| None,
+    },
+    SesEvent {
+        kind: "Delivery",
+        body: "delivery",
+        recipients: "recipients",
+        action: Some(Action::Delivered),
+        reason: Some(Reason::Delivered),
+        said: |body, _| string(body, &["smtpResponse"]).to_owned(),
+        hint: |_| None,
+    },
+    SesEvent {
+        kind: "DeliveryDelay",
+        body: "deliveryDelay",
+        recipients: "delayedRecipients",
+        action: Some(Action::Delayed),
+        reason: None,
+        said: |_, item| string(item, &["diagnosticCode"]).to_owned(),
+        hint: ses_delay,
+    },
+    SesEvent {
+        kind: "Reject",
+        body: "",
+        recipients: "destination",
+        action: Some(Action::Failed),
+        reason: None,
+        said: |body, _| string(body, &["reject", "reason"]).to_owned(),
+        hint: |_| Some((Reason::VirusDetected, 60, "ses:reject")),
+    },
+    SesEvent {
+        kind: "Rendering Failure",
+        body: "",
+        recipients: "destination",
+        action: Some(Action::Failed),
+        reason: None,
+        said: |body, _| string(body, &["failure", "errorMessage"]).to_owned(),
+        hint: |_| Some((Reason::ContentError, 90, "ses:rendering")),
+    },
+];
+
+fn ses_bounce(body: &Value) -> Option<Hint> {
+    match (string(body, &["bounceType"]), string(body, &["bounceSubType"])) {
+        (_, "Suppressed" | "OnAccountSuppressionList" | "UnsubscribedRecipient") => {
+            Some((Reason::Suppressed, 90, "ses:suppressed"))
+        }
+        (_, "MailboxFull") => Some((Reason::MailboxFull, 80, "ses:mailboxfull")),
+        (_, "MessageTooLarge") => Some((Reason::MesgTooBig, 80, "ses:messagetoolarge")),
+        (_, "ContentRejected") => Some((Reason::ContentError, 60, "ses:contentrejected")),
+        (_, "AttachmentRejected") => Some((Reason::SecurityError, 60, "ses:attachmentrejected")),
+        (_, "NoEmail") => Some((Reason::UserUnknown, 80, "ses:noemail")),
+        (_, "CustomTimeoutExceeded") => Some((Reason::Expired, 60, "ses:timeout")),
+        ("Permanent", "General") => Some((Reason::UserUnknown, 20, "ses:permanent")),
+        _ => None,
+    }
+}
+
+fn ses_delay(body: &Value) -> Option<Hint> {
+    match string(body, &["delayType"]) {
+        "MailboxFull" => Some((Reason::MailboxFull, 80, "ses:mailboxfull")),
+        "IPFailure" => Some((Reason::Blocked, 50, "ses:ipfailure")),
+        "SpamDetected" => Some((Reason::SpamDetected, 70, "ses:spamdetected")),
+        "RecipientServerError" | "InternalFailure" => Some((Reason::SystemError, 40, "ses:servererror")),
+        "TransientCommunicationFailure" => Some((Reason::NetworkError, 40, "ses:communication")),
+        _ => Some((Reason::Expired, 20, "ses:delay")),
+    }
 }
 
 /// SendGrid's Event Webhook.
 fn sendgrid(rules: &Rules, value: &Value) -> Option<Analysis> {
-    let event = string(value, &["event"]);
+    let event = if value.get("created").is_some() { "bounce" } else { string(value, &["event"]) };
     let said =
         [string(value, &["reason"]), string(value, &["response"])].into_iter().find(|s| !s.is_empty()).unwrap_or("");
     let base = Event {
         recipient: string(value, &["email"]),
         diagnostic: said.to_owned(),
         status: string(value, &["status"]),
-        date: value.get("timestamp").and_then(Value::as_i64).map(|seconds| Date { seconds, offset_minutes: 0 }),
+        date: ["timestamp", "created"]
+            .iter()
+            .find_map(|name| value.get(name)?.as_i64())
+            .map(|seconds| Date { seconds, offset_minutes: 0 }),
         message_id: string(value, &["smtp-id"]).trim_matches(['<', '>']).to_owned(),
         decoded_by: "SendGrid",
         ..Event::default()
@@ -299,6 +353,7 @@ fn sendgrid(rules: &Rules, value: &Value) -> Option<Analysis> {
                 (_, "Mailbox Unavailable") => Some((Reason::MailboxFull, 30, "sendgrid:mailbox unavailable")),
                 (_, "Reputation") => Some((Reason::BadReputation, 40, "sendgrid:reputation")),
                 (_, "Content") => Some((Reason::ContentError, 40, "sendgrid:content")),
+                (_, "Technical" | "Technical Failure") => Some((Reason::SystemError, 20, "sendgrid:technical")),
                 (_, "Frequency or Volume Too High") => Some((Reason::Speeding, 60, "sendgrid:volume")),
                 ("blocked", _) => Some((Reason::Blocked, 25, "sendgrid:blocked")),
                 _ => None,

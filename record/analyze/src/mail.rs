@@ -66,9 +66,9 @@ pub(crate) fn groups_of_text(text: &str) -> Vec<Group> {
                 value.push_str(trimmed);
             }
         } else if let Some(found) = field(trimmed.as_bytes()) {
-            // The field is a range of the line, which is text.
-            let name = String::from_utf8_lossy(found.name).into_owned();
-            let value = String::from_utf8_lossy(found.value).into_owned();
+            // The field is a range of the line, which is text, and ends at ASCII bytes.
+            let name = crate::text::lossy(found.name).into_owned();
+            let value = crate::text::lossy(found.value).into_owned();
             // Systems that leave out the empty line between recipients.
             if name.eq_ignore_ascii_case("Final-Recipient") && group.get("Final-Recipient").is_some() {
                 all.push(std::mem::take(&mut group));
@@ -302,6 +302,12 @@ impl<'m> Mail<'m> {
             self.recipients.retain(Group::names_a_recipient);
             self.has_status = !self.recipients.is_empty();
             if self.has_status {
+                if !self.has_original
+                    && let Some(found) = original::below_fields(&text)
+                {
+                    self.original = found;
+                    self.has_original = true;
+                }
                 self.human.truncate(at);
             }
         }

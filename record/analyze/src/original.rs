@@ -4,6 +4,7 @@ use crate::civil;
 use crate::finding::Date;
 use crate::text::one_address;
 use std::borrow::Cow;
+use std::sync::LazyLock;
 use yamabiko_report::decode;
 use yamabiko_report::structure::Header;
 
@@ -20,6 +21,8 @@ pub(crate) struct Original {
     pub date: Option<Date>,
     /// `for <address>` of its newest Received field.
     pub received_for: String,
+    /// The same of its oldest.
+    pub first_for: String,
     pub delivered_to: String,
     pub any: bool,
 }
@@ -47,22 +50,14 @@ impl Original {
                 4 if is("Date") && found.date.is_none() => found.date = civil::parse(&decode::header(field.value)),
                 11 if is("Return-Path") && found.return_path.is_empty() => found.return_path = address(field.value),
                 12 if is("Delivered-To") && found.delivered_to.is_empty() => found.delivered_to = address(field.value),
-                8 if is("Received") && found.received_for.is_empty() => {
-                    let text = String::from_utf8_lossy(field.value);
-                    if let Some(at) = text.find("for <") {
-                        found.received_for =
-                            one_address(&text[at..crate::text::floor(&text, at + 300)]).unwrap_or_default().to_owned();
-                    } else if let Some(at) = text.rfind(" for ").or_else(|| text.rfind("\tfor ")) {
-                        found.received_for = text
-                            .get(at..)
-                            .and_then(crate::text::address)
-                            .map_or(String::new(), |f| f.address.to_owned());
-                    }
-                }
+                8 if is("Received") && found.received_for.is_empty() => found.received_for = received_for(field.value),
                 15 if is("X-Envelope-From") && found.return_path.is_empty() => found.return_path = address(field.value),
                 _ => {}
             }
         }
+        let received =
+            header.fields.iter().rev().filter(|f| f.name.len() == 8 && f.name.eq_ignore_ascii_case(b"Received"));
+        found.first_for = received.take(20).map(|f| received_for(f.value)).find(|a| !a.is_empty()).unwrap_or_default();
         found
     }
 
@@ -70,6 +65,23 @@ impl Original {
     pub(crate) fn is_empty(&self) -> bool {
         self.from.is_empty() && self.subject.is_empty() && self.message_id.is_empty() && self.to.is_empty()
     }
+}
+
+/// `for <address>` of a Received field; empty without.
+fn received_for(value: &[u8]) -> String {
+    let text = crate::text::lossy(value);
+    let found = if let Some(at) = memchr::memmem::find(text.as_bytes(), b"for <") {
+        one_address(&text[at..crate::text::floor(&text, at + 300)])
+    } else {
+        last_for(text.as_bytes()).and_then(|at| text.get(at..)).and_then(crate::text::address).map(|f| f.address)
+    };
+    found.unwrap_or_default().to_owned()
+}
+
+/// The last word `for`.
+fn last_for(text: &[u8]) -> Option<usize> {
+    memchr::memmem::rfind_iter(text, b"for ")
+        .find(|at| at.checked_sub(1).is_some_and(|b| matches!(text[b], b' ' | b'\t')))
 }
 
 fn inside_brackets(text: &str) -> &str {
@@ -184,17 +196,31 @@ pub(crate) fn cut(text: &str) -> Option<Cut> {
         if trimmed.len() <= 160 && is_announcement(words, dashed) {
             return Some(Cut { human: start, original: end, sure: true });
         }
-        if FIELDS.iter().any(|field| crate::text::after_prefix(line, field).is_some()) {
+        if matches!(first.to_ascii_lowercase(), b'r' | b'd' | b'x' | b'a')
+            && FIELDS.iter().any(|field| crate::text::after_prefix(line, field).is_some())
+        {
             return Some(Cut { human: start, original: start, sure: false });
         }
     }
     None
 }
 
+/// [`ANNOUNCED`] by their first byte.
+static ANNOUNCED_BY: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
+    let mut by = vec![Vec::new(); 256];
+    for words in ANNOUNCED {
+        by[usize::from(words.as_bytes()[0])].push(*words);
+    }
+    by
+});
+
 fn is_announcement(words: &str, dashed: bool) -> bool {
+    let Some(first) = words.as_bytes().first() else { return false };
     // Most lines are ASCII, and most announcements too: the others are folded only where they can matter.
     let folded = if words.is_ascii() { None } else { Some(words.to_lowercase()) };
-    for announced in ANNOUNCED {
+    let first =
+        folded.as_ref().map_or(first.to_ascii_lowercase(), |folded| folded.as_bytes().first().copied().unwrap_or(0));
+    for announced in &ANNOUNCED_BY[usize::from(first)] {
         let rest = match &folded {
             None => crate::text::after_prefix(words, announced),
             Some(folded) => folded.strip_prefix(*announced),
@@ -211,6 +237,17 @@ fn is_announcement(words: &str, dashed: bool) -> bool {
         }
     }
     false
+}
+
+/// A returned header that stands below delivery-status fields without a word between: the first paragraph that says from
+/// whom and to whom.
+pub(crate) fn below_fields(text: &str) -> Option<Original> {
+    text.split("\n\n").skip(1).take(20).filter(|paragraph| crate::text::contains(paragraph, "from:")).find_map(
+        |paragraph| {
+            let found = Original::of(paragraph.as_bytes());
+            (!found.from.is_empty() && !found.to.is_empty()).then_some(found)
+        },
+    )
 }
 
 /// A returned message whose every line was moved to the right, moved back.

@@ -37,10 +37,18 @@ pub(crate) struct Phrases {
     firsts: Vec<u8>,
     labels: Vec<u8>,
     numbers: Vec<u32>,
-    /// Node by the first byte of a phrase; 0, the root itself, where no phrase begins with it.
-    roots: Vec<u32>,
-    /// Pairs of ASCII bytes that phrases begin with, a bit each: most words of a text are passed over by this alone.
-    pairs: Vec<u64>,
+    /// Node by the first two bytes of a phrase, where both are ASCII (`PAIRS` of them); 0 where no phrase begins so. Most
+    /// words of a text are passed over by this alone.
+    pairs: Vec<u32>,
+    /// Node by the first byte of all other phrases.
+    others: Vec<u32>,
+}
+
+const PAIRS: usize = 128 * 128;
+
+/// Place of two ASCII bytes among the pairs.
+fn pair(first: u8, second: u8) -> usize {
+    usize::from(first & 127) << 7 | usize::from(second & 127)
 }
 
 impl Phrases {
@@ -48,57 +56,83 @@ impl Phrases {
     pub(crate) fn of(mut phrases: Vec<(&str, u32)>) -> Self {
         phrases.retain(|(phrase, _)| !phrase.is_empty());
         phrases.sort_unstable();
-        let mut tree = Self { nodes: vec![Node::default()], firsts: vec![0], ..Self::default() };
+        let mut tree = Self {
+            // Node 0 stands for nothing.
+            nodes: vec![Node::default()],
+            firsts: vec![0],
+            pairs: vec![0; PAIRS],
+            others: vec![0; 256],
+            ..Self::default()
+        };
+        let paired = |phrase: &str| match phrase.as_bytes() {
+            [first, second, ..] if first.is_ascii() && second.is_ascii() => Some(pair(*first, *second)),
+            _ => None,
+        };
+        // Sorted: phrases that begin alike stand together, and so do those that share a place in a table.
+        let mut from = 0;
+        while from < phrases.len() {
+            // Not past the end, see above; and no phrase is empty.
+            let (place, first) = (paired(phrases[from].0), phrases[from].0.as_bytes()[0]);
+            let alike = |(phrase, _): &&(&str, u32)| paired(phrase) == place && phrase.as_bytes()[0] == first;
+            let to = from + phrases[from..].iter().take_while(alike).count();
+            let root = number(tree.nodes.len());
+            let (depth, byte) = if place.is_some() { (2, phrases[from].0.as_bytes()[1]) } else { (1, first) };
+            match place {
+                Some(place) => tree.pairs[place] = root,
+                // A phrase of one byte stands before those that go on with no ASCII: two ranges, chained.
+                None if tree.others[usize::from(first)] != 0 => {
+                    from = to;
+                    continue;
+                }
+                None => tree.others[usize::from(first)] = root,
+            }
+            tree.nodes.push(Node::default());
+            tree.firsts.push(byte);
+            let range: Vec<(&str, u32)> = match place {
+                Some(_) => phrases[from..to].to_vec(),
+                None => {
+                    let same = |(phrase, _): &&(&str, u32)| paired(phrase).is_none() && phrase.as_bytes()[0] == first;
+                    phrases[from..].iter().filter(same).copied().collect()
+                }
+            };
+            tree.grow(&range, root as usize, depth);
+            from = to;
+        }
+        tree
+    }
+
+    /// Adds the tree of sorted phrases, which all have their first `above` bytes in common, at a node.
+    fn grow(&mut self, phrases: &[(&str, u32)], root: usize, above: usize) {
         // Node, the range of its phrases, how many bytes of them are above it.
-        let mut todo = vec![(0_usize, 0_usize, phrases.len(), 0_usize)];
+        let mut todo = vec![(root, 0_usize, phrases.len(), above)];
         while let Some((at, from, to, depth)) = todo.pop() {
             let Some((first, last)) = phrases.get(from).zip(phrases.get(to.wrapping_sub(1))) else { continue };
             let (first, last) = (first.0.as_bytes(), last.0.as_bytes());
-            // Sorted: what the first and the last have in common, all have. The root has no label.
-            let common = if at == 0 { 0 } else { first.iter().zip(last).take_while(|(a, b)| a == b).count() };
-            tree.nodes[at].label = number(tree.labels.len());
-            tree.nodes[at].length = number(common.saturating_sub(depth));
-            tree.labels.extend_from_slice(first.get(depth..common).unwrap_or_default());
+            // Sorted: what the first and the last have in common, all have.
+            let common = first.iter().zip(last).take_while(|(a, b)| a == b).count();
+            self.nodes[at].label = number(self.labels.len());
+            self.nodes[at].length = number(common.saturating_sub(depth));
+            self.labels.extend_from_slice(first.get(depth..common).unwrap_or_default());
             let mut rest = from;
-            tree.nodes[at].ends = number(tree.numbers.len());
+            self.nodes[at].ends = number(self.numbers.len());
             while let Some((_, id)) = phrases[..to].get(rest).filter(|(phrase, _)| phrase.len() == common) {
-                tree.numbers.push(*id);
+                self.numbers.push(*id);
                 rest += 1;
             }
-            tree.nodes[at].count = number(rest - from);
-            tree.nodes[at].child = number(tree.nodes.len());
+            self.nodes[at].count = number(rest - from);
+            self.nodes[at].child = number(self.nodes.len());
             while rest < to {
                 // All phrases from `rest` on are longer than `common`.
                 let byte = phrases[rest].0.as_bytes()[common];
                 let end = rest + phrases[rest..to].partition_point(|(phrase, _)| phrase.as_bytes()[common] == byte);
-                todo.push((tree.nodes.len(), rest, end, common));
-                tree.nodes.push(Node::default());
-                tree.firsts.push(byte);
-                tree.nodes[at].children += 1;
+                // The byte that the child is chosen by is compared already.
+                todo.push((self.nodes.len(), rest, end, common + 1));
+                self.nodes.push(Node::default());
+                self.firsts.push(byte);
+                self.nodes[at].children += 1;
                 rest = end;
             }
         }
-        tree.roots = vec![0; 256];
-        tree.pairs = vec![0; 256];
-        let root = tree.nodes[0];
-        for child in root.child..root.child + root.children {
-            tree.roots[usize::from(tree.firsts[child as usize])] = child;
-        }
-        for (phrase, _) in &phrases {
-            let bytes = phrase.as_bytes();
-            match (bytes[0], bytes.get(1)) {
-                (first, Some(second)) if first < 128 && *second < 128 => {
-                    tree.pairs[usize::from(first) * 2 + usize::from(*second >> 6)] |= 1 << (second & 63);
-                }
-                // A phrase of one byte, or ASCII before something else: whatever follows.
-                (first, _) if first < 128 => {
-                    tree.pairs[usize::from(first) * 2] = u64::MAX;
-                    tree.pairs[usize::from(first) * 2 + 1] = u64::MAX;
-                }
-                _ => {}
-            }
-        }
-        tree
     }
 
     /// All phrases in a folded text that are no piece of a longer word (`relay` is not in `relayed`, but `rbl` is in
@@ -117,41 +151,43 @@ impl Phrases {
             if inside || byte == b' ' || (0x80..0xc0).contains(&byte) {
                 continue;
             }
-            if byte < 128 {
-                let second = text.get(start + 1).copied().unwrap_or(0);
-                if second < 128 && self.pairs[usize::from(byte) * 2 + usize::from(second >> 6)] >> (second & 63) & 1 == 0
-                {
-                    continue;
+            let second = text.get(start + 1).copied().unwrap_or(0x80);
+            if byte < 128 && second < 128 {
+                let node = self.pairs[pair(byte, second)];
+                if node != 0 {
+                    self.walk(text, start, start + 2, node, &mut found);
                 }
             }
-            self.walk(text, start, &mut found);
+            let node = self.others[usize::from(byte)];
+            if node != 0 {
+                self.walk(text, start, start + 1, node, &mut found);
+            }
         }
         found.sort_unstable_by_key(|m: &Match| (m.end, m.start, m.number));
         found
     }
 
-    fn walk(&self, text: &[u8], start: usize, found: &mut Vec<Match>) {
-        // Tables of 256; nodes and labels are where the tree says, as it was built.
-        let mut at = self.roots[usize::from(text[start])];
-        let mut end = start;
-        while at != 0 {
+    /// Walks from a node, whose bytes above it are compared up to `end`.
+    fn walk(&self, text: &[u8], start: usize, mut end: usize, mut at: u32, found: &mut Vec<Match>) {
+        loop {
+            // Nodes, labels and numbers are where the tree says, as it was built.
             let node = &self.nodes[at as usize];
-            let label = &self.labels[node.label as usize..(node.label + node.length) as usize];
-            if !text[end..].starts_with(label) {
-                return;
+            for byte in &self.labels[node.label as usize..(node.label + node.length) as usize] {
+                if text.get(end) != Some(byte) {
+                    return;
+                }
+                end += 1;
             }
-            end += label.len();
             if node.count > 0 && ends_word(text, end) {
                 let numbers = &self.numbers[node.ends as usize..(node.ends + node.count) as usize];
                 found.extend(numbers.iter().map(|number| Match { start, end, number: *number }));
             }
             let Some(next) = text.get(end) else { return };
-            let children = node.child as usize..(node.child + node.children) as usize;
-            at = match self.firsts[children].iter().position(|first| first == next) {
-                // The position is below the number of children.
-                Some(position) => node.child + position as u32,
-                None => 0,
-            };
+            let children = &self.firsts[node.child as usize..(node.child + node.children) as usize];
+            let Some(position) = children.iter().position(|first| first == next) else { return };
+            // Below the number of children.
+            at = node.child + position as u32;
+            end += 1;
         }
     }
 }
@@ -183,7 +219,18 @@ mod tests {
 
     #[test]
     fn phrases_are_found_by_their_ends() {
-        let phrases = ["user", "user unknown", "unknown", "user un", ": user unknown", "rbl", "容量", "容量オーバー", "_102", "x"];
+        let phrases = [
+            "user",
+            "user unknown",
+            "unknown",
+            "user un",
+            ": user unknown",
+            "rbl",
+            "容量",
+            "容量オーバー",
+            "_102",
+            "x",
+        ];
         for (text, expected) in [
             ("no user unknown", vec!["user", "user unknown", "unknown"]),
             ("a: user unknown", vec!["user", ": user unknown", "user unknown", "unknown"]),

@@ -5,9 +5,9 @@ use crate::decide::LIMIT;
 use crate::draft::Draft;
 use crate::finding::{Analysis, Kind};
 use crate::mail::Mail;
+use crate::rules::Scan;
 use crate::systems::{self, Signs, System};
 use crate::transcript::refusals;
-use crate::rules::Scan;
 use crate::{Rules, autoreply, dsn, event, feedback, plain, text};
 use yamabiko_report::structure::{Media, Structure, with_lf};
 
@@ -112,8 +112,7 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
             // Whoever writes to people about parcels means the one to whom it is written; a notice means somebody else.
             let findings: Vec<_> =
                 findings.into_iter().filter(|f| system.machine || !is_addressee(mail, &f.recipient)).collect();
-            let meaningful =
-                !findings.is_empty() && (findings.iter().any(|f| !f.evidence.is_empty()) || system.points >= 6);
+            let meaningful = !findings.is_empty() && (findings.iter().any(says_something) || system.points >= 6);
             if meaningful {
                 return Analysis { kind: Kind::Bounce, findings, undecoded: None };
             }
@@ -128,6 +127,11 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
             Some("it looks like a notice, but it names no recipient and no error that is known".to_owned());
     }
     found
+}
+
+/// There is more to go by than single words.
+fn says_something(finding: &crate::Finding) -> bool {
+    finding.evidence.iter().any(|evidence| !evidence.rule.starts_with("words.rules:"))
 }
 
 /// What has the words of a notice and is none, and what tells so.

@@ -13,9 +13,10 @@
 //! = recipient .. does not exist
 //! ```
 //!
-//! * `language`, `source`, `provider` and `host` before the first `reason` hold for the whole file; within a block they hold for
-//!   the block, as do `weight` (1 to 100), `stage` (CONN EHLO STARTTLS AUTH MAIL RCPT DATA QUIT), `status` (5.7.1, or 5.7.* for all details),
+//! * `language`, `source`, `provider`, `place` and `host` before the first `reason` hold for the whole file; within a block they hold for
+//!   the block, as do `weight` (1 to 100), `stage` (CONN EHLO STARTTLS AUTH MAIL RCPT DATA QUIT), `status` (5.7.1, 5.7.606-649, or 5.7.* for all details),
 //!   `code` (550), `from` and `until` (2025-03-01: the day is the first of the rule, or the last).
+//! * `place reply`: the rule is for what the refusing host said, not for what stands around it in a notice.
 //! * `host` names domains: the rule is for replies of hosts in them, or for recipients in them.
 //! * `= phrase` is a rule: the phrase as it appears in a text in lower case with single blanks. ` .. ` stands for anything, up to
 //!   160 bytes. `= *` needs no phrase, only what the block asks for.
@@ -42,6 +43,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("japan.rules", include_str!("../rules/japan.rules")),
     ("providers.rules", include_str!("../rules/providers.rules")),
     ("systems.rules", include_str!("../rules/systems.rules")),
+    ("words.rules", include_str!("../rules/words.rules")),
 ];
 
 /// Phrases and provider tables, compiled.
@@ -117,6 +119,8 @@ pub(crate) struct Asks {
     pub codes: Vec<u16>,
     pub from: Option<i64>,
     pub until: Option<i64>,
+    /// Only in the refusing host's own words.
+    pub reply_only: bool,
 }
 
 impl Asks {
@@ -126,26 +130,31 @@ impl Asks {
     }
 }
 
-/// `5.7.1`, or `5.7.*`.
+/// `5.7.1`, `5.7.606-649`, or `5.7.*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StatusPattern {
     pub class: u8,
     pub subject: u16,
-    pub detail: Option<u16>,
+    /// The first and the last detail.
+    pub details: (u16, u16),
 }
 
 impl StatusPattern {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
         let (class, subject, detail) = (parts.next()?, parts.next()?, parts.next()?);
-        let detail = if detail == "*" { None } else { Some(detail.parse().ok()?) };
+        let details = match detail.split_once('-') {
+            _ if detail == "*" => (0, u16::MAX),
+            Some((first, last)) => (first.parse().ok()?, last.parse().ok()?),
+            None => (detail.parse().ok()?, detail.parse().ok()?),
+        };
         let class = class.parse().ok().filter(|c| [2, 4, 5].contains(c))?;
-        parts.next().is_none().then_some(Self { class, subject: subject.parse().ok()?, detail })
+        parts.next().is_none().then_some(Self { class, subject: subject.parse().ok()?, details })
     }
     fn fits(self, status: EnhancedStatus) -> bool {
         self.class == status.class.digit()
             && self.subject == status.subject
-            && self.detail.is_none_or(|detail| detail == status.detail)
+            && (self.details.0..=self.details.1).contains(&status.detail)
     }
 }
 
@@ -177,7 +186,10 @@ impl Rule {
     /// A reply of these circumstances, for tests: host, stage, status, code, day.
     pub fn sample_circumstances(&self) -> (String, Option<Stage>, String, Option<Date>) {
         let host = self.asks.hosts.first().map_or(String::new(), |h| format!("mx.{h}"));
-        let status = self.asks.statuses.first().map(|p| format!("{}.{}.{}", p.class, p.subject, p.detail.unwrap_or(9)));
+        let status =
+            self.asks.statuses.first().map(|p| {
+                format!("{}.{}.{}", p.class, p.subject, if p.details == (0, u16::MAX) { 9 } else { p.details.0 })
+            });
         let code = self.asks.codes.first().map(u16::to_string);
         let words = [code, status].into_iter().flatten().collect::<Vec<_>>().join(" ");
         let day = self.asks.until.map(|until| until - 86_400).or(self.asks.from);
@@ -187,8 +199,9 @@ impl Rule {
 
 /// True when `host` is `domain` or a host in it.
 fn is_within(host: &str, domain: &str) -> bool {
-    let host = host.as_bytes();
+    let (host, last) = (host.as_bytes(), domain.as_bytes().last());
     host.len() >= domain.len()
+        && host.last().map(u8::to_ascii_lowercase).as_ref() == last
         && host[host.len() - domain.len()..].eq_ignore_ascii_case(domain.as_bytes())
         && (host.len() == domain.len() || host[host.len() - domain.len() - 1] == b'.')
 }
@@ -235,6 +248,14 @@ impl Rules {
         let mut rules = Vec::new();
         read(name, text, &mut rules)?;
         Ok(rules.len())
+    }
+
+    /// Only those of the rules that are wanted, compiled anew.
+    #[must_use]
+    pub fn only(self, wanted: impl FnMut(&Rule) -> bool) -> Self {
+        let mut rules = self.rules;
+        rules.retain(wanted);
+        Self::compile(rules)
     }
 
     /// All rules in their order.
@@ -320,14 +341,13 @@ fn split_phrase(phrase: &str) -> impl Iterator<Item = &str> {
     phrase.split(" .. ").map(str::trim).filter(|f| !f.is_empty())
 }
 
-/// What an ASCII byte is in a folded text: lower case, white space a blank.
-const FOLDED: [u8; 128] = {
-    let mut table = [0; 128];
+/// White space and what is no ASCII.
+const ENDS_WORD: [bool; 256] = {
+    let mut table = [false; 256];
     let mut byte = 0;
-    while byte < 128 {
-        // Below 128.
-        let ascii = byte as u8;
-        table[byte] = if ascii.is_ascii_whitespace() { b' ' } else { ascii.to_ascii_lowercase() };
+    while byte < 256 {
+        // Below 256.
+        table[byte] = byte >= 128 || (byte as u8).is_ascii_whitespace();
         byte += 1;
     }
     table
@@ -344,7 +364,7 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
     let mut at = 0;
     while at < bytes.len() && out.len() < limit {
         if bytes[at] < 128 {
-            if FOLDED[usize::from(bytes[at])] == b' ' {
+            if bytes[at].is_ascii_whitespace() {
                 blank = true;
                 broken |= bytes[at] == b'\n';
                 at += 1;
@@ -354,9 +374,10 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
                 out.push(b' ');
             }
             (blank, wide_before, broken) = (false, false, false);
-            let room = (limit - out.len().min(limit)).max(1);
-            let word = bytes[at..].iter().take(room).take_while(|b| **b < 128 && FOLDED[usize::from(**b)] != b' ').count();
-            out.extend(bytes[at..at + word].iter().map(|b| FOLDED[usize::from(b & 127)]));
+            let room = limit.saturating_sub(out.len()).max(1);
+            let rest = &bytes[at..at.saturating_add(room).min(bytes.len())];
+            let word = rest.iter().position(|b| ENDS_WORD[usize::from(*b)]).unwrap_or(rest.len());
+            out.extend_from_slice(&rest[..word]);
             at += word;
             continue;
         }
@@ -385,6 +406,7 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
             c.to_lowercase().for_each(|c| out.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes()));
         }
     }
+    out.make_ascii_lowercase();
     out
 }
 
@@ -504,6 +526,13 @@ fn attribute(block: &mut Block, key: &str, value: &str) -> Result<(), String> {
                     code.ok_or_else(|| format!("\"{word}\" is no reply code"))
                 })
                 .collect::<Result<_, _>>()?;
+        }
+        "place" => {
+            asks.reply_only = match value {
+                "reply" => true,
+                "any" => false,
+                _ => return Err(format!("a place is \"reply\" or \"any\", not \"{value}\"")),
+            };
         }
         "from" | "until" => {
             let day = civil::parse_day(value).ok_or_else(|| format!("a day is written 2025-03-01, not \"{value}\""))?;

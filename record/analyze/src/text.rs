@@ -3,6 +3,7 @@
 use crate::analyzer::Stage;
 use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::memmem::Finder;
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_status::{Class, EnhancedStatus};
 
@@ -184,9 +185,12 @@ pub(crate) fn statuses(text: &str) -> impl Iterator<Item = EnhancedStatus> + '_ 
     let bytes = text.as_bytes();
     let mut at = 0;
     std::iter::from_fn(move || {
-        while at + 5 <= bytes.len() {
-            let here = at;
-            at += 1;
+        while let Some(next) = memchr::memchr3(b'5', b'4', b'2', bytes.get(at..)?) {
+            let here = at + next;
+            at = here + 1;
+            if here + 5 > bytes.len() {
+                return None;
+            }
             let class = match bytes[here] {
                 b'4' => Class::Transient,
                 b'5' => Class::Permanent,
@@ -362,8 +366,11 @@ pub(crate) fn remote_host(text: &str) -> Option<&str> {
             let Some(at) = finder.find(rest.as_bytes()) else { break };
             // What is searched for is ASCII, so the rest begins at a boundary of characters.
             let tail = &rest[at + finder.needle().len()..];
-            // "Client host x blocked" speaks of the sender's side.
-            let client = rest[..at].ends_with("lient ");
+            // "Client host x blocked", "no access from mail server [x]" speak of the sender's side.
+            let before = &rest[..at];
+            let client = ["lient ", "from mail ", "from ", "sending ", "connecting ", "your ", "Your "]
+                .iter()
+                .any(|words| before.ends_with(words));
             let word = tail.split([' ', '\n', '\t', ',', ')', '(', '[']).next().unwrap_or("");
             let word = word.trim_end_matches([':', '.', ';']).trim_start_matches('<').trim_end_matches('>');
             let word = word.strip_suffix(":25").unwrap_or(word);
@@ -380,11 +387,27 @@ pub(crate) fn remote_host(text: &str) -> Option<&str> {
             rest = tail;
         }
     }
+    // SurfControl: the address of the host between recipient and reply, `a@b: [192.0.2.5], 550 no`.
+    if let Some(at) = memchr::memmem::find(text.as_bytes(), b": [")
+        && let Some((inner, rest)) = text[at + 3..].split_once(']')
+        && inner.parse::<std::net::IpAddr>().is_ok()
+        && reply_codes(&rest[..floor(rest, 6)]).next().is_some()
+    {
+        return Some(inner);
+    }
     // qmail: the address of the host begins the text.
     let first = text.split_whitespace().next().unwrap_or("");
     let is_address = first.parse::<std::net::IpAddr>().is_ok();
     let named = is_host(first) && (text.contains(" does not like recipient") || text.contains(" did not like our"));
     (is_address || named).then_some(first)
+}
+
+/// Exchange says in its section for administrators which server wrote the notice.
+pub(crate) fn generating_server(human: &str) -> Option<&str> {
+    const WORDS: &str = "Generating server: ";
+    let at = memchr::memmem::find(human.as_bytes(), WORDS.as_bytes())?;
+    let name = human[at + WORDS.len()..].split_whitespace().next()?;
+    is_host(name).then_some(name)
 }
 
 /// The largest boundary of characters up to `limit`.
@@ -416,21 +439,46 @@ pub(crate) fn squeeze(text: &str, limit: usize) -> String {
 /// `text` begins with the ASCII text `prefix` in any case of letters; what follows it.
 pub(crate) fn after_prefix<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     let head = text.as_bytes().get(..prefix.len())?;
+    if let (Some(a), Some(b)) = (head.first(), prefix.as_bytes().first())
+        && (a ^ b) & !0x20 != 0
+    {
+        // Not even the first letter.
+        return None;
+    }
     // The prefix is ASCII, so what equals it ends at a boundary of characters.
     head.eq_ignore_ascii_case(prefix.as_bytes()).then(|| &text[prefix.len()..])
 }
 
+/// How often a byte is in mail, roughly: letters in the order of their frequency.
+const FREQUENCY: [u8; 256] = {
+    let mut table = [0; 256];
+    let order = *b"zqxjkvbygpwfmcdlrhsnioate ";
+    let mut place = 0;
+    while place < order.len() {
+        // Fewer than 256.
+        table[order[place] as usize] = place as u8 + 1;
+        place += 1;
+    }
+    table
+};
+
 /// `needle` (ASCII, lower case) is somewhere in `text`, in any case of letters.
 pub(crate) fn contains(text: &str, needle: &str) -> bool {
     let (text, needle) = (text.as_bytes(), needle.as_bytes());
-    // Looked for is its rarest byte: letters in the order of their frequency come last, everything else first.
-    let rarity = |byte: u8| memchr::memchr(byte, b" etaoinsrhldcumfpgwybvk").map_or(0, |place| 32 - place);
-    let Some((offset, byte)) = needle.iter().copied().enumerate().min_by_key(|(_, byte)| rarity(*byte)) else {
-        return true;
-    };
     let Some(room) = text.len().checked_sub(needle.len()) else { return false };
+    // Its rarest byte is looked for.
+    let rarest = needle.iter().copied().enumerate().min_by_key(|(_, byte)| FREQUENCY[usize::from(*byte)]);
+    let Some((offset, byte)) = rarest else { return true };
     memchr::memchr2_iter(byte, byte.to_ascii_uppercase(), &text[offset..offset + room + 1])
         .any(|at| text.get(at..at + needle.len()).is_some_and(|here| here.eq_ignore_ascii_case(needle)))
+}
+
+/// Bytes as text, what is no UTF-8 replaced.
+pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
 }
 
 #[cfg(test)]

@@ -80,9 +80,9 @@ pub struct Watch {
     /// Where to remember what has been seen [default: DIR/.yamabiko-analyze].
     #[arg(long, value_name = "FILE", requires = "watch")]
     pub state: Option<PathBuf>,
-    /// Seconds between two looks.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "watch", value_parser = clap::value_parser!(u64).range(1..))]
-    pub interval: u64,
+    /// Seconds between two looks beside those when the kernel tells of new mail [default: 60; 2 where it does not].
+    #[arg(long, value_name = "SECONDS", requires = "watch", value_parser = clap::value_parser!(u64).range(1..))]
+    pub interval: Option<u64>,
     /// Report what is new and end.
     #[arg(long, requires = "watch")]
     pub once: bool,

@@ -1,17 +1,21 @@
 //! A Maildir that fills: every message is reported once, also across restarts.
 //!
 //! What has been seen is kept by the unique part of the file name (`:2,` and what follows are flags), so that a message
-//! which moves from `new` to `cur` is not new again. The state file is written after the reports of a round: a crash in
+//! which moves from `new` to `cur` is not new again. The kernel says when a directory changes (inotify); a look from time
+//! to time finds what it does not say: network file systems tell nothing of other machines. The state file is written after the reports of a round: a crash in
 //! between reports that round again rather than never. It holds only names that are still in the Maildir.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use yamabiko_analyze::Analyzer;
 
 use super::Writer;
@@ -37,6 +41,8 @@ pub fn run(directory: &Path, options: &Options, analyzer: &Analyzer, reporter: &
     writer.flush()?;
     let jobs = options.jobs.unwrap_or(1);
     let mut listed = None;
+    // Watched before the first look, so that nothing comes unseen between the two.
+    let bell = Bell::of(&maildir, options.watch.interval);
     loop {
         let times = maildir.times()?;
         // A directory whose time has not changed has no new file; one that changed within the time's resolution may have
@@ -66,7 +72,44 @@ pub fn run(directory: &Path, options: &Options, analyzer: &Analyzer, reporter: &
         if options.watch.once {
             return writer.end();
         }
-        std::thread::sleep(Duration::from_secs(options.watch.interval));
+        bell.wait();
+    }
+}
+
+/// Seconds between two looks where the kernel tells of changes, and where it does not.
+const SELDOM: u64 = 60;
+const OFTEN: u64 = 2;
+
+/// Rings when something came into the directories.
+struct Bell {
+    inotify: Option<Inotify>,
+    interval: Duration,
+}
+
+impl Bell {
+    fn of(maildir: &Maildir, interval: Option<u64>) -> Self {
+        let wanted = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ONLYDIR;
+        // Without it (the user's limit is reached, a file system that knows no such thing) looking often does as well.
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
+            .ok()
+            .filter(|inotify| maildir.folders.iter().all(|folder| inotify.add_watch(folder, wanted).is_ok()));
+        let interval = interval.unwrap_or(if inotify.is_some() { SELDOM } else { OFTEN });
+        Self { inotify, interval: Duration::from_secs(interval) }
+    }
+
+    /// Until it rings, the interval is over, or what rang a moment ago may not be all of it.
+    fn wait(&self) {
+        let Some(inotify) = &self.inotify else { return std::thread::sleep(self.interval) };
+        let mut descriptors = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(self.interval).unwrap_or(PollTimeout::MAX);
+        let rang = matches!(poll(&mut descriptors, timeout), Ok(number) if number > 0);
+        // Emptied; who knows which names were told looks at the directory all the same.
+        while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+        if rang {
+            // Mail comes in bursts: one round for what comes within a moment.
+            std::thread::sleep(Duration::from_millis(50));
+            while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+        }
     }
 }
 
@@ -187,6 +230,22 @@ mod tests {
         assert_eq!(read_state(&file).unwrap(), seen);
         fs::write(&file, "something else").unwrap();
         assert!(read_state(&file).unwrap_err().to_string().contains("--state"));
+    }
+
+    #[test]
+    fn new_mail_rings() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["new", "cur", "tmp"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let bell = Bell::of(&Maildir::open(dir.path()).unwrap(), Some(3600));
+        if bell.inotify.is_none() {
+            return println!("skipped: no inotify here");
+        }
+        // It would wait for an hour otherwise.
+        fs::write(dir.path().join("tmp/1.a"), "").unwrap();
+        fs::rename(dir.path().join("tmp/1.a"), dir.path().join("new/1.a")).unwrap();
+        bell.wait();
     }
 
     #[test]
