@@ -127,6 +127,11 @@ pub enum Job {
         /// Largest size in bytes.
         limit: u64,
     },
+    /// See whether a home directory is there (`require_home_directory`).
+    Home {
+        /// The directory.
+        path: String,
+    },
     /// Read an `:include:` file.
     Include {
         /// The file.

@@ -70,6 +70,10 @@ impl Surroundings for Machine {
                     _ => Done::Delivered(String::new()),
                 }
             }
+            Job::Home { path } if path == "/home/bob" => {
+                Done::failed("4.3.0", "cannot access home directory /home/bob: No such file or directory")
+            }
+            Job::Home { .. } => Done::Text(None),
             Job::Include { path, .. } => Done::Text(self.includes.get(path).map(|text| (text.clone(), path.clone()))),
             Job::Deliver { place: Place::Mailbox { path, .. }, .. } if path.ends_with("full") => {
                 Done::failed("4.3.0", "No space left on device")
@@ -514,4 +518,71 @@ fn qmail_users() {
     let found = |local: &str| deliver(main, machine(), &format!("{local}@here.test"), "\n").pop().unwrap();
     assert_eq!(found("alice-empty"), "2.0.0 alice-empty@here.test: did 1+0+0");
     assert_eq!(found("alice-no"), "5.7.1 alice-no@here.test: mail to command is restricted");
+}
+
+#[test]
+fn settings_of_local() {
+    let list = "alias_maps = inline:{ {list = inner, far@else.test}, {owner-list = bob}, {inner = other@else.test} }";
+    let forwarded = format!("2.0.0 list@here.test: forwarded as {ID}");
+    let cases: Vec<(String, &str, Vec<String>)> = vec![
+        (
+            "require_home_directory = yes".into(),
+            "alice@here.test",
+            vec!["alice mbox /spool/alice".into(), "2.0.0 alice@here.test: delivered to mailbox".into()],
+        ),
+        (
+            "require_home_directory = yes".into(),
+            "bob@here.test",
+            vec!["4.3.0 bob@here.test: cannot access home directory /home/bob: No such file or directory".into()],
+        ),
+        (
+            list.into(),
+            "list@here.test",
+            vec![
+                "forward inner@here.test far@else.test from owner-list@here.test (list@here.test)".into(),
+                forwarded.clone(),
+            ],
+        ),
+        (
+            "alias_maps = inline:{ {list = inner}, {inner = other@else.test} }\nfrozen_delivered_to = no".into(),
+            "list@here.test",
+            vec!["forward other@else.test from s@remote.test (inner@here.test)".into(), forwarded.clone()],
+        ),
+        (
+            "mailbox_command_maps = inline:{ {alice = /bin/a} }\nmailbox_command = /bin/b".into(),
+            "bob@here.test",
+            vec!["bob command /bin/b".into(), "2.0.0 bob@here.test: delivered to command: /bin/b".into()],
+        ),
+        (
+            "mailbox_command_maps = inline:{ {alice = /bin/a} }".into(),
+            "alice@here.test",
+            vec!["alice command /bin/a".into(), "2.0.0 alice@here.test: delivered to command: /bin/a".into()],
+        ),
+        (
+            "mailbox_transport_maps = inline:{ {alice = lmtp:unix:x} }".into(),
+            "alice@here.test",
+            vec!["pass alice@here.test lmtp unix:x".into(), "2.0.0 alice@here.test: passed".into()],
+        ),
+        (
+            "fallback_transport_maps = inline:{ {gone = smtp:[old.test]} }".into(),
+            "gone@here.test",
+            vec!["pass gone@here.test smtp [old.test]".into(), "2.0.0 gone@here.test: passed".into()],
+        ),
+        (
+            "luser_relay = $user+$extension-$local-$domain@x.test\nrecipient_delimiter = +".into(),
+            "gone+e@here.test",
+            vec![
+                "forward gone+e-gone+e-here.test@x.test from s@remote.test (gone+e@here.test)".into(),
+                format!("2.0.0 gone+e@here.test: forwarded as {ID}"),
+            ],
+        ),
+        (
+            "luser_relay = alice\nhome_mailbox = mail".into(),
+            "gone@here.test",
+            vec!["alice mbox /home/alice/mail".into(), "2.0.0 alice@here.test: delivered to mailbox".into()],
+        ),
+    ];
+    for (main, address, expected) in cases {
+        assert_eq!(deliver(&main, machine(&[]), address, "\n"), expected, "{main}");
+    }
 }

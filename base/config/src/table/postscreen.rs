@@ -54,7 +54,11 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     int("postscreen_dnsbl_threshold", "1").at_least(1).since("2.8").used_by("postscreen"),
     time("postscreen_dnsbl_timeout", "10s").at_least(1).since("3.0").used_by("postscreen"),
     time("postscreen_dnsbl_ttl", "").since("2.8").obsolete(),
-    int("postscreen_dnsbl_whitelist_threshold", "").at_least(i32::MIN as i64).since("2.11").used_by("postscreen").obsolete(),
+    int("postscreen_dnsbl_whitelist_threshold", "")
+        .at_least(i32::MIN as i64)
+        .since("2.11")
+        .used_by("postscreen")
+        .obsolete(),
     bool("postscreen_enforce_tls", "$smtpd_enforce_tls").since("2.8").used_by("postscreen"),
     raw("postscreen_expansion_filter", "$smtpd_expansion_filter").required().since("2.8").used_by("postscreen"),
     list("postscreen_forbidden_commands", "$smtpd_forbidden_commands").since("2.8").used_by("postscreen, proxymap"),

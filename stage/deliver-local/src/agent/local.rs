@@ -64,6 +64,15 @@ pub(super) struct Work {
     standing: Standing,
 }
 
+/// Addresses that go on in one message.
+#[derive(Debug)]
+struct Onward {
+    /// Its sender, where that is not the message's.
+    sender: Option<Arc<str>>,
+    recipients: Vec<String>,
+    delivered_to: String,
+}
+
 /// One recipient on its way through aliases and `.forward`.
 pub(super) struct Expansion<'a> {
     pub(super) request: &'a DeliveryRequest,
@@ -71,7 +80,7 @@ pub(super) struct Expansion<'a> {
     work: VecDeque<Work>,
     seen: HashSet<String>,
     /// Addresses that go on as new messages, with their sender.
-    onward: Vec<(Option<Arc<str>>, Vec<String>)>,
+    onward: Vec<Onward>,
     pub(super) outcomes: Vec<Outcome>,
     steps: usize,
     /// For `Delivered-To:`.
@@ -113,9 +122,14 @@ impl<'a> Expansion<'a> {
     }
 
     fn goes_on(&mut self, owner: &Option<Arc<str>>, address: String) {
-        match self.onward.iter_mut().find(|(sender, _)| sender == owner) {
-            Some((_, recipients)) => recipients.push(address),
-            None => self.onward.push((owner.clone(), vec![address])),
+        let same = |onward: &&mut Onward| onward.sender == *owner && onward.delivered_to == self.delivered_to;
+        match self.onward.iter_mut().find(same) {
+            Some(onward) => onward.recipients.push(address),
+            None => self.onward.push(Onward {
+                sender: owner.clone(),
+                recipients: vec![address],
+                delivered_to: self.delivered_to.clone(),
+            }),
         }
     }
 }
@@ -258,6 +272,9 @@ impl LocalAgent {
             Some(rest) => (rest.to_owned(), true),
             None => (address, false),
         };
+        if !self.settings.frozen_delivered_to {
+            expansion.delivered_to = fold_case(&address).into_owned();
+        }
         let (local, _) = split_domain(&address);
         let rules = ExtensionRules {
             delimiters: &self.settings.recipient_delimiter,
@@ -337,7 +354,8 @@ impl LocalAgent {
                 }
             };
             let user = self.alias_user(hit.table.name())?;
-            let owner = self.owner_of(key).await?.map(Arc::from).or_else(|| standing.owner.clone());
+            let inherited = || standing.owner.clone().filter(|_| !self.settings.reset_owner_alias);
+            let owner = self.owner_of(key).await?.map(Arc::from).or_else(inherited);
             let inner =
                 Standing { origin: Origin::Alias, from: Some(Arc::from(*key)), user, owner, depth: standing.depth + 1 };
             let unmatched = extension.filter(|_| *key == name && *key != local && self.settings.propagate.alias);
@@ -602,7 +620,7 @@ impl LocalAgent {
 
     /// What goes on as new messages: one for each sender.
     async fn send_on(&self, expansion: &mut Expansion<'_>) {
-        for (owner, recipients) in std::mem::take(&mut expansion.onward) {
+        for Onward { sender: owner, recipients, delivered_to } in std::mem::take(&mut expansion.onward) {
             if is_probe(expansion.request) {
                 for address in recipients {
                     let verdict = Verdict::sent(format!("forwards to {}", yamabiko_address::quote(&address)));
@@ -613,11 +631,7 @@ impl LocalAgent {
             let forward = Forward {
                 sender: owner.as_deref().map_or_else(|| expansion.request.sender.to_string(), str::to_owned),
                 recipients,
-                delivered_to: if self.settings.delivered_to.forward {
-                    expansion.delivered_to.clone()
-                } else {
-                    String::new()
-                },
+                delivered_to: if self.settings.delivered_to.forward { delivered_to } else { String::new() },
                 recipient: expansion.request.recipients[expansion.position].index,
                 owned: owner.is_some(),
                 told: expansion.told,

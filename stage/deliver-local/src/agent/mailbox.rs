@@ -9,7 +9,7 @@ use yamabiko_status::EnhancedStatus;
 use super::deliver::{Verdict, fields, from_line, is_probe};
 use super::local::{Expansion, LocalAgent, Standing, expand, filtered};
 use super::{As, User};
-use crate::job::{Exits, Form, Job, Place};
+use crate::job::{Done, Exits, Form, Job, Place};
 
 /// `transport:nexthop`
 fn split_transport(value: &str) -> (&str, &str) {
@@ -61,6 +61,13 @@ impl LocalAgent {
     }
 
     async fn known(&self, expansion: &mut Expansion<'_>, address: &str, user: &Arc<User>, extension: Option<&str>) {
+        if self.settings.require_home_directory && !is_probe(expansion.request) {
+            let whose = As::Login { name: user.name.clone(), spool: false };
+            match self.around.work(whose, Job::Home { path: user.home.clone() }, None).await {
+                Ok(Done::Text(None)) => {}
+                other => return self.end(expansion, Some(address), Verdict::of(other, |_| String::new())),
+            }
+        }
         let transport = match self.named(expansion, &self.settings.mailbox_transport_maps, &user.name, address).await {
             Ok(found) => found.or_else(|| some(&self.settings.mailbox_transport)),
             Err(()) => return,
@@ -241,10 +248,19 @@ impl LocalAgent {
             let value = if trusted.contains(&name) { value } else { filtered(&value, &self.settings.command_filter) };
             (name.to_owned(), value)
         }));
-        let directory = expand(&self.settings.command_directory, &|variable| match variable {
-            "home" => Some(user.map(|user| user.home.clone()).unwrap_or_default()),
-            "user" => Some(filtered(login, &self.settings.forward_filter)),
-            _ => None,
+        let directory = expand(&self.settings.command_directory, &|variable| {
+            let value = match variable {
+                "home" => user.map(|user| user.home.clone()).unwrap_or_default(),
+                "shell" => user.map(|user| user.shell.clone()).unwrap_or_default(),
+                "user" => login.to_owned(),
+                "local" => local.to_owned(),
+                "domain" => domain.unwrap_or_default().to_owned(),
+                "recipient" => address.to_owned(),
+                "extension" => extension.unwrap_or_default().to_owned(),
+                "recipient_delimiter" => self.settings.recipient_delimiter.clone(),
+                _ => return None,
+            };
+            Some(filtered(&value, &self.settings.directory_filter))
         });
         Place::Command {
             command: command.to_owned(),

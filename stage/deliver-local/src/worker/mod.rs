@@ -145,6 +145,7 @@ pub fn serve<R: Read>(
             Job::DotQmail { home, candidates, base, limit } => {
                 user_file::qmail(&home, &candidates, &base, limit).into()
             }
+            Job::Home { path } => user_file::home(&path).into(),
             Job::Include { path, limit } => user_file::include(&path, limit).into(),
         };
         held.put(done);

@@ -80,6 +80,14 @@ pub(super) fn qmail(home: &str, candidates: &[String], base: &str, limit: u64) -
     Done::Qmail(None)
 }
 
+/// No text when the directory is there.
+pub(super) fn home(path: &str) -> Done {
+    match std::fs::metadata(path) {
+        Ok(_) => Done::Text(None),
+        Err(error) => Done::failed("4.3.0", format!("cannot access home directory {path}: {}", words(&error))),
+    }
+}
+
 /// An `:include:` file must be there and readable.
 pub(super) fn include(path: &str, limit: u64) -> Done {
     match open(path) {
