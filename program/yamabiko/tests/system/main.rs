@@ -7,17 +7,20 @@
 //!   ([`harness::Client`]) and stands for the next hop ([`harness::Sink`]).
 //! * `scripts` runs the files in `tests/scripts/`: adding a case is adding a file.
 //! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills;
+//!   `agents` is commands of master.cf and Dovecot; `hostile` is users who want what is not theirs;
 //!   `disk` fills disks and makes them fail; `policy` is others who decide about mail; `crowd` is many clients that say
 //!   nothing; `rehearsal` has receivers of many moods; `door` is what stands before a session: postscreen, a load
 //!   balancer.
 
 #![allow(missing_docs)]
 
+mod agents;
 mod crash;
 mod crowd;
 mod disk;
 mod door;
 mod harness;
+mod hostile;
 mod life;
 mod milter;
 mod operators;

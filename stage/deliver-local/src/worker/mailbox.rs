@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -68,7 +68,7 @@ impl Mailbox<'_> {
         let file = held.file();
         let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
         if !regular {
-            // A device such as /dev/null, a pipe that somebody reads: nothing to cut off, nothing to sync.
+            // A device such as /dev/null: nothing to cut off, nothing to sync.
             let written = write_message(file, "", self.from_line, prepend, message, 0, 0);
             return written.map_err(|error| self.trouble("error writing message", &error));
         }
@@ -171,6 +171,10 @@ impl Mailbox<'_> {
         };
         if metadata.is_dir() {
             return refuse("5.2.0", "is a directory");
+        }
+        if metadata.file_type().is_fifo() {
+            // Open for reading as well, it would take mail that nobody reads; for writing alone, it could be waited for.
+            return refuse("5.2.0", "is a named pipe");
         }
         if !self.strict_owner {
             return Ok(());
