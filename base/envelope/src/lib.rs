@@ -29,5 +29,5 @@ pub use message::{
     SaslIdentity, Trace, VerpDelimiters,
 };
 pub use queue_id::{NotAQueueId, QueueId, QueueIdSource};
-pub use submission::{Source, Submission, Trouble, TroubleClass};
+pub use submission::{DmarcDemand, Source, Submission, Trouble, TroubleClass};
 pub use time::Timestamp;

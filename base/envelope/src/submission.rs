@@ -89,6 +89,25 @@ pub struct Trouble {
     pub client: String,
 }
 
+/// What restrictions want done with a message for which nothing speaks in the name of its author's domain (DMARC). Only
+/// known when the message is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DmarcDemand {
+    /// `reject_dmarc_policy`: refuse what the domain wants rejected.
+    pub reject: bool,
+    /// The same behind `warn_if_reject`: only say so.
+    pub warn: bool,
+    /// `hold_dmarc_policy`: put what the domain wants rejected or quarantined into the hold queue.
+    pub hold: bool,
+}
+
+impl DmarcDemand {
+    /// Nothing is wanted.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// A message that a stage took from outside, and what was decided about it on the way.
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -117,6 +136,8 @@ pub struct Submission {
     pub no_header_body_checks: bool,
     /// It tells the postmaster of trouble.
     pub trouble: Option<Box<Trouble>>,
+    /// What restrictions want done when its author's domain disowns it.
+    pub dmarc: DmarcDemand,
 }
 
 impl Submission {
@@ -135,6 +156,7 @@ impl Submission {
             no_address_mappings: false,
             no_header_body_checks: false,
             trouble: None,
+            dmarc: DmarcDemand::default(),
         }
     }
 }

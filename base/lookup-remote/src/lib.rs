@@ -11,6 +11,9 @@
 //! no message. The work is done on a thread of its own with an event loop of its own: who asks only waits for a channel,
 //! whatever runtime that is in, or none.
 
+// A build without some of the types needs only a part of what they share.
+#![cfg_attr(not(all(feature = "ldap", feature = "mysql", feature = "pgsql", feature = "sqlite")), allow(dead_code))]
+
 #[cfg(feature = "ldap")]
 mod ldap;
 mod memcache;

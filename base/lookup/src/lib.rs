@@ -33,7 +33,9 @@ mod types;
 pub use braces::{Braced, braced, split_list};
 pub use cdb::{CdbReader, CdbWriter};
 pub use maps::{AddressForms, Hit, IsLocal, Locality, Maps, ParentStyle};
-pub use set::{Extension, Format, Notice, NoticeKind, OpenError, Opener, Options, TableSet, Usage, Wanted};
+pub use set::{
+    Extension, Format, Notice, NoticeKind, OpenError, Opener, OpensTables, Options, TableSet, Usage, Wanted,
+};
 
 use std::fmt;
 use std::future::Future;

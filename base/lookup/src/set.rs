@@ -80,6 +80,9 @@ pub type Opener = Arc<dyn Fn(&Path) -> io::Result<File> + Send + Sync>;
 /// Opens a table of a type that this crate does not have: of a database, of a directory. `None`: not its type.
 pub type Extension = Arc<dyn Fn(&Wanted<'_>) -> Option<Result<Arc<dyn Table>, OpenError>> + Send + Sync>;
 
+/// Opens a table by its `type:name`.
+pub type OpensTables<'a> = dyn Fn(&str) -> Result<Arc<dyn Table>, OpenError> + 'a;
+
 /// A table that an [`Extension`] is asked for.
 pub struct Wanted<'a> {
     /// The type: `mysql`.
@@ -89,7 +92,7 @@ pub struct Wanted<'a> {
     /// Both, as written.
     pub spec: &'a str,
     /// Opens a table that this one names.
-    pub open: &'a dyn Fn(&str) -> Result<Arc<dyn Table>, OpenError>,
+    pub open: &'a OpensTables<'a>,
     /// How the set behaves.
     pub options: &'a Options,
 }

@@ -6,6 +6,7 @@
 
 pub mod analyze;
 pub mod context;
+pub mod dkim;
 pub mod fate;
 pub mod getopt;
 pub mod install;

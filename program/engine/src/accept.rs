@@ -160,6 +160,17 @@ impl Acceptance {
             (Some(filters), Source::Notice) if generation.filters_notices => Some(filters),
             _ => None,
         };
+        // As it came: cleanup may change what was signed.
+        let proven = match generation.proofs.wants(&submission).await {
+            Some(wants) => match Box::pin(generation.proofs.examine(&inner.current, &submission, wants)).await {
+                Ok(proven) => Some(proven),
+                Err(refusal) => return Err(refusal),
+            },
+            None => None,
+        };
+        let signed = generation.proofs.signs(&submission).await;
+        let mut submission = submission;
+        submission.hold |= proven.as_ref().is_some_and(|proven| proven.hold);
         let cleanup = &generation.cleanup;
         let process = cleanup.process(submission, now, &inner.zone);
         let accepted = match where_it_may_block(cleanup.is_remote(), process).await {
@@ -200,6 +211,10 @@ impl Acceptance {
         } else {
             accepted
         };
+        let mut accepted = accepted;
+        if signed || proven.is_some() {
+            Box::pin(generation.proofs.attest(&inner.current, &mut accepted, proven, signed)).await;
+        }
         let yamabiko_cleanup::Accepted { envelope, head, body, hold, expanded } = *accepted;
         drop(generation);
         let sender_hash = yamabiko_schedule::sender_hash(&envelope.sender);
@@ -310,7 +325,9 @@ impl Acceptance {
     async fn taken(&self, submission: Submission, filtering: Option<Filtering<'_>>) -> Result<Accepted, Refusal> {
         let accepted = self.accept_filtered(submission, None, filtering);
         match std::panic::AssertUnwindSafe(accepted).catch_unwind().await {
-            Ok(Ok(Taken::Queued(_) | Taken::Discarded(_) | Taken::Returned(_) | Taken::Counted(_))) => Ok(Accepted::default()),
+            Ok(Ok(Taken::Queued(_) | Taken::Discarded(_) | Taken::Returned(_) | Taken::Counted(_))) => {
+                Ok(Accepted::default())
+            }
             Ok(Err(refusal)) => Err(refusal),
             Err(_) => {
                 self.inner.current.say(Severity::Panic, None, "cleanup failed; the client was told to try again");
@@ -354,6 +371,15 @@ impl Admission for Acceptance {
                 Err(_) => Etrn::Failed,
             }
         })
+    }
+
+    fn spf<'a>(
+        &'a self,
+        client: std::net::IpAddr,
+        helo: &'a str,
+        sender: &'a str,
+    ) -> Later<'a, Option<yamabiko_receive::Spf>> {
+        Box::pin(async move { self.inner.current.get().proofs.spf(client, helo, sender).await })
     }
 
     fn verify<'a>(&'a self, address: &'a str) -> Later<'a, Option<Verification>> {

@@ -94,6 +94,7 @@ pub fn examine(config: &Config) -> Findings {
         ..yamabiko_lookup::Options::default()
     });
     let mut found = Findings::default();
+    found.warnings.extend(crate::proofs::remarks(&main));
     found.warnings.extend(crate::leftovers(Path::new(&main.text("queue_directory"))));
     let aside = yamabiko_queue::set_aside_files(&Path::new(&main.text("queue_directory")).join("queue"));
     found.warnings.extend(aside.iter().map(|file| format!("queue: set aside: {file}")));

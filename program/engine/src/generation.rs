@@ -74,6 +74,8 @@ pub struct Generation {
     pub own_filters: Option<(Arc<Milters>, u64)>,
     /// `internal_mail_filter_classes` names notices.
     pub filters_notices: bool,
+    /// What senders prove, and what we sign.
+    pub proofs: crate::proofs::Proofs,
 }
 
 /// The generation in force, and the log: what nearly everybody needs. Cheap to clone.
@@ -373,6 +375,7 @@ impl Generation {
             own_filters: milters.map(|milters| (Arc::new(milters), size_limit)),
             filters_notices: main.list("internal_mail_filter_classes").iter().any(|class| class == "bounce"),
             cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables, router.mapper().clone(), events),
+            proofs: crate::proofs::Proofs::new(&main, &tables),
             verify_router: Router::for_purpose(yamabiko_route::Purpose::Verify, &main, &tables),
             verify,
             router,

@@ -43,6 +43,7 @@ mod orders;
 mod outcome;
 mod pickup;
 mod postmaster;
+mod proofs;
 mod qmail;
 mod report;
 mod reverse_path;
@@ -332,7 +333,8 @@ impl Engine {
             events: Arc::clone(&events),
             desk: desk::Desk::new(&main),
         };
-        let generation = build(&config, &parts, &sockets.keys, &events, &setup);
+        let mut generation = build(&config, &parts, &sockets.keys, &events, &setup);
+        generation.proofs.hand(&sockets.keys);
         let current = Current::new(generation, Arc::clone(&events), remembered.clone());
         let line = Manager::line();
         // Node 1: a cluster numbers its nodes.
@@ -383,7 +385,8 @@ impl Engine {
         let setup = Setup::from_view(&config.main());
         let events = self.remembered.sink(&self.logger);
         let target = open_target(&setup, sockets.log)?;
-        let generation = build(&config, &self.parts, &sockets.keys, &events, &setup);
+        let mut generation = build(&config, &self.parts, &sockets.keys, &events, &setup);
+        generation.proofs.hand(&sockets.keys);
         self.services.reconfigure(
             &self.acceptance,
             &self.parts,

@@ -60,6 +60,8 @@ pub(crate) fn gather(config: &Config) -> (Keys, Stamps) {
             Err(error) => drop(keys.files.insert(source.to_owned(), Err(error.to_string()))),
         }
     }
+    let signing = signing_keys(&config.main(), &mut stamps);
+    paths.extend(signing);
     paths.extend(keys.sni.iter().flat_map(|(_, files)| files.iter().cloned()));
     for path in paths {
         stamps.insert(path.clone(), stamp(&path));
@@ -67,6 +69,30 @@ pub(crate) fn gather(config: &Config) -> (Keys, Stamps) {
         keys.files.insert(path, text);
     }
     (keys, stamps)
+}
+
+/// Files with the keys of signatures: what `dkim_signing_table` and `arc_sealing_identity` name.
+fn signing_keys(main: &View, stamps: &mut Stamps) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    let mut take = |text: &str| {
+        let words = text.split([',', ' ', '\t', '\n', '{', '}']).filter(|word| word.starts_with('/'));
+        paths.extend(words.take(MAX_NAMES).map(str::to_owned));
+    };
+    take(&main.text("arc_sealing_identity"));
+    for table in main.list("dkim_signing_table") {
+        let Some((kind, source)) = table.split_once(':') else { continue };
+        if kind == "inline" {
+            take(source);
+        } else if WITH_SOURCE.contains(&kind) {
+            stamps.insert(source.to_owned(), stamp(source));
+            // What is wrong with it is said by whoever wants to use it.
+            let text = read(source, MAX_FILE * 10).unwrap_or_default();
+            for (_, words) in names(&text) {
+                take(&words.join(" "));
+            }
+        }
+    }
+    paths
 }
 
 /// Without the number that nobody needs.

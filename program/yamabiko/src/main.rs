@@ -26,6 +26,7 @@ Yamabiko, a mail server that knows what became of every message.
   yamabiko fate QUERY          what became of a message: address, domain, queue ID, Message-ID,
                                a pasted bounce or log line (--help)
   yamabiko classify [REPLY]    what a single reply means (--help)
+  yamabiko dkim genkey|check   keys of DKIM signatures, and their records in DNS
   yamabiko sim PROFILE...      receivers on the loopback for rehearsals: docomo, gmail, ... (--help)
   yamabiko source              numbered messages, and what became of them (--help)
   yamabiko passwd USER         set a password for smtpd_sasl_type = yamabiko
@@ -90,6 +91,9 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "install" {
         return commands::install::run(rest);
+    }
+    if word == "dkim" {
+        return commands::dkim::run(rest);
     }
     if word == "passwd" {
         return commands::passwd::run(rest, true);

@@ -43,6 +43,30 @@ pub enum Etrn {
     Failed,
 }
 
+/// A result of SPF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpfVerdict {
+    /// The client may not send for the domain.
+    Fail,
+    /// It probably may not.
+    SoftFail,
+    /// What the domain says makes no sense.
+    PermError,
+    /// Anything else: it may, nobody says, it could not be found out.
+    Other,
+}
+
+/// SPF of a client and a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spf {
+    /// What came of it.
+    pub verdict: SpfVerdict,
+    /// The domain.
+    pub domain: String,
+    /// What the domain wants the client to be told; printable, may be empty.
+    pub explanation: String,
+}
+
 /// The engine, as this stage sees it.
 pub trait Admission: Send + Sync {
     /// A name for a message whose first recipient was accepted.
@@ -65,6 +89,10 @@ pub trait Admission: Send + Sync {
     fn free_space(&self) -> Option<u64>;
     /// What is known of an address; a probe is sent when it is time for one. `None` when that cannot be done.
     fn verify<'a>(&'a self, _address: &'a str) -> Later<'a, Option<Verification>> {
+        Box::pin(std::future::ready(None))
+    }
+    /// SPF of a reverse-path, of HELO for the null one (RFC 7208). `None` when that cannot be asked.
+    fn spf<'a>(&'a self, _client: std::net::IpAddr, _helo: &'a str, _sender: &'a str) -> Later<'a, Option<Spf>> {
         Box::pin(std::future::ready(None))
     }
     /// A connection to a process of a service of master.cf that runs spawn(8).

@@ -9,6 +9,12 @@ static ABOUT: &[(&str, &str)] = &[
     ("always_bcc", "An address that gets a copy of every message."),
     ("append_at_myorigin", "Complete an address without domain with @$myorigin."),
     ("append_dot_mydomain", "Complete a domain without a dot with .$mydomain."),
+    ("arc_sealing_identity", "Who seals mail of strangers with ARC: `selector domain /file/with/key`; empty: nobody."),
+    ("arc_trusted_sealers", "Domains whose ARC seal counts more than a failure of DMARC."),
+    (
+        "authentication_results_hostname",
+        "Our name in Authentication-Results: fields; such fields of others with it are taken out.",
+    ),
     (
         "backscatter_recipient_limit",
         "How many messages with the null sender and without a token of ours one recipient gets in backscatter_time_unit; 0 for no limit.",
@@ -63,6 +69,10 @@ static ABOUT: &[(&str, &str)] = &[
         "After how long a sender is told that mail is still waiting; 0 for never. The default unit is hours.",
     ),
     ("disable_vrfy_command", "Do not answer VRFY."),
+    (
+        "dkim_signing_table",
+        "Tables from an author's domain to `selector domain /file/with/key`: who signs mail of our own users.",
+    ),
     (
         "dns_servers",
         "Name servers to ask (ADDRESS or ADDRESS:PORT) in place of those of /etc/resolv.conf. Read at start.",
@@ -187,6 +197,10 @@ static ABOUT: &[(&str, &str)] = &[
     ("smtpd_recipient_restrictions", "Which recipients are refused, besides relaying."),
     ("smtpd_relay_restrictions", "Who may send to recipients that are not ours."),
     ("smtpd_restriction_classes", "Names of own lists of restrictions."),
+    (
+        "smtpd_sender_authentication",
+        "What is found out about mail of strangers and written into Authentication-Results:: spf, dkim, dmarc, arc.",
+    ),
     ("smtpd_sender_restrictions", "Which senders are refused."),
     ("smtpd_timeout", "How long a client may be silent."),
     ("soft_bounce", "Turn every failure into a delay, for trying things out."),

@@ -18,6 +18,7 @@ mod later;
 mod ledger;
 mod local;
 mod logging;
+mod mailauth;
 mod milter;
 mod postscreen;
 mod queue;
@@ -258,6 +259,7 @@ static SORTED: LazyLock<Vec<&'static Parameter>> = LazyLock::new(|| {
         ledger::PARAMETERS,
         local::PARAMETERS,
         logging::PARAMETERS,
+        mailauth::PARAMETERS,
         milter::PARAMETERS,
         postscreen::PARAMETERS,
         queue::PARAMETERS,

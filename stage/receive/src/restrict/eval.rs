@@ -368,6 +368,7 @@ impl<'a> Evaluation<'a> {
                     said => said.into(),
                 }
             }
+            Rule::Authentic(demand) => Box::pin(self.authentic(*demand)).await.into(),
             Rule::RejectUnverified(party) => Box::pin(self.unverified(*party)).await.into(),
             _ => Ruled::Said(self.simple_rule(node, about).await),
         }

@@ -11,6 +11,7 @@
 //! configuration that cannot be obeyed `451 4.3.5`: our trouble never refuses mail for good, and never lets it relay.
 
 mod access;
+mod authentic;
 mod delegate;
 mod dnsbl;
 mod eval;
@@ -174,6 +175,8 @@ pub struct Effects {
     pub bcc: Vec<String>,
     /// PREPEND, a header each
     pub prepend: Vec<String>,
+    /// `reject_dmarc_policy` and its kin: decided when the message is there.
+    pub dmarc: yamabiko_envelope::DmarcDemand,
 }
 
 /// A line for the log.

@@ -82,6 +82,8 @@ pub(crate) enum Rule {
     Policy(Arc<PolicyService>),
     PermitMxBackup,
     RejectUnverified(Party),
+    /// `reject_spf_fail` and its kin.
+    Authentic(super::authentic::Demand),
     RejectInvalidHeloHostname,
     RejectNonFqdnHeloHostname,
     RejectUnknownHeloHostname,
@@ -346,6 +348,9 @@ fn listed_rule(name: &str) -> Option<(Listed, bool)> {
 }
 
 fn plain(name: &str) -> Option<Rule> {
+    if let Some(demand) = super::authentic::Demand::of(name) {
+        return Some(Rule::Authentic(demand));
+    }
     Some(match name {
         "warn_if_reject" => Rule::WarnIfReject,
         "permit" => Rule::Permit,

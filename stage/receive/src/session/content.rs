@@ -255,6 +255,7 @@ impl Session {
         submission.discard = effects.discard;
         submission.redirect = effects.redirect;
         submission.bcc = effects.bcc;
+        submission.dmarc = effects.dmarc;
         submission.no_address_mappings = self.settings.no_address_mappings;
         submission.no_header_body_checks = self.settings.no_header_body_checks;
         if let Some(uid) = self.user {
