@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VERBS: [&str; 8] = ["start", "start-fg", "stop", "abort", "reload", "flush", "check", "status"];
 
 /// Subcommands that later releases bring: named here so that nobody takes their absence for a typing mistake.
-const NOT_YET: [&str; 9] = ["demo", "suppress", "import", "explain", "lint", "test", "replay", "verify", "top"];
+const NOT_YET: [&str; 8] = ["demo", "suppress", "explain", "lint", "test", "replay", "verify", "top"];
 
 const USAGE: &str = "\
 Yamabiko, a mail server that knows what became of every message.
@@ -27,6 +27,8 @@ Yamabiko, a mail server that knows what became of every message.
                                a pasted bounce or log line (--help)
   yamabiko classify [REPLY]    what a single reply means (--help)
   yamabiko dkim genkey|check   keys of DKIM signatures, and their records in DNS
+  yamabiko import [PATH...]    old mail logs and bounce mailboxes into the ledger (--help)
+  yamabiko report [LOG...]     totals as pflogsumm makes them; --sheet: which addresses are dead, and why
   yamabiko sim PROFILE...      receivers on the loopback for rehearsals: docomo, gmail, ... (--help)
   yamabiko source              numbered messages, and what became of them (--help)
   yamabiko passwd USER         set a password for smtpd_sasl_type = yamabiko
@@ -106,6 +108,12 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "source" {
         return yamabiko_sim::run_source(rest);
+    }
+    if word == "import" {
+        return commands::import::run(rest);
+    }
+    if word == "report" {
+        return commands::report::run(rest);
     }
     if word == "classify" {
         return commands::analyze::classify(rest);

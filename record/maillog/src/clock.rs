@@ -58,13 +58,11 @@ impl Clock {
         &self.zone
     }
 
-    /// Another file of the same host begins: its own end, and its own year unless that is given.
-    pub fn next_file(&mut self, latest: Timestamp, year: Option<i16>) {
-        *self = Self {
-            backwards: self.backwards,
-            furthest_back: self.furthest_back,
-            ..Self::new(self.zone.clone(), latest, year)
-        };
+    /// Reading goes on in the middle of a log, behind a line of this time.
+    pub fn go_on_after(&mut self, last: Timestamp) {
+        let seconds = i64::try_from(last.seconds()).unwrap_or(0);
+        self.last_civil = Some(seconds + self.offset_at_utc(seconds));
+        self.last = Some(seconds * 1_000_000);
     }
 
     /// When it was, and how it reads in the zone of the log.

@@ -129,6 +129,8 @@ pub struct Reader {
     clocks: Vec<(String, Clock)>,
     /// The clock of the line before.
     at: usize,
+    /// Reading goes on behind this time.
+    after: Option<Timestamp>,
     /// The host of lines that have none.
     host: String,
     /// What a file without tags holds, once a line has shown it.
@@ -145,10 +147,21 @@ impl Reader {
             year,
             clocks: Vec::new(),
             at: 0,
+            after: None,
             host: host.to_owned(),
             tagless: None,
             counts: Counts::default(),
         }
+    }
+
+    /// Reading goes on in the middle of a log, behind a line of this time.
+    pub fn go_on_after(&mut self, last: Timestamp) {
+        self.after = Some(last);
+    }
+
+    /// The log that is read now ends here, or was still written to by then.
+    pub fn ends(&mut self, latest: Timestamp) {
+        self.latest = latest;
     }
 
     /// What was counted so far.
@@ -291,7 +304,11 @@ impl Reader {
                 // Rubbish can name many hosts; those that come late share a clock.
                 None if self.clocks.len() >= NAMES => 0,
                 None => {
-                    self.clocks.push((host.to_owned(), Clock::new(self.zone.clone(), self.latest, self.year)));
+                    let mut clock = Clock::new(self.zone.clone(), self.latest, self.year);
+                    if let Some(last) = self.after {
+                        clock.go_on_after(last);
+                    }
+                    self.clocks.push((host.to_owned(), clock));
                     self.clocks.len() - 1
                 }
             };

@@ -148,7 +148,7 @@ fn attempts<'a>(id: &'a str, rest: &'a str, give: &mut dyn FnMut(What<'a>)) {
         outcome: Outcome::Deferred,
         reason: "",
     };
-    let (mut to, mut stat) = ("", "");
+    let (mut to, mut stat, mut here) = ("", "", false);
     for (name, value) in Fields(rest) {
         match name {
             "to" => to = value,
@@ -156,10 +156,15 @@ fn attempts<'a>(id: &'a str, rest: &'a str, give: &mut dyn FnMut(What<'a>)) {
             "delay" => attempt.delay = delay(value),
             "dsn" => attempt.dsn = value,
             "stat" => stat = value,
+            // What delivers here needs no host.
+            "mailer" if matches!(value, "local" | "cyrus" | "cyrusv2" | "procmail" | "lmtp" | "dovecot") => here = true,
             // `<a@b> (1000/1000)`
             "ctladdr" => attempt.sender = bare(until(value, " (").map_or(value, |(address, _)| address)),
             _ => {}
         }
+    }
+    if here {
+        attempt.relay = "local";
     }
     let inner = |text: &'a str| text.strip_prefix('(').map_or(text, |text| text.strip_suffix(')').unwrap_or(text));
     (attempt.outcome, attempt.reason) = match stat {

@@ -6,17 +6,17 @@
 //! `yamabiko-analyze` alone.
 
 mod classify;
-mod files;
+pub(crate) mod files;
 mod mbox;
 mod options;
 mod pipeline;
-mod record;
+pub(crate) mod record;
 mod report;
-mod select;
+pub(crate) mod select;
 mod table;
 mod token;
 mod watch;
-mod width;
+pub(crate) mod width;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};

@@ -197,7 +197,8 @@ pub fn quoted(out: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(&mut *out, text);
 }
 
-fn csv_value(out: &mut Vec<u8>, text: &str) {
+/// A value of a comma-separated line, quoted where need be.
+pub fn csv_value(out: &mut Vec<u8>, text: &str) {
     // A table program would take the first of these for a formula.
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
     if text.contains(['"', ',', '\n', '\r']) || formula {

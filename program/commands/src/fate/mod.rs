@@ -115,7 +115,7 @@ pub struct Place {
     pub quiet: Duration,
 }
 
-/// The ledger that is meant: the directory named, or that of the configuration.
+/// The ledger that is meant: the directory named, or that of the configuration, or the user's own.
 pub fn place(ledger: Option<PathBuf>, config: Option<&str>) -> Result<Place, String> {
     let mail_system = instance(config, true);
     let loaded = mail_system.load().ok().or_else(|| mail_system.load_unchecked());
@@ -124,12 +124,7 @@ pub fn place(ledger: Option<PathBuf>, config: Option<&str>) -> Result<Place, Str
     if let Some(directory) = ledger {
         return Ok(Place { directory, quiet });
     }
-    match loaded {
-        Some(config) => Ok(Place { directory: PathBuf::from(config.main().text("ledger_directory")), quiet }),
-        None => Err("no configuration was found that says where the ledger is: name it with --ledger DIR, or the configuration \
-                     with -c DIR"
-            .to_owned()),
-    }
+    Ok(Place { directory: crate::ledger_place::ledger_directory(None, config), quiet })
 }
 
 /// Runs the command.
