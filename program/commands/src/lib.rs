@@ -28,3 +28,5 @@ pub mod queue_tool;
 pub mod queue_view;
 pub mod report;
 pub mod sendmail;
+pub mod stream;
+pub mod suppress;

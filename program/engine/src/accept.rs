@@ -216,7 +216,14 @@ impl Acceptance {
             Box::pin(generation.proofs.attest(&inner.current, &mut accepted, proven, signed)).await;
         }
         let yamabiko_cleanup::Accepted { envelope, head, body, hold, expanded } = *accepted;
+        let suppressed = match source {
+            Source::Smtp => generation.suppression.at_submission(&envelope.sender, &envelope.recipients),
+            _ => None,
+        };
         drop(generation);
+        if let Some(text) = suppressed {
+            return Err(Refusal { code: ReplyCode(550), status: EnhancedStatus::permanent(1, 1), text });
+        }
         let sender_hash = yamabiko_schedule::sender_hash(&envelope.sender);
         let envelope = Arc::new(envelope);
         let about = (!expanded.is_empty()).then(|| (Arc::clone(&envelope), head.clone()));

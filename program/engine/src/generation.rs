@@ -41,6 +41,8 @@ pub struct Generation {
 
     /// What writes notices.
     pub bounce: yamabiko_bounce::Bouncer,
+    /// Addresses that are not mailed.
+    pub suppression: crate::ledger_suppress::Suppression,
     /// Delivery agents by transport.
     pub agents: Agents,
     /// `syslog_name` of main.cf.
@@ -274,6 +276,12 @@ impl Generation {
             };
             return Ok((route, recipient.address.clone()));
         }
+        if envelope.trace == Trace::No
+            && let Some(why) = self.suppression.at_delivery(&envelope.sender, &recipient.address)
+        {
+            let route = self.to("error", &format!("5.1.1 {why}"), &recipient.address);
+            return Ok((route, recipient.address.clone()));
+        }
         if !envelope.filter.is_empty() && envelope.trace == Trace::No {
             let (transport, nexthop) = envelope.filter.split_once(':').unwrap_or((&envelope.filter, ""));
             let nexthop = if nexthop.is_empty() { domain.unwrap_or(&self.myhostname) } else { nexthop };
@@ -376,6 +384,7 @@ impl Generation {
             filters_notices: main.list("internal_mail_filter_classes").iter().any(|class| class == "bounce"),
             cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables, router.mapper().clone(), events),
             proofs: crate::proofs::Proofs::new(&main, &tables),
+            suppression: crate::ledger_suppress::Suppression::new(&main),
             verify_router: Router::for_purpose(yamabiko_route::Purpose::Verify, &main, &tables),
             verify,
             router,

@@ -24,6 +24,9 @@ const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// How much of the ledger a crash may take, generously.
 const CRASH: Duration = Duration::from_secs(60);
 
+/// Events that may wait while more are made from the queue: new mail has the greater part of the line.
+const ROOM: usize = 500;
+
 /// The ledger as the engine's parts hold it. Without a ledger everything here does nothing.
 #[derive(Clone, Default)]
 pub struct Remembered {
@@ -193,11 +196,15 @@ impl EventSink for Remembering {
 /// Looks at what arrived since shortly before the newest entry.
 fn rebuild(directory: &std::path::Path, feed: &Feed, queue: &Queue) -> Result<u64, yamabiko_ledger::Error> {
     let mut ledger = Ledger::open(directory);
-    let Some(newest) = ledger.newest()? else { return Ok(0) };
+    // A ledger that has nothing yet is to have what is in the queue.
+    let newest = ledger.newest()?.unwrap_or_default();
     let from = newest.0.saturating_sub(u64::try_from(CRASH.as_micros()).unwrap_or(0));
     let mut entered = 0;
     let candidates = queue.list(|meta| meta.queue_id.micros() >= from);
     for meta in candidates {
+        while feed.waiting() > ROOM {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let id = meta.queue_id;
         let name = id.to_string();
         let known = ledger.entries(Field::QueueId, &name, Some(Timestamp(id.micros())))?;

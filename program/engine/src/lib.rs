@@ -590,7 +590,9 @@ fn bouncer(config: &Config) -> (yamabiko_bounce::Bouncer, Vec<String>) {
 /// Tables in databases and directories; their settings may be in main.cf.
 fn remote_tables(config: &Config) -> yamabiko_lookup::Extension {
     let main = config.main();
-    yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name)))
+    let directory = PathBuf::from(main.text("ledger_directory"));
+    let others = yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name)));
+    yamabiko_ledger::suppress::table::extension(&directory, others)
 }
 
 /// Tables that speak into the log. What is said of a table again within some seconds is left out: several parameters may

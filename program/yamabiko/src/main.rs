@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VERBS: [&str; 8] = ["start", "start-fg", "stop", "abort", "reload", "flush", "check", "status"];
 
 /// Subcommands that later releases bring: named here so that nobody takes their absence for a typing mistake.
-const NOT_YET: [&str; 8] = ["demo", "suppress", "explain", "lint", "test", "replay", "verify", "top"];
+const NOT_YET: [&str; 7] = ["demo", "explain", "lint", "test", "replay", "verify", "top"];
 
 const USAGE: &str = "\
 Yamabiko, a mail server that knows what became of every message.
@@ -25,6 +25,9 @@ Yamabiko, a mail server that knows what became of every message.
   yamabiko analyze [PATH...]   bounces: who was not reached, and why (--help)
   yamabiko fate QUERY          what became of a message: address, domain, queue ID, Message-ID,
                                a pasted bounce or log line (--help)
+  yamabiko suppress ...        addresses that are not mailed: list, add, remove, check, why, learn,
+                               import, export, serve (--help)
+  yamabiko stream TO           what happens, as lines of JSON, to a file, program or web hook (--help)
   yamabiko classify [REPLY]    what a single reply means (--help)
   yamabiko dkim genkey|check   keys of DKIM signatures, and their records in DNS
   yamabiko import [PATH...]    old mail logs and bounce mailboxes into the ledger (--help)
@@ -120,6 +123,12 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "fate" {
         return commands::fate::run(rest);
+    }
+    if word == "suppress" {
+        return commands::suppress::run(rest);
+    }
+    if word == "stream" {
+        return commands::stream::run(rest);
     }
     if NOT_YET.contains(&word) {
         eprintln!("yamabiko: {word} is not there yet: it comes with a later release");

@@ -26,15 +26,12 @@ pub struct Incoming<'a> {
     pub analysis: &'a Analysis,
 }
 
-/// What a verified token in an address says: recipient of the message, its queue ID or Message-ID (each may be empty).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a verified token in an address says.
 pub struct Token {
-    /// Queue ID.
+    /// The message.
     pub queue_id: String,
-    /// Recipient.
-    pub recipient: String,
-    /// Message-ID.
-    pub message_id: String,
+    /// Whether it is about a recipient; always true for a token that is about all of them.
+    pub fits: Box<dyn Fn(&str) -> bool>,
 }
 
 /// Takes a token out of an address, if there is a good one.
@@ -102,15 +99,10 @@ fn climb(
     };
     let whom = |histories: &[History]| pick(histories, finding).cloned();
     if let Some(token) = token {
-        for (field, text) in [(Field::QueueId, &token.queue_id), (Field::MessageId, &token.message_id)] {
-            if text.is_empty() {
-                continue;
-            }
-            let histories = ask(field, text)?;
-            let by_token = histories.iter().find(|history| history.recipient.eq_ignore_ascii_case(&token.recipient));
-            if let Some(history) = by_token.cloned().or_else(|| whom(&histories)) {
-                return Ok(Some(Found::new(&history, 100, "signed token")));
-            }
+        let mut histories = ask(Field::QueueId, &token.queue_id)?;
+        histories.retain(|history| (token.fits)(&history.recipient) || (token.fits)(&history.original));
+        if let Some(history) = whom(&histories) {
+            return Ok(Some(Found::new(&history, 100, "signed token")));
         }
     }
     if !finding.envelope_id.is_empty() {
@@ -395,8 +387,7 @@ mod tests {
         let token = |address: &str| {
             address.contains("+token").then(|| Token {
                 queue_id: "AB12CD34EF0".into(),
-                recipient: "gone@b.test".into(),
-                message_id: String::new(),
+                fits: Box::new(|recipient| recipient == "gone@b.test"),
             })
         };
         let (entries, _) = join(&mut ledger, &incoming, &token).unwrap();

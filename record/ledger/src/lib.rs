@@ -22,6 +22,7 @@ pub mod late;
 mod query;
 mod recorder;
 mod remote;
+pub mod suppress;
 mod verdict;
 mod writer;
 

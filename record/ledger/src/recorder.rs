@@ -53,6 +53,9 @@ fn decided(word: &str) -> Option<What> {
     }
 }
 
+/// What error(8) says of addresses on the suppression list begins so.
+const SUPPRESSED: &str = "recipient is on the suppression list";
+
 /// Makes entries. One per writer.
 #[derive(Debug, Default)]
 pub struct Recorder {
@@ -107,6 +110,9 @@ impl Recorder {
                 let mut entry = delivered(*delivery);
                 entry.at = at;
                 entry.program = event.origin.program.into_owned();
+                if entry.program == "error" && entry.what == What::Bounced && entry.text.starts_with(SUPPRESSED) {
+                    entry.what = What::Suppressed;
+                }
                 if let Some(what) = in_mailbox(&entry) {
                     entry.what = what;
                 }

@@ -43,7 +43,8 @@ impl Opening<'_> {
 pub(crate) fn open(opening: &Opening<'_>) -> Result<Arc<dyn Table>, OpenError> {
     let spec = opening.spec;
     let (kind, name) = match spec.split_once(':') {
-        Some((kind, name)) if !name.is_empty() && !kind.is_empty() => (kind, name),
+        // The suppression list has one place, and needs no name.
+        Some((kind, name)) if !kind.is_empty() && (!name.is_empty() || kind == "suppression") => (kind, name),
         _ => return Err(OpenError(format!("open dictionary: expecting \"type:name\" form instead of \"{spec}\""))),
     };
     match kind {

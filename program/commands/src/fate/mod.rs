@@ -3,7 +3,7 @@
 //! It reads the ledger's files and nothing else: a running engine is not needed, and not asked. A ledger that only
 //! `yamabiko import` has written serves as well.
 
-mod ask;
+pub(crate) mod ask;
 mod follow;
 mod show;
 mod summary;
@@ -20,6 +20,7 @@ use yamabiko_envelope::Timestamp;
 use yamabiko_ledger::{Field, History, Ledger, Query, State, json};
 
 use crate::context::{exit, instance};
+pub(crate) use show::quoted;
 use words::Language;
 
 /// What became of it: for an address, a domain, a queue ID, a Message-ID, the ID at the next hop, a pasted bounce or log line.

@@ -210,7 +210,9 @@ impl Command {
             NoticeKind::Error => eprintln!("{program}: error: {}", notice.text),
         });
         let main = context.main();
-        let extension = Some(yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name))));
+        let ledger = std::path::PathBuf::from(main.text("ledger_directory"));
+        let others = yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name)));
+        let extension = Some(yamabiko_ledger::suppress::table::extension(&ledger, others));
         let set = TableSet::new(Options { notify, fold_case: settings.fold_case, extension, ..Options::default() });
         Self { context, settings, set }
     }

@@ -21,6 +21,7 @@ mod disk;
 mod door;
 mod harness;
 mod hostile;
+mod ledger;
 mod life;
 mod milter;
 mod operators;

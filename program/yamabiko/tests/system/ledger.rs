@@ -1,0 +1,80 @@
+//! What became of mail, as `yamabiko fate` says it: sent, refused, delivered, come back later, suppressed.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Instance, PATIENCE, Sink};
+
+/// Histories of an address, once there are some in this state.
+fn fate(instance: &Instance, query: &str, state: &str) -> Vec<Value> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let said = instance.run("yamabiko", &["fate", "--json", query]);
+        let found: Vec<Value> = said.out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        if found.iter().any(|history| history["state"] == state) {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{query} is not {state}: {} {}", said.out, said.err);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+const REPORT: &str = "From: MAILER-DAEMON@far.example\nTo: me@box.example\nSubject: Undelivered Mail Returned to Sender\n\
+    MIME-Version: 1.0\nContent-Type: multipart/report; report-type=delivery-status; boundary=\"b\"\n\n--b\n\nSorry.\n\n--b\n\
+    Content-Type: message/delivery-status\n\nReporting-MTA: dns; far.example\n\nFinal-Recipient: rfc822; late@far.example\n\
+    Action: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 5.1.1 User unknown\n\n--b\n\
+    Content-Type: text/rfc822-headers\n\nMessage-ID: <late-1@box.example>\nSubject: hello\n\n--b--\n";
+
+#[test]
+fn sent_and_then_it_comes_back() {
+    let mut instance = Instance::new();
+    instance.set("suppression_enable", "yes");
+    instance.set("suppression_act_at", "submission, delivery");
+    let _sink = Sink::start(instance.next_hop);
+    instance.write();
+    instance.start();
+    let mail = "Message-ID: <late-1@box.example>\nSubject: hello\n\nhello\n";
+    let send = |sender: &str, recipient: &str, mail: &str| {
+        instance.client().mail(sender, &[recipient], mail).expect("the session goes on").code
+    };
+    assert_eq!(send("me@box.example", "late@far.example", mail), 250);
+    let sent = fate(&instance, "late@far.example", "sent");
+    assert_eq!(sent[0]["message_id"], "<late-1@box.example>");
+    assert!(sent[0]["sentence"].as_str().is_some_and(|text| text.contains("late@far.example")));
+    // The bounce comes in from the null sender, and reaches its mailbox all the same.
+    assert_eq!(send("", "me@box.example", REPORT), 250);
+    instance.until_mails("me", 1);
+    let late = fate(&instance, "late@far.example", "late-bounced");
+    assert_eq!(late[0]["reason"], "userunknown");
+    assert_eq!(late[0]["confidence"], 92);
+    // By the built-in rules the address is dead now.
+    let said = instance.run("yamabiko", &["suppress", "check", "late@far.example"]);
+    assert_eq!(said.code, 1, "{} {}", said.out, said.err);
+    let said = instance.run("yamabiko", &["suppress", "why", "late@far.example"]);
+    assert!(said.out.contains("userunknown"), "{}", said.out);
+    // Within a second the engine knows.
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(send("me@box.example", "LATE@far.example", "Subject: again\n\nhello\n"), 550);
+    assert_eq!(send("me@box.example", "other@far.example", "Subject: again\n\nhello\n"), 250);
+    // With others in the same message it is that recipient alone who gets nothing.
+    let both =
+        instance.client().mail("me@box.example", &["late@far.example", "third@far.example"], "Subject: b\n\nb\n");
+    assert_eq!(both.expect("the session goes on").code, 250);
+    fate(&instance, "third@far.example", "sent");
+    fate(&instance, "late@far.example", "suppressed");
+    instance.stop();
+}
+
+#[test]
+fn what_a_killed_engine_has_not_written_is_made_again() {
+    let instance = Instance::new();
+    instance.start();
+    // Nobody listens at the next hop: it waits in the queue.
+    let reply = instance.client().mail("me@box.example", &["waits@far.example"], "Subject: x\n\nx\n");
+    assert_eq!(reply.expect("the session goes on").code, 250);
+    instance.kill_engine();
+    let found = fate(&instance, "waits@far.example", "deferred");
+    assert_eq!(found.len(), 1);
+    instance.stop();
+}

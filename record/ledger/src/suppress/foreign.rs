@@ -1,0 +1,240 @@
+//! Lists of others: Amazon SES, SendGrid, Mailgun, Postal, bounceHammer, and plain ones.
+//!
+//! CSV with a line of names, JSON (an array, an object around one, or an object per line), or one address per line: what a
+//! list is in is seen from its beginning, and the members are found by any of the names that these services use. Events
+//! that are no failure are passed over and counted.
+
+use serde_json::Value;
+use yamabiko_analyze::{Analyzer, Reason, Reply};
+use yamabiko_envelope::Timestamp;
+
+use super::{NEVER, Suppressed};
+
+/// What a list had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Foreign {
+    /// Addresses to keep back.
+    pub entries: Vec<Suppressed>,
+    /// Items that tell of something that suppresses nobody: blocked, filtered, delivered.
+    pub passed_over: usize,
+    /// Items that could not be read, by line or number from 1.
+    pub unread: Vec<usize>,
+}
+
+const ADDRESS: [&str; 8] =
+    ["email", "emailaddress", "address", "recipient", "emailaddresses", "to", "mail", "bouncedrecipients"];
+const REASON: [&str; 8] =
+    ["reason", "type", "bouncetype", "event", "error", "status_reason", "suppressionreason", "code"];
+const TEXT: [&str; 6] = ["diagnosticcode", "deliverystatus", "description", "error", "reason", "message"];
+const TIME: [&str; 8] =
+    ["created", "created_at", "lastupdatetime", "timestamp", "bounced", "date", "time", "updated_at"];
+
+/// Reads a list. `source` is who it is of, for the records.
+pub fn read(text: &str, source: &str, now: Timestamp) -> Foreign {
+    let mut out = Foreign::default();
+    let analyzer = Analyzer::embedded();
+    let text = text.trim_start_matches('\u{feff}');
+    let beginning = text.trim_start();
+    if beginning.starts_with(['{', '[']) {
+        let items = json_items(beginning);
+        for (number, item) in (1..).zip(items) {
+            match item {
+                Some(item) => take(&mut out, &analyzer, number, &|names| member(&item, names), source, now),
+                None => out.unread.push(number),
+            }
+        }
+        return out;
+    }
+    let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    let Some((_, first)) = lines.clone().next() else { return out };
+    let separator = [',', '\t', ';'].into_iter().find(|separator| first.contains(*separator)).unwrap_or(',');
+    let names: Vec<String> = fields(first, separator).iter().map(|name| plain(name)).collect();
+    let has_names = names.iter().any(|name| ADDRESS.contains(&name.as_str()));
+    if has_names {
+        lines.next();
+    }
+    for (number, line) in lines {
+        let values = fields(line, separator);
+        let get = |wanted: &[&str]| -> Option<String> {
+            if !has_names {
+                // Address, then perhaps a reason.
+                return match wanted == ADDRESS.as_slice() {
+                    true => values.iter().find(|value| value.contains('@')).cloned(),
+                    false => (wanted == REASON.as_slice()).then(|| values.get(1).cloned()).flatten(),
+                };
+            }
+            wanted.iter().find_map(|name| {
+                let at = names.iter().position(|known| known == name)?;
+                values.get(at).filter(|value| !value.is_empty()).cloned()
+            })
+        };
+        take(&mut out, &analyzer, number, &get, source, now);
+    }
+    out
+}
+
+type Get<'a> = &'a dyn Fn(&[&str]) -> Option<String>;
+
+fn take(out: &mut Foreign, analyzer: &Analyzer, number: usize, get: Get<'_>, source: &str, now: Timestamp) {
+    let address = get(&ADDRESS).unwrap_or_default();
+    let address = address.trim().trim_matches(['<', '>', '"']);
+    let good = address.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.') && !domain.contains(' '));
+    if !good || address.len() > 320 {
+        out.unread.push(number);
+        return;
+    }
+    let said = get(&REASON).unwrap_or_default();
+    let text = get(&TEXT).unwrap_or_default();
+    match meaning(analyzer, &said, &text, address) {
+        Some(reason) => out.entries.push(Suppressed {
+            address: address.to_owned(),
+            sender: String::new(),
+            reason,
+            evidence: format!("{said} {text}").trim().chars().filter(|c| !c.is_control()).take(300).collect(),
+            since: get(&TIME).and_then(|text| time(&text)).unwrap_or(now),
+            until: None,
+            source: format!("import: {source}"),
+        }),
+        None => out.passed_over += 1,
+    }
+}
+
+/// The reason in our words; `None` where it does not speak against the address.
+fn meaning(analyzer: &Analyzer, said: &str, text: &str, address: &str) -> Option<String> {
+    let word = plain(said);
+    if ["complaint", "complained", "spamreport", "spam report", "spam"].contains(&word.as_str()) {
+        return Some("complaint".to_owned());
+    }
+    if ["unsubscribe", "unsubscribed", "groupunsubscribe", "manual"].contains(&word.as_str()) {
+        return Some("manual".to_owned());
+    }
+    if ["delivered", "delivery", "open", "click", "deferred", "transient", "softbounce", "softfail", "blocked", "block"]
+        .contains(&word.as_str())
+    {
+        return None;
+    }
+    if let Ok(reason) = word.parse::<Reason>() {
+        return (!NEVER.contains(&reason.name())).then(|| reason.name().to_owned());
+    }
+    let verdict = analyzer.classify(&Reply {
+        text: if text.is_empty() { said } else { text },
+        recipient: address,
+        ..Reply::default()
+    });
+    match verdict.reason {
+        Reason::Undefined | Reason::OnHold => Some("imported".to_owned()),
+        reason if NEVER.contains(&reason.name()) => None,
+        reason => Some(reason.name().to_owned()),
+    }
+}
+
+/// Small letters without blanks, underscores and hyphens.
+fn plain(name: &str) -> String {
+    name.trim().trim_matches('"').to_ascii_lowercase().replace([' ', '-'], "")
+}
+
+/// A line of CSV.
+fn fields(line: &str, separator: char) -> Vec<String> {
+    let (mut out, mut field, mut quoted) = (Vec::new(), String::new(), false);
+    let mut chars = line.trim_end_matches('\r').chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                field.push('"');
+            }
+            '"' => quoted = !quoted,
+            c if c == separator && !quoted => out.push(std::mem::take(&mut field).trim().to_owned()),
+            c => field.push(c),
+        }
+    }
+    out.push(field.trim().to_owned());
+    out
+}
+
+/// The items of a JSON text: `None` where a line is none.
+fn json_items(text: &str) -> Vec<Option<Value>> {
+    const LISTS: [&str; 6] = ["items", "SuppressedDestinationSummaries", "suppressions", "bounces", "data", "results"];
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Array(items)) => items.into_iter().map(Some).collect(),
+        Ok(value) => match LISTS.iter().find_map(|name| value.get(*name).and_then(Value::as_array)) {
+            Some(items) => items.iter().cloned().map(Some).collect(),
+            None => vec![Some(value)],
+        },
+        Err(_) => {
+            text.lines().filter(|line| !line.trim().is_empty()).map(|line| serde_json::from_str(line).ok()).collect()
+        }
+    }
+}
+
+/// A member by any of its names, in an object or one level below.
+fn member(item: &Value, names: &[&str]) -> Option<String> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    if let Value::String(address) = item {
+        return (names == ADDRESS.as_slice()).then(|| address.clone());
+    }
+    let object = item.as_object()?;
+    for name in names {
+        if let Some(found) = object.iter().find(|(key, _)| plain(key) == *name).and_then(|(_, value)| text(value)) {
+            return Some(found);
+        }
+    }
+    object.values().filter(|value| value.is_object()).find_map(|inner| {
+        let inner = inner.as_object()?;
+        names
+            .iter()
+            .find_map(|name| inner.iter().find(|(key, _)| plain(key) == *name).and_then(|(_, value)| text(value)))
+    })
+}
+
+/// Seconds since the epoch, or the date in front of a time.
+fn time(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    if let Ok(number) = text.parse::<f64>()
+        && number > 0.0
+    {
+        // Milliseconds are later than the year 5000 in seconds.
+        let seconds = if number > 1e11 { number / 1000.0 } else { number };
+        return Some(Timestamp::from_seconds(seconds as u64));
+    }
+    let date = text.get(..10)?;
+    let mut parts = date.split(['-', '/']).map(str::parse::<u64>);
+    let (year, month, day) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    crate::days_from(year, month, day).map(|day| Timestamp::from_seconds(day * 86_400))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_others() {
+        let ses = r#"{"SuppressedDestinationSummaries":[{"EmailAddress":"a@b.test","Reason":"BOUNCE","LastUpdateTime":"2026-11-01T00:00:00Z"},{"EmailAddress":"c@b.test","Reason":"COMPLAINT","LastUpdateTime":1790000000.5}]}"#;
+        let sendgrid = r#"[{"created":1790000000,"email":"a@b.test","reason":"550 5.1.1 The email account that you tried to reach does not exist","status":"5.1.1"},{"created":1790000000,"email":"f@b.test","reason":"550 5.7.1 blocked using spamhaus","status":"5.7.1"}]"#;
+        let mailgun = "{\"items\":[{\"address\":\"a@b.test\",\"code\":\"550\",\"error\":\"No such mailbox\",\"created_at\":\"Fri, 21 Oct 2011 11:02:55 UTC\"}]}";
+        let postal = "address,type,reason,timestamp\na@b.test,recipient,too many hard fails,2026-11-01 10:00\n";
+        let hammer = "{\"recipient\":\"a@b.test\",\"reason\":\"userunknown\",\"bounced\":1790000000}\n{\"recipient\":\"c@b.test\",\"reason\":\"filtered\",\"bounced\":1790000000}\nrubbish\n";
+        let plain = "# ours\na@b.test\nc@b.test, userunknown\nnobody\n";
+        for (name, text, expected, passed, unread) in [
+            ("SES", ses, vec![("a@b.test", "imported"), ("c@b.test", "complaint")], 0, 0),
+            ("SendGrid", sendgrid, vec![("a@b.test", "userunknown")], 1, 0),
+            ("Mailgun", mailgun, vec![("a@b.test", "userunknown")], 0, 0),
+            ("Postal", postal, vec![("a@b.test", "imported")], 0, 0),
+            ("bounceHammer", hammer, vec![("a@b.test", "userunknown")], 1, 1),
+            ("plain", plain, vec![("a@b.test", "imported"), ("c@b.test", "userunknown")], 0, 1),
+            ("empty", "", vec![], 0, 0),
+        ] {
+            let found = read(text, name, Timestamp::from_seconds(5));
+            let entries: Vec<(&str, &str)> =
+                found.entries.iter().map(|entry| (entry.address.as_str(), entry.reason.as_str())).collect();
+            assert_eq!(entries, expected, "{name}");
+            assert_eq!((found.passed_over, found.unread.len()), (passed, unread), "{name}");
+        }
+        let found = read(ses, "SES", Timestamp::from_seconds(5));
+        assert_eq!(found.entries[0].since, Timestamp::from_seconds(20_758 * 86_400));
+    }
+}
