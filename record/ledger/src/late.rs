@@ -95,7 +95,10 @@ fn climb(
     let since = Timestamp(incoming.at.0.saturating_sub(micros(LONG)));
     let mut ask = |field, text: &str| {
         let query = Query { since: Some(since), limit: CANDIDATES, ..Query::new(field, text) };
-        ledger.histories(&query)
+        // The report stands in the ledger too, and our own Received: line on top of it names it.
+        let mut histories = ledger.histories(&query)?;
+        histories.retain(|history| history.queue_id != incoming.queue_id);
+        Ok(histories)
     };
     let whom = |histories: &[History]| pick(histories, finding).cloned();
     if let Some(token) = token {
@@ -394,6 +397,31 @@ mod tests {
         assert_eq!(entries.len(), 1);
         assert_eq!((entries[0].confidence, entries[0].action), (100, Some(ReportAction::Delayed)));
         assert_eq!(entries[0].recipient, "gone@b.test");
+    }
+
+    #[test]
+    fn a_report_is_not_about_itself() {
+        let (dir, _) = ledger();
+        let mut writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        let at = Timestamp::from_seconds(SENT + 3599);
+        let own = "AB12CD34EF9";
+        let to = vec![("s@a.test".to_owned(), String::new())];
+        writer.append(&Entry { recipients: to, ..Entry::new(at, What::Queued, own, "") }).unwrap();
+        writer.commit_all().unwrap();
+        let mut ledger = Ledger::open(dir.path());
+        let received = format!("Received: from mx.b.test\n\tby mail.a.test with ESMTP id {own}\n\tfor <s@a.test>; x\n");
+        let mail = received + &report("", "Message-ID: <m0@a.test>\n", "gone@b.test", "failed");
+        let analysis = Analyzer::embedded().analyze(mail.as_bytes());
+        let incoming = Incoming {
+            at: Timestamp::from_seconds(SENT + 3600),
+            queue_id: own,
+            recipients: &["s@a.test".to_owned()],
+            message: mail.as_bytes(),
+            analysis: &analysis,
+        };
+        let (entries, unknown) = join(&mut ledger, &incoming, &|_| None).unwrap();
+        assert_eq!((entries.len(), unknown), (1, 0));
+        assert_eq!((entries[0].queue_id.as_str(), entries[0].confidence), ("AB12CD34EF0", 92));
     }
 
     #[test]
