@@ -2,7 +2,7 @@
 //!
 //! A phrase begins where a word begins, so there are few places to look at: at each of them a tree of all phrases (edges
 //! of several bytes, [`Node`]) is walked as far as the text goes along. The tree is made at start from the sorted phrases
-//! in about a millisecond and stays below a megabyte, where an automaton over all bytes took forty to build.
+//! in a few milliseconds and stays below a megabyte, where an automaton over all bytes took forty to build.
 //!
 //! Time is linear in the text: what is walked from one place is bounded by the longest phrase.
 
