@@ -67,6 +67,20 @@ impl Checks {
         Self::open(view, tables, prefix, limits(view))
     }
 
+    /// The checks of header fields that mail filters make: `milter_header_checks`. MIME's fields are not looked at.
+    pub fn of_filters(view: &View, tables: &TableSet) -> Self {
+        let none = || Maps::open(tables, "", "");
+        Self {
+            headers: Maps::open(tables, "milter_header_checks", &view.text("milter_header_checks")),
+            mime_headers: none(),
+            nested_headers: none(),
+            body: none(),
+            body_limit: 0,
+            options: limits(view),
+            piece: 2048,
+        }
+    }
+
     fn open(view: &View, tables: &TableSet, prefix: &str, options: Options) -> Self {
         let maps = |name: &str| {
             let name = format!("{prefix}{name}");

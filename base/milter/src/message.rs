@@ -13,6 +13,8 @@ use crate::packet::Modification;
 pub struct Message {
     /// Header fields in order, without the line end after each.
     fields: Vec<Bytes>,
+    /// For each of them: a filter has made it.
+    made: Vec<bool>,
     /// The body behind the empty line, in parts.
     body: Vec<Content>,
     /// The first field is our own `Received:`, which filters are not shown.
@@ -40,8 +42,9 @@ impl Message {
     pub fn new(head: &[u8], body: Vec<Content>) -> Self {
         let fields: Vec<Bytes> =
             (&Fields::of(head)).into_iter().map(|field| Bytes::copy_from_slice(field.raw())).collect();
+        let made = vec![false; fields.len()];
         let hides_first = fields.first().is_some_and(|field| named(field, b"Received"));
-        Self { fields, body, hides_first, changes: Vec::new(), changed: false }
+        Self { fields, made, body, hides_first, changes: Vec::new(), changed: false }
     }
 
     /// Header or body are not what they were.
@@ -52,6 +55,21 @@ impl Message {
     /// What filters want to be done with the envelope, in their order.
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// Fields that a filter has made or changed, with their places.
+    pub fn made(&self) -> impl Iterator<Item = (usize, Bytes)> {
+        let all = self.fields.iter().zip(&self.made).enumerate();
+        all.filter(|(_, (_, made))| **made).map(|(at, (field, _))| (at, field.clone()))
+    }
+
+    /// Puts other fields at a place that [`Message::made`] gave, or none. Places behind it change.
+    pub fn put(&mut self, at: usize, fields: Vec<Bytes>) {
+        if at < self.fields.len() {
+            self.made.splice(at..=at, vec![false; fields.len()]);
+            self.fields.splice(at..=at, fields);
+            self.changed = true;
+        }
     }
 
     /// The header section with its empty line, and the body.
@@ -96,6 +114,7 @@ impl Message {
             Modification::AddHeader(name, value) => {
                 let Some(field) = field(&name, &value, keep_blank) else { return false };
                 self.fields.push(field);
+                self.made.push(true);
                 self.changed = true;
             }
             Modification::InsertHeader(index, name, value) => {
@@ -103,7 +122,9 @@ impl Message {
                 // Number 0 stands before our own field, 1 before the first that filters see.
                 let at = usize::try_from(index).unwrap_or(usize::MAX);
                 let at = if self.hides_first { at } else { at.saturating_sub(1) };
-                self.fields.insert(at.min(self.fields.len()), field);
+                let at = at.min(self.fields.len());
+                self.fields.insert(at, field);
+                self.made.insert(at, true);
                 self.hides_first &= at > 0;
                 self.changed = true;
             }
@@ -127,16 +148,20 @@ impl Message {
         match found {
             Some(at) if value.is_empty() => {
                 self.fields.remove(at);
+                self.made.remove(at);
             }
             Some(at) => {
                 let Some(field) = field(name, value, keep_blank) else { return false };
+                // A place among the fields, each of which has its mark.
                 self.fields[at] = field;
+                self.made[at] = true;
             }
             // Nothing to delete; a value without a field to change becomes a new one, as with Sendmail and Postfix.
             None if value.is_empty() => return true,
             None => {
                 let Some(field) = field(name, value, keep_blank) else { return false };
                 self.fields.push(field);
+                self.made.push(true);
             }
         }
         self.changed = true;

@@ -8,10 +8,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::{fmt, io};
 
+use yamabiko_checks::Action;
 use yamabiko_cleanup::{Accepted, Cleanup};
 use yamabiko_envelope::{
-    Client as LoggedClient, Content, Decision, Envelope, Kind, Notify, QueueId, Severity, Source, Timestamp,
+    Client as LoggedClient, Content, ContentAction, Decision, Envelope, Kind, Notify, QueueId, Severity, Source,
+    Timestamp,
 };
+use yamabiko_message::FieldName;
+use yamabiko_message::mime::HeaderClass;
 use yamabiko_milter::{Change, Client, Macros, Message, Milters, Session, Verdict};
 use yamabiko_receive::{Filtering, Refusal};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
@@ -186,7 +190,117 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    async fn apply(mut self, message: Message) -> Filtered {
+    /// `milter_header_checks`: what filters have put into the header section is looked at. `Some`: it ends here.
+    async fn check(&mut self, message: &mut Message) -> Option<Filtered> {
+        let checks = &self.generation.made_checks;
+        if checks.is_empty() {
+            return None;
+        }
+        // From the last to the first: what is put in somewhere moves only what was looked at already.
+        let made: Vec<_> = message.made().collect();
+        for (at, field) in made.into_iter().rev() {
+            let name = yamabiko_message::field_name_len(&field);
+            let name = name.and_then(|length| FieldName::find(field.get(..length)?));
+            let found = match checks.header(HeaderClass::Primary, name, &field).await {
+                Ok(None) => continue,
+                Ok(Some(found)) => found,
+                Err(error) => {
+                    let id = self.accepted.envelope.queue_id;
+                    self.current.say(Severity::Warning, Some(id), &error.to_string());
+                    let status = EnhancedStatus::transient(3, 0);
+                    let text = "Error: queue file write error".to_owned();
+                    return Some(Filtered::Refuse(Refusal { code: ReplyCode(451), status, text }, None));
+                }
+            };
+            let action = match found.action {
+                Ok(action) => action,
+                Err(fault) => {
+                    let text = fault.text(found.parameter);
+                    self.current.say(Severity::Warning, None, &text);
+                    continue;
+                }
+            };
+            let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+            let (word, text) = match &action {
+                Action::Dunno | Action::Ignore => ("", String::new()),
+                Action::Strip(text) => ("milter-header-strip", shown(text)),
+                Action::Replace(text) => ("milter-header-replace", shown(text)),
+                Action::Prepend(text) => ("milter-header-prepend", shown(text)),
+                Action::Reject(status, why) => ("milter-header-reject", format!("{status} {why}")),
+                Action::Discard(text) => ("milter-header-discard", shown(text)),
+                Action::Hold(text) => ("milter-header-hold", shown(text)),
+                Action::Warn(text) => ("milter-header-warning", shown(text)),
+                Action::Info(text) => ("milter-header-info", shown(text)),
+                Action::Pass(text) => ("milter-header-pass", shown(text)),
+                Action::Redirect(text) => ("milter-header-redirect", text.clone()),
+                Action::Bcc(text) => ("milter-header-bcc", text.clone()),
+                Action::Filter(text) => ("milter-header-filter", text.clone()),
+            };
+            if !word.is_empty() {
+                self.log_made(word, &field, text);
+            }
+            match action {
+                Action::Dunno | Action::Warn(_) | Action::Info(_) => {}
+                Action::Pass(_) => break,
+                Action::Ignore | Action::Strip(_) => message.put(at, Vec::new()),
+                Action::Replace(new) => message.put(at, vec![new.into()]),
+                Action::Prepend(new) => message.put(at, vec![new.into(), field]),
+                Action::Discard(_) => return Some(Filtered::Discard),
+                Action::Hold(_) => self.accepted.hold = true,
+                Action::Filter(destination) => self.accepted.envelope.filter = destination,
+                Action::Redirect(address) => {
+                    let recipients = &mut self.accepted.envelope.recipients;
+                    recipients.truncate(1);
+                    recipients.iter_mut().for_each(|recipient| recipient.address.clone_from(&address));
+                }
+                Action::Bcc(address) => {
+                    if let Err(refusal) = self.add_recipient(&format!("<{address}>"), "NOTIFY=NEVER").await {
+                        return Some(Filtered::Refuse(refusal, None));
+                    }
+                }
+                Action::Reject(status, text) => {
+                    let code = ReplyCode(if status.class.digit() == 4 { 451 } else { 550 });
+                    return Some(Filtered::Refuse(
+                        Refusal { code, status, text },
+                        Some(Box::new(self.accepted.clone())),
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    fn log_made(&self, word: &'static str, field: &[u8], text: String) {
+        let envelope = &self.accepted.envelope;
+        let client = &envelope.client;
+        let network = self.source == Source::Smtp;
+        let content = String::from_utf8_lossy(field).replace('\n', " ");
+        let action = ContentAction {
+            queue_id: envelope.queue_id,
+            word,
+            class: "header",
+            content: content.chars().take(200).collect(),
+            client: network.then(|| LoggedClient {
+                name: client.name.as_str().into(),
+                address: client.address,
+                port: None,
+            }),
+            sender: envelope.sender.clone(),
+            recipient: match &envelope.recipients[..] {
+                [only] => Some(only.address.clone()),
+                _ => None,
+            },
+            protocol: client.protocol.clone(),
+            helo: client.helo.clone(),
+            text,
+        };
+        self.current.emit("cleanup", Timestamp::now(), Kind::ContentChecked(Box::new(action)));
+    }
+
+    async fn apply(mut self, mut message: Message) -> Filtered {
+        if let Some(end) = self.check(&mut message).await {
+            return end;
+        }
         for change in message.changes() {
             let done = match change {
                 Change::Hold(_) => {

@@ -74,6 +74,8 @@ pub struct Generation {
     /// Mail filters for mail that does not come over the network (`non_smtpd_milters`), and the limit of what they may
     /// make of a body.
     pub own_filters: Option<(Arc<Milters>, u64)>,
+    /// `milter_header_checks`
+    pub made_checks: yamabiko_checks::Checks,
     /// `internal_mail_filter_classes` names notices.
     pub filters_notices: bool,
     /// What senders prove, and what we sign.
@@ -380,6 +382,7 @@ impl Generation {
             signing,
             unsigned_bounces: main.text("unsigned_bounce_action"),
             message_size_limit: if size_limit == 0 { u64::MAX } else { size_limit },
+            made_checks: yamabiko_checks::Checks::of_filters(&main, &tables),
             own_filters: milters.map(|milters| (Arc::new(milters), size_limit)),
             filters_notices: main.list("internal_mail_filter_classes").iter().any(|class| class == "bounce"),
             cleanup: yamabiko_cleanup::Cleanup::new(&main, &tables, router.mapper().clone(), events),

@@ -313,7 +313,6 @@ async fn run<S>(
         let mut asked = Box::pin(settings.policy.standing(&peer));
         where_it_may_block(settings.policy.is_remote(), asked.as_mut()).await
     };
-    let from_network = matches!(from, From::Network(..));
     let (user, counted) = match from {
         From::User(user) => (Some(user), None),
         From::Network(address, _) => (None, (!standing.unlimited && !standing.xclient).then_some(address)),
@@ -341,10 +340,18 @@ async fn run<S>(
         clock: Clock::default(),
         exchange: None,
         filters: None,
+        milters: None,
         last_words,
     };
-    if from_network && settings.milters.is_some() {
-        conversation.session.with_filters();
+    if let From::Network(address, _) = from {
+        let (milters, warnings) = settings.milters_for(address).await;
+        for warning in warnings {
+            service.log(&settings, Severity::Warning, warning);
+        }
+        if milters.is_some() {
+            conversation.session.with_filters();
+        }
+        conversation.milters = milters;
     }
     conversation.run(shutdown).await;
     if let Some(filters) = conversation.filters.take() {
@@ -379,6 +386,8 @@ struct Conversation<'s, S> {
     clock: Clock,
     /// A login that is under way.
     exchange: Option<Exchange>,
+    /// The mail filters of this client.
+    milters: Option<Arc<yamabiko_milter::Milters>>,
     /// The conversation with mail filters.
     filters: Option<yamabiko_milter::Session>,
     /// What is done to the connection before the last words are written.
@@ -569,7 +578,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
 
     /// Asks the mail filters about a step.
     async fn filter(&mut self, step: FilterStep) -> yamabiko_milter::Verdict {
-        let Some(milters) = &self.settings.milters else { return yamabiko_milter::Verdict::Continue };
+        let Some(milters) = &self.milters else { return yamabiko_milter::Verdict::Continue };
         let left = self.session.filters_left();
         if step == FilterStep::Connect {
             // After XCLIENT it is another client.

@@ -150,6 +150,8 @@ pub struct Settings {
     pub soft_bounce: bool,
     /// `smtpd_milters`
     pub milters: Option<Arc<Milters>>,
+    /// `smtpd_milter_maps`: others for a client, and where their settings are.
+    milter_maps: Option<(Maps, View)>,
     /// `smtpd_reject_footer`, unexpanded.
     pub reject_footer: String,
     /// `smtpd_reject_footer_maps`: a footer for a reply, in place of the usual one.
@@ -243,17 +245,14 @@ impl Settings {
         let sasl = SaslSettings::read(view, tables, &mut notices);
         let upstream = Upstream::read(view, "smtpd", &mut notices);
         let before_queue = BeforeQueue::read(view, &mut notices);
-        for name in ["smtpd_milter_maps"] {
-            if !view.text(name).is_empty() {
-                notices.push(format!("{name} is not there yet and has no effect"));
-            }
-        }
         let mut milters = Milters::new(view, "smtpd_milters", &mut |text| notices.push(text)).map(Arc::new);
         let overrides = view.list("receive_override_options");
         let overridden = |word: &str| overrides.iter().any(|w| w.eq_ignore_ascii_case(word));
         if overridden("no_milters") {
             milters = None;
         }
+        let by_client = Maps::open(tables, "smtpd_milter_maps", &view.text("smtpd_milter_maps"));
+        let milter_maps = (!by_client.is_empty() && !overridden("no_milters")).then(|| (by_client, view.clone()));
         let policy = Policy::compile(view, tables)?;
         notices.extend(policy.notices());
         Ok(Self {
@@ -277,6 +276,7 @@ impl Settings {
             strict_rfc821: view.bool("strict_rfc821_envelopes"),
             delay_reject: view.bool("smtpd_delay_reject"),
             milters,
+            milter_maps,
             soft_bounce: view.bool("soft_bounce"),
             reject_footer: view.raw("smtpd_reject_footer"),
             reject_filter_maps: Maps::open(tables, "smtpd_reject_filter_maps", &view.text("smtpd_reject_filter_maps")),
@@ -328,6 +328,25 @@ impl Settings {
     pub fn open_tls(&mut self, source: &TlsSource<'_>) {
         let said = self.tls.open(source);
         self.notices.extend(said);
+    }
+
+    /// The filters for a client, and what the log should warn of. A table that does not answer changes nothing: nobody
+    /// passes unfiltered because of it.
+    pub async fn milters_for(&self, client: IpAddr) -> (Option<Arc<Milters>>, Vec<String>) {
+        let mut warnings = Vec::new();
+        let Some((maps, view)) = &self.milter_maps else { return (self.milters.clone(), warnings) };
+        let milters = match maps.find(&client.to_string()).await {
+            Ok(Some(text)) if text.trim().eq_ignore_ascii_case("DISABLE") => None,
+            Ok(Some(text)) => {
+                Milters::of_text(view, &text, maps.title(), &mut |text| warnings.push(text)).map(Arc::new)
+            }
+            Ok(None) => self.milters.clone(),
+            Err(error) => {
+                warnings.push(error.to_string());
+                self.milters.clone()
+            }
+        };
+        (milters, warnings)
     }
 
     /// A client as it is counted.

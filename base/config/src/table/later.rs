@@ -60,8 +60,6 @@ const TLSPROXY: Group = Group {
     ],
 };
 
-const MILTER: Group = Group { work: "milters", patterns: &["milter_header_checks", "smtpd_milter_maps"] };
-
 const POSTSCREEN: Group = Group {
     work: "postscreen",
     patterns: &["postscreen_reject_footer", "postscreen_reject_footer_maps", "postscreen_expansion_filter"],
@@ -117,7 +115,7 @@ const OTHER: Group = Group {
 };
 
 /// What is still to come, by work.
-pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &MILTER, &POSTSCREEN, &CONTENT, &NOTICES, &OTHER];
+pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &POSTSCREEN, &CONTENT, &NOTICES, &OTHER];
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[

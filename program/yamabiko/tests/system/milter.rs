@@ -128,6 +128,11 @@ fn a_filter_that_is_gone_makes_mail_wait() {
 
 /// A filter that refuses every message at its end, in two lines.
 fn refuser() -> String {
+    double(&[b"y550-5.7.1 not\r\n550 5.7.1 this one\0"])
+}
+
+/// A filter that says this at the end of a message.
+fn double(end: &'static [&'static [u8]]) -> String {
     let listen = address();
     let listener = TcpListener::bind(listen).unwrap();
     std::thread::spawn(move || {
@@ -138,15 +143,18 @@ fn refuser() -> String {
                 while stream.read_exact(&mut length).is_ok() {
                     let mut packet = vec![0; u32::from_be_bytes(length) as usize];
                     stream.read_exact(&mut packet).unwrap();
-                    let answer: &[u8] = match packet[0] {
-                        b'O' => b"O\0\0\0\x06\0\0\0\0\0\0\0\0",
-                        b'E' => b"y550-5.7.1 not\r\n550 5.7.1 this one\0",
+                    let answers: &[&[u8]] = match packet[0] {
+                        // It may add fields.
+                        b'O' => &[b"O\0\0\0\x06\0\0\0\x01\0\0\0\0"],
+                        b'E' => end,
                         b'D' | b'A' | b'Q' => continue,
-                        _ => b"c",
+                        _ => &[b"c"],
                     };
-                    let mut out = (answer.len() as u32).to_be_bytes().to_vec();
-                    out.extend_from_slice(answer);
-                    stream.write_all(&out).unwrap();
+                    for answer in answers {
+                        let mut out = (answer.len() as u32).to_be_bytes().to_vec();
+                        out.extend_from_slice(answer);
+                        stream.write_all(&out).unwrap();
+                    }
                 }
             });
         }
@@ -169,6 +177,7 @@ fn a_refusal_reaches_whoever_sent() {
     client.send(b"Subject: a\r\n\r\ntext\r\n.\r\n").unwrap();
     let reply = client.reply().unwrap();
     assert_eq!(reply.lines, ["550-5.7.1 not", "550 5.7.1 this one"]);
+    drop(client);
     // Who has sent it here gets it back, as with Postfix.
     let said = instance.run_with("sendmail", &["-f", "two@box.example", "one@box.example"], "Subject: b\n\ntext\n");
     assert_eq!(said.code, 0, "{said:?}");
@@ -176,4 +185,40 @@ fn a_refusal_reaches_whoever_sent() {
     assert!(back[0].contains("not this one") && back[0].contains("Subject: b"), "{back:?}");
     let line = "milter-reject: END-OF-MESSAGE from localhost[127.0.0.1]: 5.7.1 not this one";
     instance.until("the log", || instance.log().contains(line));
+}
+
+#[test]
+fn filters_by_client() {
+    let filter = refuser();
+    let mut instance = Instance::new();
+    instance.set("smtpd_milters", &filter);
+    instance.set("smtpd_milter_maps", "inline:{127.0.0.1=DISABLE}");
+    instance.start();
+    send(&instance, "one@box.example", "Subject: a\r\n\r\ntext\r\n.\r\n");
+    instance.until_mails("one", 1);
+    let mut other = Instance::new();
+    other.set("smtpd_milter_maps", &format!("inline:{{127.0.0.1={filter}}}"));
+    other.start();
+    let mut client = other.client();
+    client.expect("EHLO c.example", 250);
+    client.expect("MAIL FROM:<a@test.example>", 250);
+    client.expect("RCPT TO:<one@box.example>", 250);
+    client.expect("DATA", 354);
+    client.send(b"Subject: a\r\n\r\ntext\r\n.\r\n").unwrap();
+    assert_eq!(client.reply().unwrap().code, 550);
+}
+
+#[test]
+fn what_filters_write_into_the_header_is_checked() {
+    let filter = double(&[b"hX-Spam\0yes\0", b"hX-Score\x009\0", b"hX-Secret\0x\0", b"c"]);
+    let mut instance = Instance::new();
+    instance.set("smtpd_milters", &filter);
+    let rules = "{/^X-Score: (.*)/ REPLACE X-Points: $$1}, {/^X-Secret:/ IGNORE}, {/^X-Spam: yes/ WARN it is spam}, {/^Subject/ REJECT}";
+    instance.set("milter_header_checks", &format!("pcre:{{{rules}}}"));
+    instance.start();
+    send(&instance, "one@box.example", "Subject: a\r\n\r\ntext\r\n.\r\n");
+    let mails = instance.until_mails("one", 1);
+    assert!(mails[0].contains("\nX-Spam: yes\nX-Points: 9\n") && !mails[0].contains("X-Secret"), "{mails:?}");
+    let line = ": milter-header-warning: header X-Spam: yes from ";
+    instance.until("the log", || instance.log().contains(line) && instance.log().contains(": it is spam"));
 }
