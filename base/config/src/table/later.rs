@@ -67,11 +67,7 @@ const POSTSCREEN: Group = Group {
 
 const CONTENT: Group = Group {
     work: "content checks",
-    patterns: &[
-        "non_empty_end_of_header_action",
-        "default_filter_nexthop",
-        "force_mime_input_conversion",
-    ],
+    patterns: &["non_empty_end_of_header_action", "default_filter_nexthop", "force_mime_input_conversion"],
 };
 
 const NOTICES: Group = Group { work: "control of notices", patterns: &["bounce_japanese_charset", "bounce_language*"] };
