@@ -9,6 +9,7 @@
 //! A name is always taken as complete: no search list is applied. A CNAME is followed. Trouble of ours (no server, no
 //! `resolv.conf`) is [`Answer::TryAgain`], so it defers mail and never bounces it.
 
+mod blocking;
 mod fake;
 mod hickory;
 mod hosts;
@@ -19,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use blocking::Blocking;
 pub use fake::{BadZoneLine, FakeResolver};
 pub use hickory::HickoryResolver;
 pub use hosts::{Hosts, Native, NativeError};

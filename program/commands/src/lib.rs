@@ -30,3 +30,4 @@ pub mod report;
 pub mod sendmail;
 pub mod stream;
 pub mod suppress;
+pub mod verify;

@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VERBS: [&str; 8] = ["start", "start-fg", "stop", "abort", "reload", "flush", "check", "status"];
 
 /// Subcommands that later releases bring: named here so that nobody takes their absence for a typing mistake.
-const NOT_YET: [&str; 7] = ["demo", "explain", "lint", "test", "replay", "verify", "top"];
+const NOT_YET: [&str; 6] = ["demo", "explain", "lint", "test", "replay", "top"];
 
 const USAGE: &str = "\
 Yamabiko, a mail server that knows what became of every message.
@@ -32,6 +32,7 @@ Yamabiko, a mail server that knows what became of every message.
   yamabiko dkim genkey|check   keys of DKIM signatures, and their records in DNS
   yamabiko import [PATH...]    old mail logs and bounce mailboxes into the ledger (--help)
   yamabiko report [LOG...]     totals as pflogsumm makes them; --sheet: which addresses are dead, and why
+  yamabiko verify ADDRESS...   addresses looked at before mail is sent: syntax, domain, typing errors, history
   yamabiko sim PROFILE...      receivers on the loopback for rehearsals: docomo, gmail, ... (--help)
   yamabiko source              numbered messages, and what became of them (--help)
   yamabiko passwd USER         set a password for smtpd_sasl_type = yamabiko
@@ -117,6 +118,9 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "report" {
         return commands::report::run(rest);
+    }
+    if word == "verify" {
+        return commands::verify::run(rest);
     }
     if word == "classify" {
         return commands::analyze::classify(rest);
