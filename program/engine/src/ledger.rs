@@ -11,6 +11,7 @@ use std::time::Duration;
 use yamabiko_analyze::Analyzer;
 use yamabiko_config::Config;
 use yamabiko_envelope::{Envelope, Event, EventSink, Events, QueueId, RecipientState, Severity, Timestamp};
+use yamabiko_ledger::late::Token;
 use yamabiko_ledger::{
     Entry, Feed, Field, Input, Ledger, Options, Retention, Source, Surroundings, What, Writer, entry_of, reason_of,
 };
@@ -167,6 +168,19 @@ impl Remembered {
         };
         // It ends with the process: everything that it does may be cut off.
         let _ = std::thread::Builder::new().name("ledger-keeper".into()).spawn(run);
+    }
+
+    /// Signed tokens say which message a report is about; the keys are those in force when it comes.
+    pub fn read_tokens(&self, current: &crate::generation::Current) {
+        let Some(late) = self.late() else { return };
+        let current = current.clone();
+        late.reads_tokens(Box::new(move |address| {
+            let generation = current.get();
+            let reading = generation.signing.as_ref()?.read(address, Timestamp::now());
+            let yamabiko_token::Reading::Valid { claim, .. } = reading else { return None };
+            let queue_id = claim.queue_id.to_string();
+            Some(Token { queue_id, fits: Box::new(move |recipient| claim.fits(recipient)) })
+        }));
     }
 
     /// Writes what is left.

@@ -345,6 +345,7 @@ impl Engine {
         parts.desk.complete(acceptance.clone());
         tokio::spawn(Arc::clone(&parts.desk).run(acceptance.clone()));
         remembered.start(&config, acceptance.queue(), &events, &setup);
+        remembered.read_tokens(acceptance.current());
         serve_metrics(&config, &acceptance, &events, &setup);
         let task = manager::Task::new(schedule_settings::from_config(&config), acceptance.clone(), line.1);
         let (watched, last_words) = (task.run(), Arc::clone(&logger));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use yamabiko_envelope::{
     Action, Client, ContentAction, Decision, Delivery, DeliveryStatus, Envelope, Event, Kind, NoticeKind, QueueId,
+    Trace,
 };
 
 use crate::{Entry, LISTED, What, remote_id};
@@ -86,7 +87,8 @@ impl Recorder {
     }
 
     fn queued(&mut self, envelope: &Envelope, hold: bool, give: &mut dyn FnMut(Entry)) {
-        if envelope.trace == yamabiko_envelope::Trace::Probe {
+        // Questions about addresses are no mail.
+        if matches!(envelope.trace, Trace::Probe | Trace::ProbeReport) {
             return;
         }
         let mut lists = envelope.recipients.chunks(LISTED);

@@ -4,6 +4,8 @@
 //! list is in is seen from its beginning, and the members are found by any of the names that these services use. Events
 //! that are no failure are passed over and counted.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 use yamabiko_analyze::{Analyzer, Reason, Reply};
 use yamabiko_envelope::Timestamp;
@@ -29,17 +31,20 @@ const TEXT: [&str; 6] = ["diagnosticcode", "deliverystatus", "description", "err
 const TIME: [&str; 8] =
     ["created", "created_at", "lastupdatetime", "timestamp", "bounced", "date", "time", "updated_at"];
 
+/// Made once: its rules are many.
+static ANALYZER: LazyLock<Analyzer> = LazyLock::new(Analyzer::embedded);
+
 /// Reads a list. `source` is who it is of, for the records.
 pub fn read(text: &str, source: &str, now: Timestamp) -> Foreign {
     let mut out = Foreign::default();
-    let analyzer = Analyzer::embedded();
+    let analyzer = &*ANALYZER;
     let text = text.trim_start_matches('\u{feff}');
     let beginning = text.trim_start();
     if beginning.starts_with(['{', '[']) {
         let items = json_items(beginning);
         for (number, item) in (1..).zip(items) {
             match item {
-                Some(item) => take(&mut out, &analyzer, number, &|names| member(&item, names), source, now),
+                Some(item) => take(&mut out, analyzer, number, &|names| member(&item, names), source, now),
                 None => out.unread.push(number),
             }
         }
@@ -68,7 +73,7 @@ pub fn read(text: &str, source: &str, now: Timestamp) -> Foreign {
                 values.get(at).filter(|value| !value.is_empty()).cloned()
             })
         };
-        take(&mut out, &analyzer, number, &get, source, now);
+        take(&mut out, analyzer, number, &get, source, now);
     }
     out
 }
