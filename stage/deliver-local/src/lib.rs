@@ -10,5 +10,6 @@
 //! The engine never opens a user's file; the worker never decides about a message.
 
 pub mod agent;
+pub mod dot_qmail;
 pub mod job;
 pub mod worker;

@@ -64,6 +64,7 @@ pub fn master_cf(data: &[u8]) {
     if let Ok(config) = Config::from_texts(main, &text, NAMES, &Host::default()) {
         for service in config.services() {
             let view = config.service_view(service);
+            let _ = yamabiko_config::PipeService::of(service);
             assert_eq!(view.text("service_name"), service.name);
             let _ = (view.int("message_size_limit"), view.list("smtpd_recipient_restrictions"));
             let _ = (service.wakeup(), service.process_limit(), service.is_private(), service.is_chroot(false));
