@@ -289,7 +289,8 @@ fn qreceipt(args: &[String], mail: &Sendmail) -> Ended {
     let read = io::stdin().lock().take(HEADER).read_to_end(&mut head);
     read.map_err(|error| temporary(format!("fatal: unable to read message: {error}")))?;
     let fields = fields(&String::from_utf8_lossy(&head));
-    let of = |name: &'static str| fields.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str());
+    let of =
+        |name: &'static str| fields.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str());
     let wanted = of("notice-requested-upon-delivery-to").any(|value| {
         let list = yamabiko_address::header::AddressList::parse(value.as_bytes());
         list.addresses().any(|found| found.eq_ignore_ascii_case(address))

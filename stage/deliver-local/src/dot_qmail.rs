@@ -46,6 +46,9 @@ pub fn instructions(text: &str, executable: bool) -> Vec<Instruction> {
     all
 }
 
+/// No file has a longer name.
+const LONGEST: usize = 255;
+
 /// Names of files that may hold the instructions for an address, each with what its `default` stands for.
 ///
 /// `dash` is the character between user and extension, or nothing for the bare user.
@@ -56,7 +59,7 @@ pub fn candidates(dash: &str, extension: &str) -> Vec<(String, Option<String>)> 
         return all;
     }
     for (at, _) in safe.char_indices().chain([(safe.len(), ' ')]).rev() {
-        if at == 0 || safe[..at].ends_with('-') {
+        if at <= LONGEST && (at == 0 || safe[..at].ends_with('-')) {
             let matched = extension.get(at..).unwrap_or_default().to_owned();
             all.push((format!(".qmail{dash}{}default", &safe[..at]), Some(matched)));
         }
