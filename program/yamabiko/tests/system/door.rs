@@ -157,8 +157,7 @@ fn haproxy_says_who_the_client_is() {
     }
     let log = instance.log();
     assert!(
-        log.contains(&format!(": CONNECT from [127.9.9.3]:"))
-            && log.contains(&format!(" to [{}]:{}", three.ip(), three.port()))
+        log.contains(": CONNECT from [127.9.9.3]:") && log.contains(&format!(" to [{}]:{}", three.ip(), three.port()))
     );
     // Who comes without a proxy is nobody.
     let mut stream = from("127.9.9.4", behind);
