@@ -90,6 +90,9 @@ fn wait_for(mut ready: impl FnMut() -> bool) {
     }
 }
 
+/// Settings, key, and the answer or a part of the error.
+type Case<'a> = (&'a str, &'a str, Result<Option<&'a str>, &'a str>);
+
 struct Bench {
     set: TableSet,
     directory: tempfile::TempDir,
@@ -121,7 +124,7 @@ impl Bench {
     }
 
     /// Each case: settings besides `base`, key, and the answer or a part of the error.
-    fn check(&self, kind: &str, base: &str, cases: &[(&str, &str, Result<Option<&str>, &str>)]) {
+    fn check(&self, kind: &str, base: &str, cases: &[Case<'_>]) {
         for (settings, key, expected) in cases {
             match (self.ask(kind, &format!("{base}\n{settings}\n"), key), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found.as_deref(), *expected, "{kind} {settings} {key}"),
@@ -163,7 +166,7 @@ insert into alias values ('山@x.test', '彦', 1, null);
 ";
 
 /// What MySQL and PostgreSQL must both answer.
-const CASES: &[(&str, &str, Result<Option<&str>, &str>)] = &[
+const CASES: &[Case<'_>] = &[
     ("query = SELECT goto FROM alias WHERE address='%s' AND active = '1'", "A@x.test", Ok(Some("one@y.test"))),
     ("query = SELECT goto FROM alias WHERE address='%s' AND active = '1'", "off@x.test", Ok(None)),
     ("query = SELECT goto FROM alias WHERE address='%s'", "m@x.test", Ok(Some("p@y.test,q@y.test"))),

@@ -386,7 +386,9 @@ impl Control {
         let sender = submission.envelope.sender.clone();
         engine.current().emit("pickup", now, Kind::PickedUp { queue_id: id, uid, sender });
         match engine.accept(submission, None).await {
-            Ok(Taken::Queued(id) | Taken::Discarded(id) | Taken::Returned(id) | Taken::Counted(id)) => Reply::Accepted(id),
+            Ok(Taken::Queued(id) | Taken::Discarded(id) | Taken::Returned(id) | Taken::Counted(id)) => {
+                Reply::Accepted(id)
+            }
             Err(refusal) if refusal.code.is_transient() => Reply::TryLater(refusal.text),
             Err(refusal) => Reply::Refused(refusal.text),
         }

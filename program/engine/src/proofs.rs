@@ -253,6 +253,7 @@ impl Proofs {
         let Some(first) = accepted.body.first() else { return Ok(()) };
         let bytes = first.to_bytes()?;
         if let Some(rest) = without_our_results(&bytes, &self.name) {
+            // There is a first: it was read.
             accepted.body[0] = Content::from(rest);
         }
         Ok(())
