@@ -325,8 +325,8 @@ fn rfc5424(rest: &str) -> Option<Head<'_>> {
 /// `@400000003b4a39c23294b13c text`: seconds since 1970 TAI plus 2^62, nanoseconds.
 fn tai(line: &str) -> Option<Head<'_>> {
     let label = line.get(1..25)?;
-    let seconds = u64::from_str_radix(&label[..16], 16).ok()?.checked_sub(1 << 62)?;
-    let nanos = u32::from_str_radix(&label[16..], 16).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    let seconds = u64::from_str_radix(label.get(..16)?, 16).ok()?.checked_sub(1 << 62)?;
+    let nanos = u32::from_str_radix(label.get(16..)?, 16).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     // multilog does not know leap seconds: its TAI is UTC plus 10 s.
     let seconds = i64::try_from(seconds).ok()?.checked_sub(10).filter(|seconds| *seconds < 1 << 40)?;
     let text = line.get(25..)?;
