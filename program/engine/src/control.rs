@@ -428,7 +428,14 @@ impl Control {
         let wanted = bouncer.wanted(&envelope);
         let original = tokio::task::spawn_blocking(move || yamabiko_bounce::read_original(&content, wanted)).await;
         let original = original.ok().and_then(Result::ok);
-        let job = yamabiko_bounce::Job { envelope: &envelope, original: original.as_deref(), now, zone: engine.zone() };
+        let languages = generation.languages_for(&envelope.sender).await;
+        let job = yamabiko_bounce::Job {
+            envelope: &envelope,
+            original: original.as_deref(),
+            now,
+            zone: engine.zone(),
+            languages: &languages,
+        };
         let plan = bouncer.failed(&job, &failed, &mut || engine.next_id());
         drop(generation);
         crate::report::send(engine, plan, None).await

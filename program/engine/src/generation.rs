@@ -13,7 +13,7 @@ use yamabiko_envelope::{
     Attempt, Delays, Delivery, DeliveryRequest, DeliveryStatus, Envelope, Event, Events, Kind, Origin, Outcome,
     QueueId, Recipient, Result as Ended, Severity, Timestamp, Trace,
 };
-use yamabiko_lookup::TableSet;
+use yamabiko_lookup::{Maps, TableSet};
 use yamabiko_milter::Milters;
 use yamabiko_route::Router;
 use yamabiko_schedule::{Feedback, Route, destination_name};
@@ -69,6 +69,8 @@ pub struct Generation {
     pub signing: Option<yamabiko_token::Signing>,
     /// `unsigned_bounce_action`
     pub unsigned_bounces: String,
+    /// `bounce_language_maps`
+    language_maps: Maps,
     /// `message_size_limit`; no limit is the largest number.
     pub message_size_limit: u64,
     /// Mail filters for mail that does not come over the network (`non_smtpd_milters`), and the limit of what they may
@@ -296,6 +298,17 @@ impl Generation {
         Ok((route, resolved.recipient))
     }
 
+    /// The languages of notices to a sender (`bounce_language_maps`); empty where nothing is said of it. A table that does not
+    /// answer is no reason to wait.
+    pub async fn languages_for(&self, sender: &str) -> Vec<String> {
+        if self.language_maps.is_empty() || sender.is_empty() {
+            return Vec::new();
+        }
+        let found = self.router.mapper().find(&self.language_maps, sender).await;
+        let value = found.ok().flatten().map(|hit| hit.value).unwrap_or_default();
+        value.split([',', ' ', '\t']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+
     /// Faults of the configuration that an address has shown, each said once.
     fn warn_of(&self, warnings: &[String], events: &Events) {
         for warning in warnings {
@@ -380,6 +393,7 @@ impl Generation {
         Self {
             desk: crate::desk::DeskSettings::from_view(&main).0,
             signing,
+            language_maps: Maps::open(&tables, "bounce_language_maps", &main.text("bounce_language_maps")),
             unsigned_bounces: main.text("unsigned_bounce_action"),
             message_size_limit: if size_limit == 0 { u64::MAX } else { size_limit },
             made_checks: yamabiko_checks::Checks::of_filters(&main, &tables),

@@ -580,6 +580,10 @@ fn bouncer(config: &Config) -> (yamabiko_bounce::Bouncer, Vec<String>) {
     let template = text.as_deref().map(|text| (file.as_str(), text));
     let (bouncer, mut warnings) = yamabiko_bounce::Bouncer::new(&main, template);
     warnings.extend(unread);
+    let (files, said) = language_files(&main.text("bounce_language_directory"));
+    warnings.extend(said);
+    let (bouncer, said) = bouncer.with_languages(&files);
+    warnings.extend(said);
     let (controls, said) = qmail::controls(config);
     warnings.extend(said);
     let Some(controls) = controls else { return (bouncer, warnings) };
@@ -594,6 +598,28 @@ fn remote_tables(config: &Config) -> yamabiko_lookup::Extension {
     let directory = PathBuf::from(main.text("ledger_directory"));
     let others = yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name)));
     yamabiko_ledger::suppress::table::extension(&directory, others)
+}
+
+/// Files `LANGUAGE.cf` of `bounce_language_directory`: language, name, text.
+fn language_files(directory: &str) -> (Vec<(String, String, Vec<u8>)>, Vec<String>) {
+    if directory.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => return (Vec::new(), vec![format!("open bounce_language_directory {directory}: {error}")]),
+    };
+    let (mut files, mut warnings) = (Vec::new(), Vec::new());
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()).take(1000) {
+        let (Some(stem), Some("cf")) = (path.file_stem(), path.extension().and_then(|e| e.to_str())) else { continue };
+        let name = path.display().to_string();
+        match std::fs::read(&path) {
+            Ok(text) => files.push((stem.to_string_lossy().into_owned(), name, text)),
+            Err(error) => warnings.push(format!("open {name}: {error}")),
+        }
+    }
+    files.sort();
+    (files, warnings)
 }
 
 /// Tables that speak into the log. What is said of a table again within some seconds is left out: several parameters may

@@ -131,11 +131,13 @@ impl Ending<'_> {
             true => None,
             false => self.content().and_then(|content| read_original(&content, wanted).ok()),
         };
+        let languages = generation.languages_for(&self.end.envelope.sender).await;
         let job = Job {
             envelope: &self.end.envelope,
             original: original.as_deref(),
             now: self.age.now,
             zone: self.engine.zone(),
+            languages: &languages,
         };
         let mut next_id = || self.engine.next_id();
         let mut plans = Vec::new();
@@ -416,7 +418,9 @@ pub fn send_back<'a>(
             }
         }
         let original = read_original(&Content::from(start), Wanted::Headers).ok();
-        let job = Job { envelope: &envelope, original: original.as_deref(), now, zone: engine.zone() };
+        let languages = generation.languages_for(&envelope.sender).await;
+        let job =
+            Job { envelope: &envelope, original: original.as_deref(), now, zone: engine.zone(), languages: &languages };
         let plan = bouncer.failed(&job, &failed, &mut || engine.next_id());
         drop(generation);
         if send(engine, plan, None).await {
@@ -445,7 +449,8 @@ pub fn tell_expanded(engine: &Acceptance, envelope: Arc<Envelope>, head: Bytes, 
             .map(|recipient| Outcome::of_our_own(recipient, result, status, "alias expanded", now));
         let reported: Vec<Reported> =
             outcomes.filter_map(|outcome| generation.bounce.report_outcome(&about, &outcome)).collect();
-        let job = Job { envelope: &about, original: Some(&head), now, zone: engine.zone() };
+        let languages = generation.languages_for(&about.sender).await;
+        let job = Job { envelope: &about, original: Some(&head), now, zone: engine.zone(), languages: &languages };
         let plan = generation.bounce.settled(&job, &reported, &mut || engine.next_id());
         drop(generation);
         send(&engine, plan, None).await;

@@ -4,6 +4,7 @@
 //!   `bounce_template_file` and holds the built-in ones.
 //! * [`Notice`] with its [`RecipientReport`]s is everything that stands in one notice; [`Notice::compose`] writes it.
 //! * [`Qsbmf`] is qmail's form of a notice, [`SessionNotice`] the one about a session; [`headers_only`] makes one smaller.
+//! * [`language`] has the texts that are shipped, and what a sender can do by reason.
 //! * [`parse`] reads such a notice back: whatever is composed here can be read here, and a test proves it.
 //! * [`structure`] finds the parts of any message from the wild, [`decode`] makes text of them; `record/analyze` builds on these.
 //!
@@ -11,6 +12,7 @@
 
 mod compose;
 pub mod decode;
+pub mod language;
 pub mod parse;
 mod qsbmf;
 mod session;

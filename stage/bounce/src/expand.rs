@@ -15,7 +15,18 @@ pub(crate) struct Expanded {
 
 /// Expands a template. One with bad syntax is replaced by the built-in one: a notice must go out.
 pub(crate) fn expand_template(view: &View, kind: TemplateKind, template: &Template, built_in: &Template) -> Expanded {
-    match expand_text(view, kind, template) {
+    expand_with(view, kind, template, built_in, &|_| None)
+}
+
+/// The same with names that only one notice has a value for.
+pub(crate) fn expand_with(
+    view: &View,
+    kind: TemplateKind,
+    template: &Template,
+    built_in: &Template,
+    own: &dyn Fn(&str) -> Option<String>,
+) -> Expanded {
+    match expand_text(view, kind, template, own) {
         Ok(expanded) => expanded,
         Err(error) => {
             let warning = format!(
@@ -24,7 +35,7 @@ pub(crate) fn expand_template(view: &View, kind: TemplateKind, template: &Templa
                 kind.name()
             );
             // Ours has no fault; if it had, it would go out as it is.
-            let fallback = expand_text(view, kind, built_in);
+            let fallback = expand_text(view, kind, built_in, own);
             let (text, mut warnings) =
                 fallback.map_or_else(|_| (built_in.text.clone(), Vec::new()), |e| (e.text, e.warnings));
             warnings.insert(0, warning);
@@ -33,9 +44,18 @@ pub(crate) fn expand_template(view: &View, kind: TemplateKind, template: &Templa
     }
 }
 
-fn expand_text(view: &View, kind: TemplateKind, template: &Template) -> Result<Expanded, expand::ExpandError> {
+fn expand_text(
+    view: &View,
+    kind: TemplateKind,
+    template: &Template,
+    own: &dyn Fn(&str) -> Option<String>,
+) -> Result<Expanded, expand::ExpandError> {
     let warnings = RefCell::new(Vec::new());
     let lookup = |name: &str| {
+        if let Some(value) = own(name) {
+            // What a stranger wrote is not expanded.
+            return Some(value.replace('$', "$$"));
+        }
         let (value, mut lines) = value_of(view, kind, template, name);
         warnings.borrow_mut().append(&mut lines);
         value

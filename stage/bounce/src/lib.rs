@@ -14,6 +14,7 @@ mod controls;
 mod digest;
 mod expand;
 mod governor;
+mod language;
 mod plan;
 mod recipient;
 mod settings;

@@ -24,6 +24,8 @@ pub struct Job<'a> {
     pub now: Timestamp,
     /// The zone of dates.
     pub zone: &'a Zone,
+    /// Languages of notices to this sender (`bounce_language_maps`); empty for those of `bounce_language`.
+    pub languages: &'a [String],
 }
 
 /// A notice to queue.
@@ -286,9 +288,12 @@ impl Planner<'_> {
         let date = rfc5322(job.now.seconds(), job.zone);
         let message_id = format!("<{}.{id}@{host}>", message_id_digits(job.now.seconds()));
         let sender = if envelope.sender.is_empty() { format!("MAILER-DAEMON@{host}") } else { envelope.sender.clone() };
-        let template = self.template(draft);
+        let template = self.template(draft, &reports);
         let thread = self.thread();
-        let encoding = bouncer.encoding(envelope);
+        let encoding = match bouncer.encoding(envelope) {
+            BodyEncoding::Unknown | BodyEncoding::SevenBit if !template.text.is_ascii() => BodyEncoding::EightBit,
+            encoding => encoding,
+        };
         let too_large = bouncer.size_limit > 0 && envelope.size > bouncer.size_limit;
         let original = match job.original {
             None => Original::Unavailable,
@@ -377,12 +382,20 @@ impl Planner<'_> {
     }
 
     /// The template with its text filled in; copies for the postmaster have no text.
-    fn template(&mut self, draft: &Draft<'_>) -> Template {
+    fn template(&mut self, draft: &Draft<'_>, reports: &[RecipientReport]) -> Template {
         let bouncer = self.bouncer;
         let template = bouncer.templates.get(draft.template);
         let from = bouncer.renamed(&template.from);
         if draft.postmaster_copy {
             return Template { text: Vec::new(), from, ..template.clone() };
+        }
+        let languages = bouncer.languages_of(self.job.languages, self.job.original);
+        if !languages.is_empty() {
+            let (template, warnings) = bouncer.in_languages(&languages, draft.template, reports);
+            for warning in warnings {
+                self.warn(None, warning);
+            }
+            return Template { from, ..template };
         }
         let built_in = bouncer.built_in.get(draft.template);
         let Expanded { text, warnings } = expand_template(&bouncer.view, draft.template, template, built_in);

@@ -6,6 +6,7 @@ use yamabiko_config::View;
 use yamabiko_envelope::{BodyType, Envelope, Ret};
 use yamabiko_report::{BodyEncoding, Templates};
 
+use crate::language::Languages;
 use crate::{Controls, Wanted};
 
 /// Which copies the postmaster gets (`notify_classes`).
@@ -46,6 +47,7 @@ pub struct Bouncer {
     pub(crate) always_double: bool,
     /// `confirm_delay_cleared`
     pub(crate) confirm_delay_cleared: bool,
+    pub(crate) languages: Languages,
 }
 
 impl Bouncer {
@@ -84,6 +86,11 @@ impl Bouncer {
             from_user: given(view, "bounce_from_user"),
             from_domain: given(view, "bounce_from_domain"),
             confirm_delay_cleared: view.bool("confirm_delay_cleared"),
+            languages: Languages {
+                wanted: view.list("bounce_language"),
+                jis: view.text("bounce_japanese_charset") == "iso-2022-jp",
+                ..Languages::default()
+            },
             view: view.clone(),
             myhostname,
         };

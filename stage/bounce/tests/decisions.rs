@@ -72,7 +72,7 @@ fn reported(bouncer: &Bouncer, envelope: &Envelope, waits: bool) -> Vec<Reported
 }
 
 fn job(envelope: &Envelope) -> Job<'_> {
-    Job { envelope, original: Some(MESSAGE), now: NOW, zone: &UTC }
+    Job { envelope, original: Some(MESSAGE), now: NOW, zone: &UTC, languages: &[] }
 }
 
 fn ids() -> impl FnMut() -> QueueId {
@@ -591,4 +591,48 @@ fn control_files() {
     );
     let plan = with.failed(&job(&double), &reported(&with, &double, false), &mut ids());
     assert_eq!(outline(&plan), ["postmaster-failed <double-bounce@mx.lab.test> pm@y a@b.test full"]);
+}
+
+#[test]
+fn languages() {
+    let japanese = "Subject: =?ISO-2022-JP?B?GyRCJCIbKEI=?=\nMessage-Id: <orig@c.test>\n\nthe body\n";
+    let cases: [(&str, &str, &[&str], &[&str]); 7] = [
+        ("", "", &["It will not be tried again."], &["NOT delivered", "\u{5c4a}"]),
+        ("bounce_language = en", "", &["NOT delivered to:\n\n    a$b@b.test\n", "does not exist there"], &["\u{5c4a}"]),
+        (
+            "bounce_language = ja",
+            "",
+            &["届きませんでした。\n\n    a$b@b.test\n\nこれで終わりです", "先方にありません"],
+            &["NOT delivered"],
+        ),
+        ("bounce_language = ja en", "", &["届きませんでした", "NOT delivered"], &[]),
+        ("bounce_language = original en", "", &["NOT delivered"], &["\u{5c4a}"]),
+        ("bounce_language = original en", japanese, &["届きませんでした"], &["NOT delivered"]),
+        ("bounce_language = ja\nbounce_japanese_charset = iso-2022-jp", "", &["届きませんでした"], &["NOT delivered"]),
+    ];
+    for (main, original, has, has_not) in cases {
+        let bouncer = bouncer(main);
+        let envelope = envelope("s@x.test", &["a$b@b.test"]);
+        let original = if original.is_empty() { MESSAGE } else { original.as_bytes() };
+        let job = Job { original: Some(original), ..job(&envelope) };
+        let plan = bouncer.failed(&job, &reported(&bouncer, &envelope, false), &mut ids());
+        assert_eq!(plan.events, []);
+        let bytes = plan.notices[0].submission.content.to_bytes().unwrap();
+        let jis = main.contains("iso-2022-jp");
+        assert_eq!(String::from_utf8_lossy(&bytes).contains("Content-Type: text/plain; charset=iso-2022-jp\n"), jis);
+        let text = yamabiko_report::decode::charset(&bytes, None);
+        assert!(has.iter().all(|words| text.contains(words)), "{main}: {text}");
+        assert!(has_not.iter().all(|words| !text.contains(words)), "{main}: {text}");
+        // The words of the other server, and what programs look for.
+        assert!(text.contains("said: 550 5.1.1 no") && text.contains("This is the mail system at host mx.lab.test.\n"));
+        let parsed = parse::parse(&bytes).unwrap();
+        assert_eq!(parsed.recipients[0].final_recipient().unwrap(), "a$b@b.test");
+    }
+    let wanted = [String::from("ja")];
+    let bouncer = bouncer("");
+    let envelope = envelope("s@x.test", &["a@b.test"]);
+    let job = Job { languages: &wanted, ..job(&envelope) };
+    let plan = bouncer.failed(&job, &reported(&bouncer, &envelope, false), &mut ids());
+    let text = plan.notices[0].submission.content.to_bytes().unwrap();
+    assert!(String::from_utf8_lossy(&text).contains("届きませんでした"));
 }

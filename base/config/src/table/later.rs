@@ -70,8 +70,6 @@ const CONTENT: Group = Group {
     patterns: &["non_empty_end_of_header_action", "default_filter_nexthop", "force_mime_input_conversion"],
 };
 
-const NOTICES: Group = Group { work: "control of notices", patterns: &["bounce_japanese_charset", "bounce_language*"] };
-
 const OTHER: Group = Group {
     work: "later work",
     patterns: &[
@@ -111,7 +109,7 @@ const OTHER: Group = Group {
 };
 
 /// What is still to come, by work.
-pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &POSTSCREEN, &CONTENT, &NOTICES, &OTHER];
+pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &POSTSCREEN, &CONTENT, &OTHER];
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[
