@@ -78,7 +78,7 @@ const JAPANESE: Words = Words {
 };
 
 /// What a sender can do, by enhanced status code: subject and detail (99: any), English, Japanese.
-const ADVICE: &[(u8, u8, &str, &str)] = &[
+const ADVICE: &[(u16, u16, &str, &str)] = &[
     (
         1,
         6,
@@ -162,9 +162,8 @@ const ADVICE: &[(u8, u8, &str, &str)] = &[
 /// What a sender can do about a status, in a language; English where there is no other.
 pub fn advice(language: &str, status: EnhancedStatus) -> &'static str {
     // What was tried until it was too old has a reason that passes, and the advice for it is the same.
-    let fits = |(subject, detail): (u8, u8)| {
-        (subject == 99 || u16::from(subject) == u16::from(status.subject))
-            && (detail == 99 || u16::from(detail) == u16::from(status.detail))
+    let fits = |(subject, detail): (u16, u16)| {
+        (subject == 99 || subject == status.subject) && (detail == 99 || detail == status.detail)
     };
     let known = ADVICE.iter().find(|(subject, detail, _, _)| fits((*subject, *detail)));
     match known {
@@ -224,7 +223,8 @@ pub fn encoded_subject(subject: &str) -> String {
         return subject.to_owned();
     }
     // What programs look for at the beginning stays readable for them.
-    let plain = subject.find(|c: char| !c.is_ascii()).and_then(|at| subject[..at].rfind(' ')).map_or(0, |blank| blank + 1);
+    let plain =
+        subject.find(|c: char| !c.is_ascii()).and_then(|at| subject[..at].rfind(' ')).map_or(0, |blank| blank + 1);
     let (plain, rest) = subject.split_at(plain);
     let mut words = Vec::new();
     let mut held = String::new();
