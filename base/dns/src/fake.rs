@@ -7,6 +7,8 @@
 //! 192.0.2.25 PTR mx1.remote.test
 //! alias.test CNAME remote.test
 //! remote.test TXT "v=spf1 -all"
+//! _25._tcp.mx1.remote.test TLSA 3 1 1 abcd      # usage, selector, matching type, hexadecimal digits
+//! remote.test SECURE            # this name, and those below it, are authentic (DNSSEC)
 //! broken.test SERVFAIL          # also TIMEOUT, REFUSED
 //! bare.test EMPTY               # exists, has no records
 //! ```
@@ -18,7 +20,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::{Answer, Mx, Pending, Resolver};
+use crate::{Answer, Mx, Pending, PendingSecurity, RecordType, Resolver, Security, Tlsa};
 
 /// A line of the text makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct FakeResolver {
     txt: HashMap<String, Vec<String>>,
     ns: HashMap<String, Vec<String>>,
     cname: HashMap<String, String>,
+    tlsa: HashMap<String, Vec<Tlsa>>,
+    secure: HashSet<String>,
 }
 
 /// How many CNAMEs are followed, as in Postfix's resolver library.
@@ -98,12 +102,21 @@ impl FakeResolver {
             "TIMEOUT" => {
                 self.broken.insert(name.clone(), "request timed out");
             }
+            "TLSA" => self.tlsa.entry(name.clone()).or_default().push(tlsa(value)?),
+            "SECURE" => {
+                self.secure.insert(name.clone());
+            }
             // Types that nobody asks this resolver for make the name exist all the same.
-            "EMPTY" | "TLSA" | "SOA" => {}
+            "EMPTY" | "SOA" => {}
             _ => return None,
         }
         self.exists.insert(name);
         Some(())
+    }
+
+    fn is_secure(&self, name: &str) -> bool {
+        let below = |zone: &String| name.strip_suffix(zone.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        self.secure.iter().any(below)
     }
 
     fn find<T: Clone>(&self, name: &str, records: &HashMap<String, Vec<T>>) -> Answer<T> {
@@ -123,6 +136,16 @@ impl FakeResolver {
         }
         Answer::Fail("CNAME loop".to_owned())
     }
+}
+
+fn tlsa(value: &str) -> Option<Tlsa> {
+    let mut words = value.split_ascii_whitespace();
+    let mut number = || words.next()?.parse().ok();
+    let (usage, selector, matching) = (number()?, number()?, number()?);
+    let digits: String = words.collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let data = digits.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
+    Some(Tlsa { usage, selector, matching, data })
 }
 
 const TTL: Duration = Duration::from_secs(60);
@@ -158,6 +181,32 @@ impl Resolver for FakeResolver {
     }
     fn ns<'a>(&'a self, zone: &'a str) -> Pending<'a, String> {
         ready(self.find(zone, &self.ns))
+    }
+    fn security<'a>(&'a self, name: &'a str, kind: RecordType) -> PendingSecurity<'a> {
+        let mut canonical = fold(name);
+        while let Some(target) = self.cname.get(&canonical).filter(|target| **target != canonical) {
+            canonical.clone_from(target);
+        }
+        let mx = self.find(name, &self.mx);
+        let found = match kind {
+            RecordType::Mx => !mx.records().is_empty(),
+            RecordType::A => self.a.contains_key(&canonical),
+            RecordType::Aaaa => self.aaaa.contains_key(&canonical),
+            _ => false,
+        };
+        let security = Security {
+            secure: self.is_secure(&fold(name)) && self.is_secure(&canonical),
+            found,
+            exchangers: mx.records().iter().map(|mx| mx.exchange.clone()).filter(|_| kind == RecordType::Mx).collect(),
+            failed: self.broken.get(&canonical).map(|why| (*why).to_owned()),
+            canonical,
+        };
+        Box::pin(std::future::ready(security))
+    }
+    fn tlsa<'a>(&'a self, name: &'a str) -> Pending<'a, Tlsa> {
+        let found = self.find(name, &self.tlsa);
+        let secure = self.is_secure(&fold(name));
+        ready(if secure || found.records().is_empty() { found } else { Answer::NotFound })
     }
 }
 

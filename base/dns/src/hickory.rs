@@ -1,6 +1,6 @@
 //! The real resolver: the servers of `/etc/resolv.conf`, with a cache that keeps to the TTLs.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -13,12 +13,14 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType as Type};
 use hickory_resolver::system_conf::parse_resolv_conf;
 
-use crate::{Answer, MALFORMED, Mx, Pending, Resolver};
+use crate::{Answer, MALFORMED, Mx, Pending, PendingSecurity, RecordType, Resolver, Security, Tlsa, authentic};
 
 /// Asks the name servers of a `resolv.conf`. Construction never fails: as long as the file cannot be used, every
 /// answer is [`Answer::TryAgain`] and [`Resolver::trouble`] says why. Questions must be asked inside a tokio runtime.
 pub struct HickoryResolver {
     path: PathBuf,
+    /// Instead of a file.
+    one: Option<SocketAddr>,
     state: RwLock<Result<Arc<TokioResolver>, String>>,
 }
 
@@ -32,7 +34,7 @@ impl HickoryResolver {
     pub fn at(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
         let state = RwLock::new(build(&path).map(Arc::new));
-        Self { path, state }
+        Self { path, one: None, state }
     }
 
     /// These servers, no file (parameter `dns_servers`; tests and tools).
@@ -52,7 +54,20 @@ impl HickoryResolver {
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let state = builder.build().map(Arc::new).map_err(|error| error.to_string());
-        Self { path: PathBuf::new(), state: RwLock::new(state) }
+        Self { path: PathBuf::new(), one: Some(server), state: RwLock::new(state) }
+    }
+
+    /// Servers, and how long to wait for one.
+    fn servers(&self) -> Result<(Vec<SocketAddr>, Duration), String> {
+        let (config, options) = match &self.one {
+            Some(server) => return Ok((vec![*server], Duration::from_secs(1))),
+            None => read(&self.path)?,
+        };
+        let servers = config.name_servers().iter().map(|server| {
+            let port = server.connections.first().map_or(53, |connection| connection.port);
+            SocketAddr::new(server.ip, port)
+        });
+        Ok((servers.collect(), options.timeout))
     }
 
     async fn ask<T>(&self, name: Result<Name, String>, kind: Type, pick: impl FnMut(&RData) -> Option<T>) -> Answer<T> {
@@ -93,7 +108,8 @@ fn failure<T>(error: &NetError) -> Answer<T> {
     }
 }
 
-fn build(path: &Path) -> Result<TokioResolver, String> {
+/// What a `resolv.conf` says.
+fn read(path: &Path) -> Result<(ResolverConfig, ResolverOpts), String> {
     let say = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
     let (config, mut options) = match std::fs::read(path) {
         Ok(text) if has_name_server(&text) => parse_resolv_conf(&text).map_err(|error| say(&error))?,
@@ -106,9 +122,14 @@ fn build(path: &Path) -> Result<TokioResolver, String> {
     options.use_hosts_file = ResolveHosts::Never;
     options.attempts = options.attempts.max(1);
     options.timeout = options.timeout.clamp(Duration::from_secs(1), Duration::from_secs(30));
+    Ok((config, options))
+}
+
+fn build(path: &Path) -> Result<TokioResolver, String> {
+    let (config, options) = read(path)?;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
-    builder.build().map_err(|error| say(&error))
+    builder.build().map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn has_name_server(text: &[u8]) -> bool {
@@ -173,6 +194,41 @@ impl Resolver for HickoryResolver {
             RData::NS(ns) => Some(text(&ns.0)),
             _ => None,
         }))
+    }
+    fn security<'a>(&'a self, name: &'a str, kind: RecordType) -> PendingSecurity<'a> {
+        Box::pin(async move {
+            let kind = match kind {
+                RecordType::Mx => Type::MX,
+                RecordType::A => Type::A,
+                RecordType::Aaaa => Type::AAAA,
+                RecordType::Ptr => Type::PTR,
+                RecordType::Txt => Type::TXT,
+                RecordType::Ns => Type::NS,
+            };
+            let failed = |why| Security { failed: Some(why), ..Security::default() };
+            match (absolute(name), self.servers()) {
+                (Ok(name), Ok((servers, patience))) => match authentic::ask(&servers, patience, &name, kind).await {
+                    Ok(reply) => authentic::security(&name, kind, &reply),
+                    Err(why) => failed(why),
+                },
+                (Err(why), _) | (_, Err(why)) => failed(why),
+            }
+        })
+    }
+    fn tlsa<'a>(&'a self, name: &'a str) -> Pending<'a, Tlsa> {
+        Box::pin(async move {
+            let (Ok(name), Ok((servers, patience))) = (absolute(name), self.servers()) else {
+                return Answer::TryAgain("no name server".to_owned());
+            };
+            match authentic::ask(&servers, patience, &name, Type::TLSA).await {
+                Ok(reply) if !reply.metadata.authentic_data => Answer::NotFound,
+                Ok(reply) => match authentic::tlsa(&reply) {
+                    records if records.is_empty() => Answer::NoData,
+                    records => Answer::Found { records, ttl: Duration::ZERO },
+                },
+                Err(why) => Answer::TryAgain(why),
+            }
+        })
     }
     fn reload(&self) {
         if self.path.as_os_str().is_empty() {

@@ -3,12 +3,14 @@
 //! * [`Resolver`] answers for MX, A, AAAA, PTR, TXT and NS records. [`HickoryResolver`] asks the servers of
 //!   `/etc/resolv.conf` and remembers answers for as long as their TTL says; [`FakeResolver`] answers from a text.
 //! * [`Answer`] is what came of a question. Five things can, and mail treats each differently.
+//! * [`Resolver::security`] and [`Resolver::tlsa`] are for DANE: what is authentic by DNSSEC.
 //! * [`error_text`] says it in Postfix's words.
 //! * [`Hosts`] is the hosts file; [`Native`] asks it first and DNS then, as the system's own lookups do.
 //!
 //! A name is always taken as complete: no search list is applied. A CNAME is followed. Trouble of ours (no server, no
 //! `resolv.conf`) is [`Answer::TryAgain`], so it defers mail and never bounces it.
 
+mod authentic;
 mod blocking;
 mod fake;
 mod hickory;
@@ -20,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use authentic::{Security, Tlsa};
 pub use blocking::Blocking;
 pub use fake::{BadZoneLine, FakeResolver};
 pub use hickory::HickoryResolver;
@@ -136,6 +139,9 @@ pub const MALFORMED: &str = "Malformed or unexpected name server reply";
 /// An answer that comes later.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Answer<T>> + Send + 'a>>;
 
+/// What is known of a name's security, later.
+pub type PendingSecurity<'a> = Pin<Box<dyn Future<Output = Security> + Send + 'a>>;
+
 /// Answers questions. Names are in ASCII, without a last dot.
 pub trait Resolver: Send + Sync {
     /// Mail exchangers of a domain, in the server's order (not sorted by preference).
@@ -150,6 +156,14 @@ pub trait Resolver: Send + Sync {
     fn txt<'a>(&'a self, name: &'a str) -> Pending<'a, String>;
     /// Name servers of a zone; a name that is no zone of its own has none.
     fn ns<'a>(&'a self, zone: &'a str) -> Pending<'a, String>;
+    /// Whether the records of a name are authentic (DNSSEC). Who cannot tell says that nothing is.
+    fn security<'a>(&'a self, name: &'a str, _kind: RecordType) -> PendingSecurity<'a> {
+        Box::pin(std::future::ready(Security { canonical: name.to_ascii_lowercase(), ..Security::default() }))
+    }
+    /// TLSA records, authentic ones only; others are as if they were not there.
+    fn tlsa<'a>(&'a self, _name: &'a str) -> Pending<'a, Tlsa> {
+        Box::pin(std::future::ready(Answer::NotFound))
+    }
     /// Reads its configuration again, for those who have one.
     fn reload(&self) {}
     /// What is wrong with its configuration, for the log; every answer is [`Answer::TryAgain`] as long as it is.

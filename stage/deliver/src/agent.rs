@@ -423,7 +423,7 @@ impl<'a> Delivery<'a> {
     /// What holds for a server. `None`: a reason is noted for those who are left.
     async fn terms(&mut self, site: &Site, peer: &Peer) -> Option<Arc<Terms>> {
         let (mut notes, sender) = (Vec::new(), &self.request.sender);
-        let found = self.agent.policy.terms(site, &peer.host, &peer.relay(), sender, &mut notes).await;
+        let found = self.agent.policy.terms(site, peer, sender, &*self.agent.resolver, &mut notes).await;
         self.accept(found, notes)
     }
 

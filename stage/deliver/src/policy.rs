@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use yamabiko_address::domain;
 use yamabiko_config::View;
+use yamabiko_dns::{Answer, RecordType, Resolver};
 use yamabiko_lookup::{AddressForms, Locality, LookupError, Maps, TableSet};
 use yamabiko_sasl::client::Login;
 use yamabiko_status::EnhancedStatus;
-use yamabiko_tls::{Anchors, Client, ClientLevel, ClientOptions, Demand, Disk, Fault, Files, Proof};
+use yamabiko_tls::{Anchors, Client, ClientLevel, ClientOptions, Demand, Disk, Fault, Files, Proof, Tlsa};
 
 use crate::nexthop::Destination;
+use crate::session::Peer;
 use crate::settings::Protocol;
 
 /// A status and a reason for which mail waits.
@@ -51,8 +53,22 @@ pub struct Tls {
     per_site: Option<Maps>,
     /// `smtp_tls_connection_reuse`
     reuse: bool,
+    dane: DaneSettings,
     /// Does handshakes. `None` when TLS is not wanted anywhere, or not available.
     client: Option<Arc<Client>>,
+}
+
+/// What is set for levels `dane` and `dane-only`.
+#[derive(Default)]
+struct DaneSettings {
+    /// Why TLSA records cannot be looked up.
+    impossible: Option<&'static str>,
+    /// `smtp_tls_dane_insecure_mx_policy`: what holds for hosts whose names did not come authentically.
+    insecure_mx: ClientLevel,
+    /// `smtp_tls_force_insecure_host_tlsa_lookup`
+    force: bool,
+    /// `tls_dane_digests`
+    digests: Vec<String>,
 }
 
 /// What a service of master.cf has for logins.
@@ -104,6 +120,8 @@ pub(crate) struct Site {
     nexthop: String,
     /// Its own policy was found in `smtp_tls_policy_maps`.
     found: bool,
+    /// Its addresses are wanted, not its mail exchangers.
+    bracketed: bool,
 }
 
 /// What holds for one server.
@@ -195,6 +213,7 @@ impl Tls {
             maps: maps("policy_maps"),
             per_site: maps("per_site"),
             reuse: view.bool(&name("connection_reuse")),
+            dane: DaneSettings::read(view, prefix),
             client: None,
         };
         if tls.is_wanted() {
@@ -227,6 +246,7 @@ impl Tls {
             reuse: self.reuse,
             destination: destination.text.clone(),
             nexthop: destination.host.clone(),
+            bracketed: destination.bracketed,
             ..Site::default()
         };
         if let Some(maps) = &self.maps {
@@ -391,6 +411,109 @@ impl Site {
     }
 }
 
+impl DaneSettings {
+    fn read(view: &View, prefix: &str) -> Self {
+        let dnssec = view.text(&format!("{prefix}dns_support_level")).trim() == "dnssec";
+        let by_dns = view.list(&format!("{prefix}host_lookup")).iter().any(|word| word == "dns");
+        let impossible = if !dnssec || !by_dns {
+            Some("configured with dnssec lookups disabled")
+        } else if prefix == "smtp_" && view.bool("ignore_mx_lookup_error") {
+            Some("configured with MX lookup errors ignored")
+        } else {
+            None
+        };
+        Self {
+            impossible,
+            insecure_mx: ClientLevel::parse(view.text("smtp_tls_dane_insecure_mx_policy").trim())
+                .unwrap_or(ClientLevel::May),
+            force: view.bool(&format!("{prefix}tls_force_insecure_host_tlsa_lookup")),
+            digests: view.list("tls_dane_digests"),
+        }
+    }
+
+    /// What DANE makes of a level (RFC 7672 section 2.2; Postfix's `dane_init`): the level that holds, what has to be
+    /// proved, and the name to ask for. Whatever cannot be found out defers.
+    async fn apply(
+        &self,
+        wanted: ClientLevel,
+        site: &Site,
+        (host, port): (&str, u16),
+        dns: &dyn Resolver,
+        notes: &mut Vec<String>,
+    ) -> Result<(ClientLevel, Proof, String), Refusal> {
+        let only = wanted == ClientLevel::DaneOnly;
+        let refusal = |why: String| (EnhancedStatus::transient(7, 5), why);
+        let without = |level: ClientLevel, why: String| match only {
+            true => Err(refusal(why)),
+            false => Ok((level, Proof::None, String::new())),
+        };
+        if let Some(why) = self.impossible {
+            notes.push(format!("{}: {} {why}", site.destination, wanted.word()));
+            return without(ClientLevel::May, "client TLS configuration problem".to_owned());
+        }
+        if port == 0 {
+            notes.push(format!(
+                "{}: the \"dane\" security level is invalid for delivery via unix-domain sockets",
+                site.destination
+            ));
+            return Err(misconfigured());
+        }
+        let failed = || refusal(format!("TLSA lookup error for {host}:{port}"));
+        let host_name = domain::to_ascii(host).unwrap_or_else(|| host.to_owned()).to_ascii_lowercase();
+        let mut secure_mx = true;
+        if !site.bracketed {
+            let nexthop = domain::to_ascii(&site.nexthop).unwrap_or_else(|| site.nexthop.clone());
+            let mx = dns.security(&nexthop, RecordType::Mx).await;
+            if mx.failed.is_some() {
+                return Err(failed());
+            }
+            // That there are none has to be authentic too only where names are: the host is then the destination itself.
+            secure_mx = !mx.found || (mx.secure && mx.exchangers.contains(&host_name));
+        }
+        if !secure_mx && (only || self.insecure_mx <= ClientLevel::May) {
+            return without(ClientLevel::May, "non DNSSEC destination".to_owned());
+        }
+        let mut address = dns.security(&host_name, RecordType::A).await;
+        if address.failed.is_none() && !address.found {
+            address = dns.security(&host_name, RecordType::Aaaa).await;
+        }
+        if address.failed.is_some() {
+            return Err(failed());
+        }
+        if !address.secure && !self.force {
+            return without(ClientLevel::May, "no TLSA records found".to_owned());
+        }
+        let mut bases = vec![host_name.clone()];
+        if address.secure && address.canonical != host_name && !address.canonical.is_empty() {
+            bases.insert(0, address.canonical);
+        }
+        for base in bases {
+            let records = match dns.tlsa(&format!("_{port}._tcp.{base}")).await {
+                Answer::Found { records, .. } => records,
+                Answer::NotFound | Answer::NoData => continue,
+                Answer::TryAgain(_) | Answer::Fail(_) => return Err(failed()),
+            };
+            let records = records.into_iter().map(|record| Tlsa {
+                usage: record.usage,
+                selector: record.selector,
+                matching: record.matching,
+                data: record.data,
+            });
+            let records: Vec<Tlsa> = records.filter(|record| record.is_usable(&self.digests)).collect();
+            if records.is_empty() {
+                return without(ClientLevel::Encrypt, "TLSA records unusable".to_owned());
+            }
+            if !secure_mx && self.insecure_mx == ClientLevel::Encrypt {
+                return Ok((ClientLevel::Encrypt, Proof::None, base));
+            }
+            let level = if secure_mx { wanted } else { ClientLevel::HalfDane };
+            let names = vec![base.clone(), site.nexthop.clone()];
+            return Ok((level, Proof::Dane { records, names }, base));
+        }
+        without(ClientLevel::May, "no TLSA records found".to_owned())
+    }
+}
+
 /// Attributes that Postfix 3.10 takes from plugins that look up MTA-STS policies.
 fn is_report_attribute(name: &str) -> bool {
     matches!(
@@ -405,16 +528,23 @@ impl Policy {
         self.tls.site(destination, notes).await
     }
 
-    /// What holds for one host of a destination, reached at `peer` (`HOST[ADDRESS]:PORT`), for mail of `sender`.
+    /// What holds for one host of a destination, for mail of `sender`.
     pub(crate) async fn terms(
         &self,
         site: &Site,
-        host: &str,
-        peer: &str,
+        peer: &Peer,
         sender: &str,
+        dns: &dyn Resolver,
         notes: &mut Vec<String>,
     ) -> Result<Arc<Terms>, Refusal> {
-        let level = self.tls.per_site(site, host, notes).await?;
+        let host = peer.host.as_str();
+        let mut level = self.tls.per_site(site, host, notes).await?;
+        let mut dane = None;
+        if level.is_dane() {
+            let (found, proof, base) = self.tls.dane.apply(level, site, (host, peer.port), dns, notes).await?;
+            level = found;
+            dane = Some((proof, base));
+        }
         let login = self.logins.find(site, host, sender, notes).await?;
         let lists = &site.lists;
         let mut exclude = lists.exclude.clone();
@@ -439,12 +569,6 @@ impl Policy {
                 let patterns = if site.patterns.is_empty() { usual } else { &site.patterns };
                 Proof::Names { names: site.names(patterns, host), anchors: site.anchors.clone() }
             }
-            ClientLevel::HalfDane | ClientLevel::Dane | ClientLevel::DaneOnly => {
-                return Err((
-                    EnhancedStatus::transient(7, 5),
-                    format!("TLS is required, but our TLS engine is unavailable (level {})", level.word()),
-                ));
-            }
             _ => Proof::None,
         };
         let server_name = match site.servername.as_str() {
@@ -452,12 +576,16 @@ impl Policy {
             "nexthop" => site.nexthop.clone(),
             other => other.to_owned(),
         };
+        let (proof, server_name) = match dane {
+            Some((proof, base)) if !base.is_empty() => (proof, base),
+            _ => (proof, server_name),
+        };
         let demand = Demand {
             protocols_named: named.clone(),
             protocols: protocols.clone(),
             exclude,
             server_name,
-            peer: peer.to_owned(),
+            peer: peer.relay(),
             proof,
             explain: level.must_match(),
         };

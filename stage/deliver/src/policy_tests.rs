@@ -2,6 +2,7 @@
 
 use pollster::block_on;
 use yamabiko_config::{Config, Host};
+use yamabiko_dns::FakeResolver;
 use yamabiko_tls::Disk;
 
 use super::*;
@@ -15,13 +16,35 @@ fn policy(main: &str) -> Policy {
     Policy { tls, ..Policy::default() }
 }
 
+const ZONE: &str = "
+    safe.test SECURE
+    safe.test MX 10 mx.safe.test
+    mx.safe.test A 192.0.2.1
+    _25._tcp.mx.safe.test TLSA 3 1 1 000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f
+    none.safe.test MX 10 mx2.safe.test
+    mx2.safe.test A 192.0.2.2
+    odd.safe.test MX 10 mx3.safe.test
+    mx3.safe.test A 192.0.2.3
+    _25._tcp.mx3.safe.test TLSA 1 1 1 0011
+    alias.safe.test CNAME mx.safe.test
+    broken.safe.test MX 10 mx4.safe.test
+    mx4.safe.test A 192.0.2.4
+    _25._tcp.mx4.safe.test SERVFAIL
+    open.test MX 10 mx.safe.test
+    lost.test SERVFAIL
+    plain.test MX 10 mx.plain.test
+    mx.plain.test A 192.0.2.5
+    _25._tcp.mx.plain.test TLSA 3 1 1 000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f
+";
+
 fn terms_of(policy: &Policy, destination: &str, host: &str) -> Result<Arc<Terms>, (Refusal, Vec<String>)> {
     let destination = Destination::parse(destination, "smtp").unwrap();
     let mut notes = Vec::new();
-    let peer = format!("{host}[192.0.2.1]:25");
+    let peer = Peer { host: host.to_owned(), address: "192.0.2.1".to_owned(), port: 25 };
+    let dns = FakeResolver::parse(ZONE).unwrap();
     let found = block_on(async {
         let site = policy.site(&destination, &mut notes).await?;
-        policy.terms(&site, host, &peer, "a@b.test", &mut notes).await
+        policy.terms(&site, &peer, "a@b.test", &dns, &mut notes).await
     });
     found.map_err(|refusal| (refusal, notes))
 }
@@ -53,6 +76,45 @@ fn levels() {
         let terms = terms_of(&policy(main), destination, "mx.test").unwrap_or_else(|e| panic!("{main}: {e:?}"));
         assert_eq!(terms.level, level, "{main} {destination}");
     }
+}
+
+#[test]
+fn dane() {
+    let dnssec = "smtp_dns_support_level = dnssec\n";
+    for (main, destination, host, expected) in [
+        ("dane", "safe.test", "mx.safe.test", Ok((ClientLevel::Dane, "mx.safe.test"))),
+        ("dane-only", "safe.test", "mx.safe.test", Ok((ClientLevel::DaneOnly, "mx.safe.test"))),
+        ("dane-only", "[mx.safe.test]", "mx.safe.test", Ok((ClientLevel::DaneOnly, "mx.safe.test"))),
+        ("dane", "[alias.safe.test]", "alias.safe.test", Ok((ClientLevel::Dane, "mx.safe.test"))),
+        // A host that the authentic answer does not have.
+        ("dane-only", "safe.test", "mx3.safe.test", Err("non DNSSEC destination")),
+        ("dane", "none.safe.test", "mx2.safe.test", Ok((ClientLevel::May, ""))),
+        ("dane-only", "none.safe.test", "mx2.safe.test", Err("no TLSA records found")),
+        ("dane", "odd.safe.test", "mx3.safe.test", Ok((ClientLevel::Encrypt, ""))),
+        ("dane-only", "odd.safe.test", "mx3.safe.test", Err("TLSA records unusable")),
+        ("dane", "broken.safe.test", "mx4.safe.test", Err("TLSA lookup error for mx4.safe.test:25")),
+        ("dane", "lost.test", "mx.lost.test", Err("TLSA lookup error for mx.lost.test:25")),
+        ("dane", "open.test", "mx.safe.test", Ok((ClientLevel::HalfDane, "mx.safe.test"))),
+        ("dane-only", "open.test", "mx.safe.test", Err("non DNSSEC destination")),
+        ("dane", "plain.test", "mx.plain.test", Ok((ClientLevel::May, ""))),
+    ] {
+        let policy = policy(&format!("{dnssec}smtp_tls_security_level = {main}\n"));
+        let found = terms_of(&policy, destination, host);
+        let found = found.as_ref().map(|terms| (terms.level, terms.demand.server_name.as_str()));
+        let found = found.map_err(|((status, why), _)| {
+            assert_eq!(status.to_string(), "4.7.5");
+            why.as_str()
+        });
+        assert_eq!(found, expected, "{main} {destination} {host}");
+    }
+    let table = "smtp_tls_security_level = may\nsmtp_tls_policy_maps = inline:{ {open.test=dane} }\n";
+    let terms = terms_of(&policy(&format!("{dnssec}{table}")), "open.test", "mx.safe.test").unwrap();
+    assert_eq!(terms.level, ClientLevel::May);
+    let without = policy("smtp_tls_security_level = dane\n");
+    assert_eq!(terms_of(&without, "safe.test", "mx.safe.test").unwrap().level, ClientLevel::May);
+    let (refusal, notes) = terms_of(&policy("smtp_tls_security_level = dane-only\n"), "safe.test", "mx.safe.test").unwrap_err();
+    assert_eq!(refusal, misconfigured());
+    assert_eq!(notes, ["safe.test: dane-only configured with dnssec lookups disabled"]);
 }
 
 #[test]

@@ -18,8 +18,6 @@ const TLS: Group = Group {
     work: "TLS of the SMTP client",
     patterns: &[
         "*mtp_tls_block_early_mail_reply",
-        "*mtp_tls_dane_insecure_mx_policy",
-        "*mtp_tls_force_insecure_host_tlsa_lookup",
         "*mtp_tls_enforce_sts_mx_patterns",
         "*mtp_tls_loglevel_maps",
         "tls_required_enable",
