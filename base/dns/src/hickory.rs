@@ -19,8 +19,8 @@ use crate::{Answer, MALFORMED, Mx, Pending, PendingSecurity, RecordType, Resolve
 /// answer is [`Answer::TryAgain`] and [`Resolver::trouble`] says why. Questions must be asked inside a tokio runtime.
 pub struct HickoryResolver {
     path: PathBuf,
-    /// Instead of a file.
-    one: Option<SocketAddr>,
+    /// Instead of those of a file.
+    given: Vec<SocketAddr>,
     state: RwLock<Result<Arc<TokioResolver>, String>>,
 }
 
@@ -34,11 +34,11 @@ impl HickoryResolver {
     pub fn at(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
         let state = RwLock::new(build(&path).map(Arc::new));
-        Self { path, one: None, state }
+        Self { path, given: Vec::new(), state }
     }
 
     /// These servers, no file (parameter `dns_servers`; tests and tools).
-    pub fn with_servers(servers: &[std::net::SocketAddr]) -> Self {
+    pub fn with_servers(servers: &[SocketAddr]) -> Self {
         let named = servers.iter().map(|server| {
             let mut one = NameServerConfig::udp_and_tcp(server.ip());
             for connection in &mut one.connections {
@@ -54,15 +54,15 @@ impl HickoryResolver {
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let state = builder.build().map(Arc::new).map_err(|error| error.to_string());
-        Self { path: PathBuf::new(), one: Some(server), state: RwLock::new(state) }
+        Self { path: PathBuf::new(), given: servers.to_vec(), state: RwLock::new(state) }
     }
 
     /// Servers, and how long to wait for one.
     fn servers(&self) -> Result<(Vec<SocketAddr>, Duration), String> {
-        let (config, options) = match &self.one {
-            Some(server) => return Ok((vec![*server], Duration::from_secs(1))),
-            None => read(&self.path)?,
-        };
+        if !self.given.is_empty() {
+            return Ok((self.given.clone(), Duration::from_secs(1)));
+        }
+        let (config, options) = read(&self.path)?;
         let servers = config.name_servers().iter().map(|server| {
             let port = server.connections.first().map_or(53, |connection| connection.port);
             SocketAddr::new(server.ip, port)

@@ -459,10 +459,10 @@ impl DaneSettings {
             return Err(misconfigured());
         }
         let failed = || refusal(format!("TLSA lookup error for {host}:{port}"));
-        let host_name = domain::to_ascii(host).unwrap_or_else(|| host.to_owned()).to_ascii_lowercase();
+        let host_name = domain::to_ascii(host).unwrap_or_else(|| host.into()).to_ascii_lowercase();
         let mut secure_mx = true;
         if !site.bracketed {
-            let nexthop = domain::to_ascii(&site.nexthop).unwrap_or_else(|| site.nexthop.clone());
+            let nexthop = domain::to_ascii(&site.nexthop).unwrap_or_else(|| site.nexthop.as_str().into());
             let mx = dns.security(&nexthop, RecordType::Mx).await;
             if mx.failed.is_some() {
                 return Err(failed());
