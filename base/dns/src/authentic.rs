@@ -114,9 +114,7 @@ pub(crate) async fn ask(
     let mut why = "no name server".to_owned();
     for server in servers.iter().cycle().take(servers.len() * ROUNDS) {
         let reply = match timeout(patience, over_udp(*server, &question, &bytes)).await {
-            Ok(Ok(reply)) if reply.metadata.truncation => {
-                timeout(patience, over_tcp(*server, &question, &bytes)).await
-            }
+            Ok(Ok(reply)) if reply.metadata.truncation => timeout(patience, over_tcp(*server, &question, &bytes)).await,
             other => other,
         };
         match reply {

@@ -115,7 +115,8 @@ impl FakeResolver {
     }
 
     fn is_secure(&self, name: &str) -> bool {
-        let below = |zone: &String| name.strip_suffix(zone.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let below =
+            |zone: &String| name.strip_suffix(zone.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
         self.secure.iter().any(below)
     }
 

@@ -785,3 +785,69 @@ fn nonsense_ends() {
         assert!(report.stale || report.bulk.is_some() || report.fates.iter().all(explained), "{report:?}");
     }
 }
+
+fn with_login(filter: &str, options: &str) -> Play {
+    let login = yamabiko_sasl::client::Login { user: "user".into(), password: "secret".into() };
+    let mut play = Play::new(&["x@remote.test"]);
+    play.session.terms = std::sync::Arc::new(crate::Terms { login: Some(login), ..crate::Terms::default() });
+    let words = |text: &str| text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    play.settings.sasl.filter = words(filter);
+    play.settings.sasl.plain = yamabiko_sasl::mechanisms::SecurityOptions::parse(&words(options)).0;
+    play.settings.sasl.soft_bounce = true;
+    play
+}
+
+#[test]
+fn logins() {
+    let refused = "all! 4.7.8 SASL authentication failed; server mx1.remote.test[192.0.2.25] said: 535 5.7.8 no";
+    let none = "all! 4.7.0 SASL authentication failed: server mx1.remote.test[192.0.2.25] offered no compatible \
+                authentication mechanisms for this type of connection security";
+    let worthless = "all! 4.7.0 SASL authentication failed; cannot authenticate to server mx1.remote.test[192.0.2.25]: no \
+                     mechanism available";
+    let rest = "C: MAIL FROM:<a@lab.test>\nS: 250 ok\nC: RCPT TO:<x@remote.test>\nS: 250 ok\nC: DATA\nS: 354 go\nC: (message)\n\
+                S: 250 2.0.0 taken\nC: QUIT\n";
+    for (filter, options, offered, script, expected) in [
+        (
+            "",
+            "noanonymous",
+            "PLAIN LOGIN",
+            format!("C: AUTH PLAIN AHVzZXIAc2VjcmV0\nS: 235 ok\n{rest}"),
+            "sent 250 2.0.0 taken",
+        ),
+        (
+            "!plain login",
+            "",
+            "PLAIN LOGIN",
+            format!(
+                "C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: dXNlcg==\nS: 334 UGFzc3dvcmQ6\nC: c2VjcmV0\nS: 235 ok\n{rest}"
+            ),
+            "sent 250 2.0.0 taken",
+        ),
+        ("", "", "PLAIN", "C: AUTH PLAIN AHVzZXIAc2VjcmV0\nS: 535 5.7.8 no\nC: QUIT\n".to_owned(), refused),
+        ("cram-md5", "", "PLAIN LOGIN", "C: QUIT\n".to_owned(), none),
+        ("", "noplaintext", "PLAIN LOGIN", "C: QUIT\n".to_owned(), worthless),
+    ] {
+        let mut play = with_login(filter, options);
+        let report = play.play(&format!(
+            "S: 220 mx1.remote.test ESMTP\nC: EHLO mx.lab.test\nS: 250-mx1.remote.test\nS: 250 AUTH {offered}\n{script}"
+        ));
+        assert_eq!(summary(&report).last().map(String::as_str), Some(expected), "{filter} {options}");
+        assert_eq!(report.login_refused.is_some(), expected == refused);
+    }
+}
+
+#[test]
+fn tls_that_is_demanded() {
+    let mut play = Play::new(&["x@remote.test"]);
+    let level = yamabiko_tls::ClientLevel::Encrypt;
+    play.session.terms = std::sync::Arc::new(crate::Terms { level, ..crate::Terms::default() });
+    let report = play.play("S: 220 mx1.remote.test ESMTP\nC: EHLO mx.lab.test\nS: 250 mx1.remote.test\nC: QUIT\n");
+    let expected = "all! 4.7.4 TLS is required, but was not offered by host mx1.remote.test[192.0.2.25]";
+    assert_eq!(summary(&report).last().map(String::as_str), Some(expected));
+    // Offered, and our own keys are of no use.
+    let mut play = Play::new(&["x@remote.test"]);
+    play.session.terms = std::sync::Arc::new(crate::Terms { level, ..crate::Terms::default() });
+    let hello = "S: 220 mx1.remote.test ESMTP\nC: EHLO mx.lab.test\nS: 250-mx1.remote.test\nS: 250 STARTTLS\nC: QUIT\n";
+    let expected = "all! 4.7.5 TLS is required, but our TLS engine is unavailable";
+    assert_eq!(summary(&play.play(hello)).last().map(String::as_str), Some(expected));
+}

@@ -112,7 +112,8 @@ fn dane() {
     assert_eq!(terms.level, ClientLevel::May);
     let without = policy("smtp_tls_security_level = dane\n");
     assert_eq!(terms_of(&without, "safe.test", "mx.safe.test").unwrap().level, ClientLevel::May);
-    let (refusal, notes) = terms_of(&policy("smtp_tls_security_level = dane-only\n"), "safe.test", "mx.safe.test").unwrap_err();
+    let (refusal, notes) =
+        terms_of(&policy("smtp_tls_security_level = dane-only\n"), "safe.test", "mx.safe.test").unwrap_err();
     assert_eq!(refusal, misconfigured());
     assert_eq!(notes, ["safe.test: dane-only configured with dnssec lookups disabled"]);
 }
