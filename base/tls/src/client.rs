@@ -253,12 +253,7 @@ impl Client {
             lines.extend(judged.how.iter().map(|how| format!("{peer}: {how}")));
         }
         if let Some((what, why)) = judged.objection.as_ref().filter(|_| log.untrusted || demand.explain) {
-            lines.push(match session.resumed {
-                true => {
-                    format!("{peer}: re-using session with untrusted certificate, look for details earlier in the log")
-                }
-                false => format!("{what} for {peer}: {why}"),
-            });
+            lines.push(format!("{what} for {peer}: {why}"));
         }
         if let Some(certificate) = session.peer.as_ref().filter(|_| log.peer_certificate) {
             lines.push(format!(
