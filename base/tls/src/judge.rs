@@ -184,7 +184,7 @@ impl Judge {
                 return Judgement { trusted: true, proved: true, name: None, how, objection: None };
             }
         }
-        let objection = Some((FAILED, "not trusted by local or TLSA policy".to_owned()));
+        let objection = Some((SERVER_FAILED, "num=65:no matching DANE TLSA records".to_owned()));
         Judgement { objection, ..Judgement::default() }
     }
 
@@ -212,7 +212,7 @@ impl Judge {
                 }
             }
         }
-        let objection = Some((FAILED, "not trusted by local or TLSA policy".to_owned()));
+        let objection = Some((SERVER_FAILED, "num=65:no matching DANE TLSA records".to_owned()));
         Judgement { objection, ..Judgement::default() }
     }
 

@@ -255,7 +255,7 @@ impl Tls {
             let has_parents = !destination.bracketed && domain::valid_hostname(name);
             loop {
                 if let Some(value) = maps.find(name).await.map_err(|error| trouble(&error, notes))? {
-                    let title = format!("{}, \"{name}\"", maps.title());
+                    let title = format!("{}, next-hop destination \"{name}\"", maps.title());
                     site.take(&value, &title, notes)?;
                     break;
                 }

@@ -149,7 +149,7 @@ fn attributes() {
 
 #[test]
 fn what_cannot_be_obeyed_defers() {
-    let title = "smtp_tls_policy_maps, \"x.test\": ";
+    let title = "smtp_tls_policy_maps, next-hop destination \"x.test\": ";
     for (entry, why) in [
         (",", "invalid empty policy"),
         ("encript", "invalid security level \"encript\""),
