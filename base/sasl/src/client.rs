@@ -75,11 +75,9 @@ impl Kind {
         let scram = matches!(self, Self::ScramSha1 | Self::ScramSha256);
         let plaintext = !scram && self != Self::CramMd5;
         // What Cyrus' plugins say of themselves, which is what Postfix goes by. None withstands dictionaries.
-        !(options.no_plaintext && plaintext)
-            && !(options.no_active && !scram)
-            && !options.no_dictionary
-            && !(options.mutual_auth && !scram)
-            && !options.forward_secrecy
+        let bad = (options.no_plaintext && plaintext) || (options.no_active && !scram) || options.no_dictionary;
+        let lacking = (options.mutual_auth && !scram) || options.forward_secrecy;
+        !bad && !lacking
     }
 }
 
