@@ -23,12 +23,15 @@ const COUNTS: Duration = Duration::from_secs(15);
 /// Trouble with the disk is said so often.
 const SAID_AGAIN: Duration = Duration::from_secs(600);
 
+/// Sees entries.
+pub type Listener = Box<dyn FnMut(&Entry) + Send>;
+
 /// Who hears of entries on their way into the ledger.
 pub struct Surroundings {
     /// Gives the reason of an entry that has none: its reply read.
     pub classify: Box<dyn FnMut(&Entry) -> String + Send>,
     /// Sees every entry, in order.
-    pub listeners: Vec<Box<dyn FnMut(&Entry) + Send>>,
+    pub listeners: Vec<Listener>,
     /// Hears of trouble, in words for the log.
     pub complain: Box<dyn FnMut(&str) + Send>,
     /// Is told after inputs were lost, once there is room again.

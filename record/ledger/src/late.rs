@@ -145,7 +145,7 @@ fn pick<'a>(histories: &'a [History], finding: &Finding) -> Option<&'a History> 
                 && (history.recipient.eq_ignore_ascii_case(name) || history.original.eq_ignore_ascii_case(name))
         })
     };
-    histories.iter().find(is).or_else(|| match histories {
+    histories.iter().find(is).or(match histories {
         // A forwarded address fails under another name: one recipient can be no other.
         [only] => Some(only),
         _ => None,

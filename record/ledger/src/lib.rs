@@ -30,7 +30,7 @@ pub use classify::reason_of;
 pub use day::{Tally, TallyKey};
 pub use entry::{Entry, ReportAction, What, domain_of, stage_word};
 pub use error::Error;
-pub use feed::{Feed, GATHER, Surroundings};
+pub use feed::{Feed, GATHER, Listener, Surroundings};
 pub use keep::{Retention, backup, check, retire};
 pub use keys::Field;
 pub use query::{History, LISTED, Ledger, Part, Query, by_state, split};

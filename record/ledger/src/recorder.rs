@@ -14,6 +14,8 @@ use yamabiko_envelope::{
 use crate::{Entry, LISTED, What, remote_id};
 
 /// Something that is to be remembered.
+// Events are nearly all of them: boxing them would cost an allocation for each delivery.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A message is in the queue.
