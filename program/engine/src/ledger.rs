@@ -56,7 +56,7 @@ impl Remembered {
         let counters = Arc::new(Counters::new());
         let (events, said) = (Arc::clone(logger) as Events, setup.clone());
         let counted = Arc::clone(&counters);
-        let mut listeners: Vec<Box<dyn FnMut(&Entry) + Send>> = vec![Box::new(move |entry| counted.count(entry))];
+        let mut listeners: Vec<yamabiko_ledger::Listener> = vec![Box::new(move |entry| counted.count(entry))];
         if let Some(keeper) = crate::ledger_suppress::keeper(config, &directory, &events, setup) {
             listeners.push(keeper);
         }
