@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use yamabiko_config::{Config, ServiceType, View};
-use yamabiko_deliver::{Protocol, Simple, SmtpAgent};
+use yamabiko_deliver::{Around, Protocol, Simple, SmtpAgent};
 use yamabiko_deliver_local::agent::{
     LocalAgent, PipeAgent, PipeSettings, Settings as LocalSettings, Surroundings, VirtualAgent, VirtualSettings,
 };
@@ -185,7 +185,7 @@ impl AgentParts {
         }
         let origin = Origin::new(&view.text("syslog_name").into(), program);
         let (resolver, hosts, events) = (Arc::clone(&self.resolver), Arc::clone(&self.hosts), Arc::clone(&self.events));
-        let agent = SmtpAgent::from_view(view, protocol, tables, keys, resolver, hosts, events, origin);
+        let agent = SmtpAgent::from_view(view, protocol, tables, keys, Around { resolver, hosts, events, origin });
         Means::Client(Box::new(agent.with_troubles(self.desk.ear())))
     }
 }

@@ -33,6 +33,7 @@ fn conversation(c: &mut Criterion) {
                 client: &client,
                 context: RewriteContext::Local,
                 probe: false,
+                delayed: false,
             };
             let mut talk = Conversation::new(&settings, &mut session, &job, false, Vec::new(), NOW);
             let (mut parser, mut input) = (ReplyParser::new(), SERVER);

@@ -39,6 +39,18 @@ use crate::transcript::{ClientTrouble, TellTrouble};
 /// Gives evenly distributed numbers.
 pub type RandomSource = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// What an agent is made with besides its configuration.
+pub struct Around {
+    /// DNS.
+    pub resolver: Arc<dyn Resolver>,
+    /// The hosts file.
+    pub hosts: Arc<Hosts>,
+    /// The log.
+    pub events: Events,
+    /// Its name there (`postfix/smtp`, `postfix/relay/smtp`, `postfix/lmtp`).
+    pub origin: Origin,
+}
+
 /// smtp(8) or lmtp(8) for one transport. Shared by all deliveries of the transport; cheap to call.
 pub struct SmtpAgent {
     settings: Settings,
@@ -99,16 +111,8 @@ impl SmtpAgent {
     }
 
     /// An agent for a service of master.cf, with everything its view says: settings, tables, and keys from `files`.
-    pub fn from_view(
-        view: &View,
-        protocol: Protocol,
-        tables: &TableSet,
-        files: &dyn Files,
-        resolver: Arc<dyn Resolver>,
-        hosts: Arc<Hosts>,
-        events: Events,
-        origin: Origin,
-    ) -> Self {
+    pub fn from_view(view: &View, protocol: Protocol, tables: &TableSet, files: &dyn Files, around: Around) -> Self {
+        let Around { resolver, hosts, events, origin } = around;
         let prefix = match protocol {
             Protocol::Smtp => "smtp_",
             Protocol::Lmtp => "lmtp_",

@@ -36,7 +36,7 @@ mod starttls;
 mod talk;
 mod transcript;
 
-pub use agent::{RandomSource, SmtpAgent};
+pub use agent::{Around, RandomSource, SmtpAgent};
 pub use generic::Generic;
 pub use policy::{Logins, Policy, Terms, Tls};
 pub use settings::{Protocol, Settings};

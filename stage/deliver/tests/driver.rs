@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener};
 use yamabiko_config::{Config, Host};
-use yamabiko_deliver::{Generic, Protocol, Settings, Simple, SmtpAgent};
+use yamabiko_deliver::{Around, Generic, Protocol, Settings, Simple, SmtpAgent};
 use yamabiko_dns::{FakeResolver, Hosts, Resolver};
 use yamabiko_envelope::{
     Action, Attempt, Content, DeliveryRecipient, DeliveryRequest, DiagnosticType, Envelope, Event, EventSink, Events,
@@ -683,10 +683,7 @@ fn every_setting_is_in_the_table_of_parameters() {
             protocol,
             &TableSet::default(),
             &yamabiko_tls::Disk,
-            resolver,
-            hosts,
-            log.clone(),
-            origin,
+            Around { resolver, hosts, events: log.clone(), origin },
         );
     }
 }
