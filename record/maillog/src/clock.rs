@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn years() {
         // End of the log, given year, times, moments.
-        let cases: &[(&str, Option<i16>, &[&str], &[&str])] = &[
+        type Case = (&'static str, Option<i16>, &'static [&'static str], &'static [&'static str]);
+        let cases: &[Case] = &[
             ("2026-03-01T00:00:00Z", None, &["Feb 28 23:59:59"], &["2026-02-28T23:59:59Z"]),
             ("2026-03-01T00:00:00Z", None, &["Mar  1 12:00:00"], &["2026-03-01T12:00:00Z"]),
             ("2026-03-01T00:00:00Z", None, &["Mar  3 12:00:00"], &["2025-03-03T12:00:00Z"]),

@@ -214,9 +214,8 @@ impl Reader {
 
     fn head(&mut self, head: &Head<'_>, line: &Line<'_>, give: &mut dyn FnMut(&Entry<'_>)) {
         let (syslog_name, program) = head.tag.rsplit_once('/').unwrap_or(("", head.tag));
-        let system = if postfix::is_program(program) && (head.tag.len() > program.len() || program != "sendmail") {
-            System::Postfix
-        } else if head.tag == "postfix" {
+        let named = postfix::is_program(program) && (head.tag.len() > program.len() || program != "sendmail");
+        let system = if named || head.tag == "postfix" {
             System::Postfix
         } else if sendmail::is_program(head.tag) {
             System::Sendmail
@@ -339,7 +338,6 @@ mod tests {
         let mut lines = Lines::new(text, 0);
         let mut seen = Vec::new();
         while let Some(line) = lines.next_line().unwrap() {
-            let line = Line { bytes: &line.bytes.to_vec(), ..line };
             reader.line(&line, &mut |entry| {
                 let what = format!("{:?}", entry.what);
                 let what = what.split([' ', '(']).next().unwrap_or_default().to_owned();

@@ -73,12 +73,12 @@ impl Controls {
                 continue;
             }
             let value = first_line(content);
-            let Some(value) = value.filter(|value| !value.is_empty()) else {
+            let Some(text) = value.filter(|value| !value.is_empty()) else {
                 warnings.push(format!("{name}: it is empty and has no effect"));
                 continue;
             };
-            let fit = !value.contains(|c: char| c.is_control() || c.is_whitespace() || "<>()\"@,;:".contains(c));
-            let value = Some(value);
+            let fit = !text.contains(|c: char| c.is_control() || c.is_whitespace() || "<>()\"@,;:".contains(c));
+            let value = Some(text.clone());
             match name.as_str() {
                 "queuelifetime" => {
                     let digits: String =
@@ -90,7 +90,7 @@ impl Controls {
                 }
                 _ if !fit => warnings.push(format!(
                     "{name}: \"{}\" is no user or host name (the domain has a file of its own); it has no effect",
-                    value.unwrap_or_default().escape_default()
+                    text.escape_default()
                 )),
                 "me" => me = value,
                 "bouncefrom" => found.from = value,

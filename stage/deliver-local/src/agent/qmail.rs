@@ -246,7 +246,7 @@ impl LocalAgent {
         if !locking.styles.contains(&Lock::Flock) {
             locking.styles.push(Lock::Flock);
         }
-        let from_line = delivery.from_line(&from_line(&expansion.request.sender, self.around.now()));
+        let from_line = delivery.mailbox_line(&from_line(&expansion.request.sender, self.around.now()));
         Place::Mailbox {
             path: delivery.path(path),
             from_line,
@@ -296,7 +296,7 @@ impl LocalAgent {
         }
         put("DTLINE", &delivery.delivered_to());
         put("RPLINE", &delivery.return_path());
-        let from_line = delivery.from_line(&from_line(&expansion.request.sender, self.around.now()));
+        let from_line = delivery.mailbox_line(&from_line(&expansion.request.sender, self.around.now()));
         put("UFLINE", &format!("{from_line}\n"));
         Place::Command {
             // Through the shell whatever it looks like: built-in words and its errors are what users know.
@@ -328,7 +328,7 @@ impl Delivery<'_> {
     }
 
     /// Ours with a single blank between sender and date, as qmail has it.
-    fn from_line(&self, ours: &str) -> String {
+    fn mailbox_line(&self, ours: &str) -> String {
         let sender = if self.sender.is_empty() { "MAILER-DAEMON" } else { self.sender };
         // The date is that of ctime(3), 24 bytes.
         let date = ours.get(ours.len().saturating_sub(24)..).unwrap_or_default();
