@@ -535,7 +535,8 @@ mod tests {
     fn what_cannot_be_shown_is_refused() {
         let field = format!("X: {}\n", "x".repeat(997));
         let huge = field.repeat(HEADER_LIMIT / field.len() + 2);
-        let cases: Vec<(&str, Vec<Content>, Result<(&str, &str), (u16, &str)>)> = vec![
+        type Case = (&'static str, Vec<Content>, Result<(&'static str, &'static str), (u16, &'static str)>);
+        let cases: Vec<Case> = vec![
             ("A: b\n\nc", vec![], Ok(("A: b\n\n", "c"))),
             ("A: b\n", vec![Content::from(b"\nc".to_vec())], Ok(("A: b\n\n", "c"))),
             ("A: b\n", vec![Content::from(b"C: d\n\ne\n\nf".to_vec())], Ok(("A: b\nC: d\n\n", "e\n\nf"))),

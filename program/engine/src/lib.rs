@@ -600,8 +600,11 @@ fn remote_tables(config: &Config) -> yamabiko_lookup::Extension {
     yamabiko_ledger::suppress::table::extension(&directory, others)
 }
 
-/// Files `LANGUAGE.cf` of `bounce_language_directory`: language, name, text.
-fn language_files(directory: &str) -> (Vec<(String, String, Vec<u8>)>, Vec<String>) {
+/// A file of templates: language, name, text.
+type LanguageFile = (String, String, Vec<u8>);
+
+/// Files `LANGUAGE.cf` of `bounce_language_directory`, and what is wrong with others.
+fn language_files(directory: &str) -> (Vec<LanguageFile>, Vec<String>) {
     if directory.is_empty() {
         return (Vec::new(), Vec::new());
     }
@@ -622,8 +625,6 @@ fn language_files(directory: &str) -> (Vec<(String, String, Vec<u8>)>, Vec<Strin
     (files, warnings)
 }
 
-/// Tables that speak into the log. What is said of a table again within some seconds is left out: several parameters may
-/// name it.
 /// Opens files with our own rights, and what was handed to us where these are not enough.
 fn opener(handed: &Handed) -> yamabiko_lookup::Opener {
     let texts: HashMap<PathBuf, Vec<u8>> =
@@ -642,7 +643,8 @@ fn opener(handed: &Handed) -> yamabiko_lookup::Opener {
     })
 }
 
-/// The tables. Those that only root may read are as the supervisor read them.
+/// Tables that speak into the log; those that only root may read are as the supervisor read them. What is said of a table
+/// again within some seconds is left out: several parameters may name it.
 fn tables(config: &Config, events: &Events, setup: &Setup, handed: &Handed) -> TableSet {
     let mut aliases = config.main().list("alias_maps");
     aliases.extend(config.main().list("alias_database"));

@@ -69,7 +69,7 @@ pub fn entry(entry: &Entry, whole: bool, out: &mut dyn Write) -> io::Result<()> 
     }
     add(entry.action.map(|action| action.word().to_owned()).unwrap_or_default());
     add(entry.relay.clone());
-    let said = matches!(entry.stage, Some(_)) && entry.what != What::Queued;
+    let said = entry.stage.is_some() && entry.what != What::Queued;
     add(if said {
         entry.stage.map(|stage| format!("at {}", stage_word(stage))).unwrap_or_default()
     } else {
