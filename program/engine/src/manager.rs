@@ -597,9 +597,9 @@ impl Task {
         };
         let warned = self.queue.meta(message).is_some_and(|meta| meta.flags.warned());
         let all_done = (0..active.envelope.recipients.len()).all(|index| *states(index) == RecipientState::Done);
-        let told_of_success = report::wants_success(&active.envelope, &active.outcomes)
-            || warned && self.engine.current().get().bounce.confirms_delay_cleared();
-        if all_done && !told_of_success {
+        let cleared = warned && self.engine.current().get().bounce.confirms_delay_cleared();
+        let quiet = !cleared && !report::wants_success(&active.envelope, &active.outcomes);
+        if all_done && quiet {
             self.remove(message, now);
             return;
         }

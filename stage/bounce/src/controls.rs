@@ -73,16 +73,14 @@ impl Controls {
                 continue;
             }
             let value = first_line(content);
-            let Some(text) = value.filter(|value| !value.is_empty()) else {
+            let Some(value) = value.filter(|value| !value.is_empty()) else {
                 warnings.push(format!("{name}: it is empty and has no effect"));
                 continue;
             };
-            let fit = !text.contains(|c: char| c.is_control() || c.is_whitespace() || "<>()\"@,;:".contains(c));
-            let value = Some(text.clone());
+            let fit = !value.contains(|c: char| c.is_control() || c.is_whitespace() || "<>()\"@,;:".contains(c));
             match name.as_str() {
                 "queuelifetime" => {
-                    let digits: String =
-                        value.iter().flat_map(|value| value.chars()).take_while(char::is_ascii_digit).collect();
+                    let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
                     match digits.parse() {
                         Ok(seconds) => found.lifetime = Some(Duration::from_secs(seconds)),
                         Err(_) => warnings.push(format!("{name}: a number of seconds is expected; it has no effect")),
@@ -90,14 +88,14 @@ impl Controls {
                 }
                 _ if !fit => warnings.push(format!(
                     "{name}: \"{}\" is no user or host name (the domain has a file of its own); it has no effect",
-                    text.escape_default()
+                    value.escape_default()
                 )),
-                "me" => me = value,
-                "bouncefrom" => found.from = value,
-                "bouncehost" => found.host = value,
-                "doublebounceto" => found.double_to = value,
+                "me" => me = Some(value),
+                "bouncefrom" => found.from = Some(value),
+                "bouncehost" => found.host = Some(value),
+                "doublebounceto" => found.double_to = Some(value),
                 // READ holds no other name.
-                _ => found.double_host = value,
+                _ => found.double_host = Some(value),
             }
         }
         found.host = found.host.or_else(|| me.clone());
