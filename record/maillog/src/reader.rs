@@ -214,8 +214,8 @@ impl Reader {
 
     fn head(&mut self, head: &Head<'_>, line: &Line<'_>, give: &mut dyn FnMut(&Entry<'_>)) {
         let (syslog_name, program) = head.tag.rsplit_once('/').unwrap_or(("", head.tag));
-        let named = postfix::is_program(program) && (head.tag.len() > program.len() || program != "sendmail");
-        let system = if named || head.tag == "postfix" {
+        let of_postfix = postfix::is_program(program) && (head.tag.len() > program.len() || program != "sendmail");
+        let system = if of_postfix || head.tag == "postfix" {
             System::Postfix
         } else if sendmail::is_program(head.tag) {
             System::Sendmail
