@@ -131,11 +131,11 @@ pub fn examine(config: &Config) -> Findings {
             _ => {}
         }
     }
-    // A table over the network answers with its own time-out.
+    found.warnings.append(&mut said.lock().unwrap_or_else(PoisonError::into_inner));
+    // A table over the network answers with its own time-out. What it complains of has been said when it was opened.
     if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
         found.warnings.extend(runtime.block_on(crate::postmaster::check(config, &tables, &router)));
     }
-    found.warnings.append(&mut said.lock().unwrap_or_else(PoisonError::into_inner));
     let mut seen = std::collections::HashSet::new();
     found.warnings.retain(|text| seen.insert(text.clone()));
     found.faults.retain(|text| seen.insert(text.clone()));
@@ -201,12 +201,17 @@ mod tests {
                 ],
             ),
             (
-                "2bounce_notice_recipient = nobodyhere@localhost.localdomain\nmydestination = localhost.localdomain\n",
+                "2bounce_notice_recipient = nobodyhere\n",
                 "",
                 &[],
-                &["nobody gets the mail for postmaster ("],
+                &["nobody gets the mail for nobodyhere (2bounce_notice_recipient): there is no alias and no user"],
             ),
-            ("", "x unix - n n - - pipe\n", &[], &["master.cf, line 1: transport x: pipe(8) is not there yet"]),
+            (
+                "",
+                "x unix - n n - - pipe\n",
+                &[],
+                &["master.cf, line 1: service x: missing user= command-line attribute"],
+            ),
         ] {
             let main = format!(
                 "{main}alias_maps = inline:{{postmaster=nobody}}\nalias_database =\nmyorigin = $myhostname\n\
