@@ -85,11 +85,13 @@ fn what_is_worth_telling() {
             ],
         ),
         (
-            "smtp_tls_security_level = may\n",
+            "use_srv_lookup = submission\n",
             "",
-            &["main.cf, line 2: smtp_tls_security_level has no effect yet: it needs TLS of the SMTP client"],
+            &["main.cf, line 2: use_srv_lookup has no effect yet: it needs later work"],
         ),
         ("smtpd_tls_security_level =\n", "", &[]),
+        // It is the default of limits that others have to keep above.
+        ("default_process_limit = 2\n", "", &[]),
         ("max_use = 5\n", "", &["main.cf, line 2: max_use has no effect: daemon processes need no replacement"]),
         (
             "virtual_maps = hash:/x\n",
@@ -116,8 +118,8 @@ fn what_is_worth_telling() {
         ),
         (
             "",
-            "smtp inet n - n - 1 postscreen",
-            &["master.cf, line 1: service smtp/inet: postscreen is not there yet: nothing answers there"],
+            "smtp inet n - n - 1 qmqpd",
+            &["master.cf, line 1: service smtp/inet: qmqpd is not there yet: nothing answers there"],
         ),
     ] {
         assert_eq!(notices(&format!("{level}{main}"), master), expected, "{main:?} {master:?}");

@@ -207,8 +207,9 @@ impl ScreenSettings {
             allow_interfaces: hosts("postscreen_allowlist_interfaces"),
             respectful: view.bool("respectful_logging"),
             client_limit: u32::try_from(view.int("postscreen_client_connection_count_limit")).unwrap_or(0),
-            pre_queue_limit: count("postscreen_pre_queue_limit"),
-            post_queue_limit: count("postscreen_post_queue_limit"),
+            // Postfix's postscreen ends when a small default_process_limit brings these below their least values.
+            pre_queue_limit: count("postscreen_pre_queue_limit").max(10),
+            post_queue_limit: count("postscreen_post_queue_limit").max(5),
             forbidden_commands: StringList::new(
                 tables,
                 "postscreen_forbidden_commands",
