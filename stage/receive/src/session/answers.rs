@@ -3,6 +3,8 @@
 use yamabiko_envelope::Submission;
 use yamabiko_smtp::reply::Reply;
 
+#[cfg(doc)]
+use super::Action;
 use super::{Chunks, Phase, Session, Step, Transaction, Waiting, push};
 use crate::admission::{Accepted, Etrn, Refusal};
 use crate::peer::Standing;
