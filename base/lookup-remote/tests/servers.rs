@@ -60,11 +60,12 @@ fn directory(user: &str) -> tempfile::TempDir {
     directory
 }
 
-struct Running(Child);
+/// A server, and the signal that ends it.
+struct Running(Child, &'static str);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = Command::new("kill").args(["-s", self.1, &self.0.id().to_string()]).status();
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
             if self.0.try_wait().is_ok_and(|status| status.is_some()) {
@@ -224,6 +225,7 @@ fn mysql() {
                 .arg(format!("--pid-file={}", home.path().join("pid").display()))
                 .spawn()
                 .unwrap(),
+            "TERM",
         )
     };
     let running = start();
@@ -308,6 +310,7 @@ fn pgsql() {
         .unwrap();
     assert!(made.success());
     let port = free_port();
+    // Asked politely (TERM), it waits for its clients, and the table keeps its connection: INT means now, in good order.
     let start = || {
         Running(
             as_user("postgres", &server)
@@ -318,6 +321,7 @@ fn pgsql() {
                 .arg(format!("unix_socket_directories={}", home.path().display()))
                 .spawn()
                 .unwrap(),
+            "INT",
         )
     };
     let running = start();
@@ -419,6 +423,7 @@ fn ldap() {
     let start = || {
         Running(
             as_user("openldap", &server).arg("-f").arg(&configuration).args(["-d", "0", "-h", &urls]).spawn().unwrap(),
+            "TERM",
         )
     };
     let running = start();
@@ -482,10 +487,14 @@ fn memcache() {
     let Some(server) = program(&["/usr/bin/memcached"]) else { return };
     let home = directory("memcache");
     let (port, socket) = (free_port(), home.path().join("mc"));
-    let start =
-        || Running(as_user("memcache", &server).args(["-l", "127.0.0.1", "-p", &port.to_string()]).spawn().unwrap());
+    let start = || {
+        Running(
+            as_user("memcache", &server).args(["-l", "127.0.0.1", "-p", &port.to_string()]).spawn().unwrap(),
+            "TERM",
+        )
+    };
     let running = start();
-    let on_socket = Running(as_user("memcache", &server).arg("-s").arg(&socket).spawn().unwrap());
+    let on_socket = Running(as_user("memcache", &server).arg("-s").arg(&socket).spawn().unwrap(), "TERM");
     wait_for(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() && socket.exists());
     let bench = Bench::new();
     let backup = "backup = inline:{{ a@x.test = behind the cache }}";
