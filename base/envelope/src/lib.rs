@@ -26,7 +26,7 @@ pub use event::{
 };
 pub use message::{
     BodyType, ClientAttributes, Envelope, Failure, Notify, Recipient, RecipientState, Ret, RewriteContext,
-    SaslIdentity, Trace, VerpDelimiters,
+    SaslIdentity, TlsWish, Trace, VerpDelimiters,
 };
 pub use queue_id::{NotAQueueId, QueueId, QueueIdSource};
 pub use submission::{DmarcDemand, Source, Submission, Trouble, TroubleClass};

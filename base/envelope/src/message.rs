@@ -72,6 +72,18 @@ pub enum RewriteContext {
     Remote,
 }
 
+/// What a message wants of TLS (RFC 8689).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsWish {
+    /// What each destination's policy says.
+    #[default]
+    Policy,
+    /// `REQUIRETLS` in MAIL: nothing of it goes anywhere without TLS that is proved.
+    Required,
+    /// `TLS-Required: No` in the header: delivery counts for more than TLS.
+    NotRequired,
+}
+
 /// Who spoke to us: what the `Received:` field, XFORWARD, log lines and pipe macros say of the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientAttributes {
@@ -189,6 +201,9 @@ pub struct Envelope {
     pub body: BodyType,
     /// The transaction needs SMTPUTF8 onward (RFC 6531).
     pub smtputf8: bool,
+    /// What is wanted of TLS on its way (RFC 8689).
+    #[serde(default)]
+    pub tls: TlsWish,
     /// Header rewriting context.
     pub context: RewriteContext,
     /// The client that brought it.
@@ -220,6 +235,7 @@ impl Envelope {
             ret: None,
             body: BodyType::Unspecified,
             smtputf8: false,
+            tls: TlsWish::default(),
             context: RewriteContext::Local,
             client: ClientAttributes::default(),
             sasl: None,

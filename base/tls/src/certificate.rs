@@ -146,6 +146,12 @@ impl<'a> Parts<'a> {
         found
     }
 
+    /// The last second at which it is valid, since 1970.
+    pub(crate) fn valid_until(&self) -> Option<u64> {
+        let end = element(self.validity).and_then(|begin| element(begin.rest))?;
+        time(end.tag, end.content)
+    }
+
     /// `now`, in seconds since 1970, is within the time for which the certificate is.
     pub(crate) fn validity_at(&self, now: u64) -> Validity {
         let begin = element(self.validity);

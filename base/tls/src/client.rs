@@ -21,7 +21,7 @@ use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Unix
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use crate::certificate::{KeyKind, Parts, PeerCertificate, key_kind};
+use crate::certificate::{KeyKind, Parts, PeerCertificate, key_kind, one_line};
 use crate::choice::{self, Protocols};
 use crate::client_options::ClientOptions;
 use crate::digest::Digest;
@@ -52,6 +52,8 @@ pub struct Demand {
     pub proof: Proof,
     /// Name and log TLSA records and chains that do not fit (level above `encrypt`).
     pub explain: bool,
+    /// Tell of the certificates: [`Secured::chain`].
+    pub describe: bool,
 }
 
 /// An encrypted connection to a server.
@@ -65,6 +67,21 @@ pub struct Secured {
     pub objection: Option<String>,
     /// Lines for the log, as its level wants them.
     pub lines: Vec<String>,
+    /// The certificates that the server presented, its own first, where they were asked for.
+    pub chain: Vec<Presented>,
+}
+
+/// A certificate that a server presented.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Presented {
+    /// `/O=Org/CN=name`
+    pub subject: String,
+    /// `/O=Org/CN=name`
+    pub issuer: String,
+    /// Names of hosts in it.
+    pub names: Vec<String>,
+    /// Seconds since 1970; `None` when it cannot be read.
+    pub until: Option<u64>,
 }
 
 /// A client that can do handshakes.
@@ -155,6 +172,11 @@ impl Client {
         Ok(Anchors(Arc::new(store)))
     }
 
+    /// The authorities that this client trusts, for demands of another.
+    pub fn authorities(&self) -> Anchors {
+        Anchors(Arc::clone(&self.judge.roots))
+    }
+
     /// The demand can be obeyed: its protocols and ciphers are there.
     ///
     /// # Errors
@@ -241,7 +263,13 @@ impl Client {
         };
         let lines = self.lines(&session, &judged, demand);
         let proved = judged.proved || !demand.proof.is_demanded();
-        Secured { session, proved, objection, lines }
+        let presented = |certificate: &CertificateDer<'_>| {
+            let Some(parts) = Parts::of(certificate) else { return Presented::default() };
+            let (subject, issuer) = (one_line(parts.subject), one_line(parts.issuer));
+            Presented { subject, issuer, names: parts.host_names(), until: parts.valid_until() }
+        };
+        let chain = if demand.describe { certificates.iter().map(presented).collect() } else { Vec::new() };
+        Secured { session, proved, objection, lines, chain }
     }
 
     /// What the log says of the connection.

@@ -105,6 +105,15 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
+    /// The same for servers of the web: whatever authorities are named and those of the system, and no certificate of ours.
+    #[must_use]
+    pub fn for_the_web(mut self) -> Self {
+        self.chain_files.clear();
+        self.pairs.clear();
+        self.default_ca = true;
+        self
+    }
+
     /// As the service of `view` has them; `prefix` is `smtp_` or `lmtp_`.
     pub fn read(view: &View, prefix: &'static str) -> Self {
         let file = |suffix: &str| view.text(&format!("{prefix}tls_{suffix}")).trim().to_owned();

@@ -30,7 +30,7 @@ mod session;
 mod stream;
 
 pub use certificate::{KeyKind, PeerCertificate, read_any};
-pub use client::{Client, Demand, Secured};
+pub use client::{Client, Demand, Presented, Secured};
 pub use client_options::{ClientLevel, ClientOptions};
 pub use clock::Clock;
 pub use digest::Digest;

@@ -30,4 +30,5 @@ pub mod report;
 pub mod sendmail;
 pub mod stream;
 pub mod suppress;
+pub mod tls_report;
 pub mod verify;

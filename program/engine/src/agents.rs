@@ -168,6 +168,8 @@ pub struct AgentParts {
     pub events: Events,
     /// Who hears of trouble.
     pub desk: Arc<crate::desk::Desk>,
+    /// What the clients know beyond one configuration.
+    pub memory: Arc<yamabiko_deliver::Memory>,
 }
 
 impl AgentParts {
@@ -186,7 +188,7 @@ impl AgentParts {
         let origin = Origin::new(&view.text("syslog_name").into(), program);
         let (resolver, hosts, events) = (Arc::clone(&self.resolver), Arc::clone(&self.hosts), Arc::clone(&self.events));
         let agent = SmtpAgent::from_view(view, protocol, tables, keys, Around { resolver, hosts, events, origin });
-        Means::Client(Box::new(agent.with_troubles(self.desk.ear())))
+        Means::Client(Box::new(agent.with_memory(Arc::clone(&self.memory)).with_troubles(self.desk.ear())))
     }
 }
 

@@ -62,6 +62,7 @@ impl Around {
         };
         envelope.body = old.body;
         envelope.smtputf8 = old.smtputf8;
+        envelope.tls = old.tls;
         envelope.context = RewriteContext::Local;
         envelope.client = old.client.clone();
         envelope.sasl = old.sasl.clone();

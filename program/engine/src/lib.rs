@@ -50,6 +50,7 @@ mod reverse_path;
 mod routing;
 mod sandbox;
 mod schedule_settings;
+mod secure;
 mod service;
 mod trip;
 mod verify;
@@ -165,7 +166,10 @@ fn more_files() {
 }
 
 /// The name servers of `dns_servers`, or the system's.
-fn resolver(config: &Config) -> Result<yamabiko_dns::HickoryResolver, String> {
+///
+/// # Errors
+/// A name of `dns_servers` is no address.
+pub fn resolver(config: &Config) -> Result<yamabiko_dns::HickoryResolver, String> {
     let view = config.main();
     let named = view.list("dns_servers");
     if named.is_empty() {
@@ -332,6 +336,7 @@ impl Engine {
             hosts: Arc::new(yamabiko_dns::Hosts::system()),
             events: Arc::clone(&events),
             desk: desk::Desk::new(&main),
+            memory: Arc::new(yamabiko_deliver::Memory::open(Path::new(&main.text("data_directory")))),
         };
         let mut generation = build(&config, &parts, &sockets.keys, &events, &setup);
         generation.proofs.hand(&sockets.keys);
@@ -358,6 +363,8 @@ impl Engine {
         });
         acceptance.complete(boss.clone());
         tokio::spawn(verify::keep(acceptance.clone()));
+        let memory = Arc::clone(&parts.memory);
+        tokio::spawn(secure::keep(acceptance.clone(), memory, Arc::clone(&parts.resolver)));
         let services = Services::start(&acceptance, &parts, &config, &sockets.keys, sockets.inet, spool)?;
         let wake = Arc::new(Notify::new());
         let gate = Gate::new();
@@ -426,6 +433,7 @@ impl Engine {
         let _ = tokio::join!(self.services.stop(patience), drained, self.gate.close(patience));
         // What was counted so far is told by the next start's first delivery.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.acceptance.desk().flush(&self.acceptance)).await;
+        let _ = self.parts.memory.reports.save();
         let queue = Arc::clone(self.acceptance.queue());
         let _ = tokio::task::spawn_blocking(move || queue.close()).await;
         let (logger, remembered) = (Arc::clone(&self.logger), self.remembered.clone());

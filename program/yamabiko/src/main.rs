@@ -33,6 +33,8 @@ Yamabiko, a mail server that knows what became of every message.
   yamabiko import [PATH...]    old mail logs and bounce mailboxes into the ledger (--help)
   yamabiko report [LOG...]     totals as pflogsumm makes them; --sheet: which addresses are dead, and why
   yamabiko verify ADDRESS...   addresses looked at before mail is sent: syntax, domain, typing errors, history
+  yamabiko verify --tls DOMAIN TLS with the mail servers of a domain, and whether mail would go to them
+  yamabiko tls-report [DAY]    what was counted of TLS with other servers, and the reports about it
   yamabiko sim PROFILE...      receivers on the loopback for rehearsals: docomo, gmail, ... (--help)
   yamabiko source              numbered messages, and what became of them (--help)
   yamabiko passwd USER         set a password for smtpd_sasl_type = yamabiko
@@ -118,6 +120,9 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "report" {
         return commands::report::run(rest);
+    }
+    if word == "tls-report" {
+        return commands::tls_report::run(rest);
     }
     if word == "verify" {
         return commands::verify::run(rest);

@@ -39,6 +39,8 @@ pub struct Capabilities {
     pub dsn: bool,
     /// `SMTPUTF8` (RFC 6531)
     pub smtputf8: bool,
+    /// `REQUIRETLS` (RFC 8689)
+    pub requiretls: bool,
     /// `STARTTLS` (RFC 3207)
     pub starttls: bool,
     /// `CHUNKING` (RFC 3030)
@@ -86,6 +88,7 @@ impl Capabilities {
             "8BITMIME" => self.eight_bit_mime = true,
             "DSN" => self.dsn = true,
             "SMTPUTF8" => self.smtputf8 = true,
+            "REQUIRETLS" => self.requiretls = true,
             "STARTTLS" => self.starttls = true,
             "CHUNKING" => self.chunking = true,
             "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,

@@ -180,6 +180,8 @@ pub struct Allowed<'a> {
     pub dsn: bool,
     /// `SMTPUTF8`
     pub smtputf8: bool,
+    /// `REQUIRETLS`
+    pub requiretls: bool,
     /// `AUTH=`
     pub auth: bool,
     /// `XVERP` for this client: the two default delimiters, and the characters that delimiters may be
@@ -241,6 +243,8 @@ pub struct MailParameters {
     pub body: Body,
     /// `SMTPUTF8`
     pub smtputf8: bool,
+    /// `REQUIRETLS` (RFC 8689)
+    pub requiretls: bool,
     /// `RET=`
     pub ret: Option<Ret>,
     /// `ENVID=`, decoded; empty when not given.
@@ -282,6 +286,8 @@ impl MailParameters {
                 found.size = size.parse().ok().filter(|n| *n <= i64::MAX as u64).ok_or(ParameterError::HugeSize)?;
             } else if allowed.smtputf8 && text.eq_ignore_ascii_case("SMTPUTF8") {
                 found.smtputf8 = true;
+            } else if allowed.requiretls && text.eq_ignore_ascii_case("REQUIRETLS") {
+                found.requiretls = true;
             } else if let Some(login) = after(text, "AUTH=").filter(|_| allowed.auth) {
                 found.auth = Some(xtext::decode(login).map_err(|_| ParameterError::BadAuth)?);
             } else if let (Some(tail), Some((default, filter))) = (after(text, "XVERP"), allowed.xverp) {
@@ -333,6 +339,9 @@ impl MailParameters {
         }
         if self.smtputf8 {
             out.extend_from_slice(b" SMTPUTF8");
+        }
+        if self.requiretls {
+            out.extend_from_slice(b" REQUIRETLS");
         }
         if let Some(login) = &self.auth {
             out.extend_from_slice(b" AUTH=");
@@ -485,7 +494,8 @@ mod tests {
         }
     }
 
-    const ALL: Allowed = Allowed { dsn: true, smtputf8: true, auth: true, xverp: Some(("+=", "-=+")) };
+    const ALL: Allowed =
+        Allowed { dsn: true, smtputf8: true, requiretls: true, auth: true, xverp: Some(("+=", "-=+")) };
 
     fn mail(line: &str, allowed: Allowed<'_>) -> String {
         match MailParameters::parse(Tokens::new(line), allowed) {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use yamabiko_address::header::AddressList;
 use yamabiko_envelope::{
     BodyType, Content, Envelope, Kind as Event, NoticeKind, Notify, QueueId, Recipient, Severity, Source, Submission,
-    Timestamp, Trace, Trouble, TroubleClass,
+    Timestamp, TlsWish, Trace, Trouble, TroubleClass,
 };
 use yamabiko_message::date::{Zone, message_id_digits, rfc5322};
 use yamabiko_report::{BodyEncoding, Kind, Notice, Original, Qsbmf, RecipientReport, Template, TemplateKind};
@@ -348,6 +348,11 @@ impl Planner<'_> {
         let from = if draft.postmaster_copy { bouncer.double_bounce.as_str() } else { "" };
         let mut notice = Envelope::new(id, job.now, from);
         notice.smtputf8 = envelope.smtputf8;
+        // RFC 8689 section 5: what demanded TLS comes back without its text, or with the same demand.
+        notice.tls = match envelope.tls {
+            TlsWish::Required if bouncer.redact => TlsWish::Policy,
+            wish => wish,
+        };
         notice.body = match encoding {
             BodyEncoding::EightBit => BodyType::EightBitMime,
             BodyEncoding::SevenBit => BodyType::SevenBit,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use yamabiko_config::View;
-use yamabiko_envelope::{BodyType, Envelope, Ret};
+use yamabiko_envelope::{BodyType, Envelope, Ret, TlsWish};
 use yamabiko_report::{BodyEncoding, Templates};
 
 use crate::language::Languages;
@@ -38,6 +38,8 @@ pub struct Bouncer {
     pub(crate) threaded: bool,
     pub(crate) verp_bounces: bool,
     pub(crate) smtputf8: bool,
+    /// `requiretls_redact_dsn`
+    pub(crate) redact: bool,
     /// `bounce_style = qmail`
     pub(crate) qmail: bool,
     /// User and domain in `From:`, where they are not the template's.
@@ -81,6 +83,7 @@ impl Bouncer {
             threaded: view.bool("enable_threaded_bounces"),
             verp_bounces: !view.bool("disable_verp_bounces"),
             smtputf8: view.bool("smtputf8_enable"),
+            redact: view.bool("requiretls_redact_dsn"),
             qmail: view.text("bounce_style") == "qmail",
             always_double: view.text("bounce_style") == "qmail",
             from_user: given(view, "bounce_from_user"),
@@ -143,7 +146,10 @@ impl Bouncer {
     /// How much of the message [`failed`](Self::failed) needs. Delay and success notices only need the headers.
     pub fn wanted(&self, envelope: &Envelope) -> Wanted {
         let too_large = self.size_limit > 0 && envelope.size > self.size_limit;
-        if too_large || (envelope.ret == Some(Ret::Headers) && !envelope.sender.is_empty()) {
+        if too_large
+            || ((envelope.ret == Some(Ret::Headers) || (envelope.tls == TlsWish::Required && self.redact))
+                && !envelope.sender.is_empty())
+        {
             Wanted::Headers
         } else {
             Wanted::Full

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use yamabiko_config::View;
 use yamabiko_envelope::{
     BodyType, Content, Envelope, Event, Events, Kind, Notify, Origin, QueueId, Recipient, RewriteContext, Severity,
-    Source, Submission, Timestamp,
+    Source, Submission, Timestamp, TlsWish,
 };
 use yamabiko_lookup::TableSet;
 use yamabiko_message::date::Zone;
@@ -252,6 +252,10 @@ impl Cleanup {
         if let Some(filter) = filter {
             envelope.filter = filter;
         }
+        // RFC 8689 section 4.1: REQUIRETLS counts for more than the field.
+        if envelope.tls == TlsWish::Policy && self.settings.tls_required && says_no_tls(&bytes) {
+            envelope.tls = TlsWish::NotRequired;
+        }
         envelope.size = bytes.len() as u64 + body.iter().map(Content::len).sum::<u64>();
         envelope.message_id = head.message_id;
         if head.eight_bit && envelope.body == BodyType::Unspecified {
@@ -275,4 +279,13 @@ impl Cleanup {
     fn warn(&self, job: &Job<'_>, text: String) {
         self.emit(job, Kind::Text { severity: Severity::Warning, queue_id: Some(job.id), text });
     }
+}
+/// The header has `TLS-Required: No`.
+fn says_no_tls(header: &[u8]) -> bool {
+    let said = |line: &[u8]| {
+        let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(line.len()));
+        let value = value.get(1..).unwrap_or_default();
+        name.trim_ascii_end().eq_ignore_ascii_case(b"TLS-Required") && value.trim_ascii().eq_ignore_ascii_case(b"no")
+    };
+    header.split(|byte| *byte == b'\n').any(said)
 }

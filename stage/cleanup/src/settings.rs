@@ -91,6 +91,8 @@ pub(crate) struct Settings {
     pub(crate) message_size_limit: u64,
     pub(crate) detect_8bit: bool,
     pub(crate) smtputf8_for_sendmail: bool,
+    /// `tls_required_enable`
+    pub(crate) tls_required: bool,
     pub(crate) characters: Characters,
     pub(crate) checks: Checks,
 }
@@ -157,6 +159,7 @@ impl Settings {
             header_size_limit: count("header_size_limit"),
             message_size_limit: u64::try_from(view.int("message_size_limit")).unwrap_or(0),
             detect_8bit: view.bool("detect_8bit_encoding_header"),
+            tls_required: view.bool("tls_required_enable"),
             smtputf8_for_sendmail: view.bool("smtputf8_enable")
                 && autodetect.iter().any(|class| matches!(&**class, "sendmail" | "all")),
             characters: Characters::new(

@@ -14,7 +14,7 @@ use yamabiko_config::View;
 use yamabiko_dns::{Hosts, Native, Resolver};
 use yamabiko_envelope::{
     Action, Attempt, DeliveryRequest, DiagnosticType, Event, Events, Kind, Origin, Outcome, QueueId, Result as Fated,
-    Severity, SmtpStage, Timestamp, Trace,
+    Severity, SmtpStage, Timestamp, TlsWish, Trace,
 };
 use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{LookupError, Maps, TableSet};
@@ -25,15 +25,18 @@ use yamabiko_tls::{ClientLevel, Files};
 use crate::command::{Addressee, Job};
 use crate::connection::{ConnectError, Connection, connect_tcp, connect_unix, error_text};
 use crate::content::{Source, Text};
-use crate::conversation::{Fate, Peer, Report, Session, Verdict};
+use crate::conversation::{Fate, Peer, Report, Session, TlsEnd, Verdict};
 use crate::filter::{Filter, Log, Trouble};
 use crate::generic::Generic;
 use crate::hosts::{Candidate, Lookup, Wanted};
 use crate::nexthop::{Destination, split_list};
-use crate::policy::{Logins, Policy, Site, Terms, Tls};
+use crate::policy::{Logins, Policy, Site, Terms, Tls, Wish};
 use crate::pool::{Pool, endpoint};
+use crate::requiretls::RequireTls;
+use crate::secure::Memory;
 use crate::settings::{Protocol, Settings};
 use crate::talk::talk;
+use crate::tlsrpt::Failed;
 use crate::transcript::{ClientTrouble, TellTrouble};
 
 /// Gives evenly distributed numbers.
@@ -67,6 +70,8 @@ pub struct SmtpAgent {
     pool: Arc<Pool>,
     /// Who hears of servers that do not understand us.
     troubles: Option<TellTrouble>,
+    /// Where REQUIRETLS is insisted upon.
+    requiretls: RequireTls,
 }
 
 /// Recipients are named to a server by domain and then by address, as Postfix's queue manager sorts them.
@@ -107,6 +112,7 @@ impl SmtpAgent {
             cached,
             pool,
             troubles: None,
+            requiretls: RequireTls::default(),
         }
     }
 
@@ -144,6 +150,7 @@ impl SmtpAgent {
         for notice in notices {
             agent.log(Severity::Warning, None, notice);
         }
+        agent.requiretls = RequireTls::read(view, prefix, tables);
         if let Some(maps) = maps("generic_maps") {
             let mapper =
                 Mapper::new(Rewriter::new(view), LocalDomains::new(view, tables), view.text("recipient_delimiter"));
@@ -184,6 +191,14 @@ impl SmtpAgent {
         self
     }
 
+    /// The same, with what is known of secure transport beyond this configuration. Without, there is neither MTA-STS nor
+    /// counting for reports.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Arc<Memory>) -> Self {
+        self.policy.remember_in(memory);
+        self
+    }
+
     /// The same, with somebody who hears of servers that do not understand us (`notify_classes = protocol`).
     #[must_use]
     pub fn with_troubles(mut self, troubles: TellTrouble) -> Self {
@@ -208,6 +223,7 @@ impl SmtpAgent {
             take: false,
             bind_destination: false,
             tried: Vec::new(),
+            wish: Wish::Policy,
         };
         delivery.run().await;
         Attempt { outcomes: delivery.outcomes, destination_failure: delivery.destination_failure }
@@ -252,6 +268,8 @@ struct Delivery<'a> {
     bind_destination: bool,
     /// Endpoints whose kept connections were used in this delivery.
     tried: Vec<String>,
+    /// What the message wants of TLS.
+    wish: Wish,
 }
 
 impl<'a> Delivery<'a> {
@@ -420,20 +438,34 @@ impl<'a> Delivery<'a> {
     /// What holds for a destination. `None`: a reason is noted for those who are left.
     async fn policy_of(&mut self, destination: &Destination) -> Option<Site> {
         let mut notes = Vec::new();
-        let found = self.agent.policy.site(destination, &mut notes).await;
+        let settings = &self.agent.settings;
+        self.wish = match self.request.envelope.tls {
+            TlsWish::NotRequired if settings.tls_required => Wish::NotRequired,
+            TlsWish::Required if settings.requiretls => {
+                let found = self.agent.requiretls.strict(&destination.host).await;
+                let found = found.map_err(|error| (EnhancedStatus::transient(3, 0), error.to_string()));
+                Wish::Required { strict: self.accept(found, Vec::new())? }
+            }
+            _ => Wish::Policy,
+        };
+        let found = self.agent.policy.site(destination, &*self.agent.resolver, &mut notes).await;
         self.accept(found, notes)
     }
 
     /// What holds for a server. `None`: a reason is noted for those who are left.
     async fn terms(&mut self, site: &Site, peer: &Peer) -> Option<Arc<Terms>> {
-        let (mut notes, sender) = (Vec::new(), &self.request.sender);
-        let found = self.agent.policy.terms(site, peer, sender, &*self.agent.resolver, &mut notes).await;
+        let mut notes = Vec::new();
+        let whose = (&*self.request.sender, self.wish);
+        let found = self.agent.policy.terms(site, peer, whose, &*self.agent.resolver, &mut notes).await;
         self.accept(found, notes)
     }
 
     fn accept<T>(&mut self, found: Result<T, (EnhancedStatus, String)>, notes: Vec<String>) -> Option<T> {
         for note in notes {
-            self.agent.log(Severity::Warning, None, note);
+            match note.strip_prefix("info: ") {
+                Some(note) => self.agent.log(Severity::Info, None, note.to_owned()),
+                None => self.agent.log(Severity::Warning, None, note),
+            }
         }
         match found {
             Ok(found) => Some(found),
@@ -693,6 +725,9 @@ impl<'a> Delivery<'a> {
             });
         }
         let terms = &connection.session.terms;
+        if let Some(end) = &report.tls {
+            agent.policy.count(terms, failed_tls(end, &connection.session));
+        }
         if let (Some(refused), Some(login)) = (&report.login_refused, &terms.login) {
             agent.policy.logins.remember(&connection.session.peer.host, login, refused.clone());
         }
@@ -721,6 +756,7 @@ impl<'a> Delivery<'a> {
         let addressees = std::mem::take(&mut prepared.job.recipients);
         let soft = |verdict: &Verdict| {
             verdict.status.class == Class::Transient
+                || is_about_tls(verdict)
                 || (verdict.status.class == Class::Permanent && agent.settings.soft_bounce)
         };
         let mut refused = None;
@@ -774,7 +810,9 @@ impl<'a> Delivery<'a> {
         if let Some(verdict) = last {
             self.why = Some(Why { verdict: verdict.clone(), host: Some(host.clone()) });
         }
-        if let Some(bulk) = report.bulk.as_ref().filter(|bulk| bulk.throttle && failed_in_bulk) {
+        if let Some(bulk) =
+            report.bulk.as_ref().filter(|bulk| bulk.throttle && failed_in_bulk && !is_about_tls(&bulk.verdict))
+        {
             let verdict = &bulk.verdict;
             self.throttle(soft(verdict) && self.final_server, verdict.status, &verdict.reason);
         }
@@ -920,6 +958,25 @@ struct Target<'a> {
 /// The same without TLS.
 fn in_the_clear(terms: &Terms) -> Arc<Terms> {
     Arc::new(Terms { level: ClientLevel::None, key: format!("in the clear {}", terms.key), ..terms.clone() })
+}
+
+/// REQUIRETLS cannot be had of this server; of another one perhaps. RFC 8689 section 4.2.1
+fn is_about_tls(verdict: &Verdict) -> bool {
+    let status = verdict.status;
+    !verdict.remote && verdict.reply.is_none() && status.subject == 7 && matches!(status.detail, 10 | 30)
+}
+
+/// What failed, for reports; `None` when nothing did.
+fn failed_tls(end: &TlsEnd, session: &Session) -> Option<Failed> {
+    let TlsEnd::Failed(kind, reason) = end else { return None };
+    Some(Failed {
+        kind: (*kind).to_owned(),
+        ours: session.local.map(|address| address.to_string()).unwrap_or_default(),
+        host: session.peer.host.clone(),
+        address: session.peer.address.clone(),
+        reason: reason.clone(),
+        count: 1,
+    })
 }
 
 fn peer_of(candidate: &Candidate, port: u16) -> Peer {

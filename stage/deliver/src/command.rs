@@ -77,7 +77,7 @@ fn put_printable(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends `MAIL FROM:<...>` with its parameters.
-pub fn mail(job: &Job<'_>, offered: &Capabilities, settings: &Settings, out: &mut Vec<u8>) {
+pub fn mail(job: &Job<'_>, offered: &Capabilities, requires_tls: bool, settings: &Settings, out: &mut Vec<u8>) {
     out.extend_from_slice(b"MAIL FROM:");
     put_address(&job.sender, settings, out);
     // The size after a conversion is not known yet.
@@ -104,6 +104,9 @@ pub fn mail(job: &Job<'_>, offered: &Capabilities, settings: &Settings, out: &mu
     }
     if offered.smtputf8 && job.smtputf8 {
         out.extend_from_slice(b" SMTPUTF8");
+    }
+    if offered.requiretls && requires_tls {
+        out.extend_from_slice(b" REQUIRETLS");
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -100,6 +100,8 @@ pub(crate) async fn connect_tcp(
     let stream = connected.map_err(ConnectError::System)?;
     // One write per turn: there is nothing to gain from waiting for more.
     let _ = stream.set_nodelay(true);
+    let local = stream.local_addr().ok().map(|address| address.ip());
+    let session = Session { local, ..session };
     Ok(Connection::new(Stream::Tcp(Tls::Plain(stream)), clock, session))
 }
 

@@ -29,7 +29,7 @@ use crate::settings::{Protocol, Settings};
 
 pub use crate::command::{Addressee, Job};
 pub use crate::expect::Expect;
-pub use crate::report::{Broken, Bulk, Fate, Report, Verdict};
+pub use crate::report::{Broken, Bulk, Fate, Report, TlsEnd, Verdict};
 pub use crate::session::{Peer, Session};
 
 /// Commands that may be under way before their replies are read: with both sides writing and neither reading, more than
@@ -133,6 +133,7 @@ impl<'a> Conversation<'a> {
                 began: None,
                 retry_plain: false,
                 login_refused: None,
+                tls: None,
                 warnings: Vec::new(),
                 notes: Vec::new(),
                 message_notes: Vec::new(),
@@ -441,6 +442,12 @@ impl<'a> Conversation<'a> {
             self.fail_all(Verdict { status, reason, reply: None, code: None, remote: false, stage, at: now }, false);
             return self.say_quit();
         }
+        if self.session.terms.require == Some(true) && !self.session.capabilities.requiretls {
+            let reason = format!("REQUIRETLS is required, but was not offered by host {}", self.session.peer.named());
+            let (status, stage) = (EnhancedStatus::permanent(7, 30), SmtpStage::Ehlo);
+            self.fail_all(Verdict { status, reason, reply: None, code: None, remote: false, stage, at: now }, false);
+            return self.say_quit();
+        }
         let limit = self.session.capabilities.size_limit;
         if limit > 0 && limit < self.job.size {
             let reason = format!(
@@ -535,7 +542,8 @@ impl<'a> Conversation<'a> {
             Say::Mail => {
                 self.report.began = Some(now);
                 let dummy = self.settings.sasl.dummy_mail_auth && !capabilities.auth.is_empty();
-                command::mail(job, capabilities, self.settings, out);
+                let requires = self.session.terms.require.is_some() && self.session.tls.is_some();
+                command::mail(job, capabilities, requires, self.settings, out);
                 if dummy && self.session.terms.login.is_some() {
                     // Before the line end. RFC 4954 section 5
                     let end = out.len().saturating_sub(2);

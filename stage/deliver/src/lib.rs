@@ -6,6 +6,7 @@
 //! * [`Settings`] is what the service is configured to do, [`Generic`] and [`Policy`] are its tables.
 //! * [`Conversation`](conversation::Conversation) is the dialogue itself, without I/O; [`nexthop`] and [`hosts`] say
 //!   where to go.
+//! * [`Memory`] is what is known of secure transport beyond one configuration: [`sts`] for MTA-STS, [`tlsrpt`] for TLS reports.
 //! * [`Simple`] is discard(8), error(8) and retry.
 //!
 //! Texts of reasons and log lines are Postfix's. Every outcome keeps the stage of the conversation it came from and the
@@ -22,23 +23,33 @@ mod content;
 pub mod conversation;
 mod expect;
 mod filter;
+pub mod finger;
 mod generic;
 pub mod hosts;
+mod https;
 mod login;
 pub mod nexthop;
 mod policy;
 mod pool;
 mod report;
+mod requiretls;
+mod secure;
 mod session;
 pub mod settings;
 mod simple;
 mod starttls;
+pub mod sts;
 mod talk;
+pub mod tlsrpt;
 mod transcript;
+
+#[doc(hidden)]
+pub use https::read_for_fuzzing;
 
 pub use agent::{Around, RandomSource, SmtpAgent};
 pub use generic::Generic;
-pub use policy::{Logins, Policy, Terms, Tls};
+pub use policy::{Logins, Policy, Terms, Tls, Wish, fetching};
+pub use secure::Memory;
 pub use settings::{Protocol, Settings};
 pub use simple::Simple;
 pub use transcript::{ClientTrouble, TellTrouble};

@@ -20,8 +20,11 @@ use yamabiko_status::EnhancedStatus;
 use yamabiko_tls::{Anchors, Client, ClientLevel, ClientOptions, Demand, Disk, Fault, Files, Proof, Tlsa};
 
 use crate::nexthop::Destination;
+use crate::secure::Memory;
 use crate::session::Peer;
 use crate::settings::Protocol;
+use crate::sts::{Fetching, Finding, Known, Mode};
+use crate::tlsrpt::{self, Applied, Failed};
 
 /// A status and a reason for which mail waits.
 pub(crate) type Refusal = (EnhancedStatus, String);
@@ -54,6 +57,14 @@ pub struct Tls {
     /// `smtp_tls_connection_reuse`
     reuse: bool,
     dane: DaneSettings,
+    /// `smtp_tls_mta_sts`: how policies are fetched.
+    sts: Option<Fetching>,
+    /// `smtp_tls_enforce_sts_mx_patterns`
+    enforce_patterns: bool,
+    /// `smtp_tlsrpt_enable`
+    reports: bool,
+    /// What outlives configurations: policies of MTA-STS, counts for reports.
+    memory: Option<Arc<Memory>>,
     /// Does handshakes. `None` when TLS is not wanted anywhere, or not available.
     client: Option<Arc<Client>>,
 }
@@ -122,6 +133,27 @@ pub(crate) struct Site {
     found: bool,
     /// Its addresses are wanted, not its mail exchangers.
     bracketed: bool,
+    /// Its MTA-STS policy.
+    sts: Option<Arc<Known>>,
+    /// The policy as whoever filled the policy table knows it (Postfix 3.10), for reports.
+    given: Applied,
+    /// The domain that reports are about; empty when none are made.
+    reported: String,
+}
+
+/// What a message wants of TLS (RFC 8689).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// What the destination's policy says.
+    #[default]
+    Policy,
+    /// REQUIRETLS: TLS that is proved, all the way. `strict`: the next hop has to promise it too.
+    Required {
+        /// `smtp_requiretls_policy` is `enforce` for this destination.
+        strict: bool,
+    },
+    /// `TLS-Required: No`: it may go out in the clear, whatever the policy.
+    NotRequired,
 }
 
 /// What holds for one server.
@@ -139,6 +171,16 @@ pub struct Terms {
     pub login: Option<Login>,
     /// The server refused that login not long ago, with this status and reply.
     pub login_refused: Option<(EnhancedStatus, String)>,
+    /// The policy that was found in the world, in words; empty when what holds is our own configuration's.
+    pub policy: String,
+    /// That policy is only being tested: what fails is told and nothing more.
+    pub testing: bool,
+    /// The same for reports.
+    pub applied: Applied,
+    /// The domain that reports are about; empty when none are made.
+    pub reported: String,
+    /// REQUIRETLS is wanted of the server (RFC 8689), and it has to offer it.
+    pub require: Option<bool>,
     /// The same for the same terms: connections are only used under those that they were made for.
     pub key: String,
 }
@@ -214,8 +256,15 @@ impl Tls {
             per_site: maps("per_site"),
             reuse: view.bool(&name("connection_reuse")),
             dane: DaneSettings::read(view, prefix),
+            sts: None,
+            enforce_patterns: view.bool(&name("enforce_sts_mx_patterns")),
+            reports: view.bool(&format!("{prefix}tlsrpt_enable")),
+            memory: None,
             client: None,
         };
+        if protocol == Protocol::Smtp && view.bool("smtp_tls_mta_sts") {
+            tls.sts = fetching(view, files, notices);
+        }
         if tls.is_wanted() {
             match Client::new(ClientOptions::read(view, prefix), files) {
                 Ok(client) => {
@@ -229,11 +278,16 @@ impl Tls {
     }
 
     fn is_wanted(&self) -> bool {
-        self.level > ClientLevel::None || self.maps.is_some() || self.per_site.is_some()
+        self.level > ClientLevel::None || self.maps.is_some() || self.per_site.is_some() || self.sts.is_some()
     }
 
     /// What holds for a destination. `notes` gets lines for the log.
-    async fn site(&self, destination: &Destination, notes: &mut Vec<String>) -> Result<Site, Refusal> {
+    async fn site(
+        &self,
+        destination: &Destination,
+        dns: &dyn Resolver,
+        notes: &mut Vec<String>,
+    ) -> Result<Site, Refusal> {
         if let Some(word) = &self.bad_level {
             notes.push(format!("invalid tls security level: \"{word}\""));
             return Err(misconfigured());
@@ -266,7 +320,65 @@ impl Tls {
                 }
             }
         }
+        if self.reports && !site.bracketed && destination.port != 0 {
+            site.reported = match site.given.domain.as_str() {
+                "" => domain::to_ascii(&site.nexthop).map(|name| name.to_ascii_lowercase()).unwrap_or_default(),
+                given => given.to_ascii_lowercase(),
+            };
+        }
+        self.strict_transport(&mut site, destination, dns, notes).await;
         Ok(site)
+    }
+
+    /// The MTA-STS policy of a destination, where one is looked for: the table and stronger levels come first.
+    async fn strict_transport(
+        &self,
+        site: &mut Site,
+        destination: &Destination,
+        dns: &dyn Resolver,
+        notes: &mut Vec<String>,
+    ) {
+        let (Some(how), Some(memory)) = (&self.sts, &self.memory) else { return };
+        let ours =
+            matches!(site.level, ClientLevel::None | ClientLevel::May | ClientLevel::Encrypt | ClientLevel::Dane);
+        if site.found || site.bracketed || !ours {
+            return;
+        }
+        let Some(name) = domain::to_ascii(&destination.host).map(|name| name.to_ascii_lowercase()) else { return };
+        if !domain::valid_hostname(&name) {
+            return;
+        }
+        let Finding { known, failure, fresh } = memory.sts.find(&name, dns, how, crate::secure::now()).await;
+        let failed = failure.is_some();
+        if let Some(failure) = failure {
+            if fresh {
+                notes.push(format!("MTA-STS policy of {name}: {}", failure.why));
+            }
+            let applied = Applied { kind: "sts".to_owned(), domain: name.clone(), ..Applied::default() };
+            self.count(
+                site,
+                applied,
+                Failed { kind: failure.kind.to_owned(), reason: failure.why, ..Failed::default() },
+            );
+        }
+        if let Some(known) = &known
+            && fresh
+            && !failed
+        {
+            let (mode, age) = (known.policy.mode.word(), known.policy.max_age);
+            notes.push(format!("info: MTA-STS policy of {name} fetched: mode={mode}, id={}, max_age={age}", known.id));
+        }
+        site.sts = known.filter(|known| known.policy.mode != Mode::None);
+    }
+
+    /// Counts what failed before there was a session.
+    fn count(&self, site: &Site, policy: Applied, failed: Failed) {
+        if let Some(memory) = &self.memory
+            && !site.reported.is_empty()
+        {
+            let session = tlsrpt::Session { domain: site.reported.clone(), policy, failure: Some(failed) };
+            memory.reports.count(session, crate::secure::now());
+        }
     }
 
     /// `smtp_tls_per_site`, which only counts without policy maps. Postfix's `tls_site_lookup`.
@@ -300,6 +412,20 @@ impl Tls {
     }
 }
 
+/// How policies are fetched and reports are posted, by the settings of smtp(8). `None`: the settings cannot be used, which
+/// `notices` says.
+pub fn fetching(view: &View, files: &dyn Files, notices: &mut Vec<String>) -> Option<Fetching> {
+    let client = match Client::new(ClientOptions::read(view, "smtp_").for_the_web(), files) {
+        Ok(client) => Arc::new(client),
+        Err(Fault(why)) => {
+            notices.push(format!("smtp_tls_mta_sts: {why}"));
+            return None;
+        }
+    };
+    let port = u16::try_from(view.int("smtp_tls_mta_sts_port")).unwrap_or(443);
+    Some(Fetching { client, port, limit: view.duration("smtp_tls_mta_sts_timeout") })
+}
+
 fn level(view: &View, prefix: &str, word: &str) -> (ClientLevel, Option<String>) {
     let flag = |suffix: &str| view.bool(&format!("{prefix}{suffix}"));
     match ClientLevel::parse(word) {
@@ -313,6 +439,11 @@ fn level(view: &View, prefix: &str, word: &str) -> (ClientLevel, Option<String>)
 }
 
 impl Site {
+    /// Its own policy was found in the table.
+    pub(crate) fn is_from_table(&self) -> bool {
+        self.found
+    }
+
     /// Takes an entry of `smtp_tls_policy_maps`: a level and attributes. Postfix's `tls_policy_lookup_one`.
     fn take(&mut self, policy: &str, title: &str, notes: &mut Vec<String>) -> Result<(), Refusal> {
         let bad = |notes: &mut Vec<String>, why: String| {
@@ -392,11 +523,27 @@ impl Site {
                     notes.push(format!("{title}: {name}={value}: raw public keys are not there, using certificates"));
                 }
                 // For TLS reports of plugins that fetch policies (`policy_type`, `policy_domain`, `mx_host_pattern` ...).
-                other if is_report_attribute(other) => {}
+                other if is_report_attribute(other) => self.given(other, value),
                 other => return bad(notes, format!("invalid attribute name: \"{other}\"")),
             }
         }
         Ok(())
+    }
+
+    fn reported_or_nexthop(&self) -> &str {
+        if self.given.domain.is_empty() { &self.nexthop } else { &self.given.domain }
+    }
+
+    fn given(&mut self, name: &str, value: &str) {
+        let given = &mut self.given;
+        let value = value.to_owned();
+        match name {
+            "policy_type" => given.kind = value,
+            "policy_domain" => given.domain = value,
+            "policy_string" => given.strings.push(value),
+            "mx_host_pattern" => given.patterns.push(value.to_ascii_lowercase()),
+            _ => {}
+        }
     }
 
     /// Names in a certificate that are good for a host: `nexthop`, `dot-nexthop`, `hostname` or a name.
@@ -524,8 +671,33 @@ fn is_report_attribute(name: &str) -> bool {
 
 impl Policy {
     /// What holds for a destination.
-    pub(crate) async fn site(&self, destination: &Destination, notes: &mut Vec<String>) -> Result<Site, Refusal> {
-        self.tls.site(destination, notes).await
+    pub(crate) async fn site(
+        &self,
+        destination: &Destination,
+        dns: &dyn Resolver,
+        notes: &mut Vec<String>,
+    ) -> Result<Site, Refusal> {
+        self.tls.site(destination, dns, notes).await
+    }
+
+    /// The level that main.cf has for all destinations.
+    pub(crate) fn usual_level(&self) -> ClientLevel {
+        self.tls.level
+    }
+
+    /// With what outlives configurations.
+    pub(crate) fn remember_in(&mut self, memory: Arc<Memory>) {
+        self.tls.memory = Some(memory);
+    }
+
+    /// Counts what came of a session under these terms.
+    pub(crate) fn count(&self, terms: &Terms, failure: Option<Failed>) {
+        if let Some(memory) = &self.tls.memory
+            && !terms.reported.is_empty()
+        {
+            let (domain, policy) = (terms.reported.clone(), terms.applied.clone());
+            memory.reports.count(tlsrpt::Session { domain, policy, failure }, crate::secure::now());
+        }
     }
 
     /// What holds for one host of a destination, for mail of `sender`.
@@ -533,17 +705,73 @@ impl Policy {
         &self,
         site: &Site,
         peer: &Peer,
-        sender: &str,
+        (sender, wish): (&str, Wish),
         dns: &dyn Resolver,
         notes: &mut Vec<String>,
     ) -> Result<Arc<Terms>, Refusal> {
         let host = peer.host.as_str();
         let mut level = self.tls.per_site(site, host, notes).await?;
+        let by_table = level != site.level;
         let mut dane = None;
-        if level.is_dane() {
-            let (found, proof, base) = self.tls.dane.apply(level, site, (host, peer.port), dns, notes).await?;
-            level = found;
-            dane = Some((proof, base));
+        if wish == Wish::NotRequired && level > ClientLevel::None {
+            level = ClientLevel::May;
+        }
+        // Under REQUIRETLS every way to prove a server is good, and one of them has to work.
+        let asked = match wish {
+            Wish::Required { strict: true } if !level.must_match() && self.tls.dane.impossible.is_none() => {
+                ClientLevel::Dane
+            }
+            _ => level,
+        };
+        if asked.is_dane() && peer.port != 0 {
+            match self.tls.dane.apply(asked, site, (host, peer.port), dns, notes).await {
+                Ok((found, proof, base)) => {
+                    if level.is_dane() || found.must_match() {
+                        level = found;
+                        dane = Some((proof, base));
+                    }
+                }
+                Err((status, why)) => {
+                    let kind = if why.starts_with("TLSA records") { "tlsa-invalid" } else { "dnssec-invalid" };
+                    let applied = Applied { kind: "tlsa".into(), domain: host.to_owned(), ..Applied::default() };
+                    let failed = Failed {
+                        kind: kind.to_owned(),
+                        host: host.to_owned(),
+                        address: peer.address.clone(),
+                        reason: why.clone(),
+                        ..Failed::default()
+                    };
+                    self.tls.count(site, applied, failed);
+                    return Err((status, why));
+                }
+            }
+        }
+        let mut found = Strict::default();
+        let open = !by_table && wish != Wish::NotRequired && level <= ClientLevel::Encrypt;
+        if let Some(known) = site.sts.as_ref().filter(|_| open) {
+            found = self.strict(known, site, peer, level)?;
+            level = found.level;
+        }
+        if let Wish::Required { strict: true } = wish
+            && !level.must_match()
+        {
+            // RFC 8689 section 4.2.1: the certificate is good for the name of the host, whose name is known for sure
+            // where it is written in brackets.
+            let nexthop = domain::to_ascii(&site.nexthop).unwrap_or_else(|| site.nexthop.as_str().into());
+            let signed = async || {
+                let mx = dns.security(&nexthop, RecordType::Mx).await;
+                self.tls.dane.impossible.is_none() && mx.secure && mx.failed.is_none()
+            };
+            if !site.bracketed && !found.enforced && !signed().await {
+                let why = format!(
+                    "REQUIRETLS: the name of host {} is not known for sure: no DNSSEC, no MTA-STS",
+                    peer.named()
+                );
+                return Err((EnhancedStatus::permanent(7, 10), why));
+            }
+            level = ClientLevel::Verify;
+        } else if matches!(wish, Wish::Required { .. }) && level == ClientLevel::None {
+            level = ClientLevel::May;
         }
         let login = self.logins.find(site, host, sender, notes).await?;
         let lists = &site.lists;
@@ -571,15 +799,40 @@ impl Policy {
             }
             _ => Proof::None,
         };
+        let proof = found.proof.take().unwrap_or(proof);
         let server_name = match site.servername.as_str() {
+            _ if found.known => host.to_owned(),
             "hostname" => host.to_owned(),
             "nexthop" => site.nexthop.clone(),
             other => other.to_owned(),
         };
+        let mut applied = match (&site.given, found.known) {
+            (_, true) => found.applied(),
+            (given, false) if !given.kind.is_empty() => given.clone(),
+            _ => Applied { kind: "no-policy-found".to_owned(), domain: site.reported.clone(), ..Applied::default() },
+        };
         let (proof, server_name) = match dane {
-            Some((proof, base)) if !base.is_empty() => (proof, base),
+            Some((Proof::None, base)) if !base.is_empty() && !found.known => (Proof::None, base),
+            Some((proof, base)) if !base.is_empty() && !found.known => {
+                if let Proof::Dane { records, .. } = &proof {
+                    let strings = records.iter().map(tlsa_words).collect();
+                    applied = Applied { kind: "tlsa".into(), strings, domain: base.clone(), ..Applied::default() };
+                }
+                (proof, base)
+            }
             _ => (proof, server_name),
         };
+        if self.tls.enforce_patterns
+            && site.given.kind == "sts"
+            && level.must_match()
+            && !site.given.patterns.is_empty()
+        {
+            let policy = crate::sts::StsPolicy { patterns: site.given.patterns.clone(), ..Default::default() };
+            if !policy.covers(host) {
+                let why = format!("MTA-STS policy of {} does not name host {host}", site.reported_or_nexthop());
+                return Err((EnhancedStatus::transient(7, 5), why));
+            }
+        }
         let demand = Demand {
             protocols_named: named.clone(),
             protocols: protocols.clone(),
@@ -587,9 +840,14 @@ impl Policy {
             server_name,
             peer: peer.relay(),
             proof,
-            explain: level.must_match(),
+            explain: level.must_match() || found.testing,
+            describe: false,
         };
         let client = self.tls.client.clone();
+        let require = match wish {
+            Wish::Required { strict } => Some(strict),
+            _ => None,
+        };
         if level > ClientLevel::None
             && let Some(client) = &client
             && let Err(Fault(why)) = client.check(&demand)
@@ -597,11 +855,95 @@ impl Policy {
             notes.push(why);
             return Err(misconfigured());
         }
-        let key =
-            format!("{} {:?} {:?}", level.word(), demand, login.as_ref().map(|login| (&login.user, &login.password)));
+        let key = format!(
+            "{} {require:?} {:?} {:?}",
+            level.word(),
+            demand,
+            login.as_ref().map(|login| (&login.user, &login.password))
+        );
         let login_refused = login.as_ref().and_then(|login| self.logins.refused(host, login));
-        Ok(Arc::new(Terms { level, demand, reuse: site.reuse, client, login, login_refused, key }))
+        Ok(Arc::new(Terms {
+            level,
+            demand,
+            reuse: site.reuse,
+            client,
+            login,
+            login_refused,
+            policy: found.words,
+            testing: found.testing,
+            applied,
+            reported: if level > ClientLevel::None { site.reported.clone() } else { String::new() },
+            require,
+            key,
+        }))
     }
+
+    /// What an MTA-STS policy makes of a host of its domain (RFC 8461 section 5).
+    fn strict(&self, known: &Arc<Known>, site: &Site, peer: &Peer, level: ClientLevel) -> Result<Strict, Refusal> {
+        let host = peer.host.as_str();
+        let domain = domain::to_ascii(&site.nexthop).map(|name| name.to_ascii_lowercase()).unwrap_or_default();
+        let mode = known.policy.mode;
+        let words = format!("MTA-STS policy of {domain}, mode={}, id={}", mode.word(), known.id);
+        let names = vec![domain::to_ascii(host).unwrap_or_else(|| host.into()).to_ascii_lowercase()];
+        let covered = known.policy.covers(&names[0]);
+        let mut found = Strict {
+            known: true,
+            enforced: mode == Mode::Enforce,
+            testing: mode == Mode::Testing,
+            level: if mode == Mode::Enforce { ClientLevel::Secure } else { level.max(ClientLevel::May) },
+            proof: None,
+            words,
+            policy: Some(Arc::clone(known)),
+            domain,
+        };
+        if !covered {
+            let why = format!("host {} is not named by the {}", peer.named(), found.words);
+            let failed = Failed {
+                kind: "validation-failure".to_owned(),
+                host: host.to_owned(),
+                address: peer.address.clone(),
+                reason: "mx-mismatch".to_owned(),
+                ..Failed::default()
+            };
+            self.tls.count(site, found.applied(), failed);
+            if mode == Mode::Enforce {
+                return Err((EnhancedStatus::transient(7, 5), why));
+            }
+        }
+        let anchors = self.tls.sts.as_ref().map(|how| how.client.authorities());
+        found.proof = Some(Proof::Names { names, anchors });
+        Ok(found)
+    }
+}
+
+/// What MTA-STS makes of a host.
+#[derive(Default)]
+struct Strict {
+    known: bool,
+    enforced: bool,
+    testing: bool,
+    level: ClientLevel,
+    proof: Option<Proof>,
+    words: String,
+    policy: Option<Arc<Known>>,
+    domain: String,
+}
+
+impl Strict {
+    fn applied(&self) -> Applied {
+        let Some(known) = &self.policy else { return Applied::default() };
+        Applied {
+            kind: "sts".to_owned(),
+            strings: known.policy.to_text().lines().map(str::to_owned).collect(),
+            domain: self.domain.clone(),
+            patterns: known.policy.patterns.clone(),
+        }
+    }
+}
+
+fn tlsa_words(record: &Tlsa) -> String {
+    let hex: String = record.data.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} {} {} {hex}", record.usage, record.selector, record.matching)
 }
 
 impl Logins {

@@ -43,8 +43,8 @@ fn terms_of(policy: &Policy, destination: &str, host: &str) -> Result<Arc<Terms>
     let peer = Peer { host: host.to_owned(), address: "192.0.2.1".to_owned(), port: 25 };
     let dns = FakeResolver::parse(ZONE).unwrap();
     let found = block_on(async {
-        let site = policy.site(&destination, &mut notes).await?;
-        policy.terms(&site, &peer, "a@b.test", &dns, &mut notes).await
+        let site = policy.site(&destination, &dns, &mut notes).await?;
+        policy.terms(&site, &peer, ("a@b.test", Wish::Policy), &dns, &mut notes).await
     });
     found.map_err(|refusal| (refusal, notes))
 }

@@ -64,6 +64,15 @@ pub struct Bulk {
     pub throttle: bool,
 }
 
+/// What came of TLS in a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsEnd {
+    /// As the policy wants it.
+    Good,
+    /// Not so: the kind of failure (RFC 8460 section 4.3), and words.
+    Failed(&'static str, String),
+}
+
 /// What came of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -79,6 +88,8 @@ pub struct Report {
     pub retry_plain: bool,
     /// The server refused the login for good, with this reply.
     pub login_refused: Option<(EnhancedStatus, String)>,
+    /// What came of TLS, where it was wanted and this session was new.
+    pub tls: Option<TlsEnd>,
     /// The connection may be kept.
     pub keep: bool,
     /// When MAIL was sent.

@@ -39,6 +39,8 @@ pub struct Session {
     pub peer: Peer,
     /// What it can do; empty before its EHLO reply.
     pub capabilities: Capabilities,
+    /// Our own address; `None` for a UNIX-domain socket.
+    pub local: Option<std::net::IpAddr>,
     /// What it has to be like.
     pub terms: Arc<Terms>,
     /// What came of the handshake, where there was one.
@@ -63,6 +65,7 @@ impl Session {
         Self {
             peer,
             capabilities: Capabilities::default(),
+            local: None,
             terms: Arc::default(),
             tls: None,
             authenticated: false,

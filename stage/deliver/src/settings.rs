@@ -214,6 +214,10 @@ pub struct Settings {
     pub minimal_backoff: Duration,
     /// What is set for logins.
     pub sasl: SaslSettings,
+    /// `tls_required_enable`: `TLS-Required: No` in a message counts.
+    pub tls_required: bool,
+    /// `requiretls_enable`
+    pub requiretls: bool,
 }
 
 impl Default for Settings {
@@ -285,6 +289,8 @@ impl Default for Settings {
             note_starttls_offer: false,
             minimal_backoff: Duration::from_secs(300),
             sasl: SaslSettings::default(),
+            tls_required: true,
+            requiretls: true,
         }
     }
 }
@@ -385,6 +391,8 @@ impl Settings {
             note_starttls_offer: flag("tls_note_starttls_offer"),
             minimal_backoff: view.duration("minimal_backoff_time"),
             sasl: SaslSettings::from_view(view, prefix),
+            tls_required: view.bool("tls_required_enable"),
+            requiretls: view.bool("requiretls_enable"),
         }
     }
 }

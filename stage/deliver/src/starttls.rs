@@ -12,7 +12,7 @@ use yamabiko_tls::{ClientLevel, Failure, Secured};
 
 use crate::conversation::Conversation;
 use crate::expect::Expect;
-use crate::report::Verdict;
+use crate::report::{TlsEnd, Verdict};
 use crate::settings::Protocol;
 
 impl Conversation<'_> {
@@ -41,6 +41,10 @@ impl Conversation<'_> {
         if offered && terms.level > ClientLevel::None && terms.client.is_some() {
             return self.command(Expect::StartTls, "STARTTLS");
         }
+        if terms.level > ClientLevel::None && !offered {
+            let why = format!("{} does not offer STARTTLS", self.session.peer.named());
+            self.tls_ended(TlsEnd::Failed("starttls-not-supported", why));
+        }
         if terms.level.is_mandatory() {
             let named = self.session.peer.named();
             let (status, reason) = if offered {
@@ -59,6 +63,8 @@ impl Conversation<'_> {
             self.handshake = true;
             return;
         }
+        let why = format!("STARTTLS refused: {}", reply.one_line());
+        self.tls_ended(TlsEnd::Failed("starttls-not-supported", why));
         if self.session.terms.level.is_mandatory() {
             let (named, line) = (self.session.peer.named(), reply.one_line());
             let text = format!("TLS is required, but host {named} refused to start TLS: {line}");
@@ -79,9 +85,22 @@ impl Conversation<'_> {
         };
         self.report.notes.extend(secured.lines.iter().cloned());
         let proved = secured.proved;
+        let objection = secured.objection.clone().unwrap_or_default();
         self.session.tls = Some(Arc::new(secured));
+        self.tls_ended(match proved {
+            true => TlsEnd::Good,
+            false => TlsEnd::Failed(kind_of(&objection), objection.clone()),
+        });
+        if !terms.policy.is_empty() {
+            let relay = self.session.peer.relay();
+            let end = if proved { "is met".to_owned() } else { format!("is not met: {objection}") };
+            self.report.notes.push(format!("{relay}: {}: {end}", terms.policy));
+        }
         if terms.level.must_match() && !proved {
-            let reason = "Server certificate not verified".to_owned();
+            let reason = match terms.policy.as_str() {
+                "" => "Server certificate not verified".to_owned(),
+                policy => format!("Server certificate not verified ({policy}: {objection})"),
+            };
             self.no_tls(EnhancedStatus::transient(7, 5), reason, Expect::StartTls, now);
             return self.say_quit();
         }
@@ -107,6 +126,11 @@ impl Conversation<'_> {
                 self.report.warnings.push(format!("TLS library problem: {why}"));
             }
         }
+        let why = match failure {
+            Failure::Lost => "lost connection in the handshake",
+            Failure::Broken(why) | Failure::Protocol(why) => why,
+        };
+        self.tls_ended(TlsEnd::Failed("validation-failure", why.to_owned()));
         self.session.reusable = false;
         let reason = "Cannot start TLS: handshake failure".to_owned();
         self.no_tls(EnhancedStatus::transient(7, 5), reason, Expect::StartTls, now);
@@ -116,7 +140,17 @@ impl Conversation<'_> {
         self.finish();
     }
 
+    /// The first thing that is said of it counts.
+    fn tls_ended(&mut self, end: TlsEnd) {
+        self.report.tls.get_or_insert(end);
+    }
+
     fn no_tls(&mut self, status: EnhancedStatus, reason: String, expect: Expect, now: Timestamp) {
+        let mut status = status;
+        if self.session.terms.require == Some(true) && !reason.starts_with("Cannot start TLS") {
+            // RFC 8689 section 4.2.1: who cannot keep it secret does not get it later either.
+            status = EnhancedStatus::permanent(7, 10);
+        }
         let stage = if expect == Expect::StartTls { SmtpStage::StartTls } else { expect.stage() };
         let verdict = Verdict { status, reason, reply: None, code: None, remote: false, stage, at: now };
         // One server that cannot do what is optional says nothing about the destination.
@@ -131,5 +165,18 @@ impl Conversation<'_> {
         let terms = &self.session.terms;
         self.report.retry_plain =
             terms.level == ClientLevel::May && self.job.delayed && terms.login.is_none() && !self.settings.wrappermode;
+    }
+}
+
+/// The kind of failure for reports (RFC 8460 section 4.3.1) of what was said about a certificate.
+fn kind_of(objection: &str) -> &'static str {
+    if objection.contains("hostname mismatch") {
+        "certificate-host-mismatch"
+    } else if objection.contains("expired") || objection.contains("not yet valid") {
+        "certificate-expired"
+    } else if objection.contains("self-signed") || objection.contains("untrusted issuer") {
+        "certificate-not-trusted"
+    } else {
+        "validation-failure"
     }
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use yamabiko_envelope::{
     BodyType, ClientAttributes, Envelope, Failure, Notify, QueueId, Recipient, RecipientState, Ret, RewriteContext,
-    SaslIdentity, Timestamp, Trace, VerpDelimiters,
+    SaslIdentity, Timestamp, TlsWish, Trace, VerpDelimiters,
 };
 use yamabiko_status::{Class, EnhancedStatus};
 
@@ -346,6 +346,7 @@ mod tag {
     pub const SIZE: u64 = 13;
     pub const MESSAGE_ID: u64 = 14;
     pub const RECIPIENT: u64 = 15;
+    pub const TLS: u64 = 16;
 }
 
 /// Appends an envelope's fields. The queue ID is not among them: it stands in the record's header.
@@ -359,6 +360,7 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
         ret,
         body,
         smtputf8,
+        tls,
         context,
         client,
         sasl,
@@ -385,6 +387,12 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     };
     put_count(out, tag::BODY, choice);
     put_count(out, tag::SMTPUTF8, u64::from(*smtputf8));
+    let choice = match tls {
+        TlsWish::Policy => 0,
+        TlsWish::Required => 1,
+        TlsWish::NotRequired => 2,
+    };
+    put_count(out, tag::TLS, choice);
     let choice = match context {
         RewriteContext::Local => 0,
         RewriteContext::Remote => 1,
@@ -433,6 +441,7 @@ pub fn envelope(id: QueueId, bytes: &[u8]) -> Result<Envelope, Malformed> {
             tag::RET => envelope.ret = Some(pick(field, &[(1, Ret::Full), (2, Ret::Headers)])?),
             tag::BODY => envelope.body = pick(field, &[(1, BodyType::SevenBit), (2, BodyType::EightBitMime)])?,
             tag::SMTPUTF8 => envelope.smtputf8 = whole_number(field)? != 0,
+            tag::TLS => envelope.tls = pick(field, &[(1, TlsWish::Required), (2, TlsWish::NotRequired)])?,
             tag::CONTEXT => envelope.context = pick(field, &[(1, RewriteContext::Remote)])?,
             tag::CLIENT => envelope.client = client(field)?,
             tag::SASL => envelope.sasl = Some(sasl(field)?),

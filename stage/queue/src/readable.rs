@@ -21,7 +21,7 @@ use std::net::IpAddr;
 
 use yamabiko_envelope::{
     BodyType, ClientAttributes, Envelope, Failure, Notify, QueueId, Recipient, RecipientState, Ret, RewriteContext,
-    SaslIdentity, Timestamp, Trace, VerpDelimiters,
+    SaslIdentity, Timestamp, TlsWish, Trace, VerpDelimiters,
 };
 use yamabiko_status::EnhancedStatus;
 
@@ -178,6 +178,7 @@ pub fn head(envelope: &Envelope, standing: &Standing, content_len: u64, content_
         ret,
         body,
         smtputf8,
+        tls,
         context,
         client,
         sasl,
@@ -213,6 +214,12 @@ pub fn head(envelope: &Envelope, standing: &Standing, content_len: u64, content_
     };
     fields.pair("body", text);
     fields.pair("smtputf8", if *smtputf8 { "yes" } else { "" });
+    let wish = match tls {
+        TlsWish::Policy => "",
+        TlsWish::Required => "required",
+        TlsWish::NotRequired => "not-required",
+    };
+    fields.pair("tls", wish);
     fields.pair("context", if *context == RewriteContext::Remote { "remote" } else { "" });
     fields.pair("filter", filter);
     fields.pair("verp", &verp.map_or(String::new(), |VerpDelimiters { first, second }| format!("{first}{second}")));
@@ -493,6 +500,10 @@ fn take_sender(words: &mut Words<'_>, envelope: &mut Envelope) -> Result<(), Unr
                 envelope.body = words.chosen(&value, &choices)?;
             }
             "smtputf8" => envelope.smtputf8 = words.chosen(&value, &[("yes", true), ("no", false)])?,
+            "tls" => {
+                let choices = [("required", TlsWish::Required), ("not-required", TlsWish::NotRequired)];
+                envelope.tls = words.chosen(&value, &choices)?;
+            }
             "context" => {
                 let choices = [("remote", RewriteContext::Remote), ("local", RewriteContext::Local)];
                 envelope.context = words.chosen(&value, &choices)?;

@@ -84,6 +84,9 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     choice("smtp_tls_mandatory_ciphers", "medium").required().since("2.3").used_by("smtp"),
     list("smtp_tls_mandatory_exclude_ciphers", "").since("2.3").used_by("smtp"),
     list("smtp_tls_mandatory_protocols", ">=TLSv1").since("2.3").used_by("smtp"),
+    bool("smtp_tls_mta_sts", "no").since("yamabiko 0.1").used_by("smtp"),
+    int("smtp_tls_mta_sts_port", "443").between(1, 65535).since("yamabiko 0.1").used_by("smtp"),
+    time("smtp_tls_mta_sts_timeout", "30s").at_least(1).since("yamabiko 0.1").used_by("smtp"),
     bool("smtp_tls_note_starttls_offer", "no").since("2.2").used_by("smtp"),
     tables("smtp_tls_per_site", "").since("2.2").used_by("smtp, tlsproxy"),
     tables("smtp_tls_policy_maps", "").since("2.3").used_by("smtp, tlsproxy"),
@@ -102,4 +105,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     bool("smtp_tlsrpt_skip_reused_handshakes", "no").since("3.10").used_by("smtp"),
     path("smtp_tlsrpt_socket_name", "").since("3.10").used_by("smtp"),
     bool("smtp_use_tls", "no").since("2.2").used_by("smtp, tlsproxy"),
+    text("tls_report_contact", "postmaster@$mydomain").since("yamabiko 0.1").used_by("all"),
+    time("tls_report_delay", "4h").since("yamabiko 0.1").used_by("all"),
+    text("tls_report_organization", "$mydomain").since("yamabiko 0.1").used_by("all"),
 ];

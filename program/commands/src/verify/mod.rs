@@ -5,6 +5,7 @@
 
 mod probe;
 mod rows;
+mod tls;
 mod typing;
 
 use std::collections::HashMap;
@@ -69,6 +70,11 @@ pub struct Options {
     /// With --probe: the port of the servers.
     #[arg(long, default_value_t = 25, hide = true)]
     pub port: u16,
+    /// The words are domains: ask their mail servers for TLS, and say whether mail would go to them by the configuration (-c),
+    /// and why not. Nothing is sent. Exit status: 0 it would, well proved; 1 it would, but nobody knows to whom, or in the
+    /// clear; 2 it would not; 3 it could not be found out now.
+    #[arg(long, conflicts_with_all = ["no_dns", "probe", "csv", "column"])]
+    pub tls: bool,
     /// Name or number (from 1) of the column that has the address.
     #[arg(long, value_name = "COLUMN")]
     pub column: Option<String>,
@@ -150,6 +156,9 @@ pub fn run(args: &[String]) -> ExitCode {
             };
         }
     };
+    if options.tls {
+        return tls::run(options.config.as_deref(), &options.addresses);
+    }
     match verified(&options) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(BAD),

@@ -163,7 +163,7 @@ impl Session {
         let logins = if self.offers_logins() { self.offered().join(" ") } else { String::new() };
         let (auth, broken) = (format!("AUTH {logins}"), format!("AUTH={logins}"));
         let starttls = self.settings.tls.is_wanted() && self.tls.is_none() && self.user.is_none();
-        let offers: [(bool, &str); 15] = [
+        let offers: [(bool, &str); 16] = [
             (true, &name),
             (!discard.pipelining, "PIPELINING"),
             (!discard.size, &size),
@@ -182,6 +182,7 @@ impl Session {
             (!discard.eight_bit_mime, "8BITMIME"),
             (!discard.dsn, "DSN"),
             (!discard.smtputf8 && self.settings.smtputf8, "SMTPUTF8"),
+            (self.takes_requiretls(), "REQUIRETLS"),
         ];
         let last = (!discard.chunking, "CHUNKING");
         let lines: Vec<&str> = offers
@@ -194,6 +195,15 @@ impl Session {
             let separator = if at + 1 < lines.len() { '-' } else { ' ' };
             self.say(&format!("250{separator}{word}"));
         }
+    }
+
+    /// REQUIRETLS is offered (RFC 8689): what comes encrypted, and does not leave us by a filter that knows nothing of it.
+    fn takes_requiretls(&self) -> bool {
+        let settings = &self.settings;
+        settings.requiretls
+            && self.tls.is_some()
+            && !self.standing.discard.requiretls
+            && settings.before_queue.is_none()
     }
 
     /// The login, with what MAIL says of who sent the message before us.
@@ -239,6 +249,7 @@ impl Session {
         let allowed = Allowed {
             dsn: !self.standing.discard.dsn,
             smtputf8: settings.smtputf8,
+            requiretls: self.takes_requiretls(),
             auth: settings.sasl.enabled && self.user.is_none(),
             xverp: self.standing.verp.then_some((&settings.verp_delimiters, &settings.verp_filter)),
         };

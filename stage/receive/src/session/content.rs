@@ -241,6 +241,9 @@ impl Session {
         });
         envelope.body = body_type(&transaction.parameters);
         envelope.smtputf8 = transaction.parameters.smtputf8;
+        if transaction.parameters.requiretls {
+            envelope.tls = yamabiko_envelope::TlsWish::Required;
+        }
         envelope.verp = commands::verp(&transaction.parameters);
         envelope.context = if local { RewriteContext::Local } else { RewriteContext::Remote };
         envelope.client = client;
