@@ -7,6 +7,7 @@
 //! 192.0.2.25 PTR mx1.remote.test
 //! alias.test CNAME remote.test
 //! remote.test TXT "v=spf1 -all"
+//! _submission._tcp.remote.test SRV 10 0 587 mx1.remote.test
 //! _25._tcp.mx1.remote.test TLSA 3 1 1 abcd      # usage, selector, matching type, hexadecimal digits
 //! remote.test SECURE            # this name, and those below it, are authentic (DNSSEC)
 //! broken.test SERVFAIL          # also TIMEOUT, REFUSED
@@ -20,7 +21,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::{Answer, Mx, Pending, PendingSecurity, RecordType, Resolver, Security, Tlsa};
+use crate::{Answer, Mx, Pending, PendingSecurity, RecordType, Resolver, Security, Srv, Tlsa};
 
 /// A line of the text makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,7 @@ pub struct FakeResolver {
     txt: HashMap<String, Vec<String>>,
     ns: HashMap<String, Vec<String>>,
     cname: HashMap<String, String>,
+    srv: HashMap<String, Vec<Srv>>,
     tlsa: HashMap<String, Vec<Tlsa>>,
     secure: HashSet<String>,
 }
@@ -101,6 +103,13 @@ impl FakeResolver {
             }
             "TIMEOUT" => {
                 self.broken.insert(name.clone(), "request timed out");
+            }
+            "SRV" => {
+                let mut words = value.split_ascii_whitespace();
+                let mut number = || words.next()?.parse().ok();
+                let (priority, weight, port) = (number()?, number()?, number()?);
+                let srv = Srv { priority, weight, port, target: fold(words.next()?) };
+                self.srv.entry(name.clone()).or_default().push(srv);
             }
             "TLSA" => self.tlsa.entry(name.clone()).or_default().push(tlsa(value)?),
             "SECURE" => {
@@ -176,6 +185,9 @@ impl Resolver for FakeResolver {
             (None, Some(names)) => Answer::Found { records: names.clone(), ttl: TTL },
             (None, None) => Answer::NotFound,
         })
+    }
+    fn srv<'a>(&'a self, name: &'a str) -> Pending<'a, Srv> {
+        ready(self.find(name, &self.srv))
     }
     fn txt<'a>(&'a self, name: &'a str) -> Pending<'a, String> {
         ready(self.find(name, &self.txt))

@@ -13,7 +13,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType as Type};
 use hickory_resolver::system_conf::parse_resolv_conf;
 
-use crate::{Answer, MALFORMED, Mx, Pending, PendingSecurity, RecordType, Resolver, Security, Tlsa, authentic};
+use crate::{Answer, MALFORMED, Mx, Pending, PendingSecurity, RecordType, Resolver, Security, Srv, Tlsa, authentic};
 
 /// Asks the name servers of a `resolv.conf`. Construction never fails: as long as the file cannot be used, every
 /// answer is [`Answer::TryAgain`] and [`Resolver::trouble`] says why. Questions must be asked inside a tokio runtime.
@@ -195,6 +195,14 @@ impl Resolver for HickoryResolver {
             _ => None,
         }))
     }
+    fn srv<'a>(&'a self, name: &'a str) -> Pending<'a, Srv> {
+        Box::pin(self.ask(absolute(name), Type::SRV, |data| match data {
+            RData::SRV(srv) => {
+                Some(Srv { priority: srv.priority, weight: srv.weight, port: srv.port, target: text(&srv.target) })
+            }
+            _ => None,
+        }))
+    }
     fn security<'a>(&'a self, name: &'a str, kind: RecordType) -> PendingSecurity<'a> {
         Box::pin(async move {
             let kind = match kind {
@@ -204,6 +212,7 @@ impl Resolver for HickoryResolver {
                 RecordType::Ptr => Type::PTR,
                 RecordType::Txt => Type::TXT,
                 RecordType::Ns => Type::NS,
+                RecordType::Srv => Type::SRV,
             };
             let failed = |why| Security { failed: Some(why), ..Security::default() };
             match (absolute(name), self.servers()) {

@@ -43,6 +43,8 @@ pub enum RecordType {
     Txt,
     /// Name server.
     Ns,
+    /// Service.
+    Srv,
 }
 
 impl fmt::Display for RecordType {
@@ -54,6 +56,7 @@ impl fmt::Display for RecordType {
             Self::Ptr => "PTR",
             Self::Txt => "TXT",
             Self::Ns => "NS",
+            Self::Srv => "SRV",
         })
     }
 }
@@ -72,6 +75,19 @@ impl Mx {
     pub fn is_null(&self) -> bool {
         self.exchange.is_empty()
     }
+}
+
+/// Where a service is (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Srv {
+    /// Lower is tried first.
+    pub priority: u16,
+    /// Among equals, higher is chosen more often.
+    pub weight: u16,
+    /// TCP port.
+    pub port: u16,
+    /// Host name without the last dot; `""` is the root, which says that the service is not there.
+    pub target: String,
 }
 
 /// What came of a question.
@@ -156,6 +172,10 @@ pub trait Resolver: Send + Sync {
     fn txt<'a>(&'a self, name: &'a str) -> Pending<'a, String>;
     /// Name servers of a zone; a name that is no zone of its own has none.
     fn ns<'a>(&'a self, zone: &'a str) -> Pending<'a, String>;
+    /// Hosts of a service, `_submission._tcp.example.com`, in the server's order.
+    fn srv<'a>(&'a self, _name: &'a str) -> Pending<'a, Srv> {
+        Box::pin(std::future::ready(Answer::NotFound))
+    }
     /// Whether the records of a name are authentic (DNSSEC). Who cannot tell says that nothing is.
     fn security<'a>(&'a self, name: &'a str, _kind: RecordType) -> PendingSecurity<'a> {
         Box::pin(std::future::ready(Security { canonical: name.to_ascii_lowercase(), ..Security::default() }))

@@ -9,12 +9,13 @@ use yamabiko_deliver_local::agent::{
     LocalAgent, PipeAgent, PipeSettings, Settings as LocalSettings, Surroundings, VirtualAgent, VirtualSettings,
 };
 use yamabiko_dns::{Hosts, Resolver};
-use yamabiko_envelope::{Attempt, DeliveryRequest, Events, Origin, Timestamp};
+use yamabiko_envelope::{Attempt, DeliveryRequest, Event, Events, Origin, Severity, Timestamp};
 use yamabiko_lookup::TableSet;
 use yamabiko_status::EnhancedStatus;
 use yamabiko_tls::Handed;
 
 use crate::outcome::deferred;
+use crate::status_filter::StatusFilter;
 
 /// What delivers.
 pub enum Means {
@@ -42,6 +43,8 @@ pub struct Agent {
     pub syslog_name: Arc<str>,
     /// It looks things up with calls that may block.
     pub blocks: bool,
+    /// `smtp_delivery_status_filter` and its kin.
+    filter: Option<StatusFilter>,
     events: Events,
 }
 
@@ -112,6 +115,12 @@ impl Agents {
                     program,
                     syslog_name,
                     blocks: blocks(&view),
+                    filter: match service.command.as_str() {
+                        command @ ("smtp" | "lmtp" | "local" | "virtual" | "pipe") => {
+                            StatusFilter::read(&view, command, tables)
+                        }
+                        _ => None,
+                    },
                     events: Arc::clone(&parts.events),
                 }),
             );
@@ -122,6 +131,7 @@ impl Agents {
             program: "qmgr",
             syslog_name,
             blocks: false,
+            filter: None,
             events: Arc::clone(&parts.events),
         };
         by_name.insert(Self::DISCARD_NOTICE.to_owned(), Arc::new(notice));
@@ -200,6 +210,17 @@ impl Agent {
 
     /// Delivers.
     pub async fn deliver(&self, request: &DeliveryRequest) -> Attempt {
+        let mut attempt = self.attempt(request).await;
+        if let Some(filter) = &self.filter {
+            for text in filter.apply(&mut attempt).await {
+                let origin = Origin { syslog_name: Arc::clone(&self.syslog_name), program: self.program.into() };
+                self.events.emit(Event::text(Timestamp::now(), origin, Severity::Warning, text));
+            }
+        }
+        attempt
+    }
+
+    async fn attempt(&self, request: &DeliveryRequest) -> Attempt {
         match &self.means {
             Means::Client(agent) => agent.deliver(request).await,
             Means::Local(agent) => agent.deliver(request).await,

@@ -52,6 +52,7 @@ mod sandbox;
 mod schedule_settings;
 mod secure;
 mod service;
+mod status_filter;
 mod trip;
 mod verify;
 mod workers;

@@ -34,6 +34,7 @@ fn conversation(c: &mut Criterion) {
                 context: RewriteContext::Local,
                 probe: false,
                 delayed: false,
+                waits_for_pix: false,
             };
             let mut talk = Conversation::new(&settings, &mut session, &job, false, Vec::new(), NOW);
             let (mut parser, mut input) = (ReplyParser::new(), SERVER);

@@ -72,6 +72,8 @@ pub struct SmtpAgent {
     troubles: Option<TellTrouble>,
     /// Where REQUIRETLS is insisted upon.
     requiretls: RequireTls,
+    /// `smtp_reply_filter`
+    replies: Option<Maps>,
 }
 
 /// Recipients are named to a server by domain and then by address, as Postfix's queue manager sorts them.
@@ -113,6 +115,7 @@ impl SmtpAgent {
             pool,
             troubles: None,
             requiretls: RequireTls::default(),
+            replies: None,
         }
     }
 
@@ -151,6 +154,7 @@ impl SmtpAgent {
             agent.log(Severity::Warning, None, notice);
         }
         agent.requiretls = RequireTls::read(view, prefix, tables);
+        agent.replies = maps("reply_filter");
         if let Some(maps) = maps("generic_maps") {
             let mapper =
                 Mapper::new(Rewriter::new(view), LocalDomains::new(view, tables), view.text("recipient_delimiter"));
@@ -371,6 +375,7 @@ impl<'a> Delivery<'a> {
             context: envelope.context,
             delayed: request.activated.0.saturating_sub(envelope.arrival.0)
                 >= u64::try_from(self.agent.settings.minimal_backoff.as_micros()).unwrap_or(u64::MAX),
+            waits_for_pix: request.activated.since(envelope.arrival) >= self.agent.settings.pix.threshold,
             probe: matches!(envelope.trace, Trace::Probe | Trace::ProbeReport),
         };
         Ok(Prepared { job, text })
@@ -404,7 +409,8 @@ impl<'a> Delivery<'a> {
         self.final_server = true;
         let name = endpoint(&peer);
         let text = format!("unix:{path}");
-        let destination = Destination { text, host: settings.myhostname.clone(), port: 0, bracketed: true };
+        let (host, service) = (settings.myhostname.clone(), String::new());
+        let destination = Destination { text, host, port: 0, service, bracketed: true };
         let Some(site) = self.policy_of(&destination).await else { return };
         let Some(mut terms) = self.terms(&site, &peer).await else { return };
         if self.take
@@ -527,9 +533,14 @@ impl<'a> Delivery<'a> {
             }
         };
         let detect_loops = smtp && destination.port == 25;
+        let by_srv = smtp
+            && !settings.dns_disabled
+            && !destination.bracketed
+            && settings.srv_services.iter().any(|name| name.eq_ignore_ascii_case(&destination.service));
         let wanted = Wanted {
             name: &destination.host,
             mail_exchangers: smtp && !settings.dns_disabled && !destination.bracketed,
+            service: by_srv.then_some(destination.service.as_str()),
             detect_loops,
         };
         let lookup = Lookup { resolver: &*agent.resolver, native: &agent.native, settings };
@@ -659,7 +670,8 @@ impl<'a> Delivery<'a> {
             let named = format!("{}:{}", peer.named(), peer.port);
             let detect_loops = settings.protocol == Protocol::Smtp && destination.port == 25;
             let session = Session::new(peer, candidate.preference == best, detect_loops);
-            let to = SocketAddr::new(candidate.address, destination.port);
+            let port = candidate.port.unwrap_or(destination.port);
+            let to = SocketAddr::new(candidate.address, port);
             if destination.port == 465 && !settings.wrappermode && settings.protocol == Protocol::Smtp {
                 let (mode, level) = ("smtp_tls_wrappermode", "smtp_tls_security_level");
                 let text = format!(
@@ -700,7 +712,11 @@ impl<'a> Delivery<'a> {
         let cache = &settings.cache;
         let fresh = connection.opened + cache.time_limit > Instant::now()
             && (cache.count_limit == 0 || connection.session.uses < cache.count_limit);
-        let report = talk(settings, &mut connection, &prepared.job, &prepared.text, self.keep && fresh).await;
+        let report = {
+            let keep = self.keep && fresh;
+            let filter = agent.replies.as_ref();
+            talk(settings, filter, &mut connection, &prepared.job, &prepared.text, keep).await
+        };
         let queue_id = self.request.envelope.queue_id;
         for note in &report.notes {
             agent.log(Severity::Info, None, note.clone());
@@ -980,7 +996,7 @@ fn failed_tls(end: &TlsEnd, session: &Session) -> Option<Failed> {
 }
 
 fn peer_of(candidate: &Candidate, port: u16) -> Peer {
-    Peer { host: candidate.host.clone(), address: candidate.address.to_string(), port }
+    Peer { host: candidate.host.clone(), address: candidate.address.to_string(), port: candidate.port.unwrap_or(port) }
 }
 
 fn unavailable() -> Verdict {
@@ -996,5 +1012,5 @@ fn unavailable() -> Verdict {
 }
 
 fn endpoint_of(candidate: &Candidate, port: u16) -> String {
-    endpoint(&Peer { host: candidate.host.clone(), address: candidate.address.to_string(), port })
+    endpoint(&peer_of(candidate, port))
 }

@@ -54,6 +54,8 @@ pub struct Job<'a> {
     pub probe: bool,
     /// It has waited for so long that it may go without TLS where TLS is optional and does not work.
     pub delayed: bool,
+    /// It has waited for `smtp_pix_workaround_threshold_time`.
+    pub waits_for_pix: bool,
 }
 
 /// The message must be converted to seven-bit text for this server (Postfix: `SMTP_MIME_DOWNGRADE`).

@@ -363,6 +363,17 @@ impl<'a> Conversation<'a> {
         }
         esmtp |= self.settings.always_send_ehlo;
         esmtp &= !self.settings.never_send_ehlo;
+        // The firewall overwrites what it does not know with asterisks.
+        let pix = self.settings.pix;
+        self.session.pix =
+            reply.text.contains('*') && reply.text.chars().all(|c| matches!(c, '2' | '0' | ' ' | '*' | '\t' | '\n'));
+        if self.session.pix && (pix.helo || pix.dot) {
+            let words = [(pix.helo, "disable_esmtp"), (pix.dot, "delay_dotcrlf")];
+            let words: Vec<&str> = words.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
+            let named = self.session.peer.named();
+            self.report.message_notes.push(format!("enabling PIX workarounds: {} for {named}", words.join(" ")));
+            esmtp &= !pix.helo;
+        }
         if esmtp {
             self.command(Expect::Ehlo, &format!("EHLO {}", self.settings.helo_name));
         } else {

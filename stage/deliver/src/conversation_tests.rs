@@ -45,6 +45,7 @@ fn job(recipients: &[&str]) -> Job<'static> {
         context: RewriteContext::Local,
         probe: false,
         delayed: false,
+        waits_for_pix: false,
     }
 }
 
@@ -850,4 +851,20 @@ fn tls_that_is_demanded() {
     let hello = "S: 220 mx1.remote.test ESMTP\nC: EHLO mx.lab.test\nS: 250-mx1.remote.test\nS: 250 STARTTLS\nC: QUIT\n";
     let expected = "all! 4.7.5 TLS is required, but our TLS engine is unavailable";
     assert_eq!(summary(&play.play(hello)).last().map(String::as_str), Some(expected));
+}
+
+#[test]
+fn a_greeting_of_asterisks_is_a_pix_firewall() {
+    let mut play = Play::new(&["x@y.test"]);
+    play.settings.pix = crate::settings::Pix { helo: true, dot: true, ..crate::settings::Pix::default() };
+    let report = play.play(
+        "S: 220 ****************************2**************0****\nC: HELO mx.lab.test\nS: 250 fw\n\
+         C: MAIL FROM:<a@lab.test>\nS: 250 ok\nC: RCPT TO:<x@y.test>\nS: 250 ok\nC: DATA\nS: 354 go\nC: (message)\n\
+         S: 250 ok\nC: QUIT",
+    );
+    assert!(play.session.pix);
+    assert_eq!(
+        report.message_notes,
+        ["enabling PIX workarounds: disable_esmtp delay_dotcrlf for mx1.remote.test[192.0.2.25]"]
+    );
 }

@@ -119,7 +119,7 @@ impl Finger<'_> {
         let native = Native::new(Arc::new(Hosts::system()), Arc::clone(self.resolver));
         let lookup = Lookup { resolver: &**self.resolver, native: &native, settings: &self.settings };
         let mail_exchangers = !self.settings.dns_disabled && !destination.bracketed;
-        let wanted = Wanted { name: &destination.host, mail_exchangers, detect_loops: false };
+        let wanted = Wanted { name: &destination.host, mail_exchangers, service: None, detect_loops: false };
         // The order is that of the preferences; chance has no part in it.
         let found = lookup.find(wanted, &mut || 0).await;
         let candidates = match found {

@@ -21,6 +21,8 @@ pub struct Candidate {
     pub address: IpAddr,
     /// Preference of the mail exchanger; 0 for all addresses of a host.
     pub preference: u16,
+    /// Its port, where the destination's is not the one (SRV records).
+    pub port: Option<u16>,
 }
 
 /// Why there is no address to connect to.
@@ -83,6 +85,8 @@ pub struct Wanted<'a> {
     pub name: &'a str,
     /// Its mail exchangers, not its addresses.
     pub mail_exchangers: bool,
+    /// The hosts of this service (`use_srv_lookup`), by its name.
+    pub service: Option<&'a str>,
     /// We must not be among them.
     pub detect_loops: bool,
 }
@@ -96,7 +100,13 @@ impl Lookup<'_> {
             trouble.set(EnhancedStatus::permanent(4, 4), reason);
             return Err(trouble);
         };
-        let found = if wanted.mail_exchangers {
+        let by_service = match wanted.service {
+            Some(service) => self.service(service, &name, &mut trouble).await,
+            None => None,
+        };
+        let found = if let Some(found) = by_service {
+            found
+        } else if wanted.mail_exchangers {
             self.exchangers(&name, wanted, &mut trouble).await
         } else {
             self.host(&name, wanted, &mut trouble).await
@@ -105,6 +115,43 @@ impl Lookup<'_> {
             return Err(trouble);
         }
         Ok(Found { candidates: self.arrange(found, random), ours: trouble.ours })
+    }
+
+    /// Hosts of a service by its SRV records (RFC 2782); `None`: as if nobody had asked. Postfix's `smtp_service_addr`.
+    async fn service(&self, service: &str, name: &str, trouble: &mut Trouble) -> Option<Vec<Candidate>> {
+        let settings = self.settings;
+        let full = format!("_{service}._tcp.{name}");
+        let answer = self.resolver.srv(&full).await;
+        let reason = error_text(&full, RecordType::Srv, &answer);
+        let status = match answer {
+            Answer::Found { mut records, .. } => {
+                if records.iter().any(|srv| srv.target.is_empty()) {
+                    let why = format!("Service {service} is not available for {name}");
+                    trouble.set(EnhancedStatus::permanent(1, 0), why);
+                    return Some(Vec::new());
+                }
+                records.sort_by_key(|srv| (srv.priority, std::cmp::Reverse(srv.weight)));
+                let mut found = Vec::new();
+                for srv in records.iter().filter(|srv| domain::valid_hostname(&srv.target)) {
+                    let before = found.len();
+                    self.addresses(&srv.target, srv.priority, &mut found, trouble).await;
+                    for candidate in found.iter_mut().skip(before) {
+                        candidate.port = Some(srv.port);
+                    }
+                }
+                if found.is_empty() {
+                    trouble.warnings.push(format!("no SRV host for {full} has a valid address record"));
+                }
+                return Some(found);
+            }
+            Answer::NotFound | Answer::NoData if settings.srv_fallback => return None,
+            Answer::NotFound | Answer::NoData => EnhancedStatus::permanent(4, 4),
+            Answer::TryAgain(_) if settings.ignore_srv_lookup_error => return None,
+            Answer::TryAgain(_) => EnhancedStatus::transient(4, 3),
+            Answer::Fail(_) => EnhancedStatus::permanent(4, 3),
+        };
+        trouble.set(status, reason);
+        Some(Vec::new())
     }
 
     /// Addresses of a host; mail for ourselves loops.
@@ -201,7 +248,7 @@ impl Lookup<'_> {
     /// Adds the addresses of one host.
     async fn addresses(&self, host: &str, preference: u16, found: &mut Vec<Candidate>, trouble: &mut Trouble) {
         let settings = self.settings;
-        let candidate = |address: IpAddr| Candidate { host: host.to_owned(), address, preference };
+        let candidate = |address: IpAddr| Candidate { host: host.to_owned(), address, preference, port: None };
         if let Ok(address) = host.parse::<IpAddr>() {
             if if address.is_ipv4() { settings.ipv4 } else { settings.ipv6 } {
                 found.push(candidate(address));

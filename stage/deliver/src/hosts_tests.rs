@@ -57,7 +57,7 @@ fn find(settings: &Settings, name: &str, mail_exchangers: bool) -> Result<Vec<Ca
     let hosts = Arc::new(Hosts::from_text("192.0.2.77 inhosts\n127.0.0.1 localhost\n"));
     let native = Native::new(hosts, Arc::clone(&resolver));
     let lookup = Lookup { resolver: &*resolver, native: &native, settings };
-    let wanted = Wanted { name, mail_exchangers, detect_loops: true };
+    let wanted = Wanted { name, mail_exchangers, service: None, detect_loops: true };
     let mut number = 0u64;
     let mut random = || {
         number += 1;
@@ -145,4 +145,46 @@ fn families_share_the_limit_and_chance_decides() {
     assert!(order.contains("192.0.2.41") && order.contains("192.0.2.42"));
     // Chance does not overrule preference.
     assert!(told(find(&random, "remote.test", true)).starts_with("mx1.remote.test/192.0.2.25@10"));
+}
+
+#[test]
+fn services() {
+    let zone = "
+        _submission._tcp.s.test SRV 20 0 587 b.s.test
+        _submission._tcp.s.test SRV 10 1 1587 c.s.test
+        _submission._tcp.s.test SRV 10 9 2587 a.s.test
+        a.s.test A 192.0.2.11
+        b.s.test A 192.0.2.12
+        c.s.test A 192.0.2.13
+        s.test MX 10 b.s.test
+        t.test A 192.0.2.14
+        _submission._tcp.none.test SRV 0 0 0 .
+        _submission._tcp.soft.test SERVFAIL
+        soft.test A 192.0.2.15
+    ";
+    let find = |name: &str, settings: &Settings| {
+        let resolver: Arc<dyn Resolver> = Arc::new(FakeResolver::parse(zone).unwrap());
+        let native = Native::new(Arc::new(Hosts::from_text("")), Arc::clone(&resolver));
+        let lookup = Lookup { resolver: &*resolver, native: &native, settings };
+        let wanted = Wanted { name, mail_exchangers: true, service: Some("submission"), detect_loops: false };
+        match block_on(lookup.find(wanted, &mut || 0)) {
+            Ok(found) => {
+                let one = |c: &Candidate| format!("{}:{}", c.address, c.port.unwrap_or(0));
+                found.candidates.iter().map(one).collect::<Vec<_>>().join(" ")
+            }
+            Err(trouble) => trouble.why.map_or_else(String::new, |(status, _)| status.to_string()),
+        }
+    };
+    let strict = settings();
+    let lenient = Settings { srv_fallback: true, ignore_srv_lookup_error: true, ..settings() };
+    let table = [
+        ("s.test", "192.0.2.11:2587 192.0.2.13:1587 192.0.2.12:587", "192.0.2.11:2587 192.0.2.13:1587 192.0.2.12:587"),
+        ("t.test", "5.4.4", "192.0.2.14:0"),
+        ("none.test", "5.1.0", "5.1.0"),
+        ("soft.test", "4.4.3", "192.0.2.15:0"),
+    ];
+    for (name, first, second) in table {
+        assert_eq!(find(name, &strict), first, "{name}");
+        assert_eq!(find(name, &lenient), second, "{name}, lenient");
+    }
 }

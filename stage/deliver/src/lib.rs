@@ -13,8 +13,8 @@
 //! server's reply. Trouble of our own always defers.
 //!
 //! Not built yet, and refused with a reason rather than passed over: `best_mx_transport`. Not built and without effect:
-//! `smtp_header_checks` and its kin, `smtp_reply_filter`, `smtp_delivery_status_filter`, `smtp_dns_reply_filter`, the
-//! workarounds for PIX firewalls ([`unsupported`] names those that are set).
+//! `smtp_dns_reply_filter`, `smtp_pix_workaround_maps`
+//! ([`unsupported`] names those that are set).
 
 mod agent;
 pub mod command;
@@ -67,8 +67,6 @@ pub fn unsupported(view: &View, protocol: Protocol) -> Vec<String> {
         "mime_header_checks",
         "nested_header_checks",
         "body_checks",
-        "reply_filter",
-        "delivery_status_filter",
         "dns_reply_filter",
         "pix_workaround_maps",
     ];

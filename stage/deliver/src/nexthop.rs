@@ -14,6 +14,8 @@ pub struct Destination {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// The port as it was written, or the default: a number or the name of a service.
+    pub service: String,
     /// Written in brackets: addresses of the host are wanted, not its mail exchangers.
     pub bracketed: bool,
 }
@@ -72,7 +74,7 @@ impl Destination {
         }
         let service = if service.is_empty() { default_service } else { service };
         let port = port_of(service).ok_or_else(|| bad(&format!("unknown service: {service}/tcp")))?;
-        Ok(Self { text: text.to_owned(), host: host.to_owned(), port, bracketed })
+        Ok(Self { text: text.to_owned(), host: host.to_owned(), port, service: service.to_owned(), bracketed })
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Session {
     pub tls: Option<Arc<Secured>>,
     /// We have logged in.
     pub authenticated: bool,
+    /// It greeted as PIX firewalls make servers greet, and mail has waited for long enough.
+    pub pix: bool,
     /// Greeting, EHLO, STARTTLS and AUTH are done.
     pub greeted: bool,
     /// Messages it was used for, the present one included.
@@ -70,6 +72,7 @@ impl Session {
             tls: None,
             authenticated: false,
             greeted: false,
+            pix: false,
             uses: 0,
             reusable: true,
             best_mx,

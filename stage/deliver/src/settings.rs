@@ -218,6 +218,40 @@ pub struct Settings {
     pub tls_required: bool,
     /// `requiretls_enable`
     pub requiretls: bool,
+    /// `use_srv_lookup`: services whose hosts are found by SRV records.
+    pub srv_services: Vec<String>,
+    /// `allow_srv_lookup_fallback`
+    pub srv_fallback: bool,
+    /// `ignore_srv_lookup_error`
+    pub ignore_srv_lookup_error: bool,
+    /// Workarounds for PIX firewalls.
+    pub pix: Pix,
+}
+
+/// What is done when a greeting looks as Cisco's PIX firewalls make it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pix {
+    /// `disable_esmtp` is among `smtp_pix_workarounds`.
+    pub helo: bool,
+    /// `delay_dotcrlf` is.
+    pub dot: bool,
+    /// `smtp_pix_workaround_delay_time`
+    pub delay: Duration,
+    /// `smtp_pix_workaround_threshold_time`: only for mail that has waited for so long.
+    pub threshold: Duration,
+}
+
+impl Pix {
+    fn from_view(view: &View, prefix: &str) -> Self {
+        let words = view.list(&format!("{prefix}pix_workarounds"));
+        let has = |word: &str| words.iter().any(|one| one.eq_ignore_ascii_case(word));
+        Self {
+            helo: has("disable_esmtp"),
+            dot: has("delay_dotcrlf"),
+            delay: view.duration(&format!("{prefix}pix_workaround_delay_time")),
+            threshold: view.duration(&format!("{prefix}pix_workaround_threshold_time")),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -291,6 +325,10 @@ impl Default for Settings {
             sasl: SaslSettings::default(),
             tls_required: true,
             requiretls: true,
+            srv_services: Vec::new(),
+            srv_fallback: false,
+            ignore_srv_lookup_error: false,
+            pix: Pix::default(),
         }
     }
 }
@@ -393,6 +431,10 @@ impl Settings {
             sasl: SaslSettings::from_view(view, prefix),
             tls_required: view.bool("tls_required_enable"),
             requiretls: view.bool("requiretls_enable"),
+            srv_services: if smtp { view.list("use_srv_lookup") } else { Vec::new() },
+            srv_fallback: view.bool("allow_srv_lookup_fallback"),
+            ignore_srv_lookup_error: view.bool("ignore_srv_lookup_error"),
+            pix: Pix::from_view(view, prefix),
         }
     }
 }

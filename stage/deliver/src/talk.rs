@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use yamabiko_envelope::Timestamp;
+use yamabiko_lookup::{LookupError, Maps};
+use yamabiko_smtp::reply::{Reply, ReplyParser};
 
 use crate::command::{Job, needs_downgrade};
 use crate::connection::{Connection, Socket};
@@ -16,6 +18,7 @@ use crate::transcript::Transcript;
 /// Drives a conversation over a connection.
 pub(crate) async fn talk(
     settings: &Settings,
+    filter: Option<&Maps>,
     connection: &mut Connection,
     job: &Job<'_>,
     text: &Text<'_>,
@@ -63,6 +66,16 @@ pub(crate) async fn talk(
             }
             Step::Read(limit) => match socket.reply(limit).await {
                 Ok(Ok(reply)) => {
+                    let reply = match filter {
+                        None => reply,
+                        Some(filter) => match filtered(reply, filter).await {
+                            Ok(reply) => reply,
+                            Err(_) => {
+                                conversation.broken(Broken::LocalData, false, Timestamp::now());
+                                continue;
+                            }
+                        },
+                    };
                     if let Some(transcript) = &mut transcript {
                         transcript.heard(&reply, conversation.expects());
                     }
@@ -80,6 +93,26 @@ pub(crate) async fn talk(
     connection.output = buffer;
     report.trouble = transcript.and_then(Transcript::worth_telling);
     report
+}
+
+/// `smtp_reply_filter`: a reply with its lines as the table has them. What is no reply any more stays as it was.
+async fn filtered(reply: Reply, filter: &Maps) -> Result<Reply, LookupError> {
+    let (mut text, mut changed) = (String::new(), false);
+    for line in reply.lines() {
+        match filter.find(line).await? {
+            Some(new) => {
+                changed = true;
+                text.push_str(&new);
+            }
+            None => text.push_str(line),
+        }
+        text.push_str("\r\n");
+    }
+    if !changed {
+        return Ok(reply);
+    }
+    let parsed = ReplyParser::new().parse(&mut text.as_bytes());
+    Ok(parsed.and_then(Result::ok).unwrap_or(reply))
 }
 
 fn limit_of(step: Step, settings: &Settings) -> Duration {
@@ -123,6 +156,22 @@ async fn send(
             }
             Ok(true) => {}
             Ok(false) => {
+                // PIX firewalls want the last dot in a packet of its own.
+                let pix = settings.pix;
+                if pix.dot && conversation.session().pix && job.waits_for_pix && conversation.output.ends_with(b".\r\n")
+                {
+                    let mut output = std::mem::take(&mut conversation.output);
+                    output.truncate(output.len() - 3);
+                    let written = socket.write(&output, settings.timeouts.data_transfer).await;
+                    if let Err(how) = written {
+                        conversation.broken(how, true, Timestamp::now());
+                        return 0;
+                    }
+                    tokio::time::sleep(pix.delay).await;
+                    output.clear();
+                    output.extend_from_slice(b".\r\n");
+                    conversation.output = output;
+                }
                 if wire.broke_a_line() {
                     conversation.broke_a_line();
                 }
