@@ -99,6 +99,11 @@ impl Desk {
         let generation = engine.current().get();
         let settings = &generation.desk;
         let now = Timestamp::now();
+        if is_about_notices(submission, trouble, generation.bounce.double_bounce_address()) {
+            let text = "no postmaster notification about a session in which another one was sent";
+            engine.current().say(Severity::Info, None, text);
+            return false;
+        }
         let fate = if settings.digest.is_on() {
             let sample = sample(engine, trouble, now);
             let fate = lock(&self.digest).take(trouble, &sample, now);
@@ -345,6 +350,28 @@ fn queue(engine: Acceptance, submission: Submission) -> tokio::task::JoinHandle<
             engine.current().say(Severity::Warning, None, &text);
         }
     })
+}
+
+/// The transcript is that of a session in which nothing but notices to a postmaster were sent, ours or another system's: two
+/// systems that refuse each other's notices would tell of that for ever. `double_bounce` is whom ours come from.
+fn is_about_notices(submission: &Submission, trouble: &Trouble, double_bounce: &str) -> bool {
+    let ours = yamabiko_address::split_domain(double_bounce).0;
+    let is_notice = |sender: &str| {
+        let local = yamabiko_address::split_domain(sender).0;
+        local.eq_ignore_ascii_case(ours) || local.eq_ignore_ascii_case("double-bounce") || sender == "#@[]"
+    };
+    if trouble.classes.iter().any(|class| !matches!(class, TroubleClass::Policy | TroubleClass::Protocol)) {
+        return false;
+    }
+    let Content::Memory(text) = &submission.content else { return false };
+    let text = String::from_utf8_lossy(text);
+    let mut senders = text.lines().filter_map(|line| {
+        let said =
+            line.trim_start().strip_prefix("In:").or_else(|| line.trim_start().strip_prefix("Out:"))?.trim_start();
+        let path = said.get(..10).filter(|verb| verb.eq_ignore_ascii_case("MAIL FROM:")).and(said.get(10..))?;
+        Some(path.trim_start().trim_start_matches('<').split(['>', ' ']).next().unwrap_or_default())
+    });
+    senders.next().is_some_and(is_notice) && senders.all(is_notice)
 }
 
 /// A line that says which trouble it was.

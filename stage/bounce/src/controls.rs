@@ -21,44 +21,44 @@ pub struct Controls {
 /// Those that are read here.
 const READ: [&str; 6] = ["me", "bouncefrom", "bouncehost", "doublebounceto", "doublebouncehost", "queuelifetime"];
 
-/// Those of qmail's that something else here stands for, or nothing.
-const OTHERS: [&str; 36] = [
-    "badmailfrom",
-    "bigtodo",
-    "concurrencylocal",
-    "concurrencyremote",
-    "databytes",
-    "defaultdelivery",
-    "defaultdomain",
-    "defaulthost",
-    "doublebouncemessage",
-    "envnoathost",
-    "helohost",
-    "idhost",
-    "localiphost",
-    "locals",
-    "morercpthosts",
-    "morercpthosts.cdb",
-    "outgoingip",
-    "percenthack",
-    "plusdomain",
-    "qmqpservers",
-    "rcpthosts",
-    "smtpgreeting",
-    "smtproutes",
-    "spfbehavior",
-    "timeoutconnect",
-    "timeoutremote",
-    "timeoutsmtpd",
-    "virtualdomains",
-    "badmailto",
-    "badhelo",
-    "servercert.pem",
-    "clientcert.pem",
-    "rsa512.pem",
-    "dh1024.pem",
-    "tlsserverciphers",
-    "tlsclientciphers",
+/// Those of qmail's that are not read, with what stands for them in main.cf; nothing stands for some.
+const OTHERS: [(&str, &str); 36] = [
+    ("badmailfrom", "smtpd_sender_restrictions = check_sender_access"),
+    ("bigtodo", ""),
+    ("concurrencylocal", "local_destination_concurrency_limit"),
+    ("concurrencyremote", "default_process_limit"),
+    ("databytes", "message_size_limit"),
+    ("defaultdelivery", "qmail_default_delivery"),
+    ("defaultdomain", "mydomain"),
+    ("defaulthost", "myorigin"),
+    ("doublebouncemessage", ""),
+    ("envnoathost", "myorigin"),
+    ("helohost", "smtp_helo_name"),
+    ("idhost", "myhostname"),
+    ("localiphost", "myhostname"),
+    ("locals", "mydestination"),
+    ("morercpthosts", "relay_domains"),
+    ("morercpthosts.cdb", "relay_domains"),
+    ("outgoingip", "smtp_bind_address"),
+    ("percenthack", "allow_percent_hack"),
+    ("plusdomain", ""),
+    ("qmqpservers", ""),
+    ("rcpthosts", "relay_domains"),
+    ("smtpgreeting", "smtpd_banner"),
+    ("smtproutes", "transport_maps"),
+    ("spfbehavior", "smtpd_sender_authentication"),
+    ("timeoutconnect", "smtp_connect_timeout"),
+    ("timeoutremote", "smtp_data_done_timeout"),
+    ("timeoutsmtpd", "smtpd_timeout"),
+    ("virtualdomains", "virtual_alias_maps"),
+    ("badmailto", "smtpd_recipient_restrictions = check_recipient_access"),
+    ("badhelo", "smtpd_helo_restrictions = check_helo_access"),
+    ("servercert.pem", "smtpd_tls_chain_files"),
+    ("clientcert.pem", "smtp_tls_chain_files"),
+    ("rsa512.pem", ""),
+    ("dh1024.pem", ""),
+    ("tlsserverciphers", ""),
+    ("tlsclientciphers", ""),
 ];
 
 impl Controls {
@@ -67,7 +67,12 @@ impl Controls {
         let mut warnings = Vec::new();
         let mut found = Self::default();
         let mut me = None;
+        let mut others = Vec::new();
         for (name, content) in files {
+            if let Some((name, parameter)) = OTHERS.iter().find(|(known, _)| known == name) {
+                others.push(if parameter.is_empty() { (*name).to_owned() } else { format!("{name} ({parameter})") });
+                continue;
+            }
             if !READ.contains(&name.as_str()) {
                 warnings.extend(odd_name(name));
                 continue;
@@ -98,6 +103,11 @@ impl Controls {
                 _ => found.double_host = Some(value),
             }
         }
+        if !others.is_empty() {
+            let list = others.join(", ");
+            warnings
+                .push(format!("these files are not read, what stands for them in main.cf is in parentheses: {list}"));
+        }
         found.host = found.host.or_else(|| me.clone());
         if found.double_to.is_some() {
             found.double_host = found.double_host.or(me);
@@ -114,7 +124,7 @@ fn first_line(content: &[u8]) -> Option<String> {
 
 /// A name that nobody reads: told, because the admin believes that it counts.
 fn odd_name(name: &str) -> Option<String> {
-    if OTHERS.contains(&name) || name.starts_with('.') {
+    if name.starts_with('.') {
         return None;
     }
     let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase();
@@ -145,7 +155,9 @@ mod tests {
             ("queuelifetime", "86400 seconds\n"),
             ("rcpthosts", "a b c\n"),
         ]);
-        assert_eq!(warnings, [""; 0]);
+        let said =
+            "these files are not read, what stands for them in main.cf is in parentheses: rcpthosts (relay_domains)";
+        assert_eq!(warnings, [said]);
         assert_eq!(controls.from.as_deref(), Some("postmaster"));
         assert_eq!(controls.host.as_deref(), Some("example.com"));
         assert_eq!(controls.double_to.as_deref(), Some("root"));

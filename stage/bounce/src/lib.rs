@@ -15,6 +15,7 @@ mod digest;
 mod expand;
 mod governor;
 mod language;
+mod loops;
 mod plan;
 mod recipient;
 mod settings;

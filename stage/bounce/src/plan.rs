@@ -1,6 +1,8 @@
 //! Which notices there are, and to whom they go (Postfix: `bounce_notify_service`, `bounce_one_service`,
 //! `bounce_warn_service`, `bounce_trace_service`).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use yamabiko_address::header::AddressList;
 use yamabiko_envelope::{
@@ -100,6 +102,7 @@ impl Bouncer {
     pub fn failed(&self, job: &Job<'_>, failed: &[Reported], next_id: &mut dyn FnMut() -> QueueId) -> Plan {
         let mut planner = Planner { bouncer: self, job, next_id, plan: Plan::default() };
         let sender = job.envelope.sender.as_str();
+        let failed = &*planner.without_answers(failed);
         if failed.is_empty() {
         } else if is_double_bounce(job.envelope, &self.double_bounce) {
             planner.discarded();
@@ -126,6 +129,7 @@ impl Bouncer {
     pub fn delayed(&self, job: &Job<'_>, waiting: &[Reported], next_id: &mut dyn FnMut() -> QueueId) -> Plan {
         let mut planner = Planner { bouncer: self, job, next_id, plan: Plan::default() };
         let sender = job.envelope.sender.as_str();
+        let waiting = &*planner.without_answers(waiting);
         if waiting.is_empty() || sender.is_empty() {
         } else if is_double_bounce(job.envelope, &self.double_bounce) {
             planner.discarded();
@@ -237,6 +241,17 @@ impl Planner<'_> {
         self.plan.events.push(Event::Text { severity: Severity::Warning, queue_id, text: text.into() });
     }
 
+    /// Nobody is told that an automatic answer to a notice failed: the next notice would be answered too.
+    fn without_answers<'r>(&mut self, reported: &'r [Reported]) -> Cow<'r, [Reported]> {
+        let kept = self.bouncer.without_answers(reported, self.job.original);
+        if kept.len() < reported.len() {
+            let text = "no notification about an automatic answer to a notification".to_owned();
+            let queue_id = Some(self.job.envelope.queue_id);
+            self.plan.events.push(Event::Text { severity: Severity::Info, queue_id, text });
+        }
+        kept
+    }
+
     /// A notice to the postmaster failed: no more notices.
     fn discarded(&mut self) {
         let id = self.job.envelope.queue_id;
@@ -345,7 +360,12 @@ impl Planner<'_> {
             .compose()
         };
 
-        let from = if draft.postmaster_copy { bouncer.double_bounce.as_str() } else { "" };
+        let from = match draft.postmaster_copy {
+            // What qmail knows its double bounces by.
+            true if as_qmail => "#@[]",
+            true => bouncer.double_bounce.as_str(),
+            false => "",
+        };
         let mut notice = Envelope::new(id, job.now, from);
         notice.smtputf8 = envelope.smtputf8;
         // RFC 8689 section 5: what demanded TLS comes back without its text, or with the same demand.
@@ -364,6 +384,7 @@ impl Planner<'_> {
         let mut submission = Submission::new(notice, Content::from(Bytes::from(content)), Source::Notice);
         submission.trace_fields =
             format!("Received: by {host} ({})\n\tid {id}; {date}\n", bouncer.mail_name).into_bytes();
+        submission.trace_fields.extend(crate::loops::marks(job.original));
         submission.trouble = trouble;
         self.plan.notices.push(Planned { kind: draft.log, about: envelope.queue_id, submission });
     }

@@ -10,12 +10,13 @@
 //!   `agents` is commands of master.cf and Dovecot; `hostile` is users who want what is not theirs;
 //!   `disk` fills disks and makes them fail; `policy` is others who decide about mail; `crowd` is many clients that say
 //!   nothing; `rehearsal` has receivers of many moods; `door` is what stands before a session: postscreen, a load
-//!   balancer; `authentication` is SPF, DKIM and DMARC.
+//!   balancer; `authentication` is SPF, DKIM and DMARC; `bounces` is the life of notices: loops, storms, qmail's ways, controls.
 
 #![allow(missing_docs)]
 
 mod agents;
 mod authentication;
+mod bounces;
 mod crash;
 mod crowd;
 mod disk;

@@ -67,6 +67,10 @@ impl Evaluation<'_> {
                 (self.facts.recipient.unwrap_or_default(), RECIPIENT, &self.policy.unverified_recipient)
             }
         };
+        // Notices have no sender whom one could ask about.
+        if address.is_empty() {
+            return Said::Dunno;
+        }
         let status = if party == Party::Sender { "4.1.7" } else { "4.1.1" };
         let about = About { name: address, class };
         // The address as it is delivered to: completed, routes taken out.

@@ -21,7 +21,7 @@ use crate::harness::{Instance, Sink, as_root};
 const INSIDE: &str = "YAMABIKO_OWN_MOUNTS";
 
 /// True inside of a mount name space of our own; outside, the test of that name is run inside one.
-fn in_own_mounts(test: &str) -> bool {
+pub fn in_own_mounts(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -44,7 +44,7 @@ fn in_own_mounts(test: &str) -> bool {
     false
 }
 
-fn shell(line: &str) {
+pub fn shell(line: &str) {
     let status = Command::new("/bin/sh").args(["-c", line]).status().expect("a shell");
     assert!(status.success(), "{line}");
 }

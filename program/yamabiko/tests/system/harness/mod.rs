@@ -23,7 +23,7 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Names that the program is called by.
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 15] = [
     "postfix",
     "sendmail",
     "mailq",
@@ -34,6 +34,11 @@ const COMMANDS: [&str; 10] = [
     "postconf",
     "postlog",
     "yamabiko",
+    "bouncesaying",
+    "condredirect",
+    "except",
+    "forward",
+    "preline",
 ];
 
 const MASTER: &str = "\
