@@ -123,7 +123,7 @@ impl World {
         for (name, value) in [
             ("maximal_queue_lifetime", "0"),
             ("bounce_queue_lifetime", "0"),
-            ("hopcount_limit", "20"),
+            ("hopcount_limit", "12"),
             // Mail that nobody wants is taken and returned.
             ("smtpd_reject_unlisted_recipient", "no"),
             ("notify_classes", "bounce, 2bounce, delay, policy, protocol, resource, software"),
