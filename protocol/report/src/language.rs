@@ -191,30 +191,30 @@ pub fn built_in(language: &str, kind: TemplateKind, like: &Template) -> Option<T
     })
 }
 
-/// The language of a message, as far as it shows: by `Content-Language:`, by character sets that are used for one language
-/// only, by the letters of the beginning.
-pub fn language_of(message: &[u8]) -> Option<&'static str> {
+/// The language of a message, of those that are `known`, as far as it shows: by `Content-Language:` (`de-AT` is `de` too), by
+/// character sets that are used for one language only, by the letters of the beginning.
+pub fn language_of(message: &[u8], known: impl Fn(&str) -> bool) -> Option<String> {
     let fields = Fields::of(message);
     for field in fields.iter().filter(|field| field.is("Content-Language") || field.is("Accept-Language")) {
-        let value = String::from_utf8_lossy(field.value()).to_ascii_lowercase();
-        let first = value.trim().split([',', ';', '-']).next().unwrap_or_default().to_owned();
-        match first.as_str() {
-            "ja" => return Some("ja"),
-            "en" => return Some("en"),
-            _ => {}
+        let value = String::from_utf8_lossy(&field.unfolded()).to_ascii_lowercase();
+        let tags = value.split(',').map(|tag| tag.split(';').next().unwrap_or_default().trim());
+        let with_wider = tags.flat_map(|tag| [tag, tag.split('-').next().unwrap_or_default()]);
+        if let Some(tag) = with_wider.into_iter().find(|tag| !tag.is_empty() && known(tag)) {
+            return Some(tag.to_owned());
         }
     }
+    let ja = || Some("ja".to_owned());
     let start = &message[..message.len().min(64 * 1024)];
     let lower = start.to_ascii_lowercase();
     for word in [&b"iso-2022-jp"[..], b"shift_jis", b"euc-jp", b"cp932"] {
         if memmem::find(&lower, word).is_some() {
-            return Some("ja");
+            return ja();
         }
     }
     let subject = fields.iter().find(|field| field.is("Subject")).map(|field| crate::decode::header(field.value()));
     let text = String::from_utf8_lossy(start);
     let kana = |text: &str| text.chars().any(|c| ('\u{3041}'..='\u{30ff}').contains(&c));
-    (kana(&text) || subject.is_some_and(|subject| kana(&subject))).then_some("ja")
+    if kana(&text) || subject.is_some_and(|subject| kana(&subject)) { ja() } else { None }
 }
 
 /// A `Subject:` as it can stand in a header: encoded words where it is not ASCII (RFC 2047).
@@ -310,6 +310,8 @@ mod tests {
         for (message, language) in [
             (&b"Subject: hello\n\nworld\n"[..], None),
             (b"Content-Language: ja-JP, en\n\nx\n", Some("ja")),
+            (b"Content-Language: de, pt-BR;q=0.5, en\n\nx\n", Some("pt-br")),
+            (b"Content-Language: EN-us\n\nx\n", Some("en")),
             (b"Content-Language: en\nSubject: =?ISO-2022-JP?B?GyRCJCIbKEI=?=\n\nx\n", Some("en")),
             (b"Subject: =?ISO-2022-JP?B?GyRCJCIbKEI=?=\n\nx\n", Some("ja")),
             (b"Subject: =?utf-8?B?44GC?=\n\nx\n", Some("ja")),
@@ -317,7 +319,8 @@ mod tests {
             ("Subject: x\n\n你好\n".as_bytes(), None),
             (b"", None),
         ] {
-            assert_eq!(language_of(message), language, "{:?}", String::from_utf8_lossy(message));
+            let known = |tag: &str| matches!(tag, "en" | "ja" | "pt-br");
+            assert_eq!(language_of(message, known).as_deref(), language, "{:?}", String::from_utf8_lossy(message));
         }
     }
 

@@ -63,7 +63,10 @@ impl Bouncer {
         let mut out: Vec<String> = Vec::new();
         for word in wanted {
             let language = match word.as_str() {
-                "original" => original.and_then(language_of).map(str::to_owned),
+                "original" => {
+                    let known = |tag: &str| tag != "original" && self.knows_language(tag);
+                    original.and_then(|original| language_of(original, known))
+                }
                 word => Some(word.to_owned()).filter(|word| self.knows_language(word)),
             };
             out.extend(language.filter(|language| !out.contains(language)));

@@ -525,7 +525,7 @@ fn qmail_form() {
         (
             "bounce_style = qmail\nnotify_classes =\n2bounce_notice_recipient = pm@y.test",
             "",
-            &["<double-bounce@mx.lab.test> pm@y.test MAILER-DAEMON@mx.lab.test mx.lab.test"],
+            &["<#@[]> pm@y.test MAILER-DAEMON@mx.lab.test mx.lab.test"],
         ),
         ("bounce_style = qmail", "list-@x.test-@[]", &["<> list-@x.test MAILER-DAEMON@mx.lab.test mx.lab.test"]),
         ("bounce_style = qmail", "#@[]", &[]),
@@ -555,6 +555,40 @@ fn qmail_form() {
     let envelope = envelope("#@[]", &["a@b.test"]);
     let plan = bouncer.failed(&job(&envelope), &reported(&bouncer, &envelope, false), &mut ids());
     assert_eq!(outline(&plan), [format!("! QID: triple bounce: discarding bounce/{}", envelope.queue_id)]);
+}
+
+/// Who failed, the header of the message, and whether there is a notice.
+#[test]
+fn answers_to_notices_are_not_told_of_and_marks_are_kept() {
+    let auto = "Auto-Submitted: auto-replied\n";
+    for (main, to, header, notice) in [
+        ("", "MAILER-DAEMON@lab.test", auto, false),
+        ("", "mailer-daemon@MX.lab.test", auto, false),
+        ("", "MAILER-DAEMON@lab.test", "X-Loop: r@x.test\n", false),
+        ("", "MAILER-DAEMON@lab.test", "", true),
+        ("", "MAILER-DAEMON@elsewhere.test", auto, true),
+        ("", "a@lab.test", auto, true),
+        ("bounce_from_user = robot\nbounce_from_domain = y.test", "robot@y.test", auto, false),
+        ("", "a@lab.test", "X-Loop: r@x.test\n", true),
+    ] {
+        let bouncer = bouncer(main);
+        let envelope = envelope("s@x.test", &[to]);
+        let original = format!("{header}Subject: s\n\nbody\n");
+        let job = Job { original: Some(original.as_bytes()), ..job(&envelope) };
+        for waits in [false, true] {
+            let reported = reported(&bouncer, &envelope, waits);
+            let plan = match waits {
+                false => bouncer.failed(&job, &reported, &mut ids()),
+                true => bouncer.delayed(&job, &reported, &mut ids()),
+            };
+            assert_eq!(plan.notices.len(), usize::from(notice), "{to} {header}");
+            assert_eq!(plan.events.len(), usize::from(!notice), "{to} {header}");
+            if let Some(planned) = plan.notices.first() {
+                let trace = String::from_utf8_lossy(&planned.submission.trace_fields).into_owned();
+                assert_eq!(trace.contains("\nX-Loop: r@x.test\n"), header.starts_with("X-Loop"), "{trace}");
+            }
+        }
+    }
 }
 
 #[test]

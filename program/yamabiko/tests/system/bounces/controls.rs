@@ -226,6 +226,22 @@ fn bounces_of_mail_that_is_not_ours_are_told() {
         let waiting = instance.queue().iter().filter(|entry| entry.queue == "hold").count();
         assert_eq!(waiting, held * 2, "{action}");
     }
+    // Another key signs from now on; what was signed by the old one still counts, until that is taken out.
+    let file = instance.path().join("lib/signed_sender.keys");
+    let old = fs::read_to_string(&file).unwrap();
+    for (keys, code) in
+        [(format!("2 anothersecretanothersecret\n{old}"), 250), ("2 anothersecretanothersecret\n".to_owned(), 550)]
+    {
+        fs::write(&file, keys).unwrap();
+        instance.reload();
+        let said = from_afar(&instance).mail("", &[&signed], "Subject: late\n\nx\n").unwrap();
+        assert_eq!(said.code, code, "{said:?}");
+        let before = sink.count();
+        instance.client().mail("me@box.example", &["x@far.example"], "Subject: s\n\nx\n").unwrap();
+        instance.until("the message", || sink.count() > before);
+        let sender = sink.taken().pop().unwrap().sender;
+        assert!(sender.starts_with("<me+yb2"), "{sender}");
+    }
     // A probe, which ends before the message, is answered.
     let mut client = from_afar(&instance);
     client.expect("MAIL FROM:<>", 250);
