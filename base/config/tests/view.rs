@@ -85,9 +85,9 @@ fn what_is_worth_telling() {
             ],
         ),
         (
-            "use_srv_lookup = submission\n",
+            "smtp_min_data_rate = 500\n",
             "",
-            &["main.cf, line 2: use_srv_lookup has no effect yet: it needs later work"],
+            &["main.cf, line 2: smtp_min_data_rate has no effect yet: it needs later work"],
         ),
         ("smtpd_tls_security_level =\n", "", &[]),
         // It is the default of limits that others have to keep above.

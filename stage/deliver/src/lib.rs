@@ -62,14 +62,7 @@ pub fn unsupported(view: &View, protocol: Protocol) -> Vec<String> {
         Protocol::Smtp => "smtp_",
         Protocol::Lmtp => "lmtp_",
     };
-    const SUFFIXES: &[&str] = &[
-        "header_checks",
-        "mime_header_checks",
-        "nested_header_checks",
-        "body_checks",
-        "dns_reply_filter",
-        "pix_workaround_maps",
-    ];
+    const SUFFIXES: &[&str] = &["dns_reply_filter", "pix_workaround_maps"];
     let discard = if protocol == Protocol::Smtp { "discard_ehlo" } else { "discard_lhlo" };
     let names = SUFFIXES.iter().map(|suffix| format!("{prefix}{suffix}"));
     names

@@ -656,8 +656,8 @@ fn every_setting_is_in_the_table_of_parameters() {
         smtp_bind_address6 = [2001:db8::1]
         smtp_discard_ehlo_keywords = silent-discard, dsn
         smtp_generic_maps = inline:{ a@b=c@d }
-        smtp_header_checks = regexp:/etc/postfix/x
-        lmtp_body_checks = regexp:/etc/postfix/x
+        smtp_dns_reply_filter = regexp:/etc/postfix/x
+        lmtp_pix_workaround_maps = regexp:/etc/postfix/x
         inet_protocols = ipv4
         lmtp_lhlo_name = lmtp.test
     ";
@@ -672,8 +672,8 @@ fn every_setting_is_in_the_table_of_parameters() {
     assert_eq!((settings.ipv4, settings.ipv6, settings.lookup_dns), (true, false, true));
     assert_eq!(settings.timeouts.connect, Duration::from_secs(30));
     assert_eq!(Settings::from_view(&view, Protocol::Lmtp).helo_name, "lmtp.test");
-    assert_eq!(yamabiko_deliver::unsupported(&view, Protocol::Smtp), ["smtp_header_checks"]);
-    assert_eq!(yamabiko_deliver::unsupported(&view, Protocol::Lmtp), ["lmtp_body_checks"]);
+    assert_eq!(yamabiko_deliver::unsupported(&view, Protocol::Smtp), ["smtp_dns_reply_filter"]);
+    assert_eq!(yamabiko_deliver::unsupported(&view, Protocol::Lmtp), ["lmtp_pix_workaround_maps"]);
     let log: Events = Arc::new(Log::default());
     for protocol in [Protocol::Smtp, Protocol::Lmtp] {
         let resolver: Arc<dyn Resolver> = Arc::new(FakeResolver::default());
