@@ -139,11 +139,20 @@ fn labelled(label: &[u8]) -> Option<&'static Encoding> {
 /// The value of a header field as text: folds undone, encoded words decoded (RFC 2047), blanks between two of them left
 /// out, raw bytes of a character set guessed.
 pub fn header(value: &[u8]) -> String {
+    header_text(value).into_owned()
+}
+
+/// As [`header`], without a copy where nothing is to be decoded.
+pub fn header_text(value: &[u8]) -> Cow<'_, str> {
     let plain = !memchr::memchr_iter(b'=', value).any(|at| value.get(at + 1) == Some(&b'?'));
-    if plain && memchr(b'\n', value).is_none() {
-        return charset(value, None).trim().to_owned();
+    let folded = memchr(b'\n', value).is_some();
+    if plain && !folded {
+        return match charset(value, None) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+            Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
+        };
     }
-    let unfolded: Cow<'_, [u8]> = if memchr(b'\n', value).is_some() {
+    let unfolded: Cow<'_, [u8]> = if folded {
         // A fold is the line end; the blank after it stays.
         let mut out = Vec::with_capacity(value.len());
         for line in value.split(|b| *b == b'\n') {
@@ -159,9 +168,9 @@ pub fn header(value: &[u8]) -> String {
         Cow::Borrowed(value)
     };
     if plain {
-        return charset(&unfolded, None).trim().to_owned();
+        return Cow::Owned(charset(&unfolded, None).trim().to_owned());
     }
-    encoded_words(&unfolded)
+    Cow::Owned(encoded_words(&unfolded))
 }
 
 fn encoded_words(value: &[u8]) -> String {

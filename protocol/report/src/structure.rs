@@ -6,6 +6,7 @@
 
 use memchr::{memchr, memmem};
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 /// Deeper parts are left inside their parent's body.
 const MAX_DEPTH: usize = 12;
@@ -57,7 +58,7 @@ impl<'m> Header<'m> {
     /// Reads the header at the beginning of `text`; what follows the empty line is returned beside it. An mbox `From `
     /// line and empty lines before it are passed over.
     pub fn parse(text: &'m [u8]) -> (Self, &'m [u8]) {
-        let mut fields = Vec::new();
+        let mut fields = Vec::with_capacity(32);
         let rest = walk(text, |field| {
             if fields.len() < MAX_FIELDS {
                 fields.push(field);
@@ -79,8 +80,9 @@ impl<'m> Header<'m> {
     }
 }
 
-/// Calls `each` for every field of the header at the beginning of `text` and returns what follows it.
-fn walk<'m>(text: &'m [u8], mut each: impl FnMut(HeaderField<'m>)) -> &'m [u8] {
+/// Calls `each` for every field of the header at the beginning of `text` and returns what follows it. An mbox `From ` line and
+/// empty lines before it are passed over.
+pub fn walk<'m>(text: &'m [u8], mut each: impl FnMut(HeaderField<'m>)) -> &'m [u8] {
     let mut rest = text;
     while rest.first() == Some(&b'\n') {
         rest = &rest[1..];
@@ -88,10 +90,12 @@ fn walk<'m>(text: &'m [u8], mut each: impl FnMut(HeaderField<'m>)) -> &'m [u8] {
     if rest.starts_with(b"From ") || rest.starts_with(b">From ") {
         rest = &rest[line_end(rest)..];
     }
-    while !rest.is_empty() && rest[0] != b'\n' {
+    while let Some(first) = rest.first()
+        && *first != b'\n'
+    {
         let mut end = line_end(rest);
         // A line of blanks alone ends a header that lost its empty line; it continues nothing.
-        if rest[..end].trim_ascii().is_empty() {
+        if first.is_ascii_whitespace() && rest[..end].trim_ascii().is_empty() {
             return &rest[end..];
         }
         while matches!(rest.get(end), Some(b' ' | b'\t')) {
@@ -114,10 +118,11 @@ fn walk<'m>(text: &'m [u8], mut each: impl FnMut(HeaderField<'m>)) -> &'m [u8] {
 
 /// A line, or several folded ones, as a field.
 pub fn field(line: &[u8]) -> Option<HeaderField<'_>> {
-    let colon = memchr(b':', &line[..line.len().min(200)])?;
-    let name = line[..colon].trim_ascii_end();
-    let fits = !name.is_empty() && name.iter().all(|b| matches!(b, 33..=126));
-    fits.then(|| HeaderField { name, value: line[colon + 1..].trim_ascii() })
+    let limit = line.len().min(200);
+    let head = &line[..limit];
+    let end = head.iter().position(|b| !matches!(b, 33..=57 | 59..=126))?;
+    let colon = end + head[end..].iter().position(|b| !b.is_ascii_whitespace())?;
+    (end > 0 && line[colon] == b':').then(|| HeaderField { name: &line[..end], value: line[colon + 1..].trim_ascii() })
 }
 
 fn line_end(text: &[u8]) -> usize {
@@ -293,21 +298,28 @@ fn leaves<'m>(
 }
 
 /// The parts between boundary lines, without the line end before the next boundary (RFC 2046 section 5.1.1).
-fn multipart<'m>(body: &'m [u8], boundary: &[u8]) -> impl Iterator<Item = &'m [u8]> + use<'m> {
-    let mut line = Vec::with_capacity(boundary.len() + 2);
-    line.extend_from_slice(b"--");
-    line.extend_from_slice(boundary);
-    let finder = memmem::Finder::new(&line).into_owned();
+fn multipart<'m>(body: &'m [u8], boundary: &'m [u8]) -> impl Iterator<Item = &'m [u8]> + use<'m> {
+    static DASHES: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\n--"));
+    // Such a one would not be found: a boundary is within a line.
+    let possible = memchr(b'\n', boundary).is_none();
+    // Where a line may begin with two dashes: looked for from the line end before it.
     let mut at = 0;
+    let mut first = possible && body.starts_with(b"--");
     let mut open: Option<usize> = None;
     std::iter::from_fn(move || {
-        while let Some(found) = body.get(at..).and_then(|rest| finder.find(rest)) {
-            let start = at + found;
-            let mut end = start + finder.needle().len();
-            at = end;
-            if start > 0 && body[start - 1] != b'\n' {
+        while possible {
+            let start = if std::mem::take(&mut first) {
+                0
+            } else if let Some(found) = body.get(at..).and_then(|rest| DASHES.find(rest)) {
+                at + found + 1
+            } else {
+                break;
+            };
+            at = start + 2;
+            if !body[start + 2..].starts_with(boundary) {
                 continue;
             }
+            let mut end = start + 2 + boundary.len();
             let last = body[end..].starts_with(b"--");
             if last {
                 end += 2;
@@ -317,7 +329,8 @@ fn multipart<'m>(body: &'m [u8], boundary: &[u8]) -> impl Iterator<Item = &'m [u
             if !body[end..stop].trim_ascii().is_empty() {
                 continue;
             }
-            at = stop;
+            // The line end is looked at again: the next line may be a boundary too.
+            at = stop - usize::from(body[..stop].ends_with(b"\n"));
             let part = open.map(|from| {
                 let part = &body[from.min(start)..start];
                 part.strip_suffix(b"\n").unwrap_or(part)

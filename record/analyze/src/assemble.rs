@@ -89,23 +89,27 @@ impl Hop {
         let mut depth = 0_u32;
         let mut words = received.split_ascii_whitespace().take(40).peekable();
         while let Some(word) = words.next() {
+            let (first, length) = (word.as_bytes()[0], word.len());
             // Comments say other things.
-            depth = depth.saturating_add(u32::from(word.starts_with('(')));
-            if depth > 0 {
+            if first == b'(' || depth > 0 {
+                depth = depth.saturating_add(u32::from(first == b'('));
                 depth = depth.saturating_sub(u32::from(word.trim_end_matches(';').ends_with(')')));
                 continue;
             }
-            let wanted = if word.eq_ignore_ascii_case("from") && hop.from.is_empty() {
+            let wanted = if length == 4 && word.eq_ignore_ascii_case("from") && hop.from.is_empty() {
                 &mut hop.from
-            } else if word.eq_ignore_ascii_case("by") && hop.by.is_empty() {
+            } else if length == 2 && word.eq_ignore_ascii_case("by") && hop.by.is_empty() {
                 &mut hop.by
             } else {
                 continue;
             };
             let name = words.peek().map_or("", |next| text::host(next.trim_end_matches(';')));
-            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
+            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':'));
             if plain && !matches!(name, "for" | "by" | "with" | "id" | "unknown") {
                 *wanted = name.to_ascii_lowercase();
+            }
+            if !hop.from.is_empty() && !hop.by.is_empty() {
+                break;
             }
         }
         hop
@@ -185,6 +189,8 @@ struct Case<'n, 'm> {
     stage: Option<Stage>,
     status: Option<EnhancedStatus>,
     code: Option<u16>,
+    /// Words that were scanned for what they say, which mostly become the diagnostic.
+    scanned: Option<(String, Scan)>,
 }
 
 /// What a case was decided to be.
@@ -204,7 +210,7 @@ impl<'n, 'm> Case<'n, 'm> {
                 refusals.iter().find(|r| !draft.diagnostic.is_empty() && r.reply.contains(draft.diagnostic.as_str()))
             })
             .or_else(|| refusals.iter().find(|r| r.recipient.is_empty()));
-        Self { notice, draft, refusal, human: Some(notice.human), stage: None, status: None, code: None }
+        Self { notice, draft, refusal, human: Some(notice.human), stage: None, status: None, code: None, scanned: None }
     }
 
     /// All lines of the reply that a dialogue shows.
@@ -224,7 +230,11 @@ impl<'n, 'm> Case<'n, 'm> {
             }
         }
         let draft = &self.draft;
-        if draft.diagnostic.is_empty() && !draft.noted && !draft.said.is_empty() && !speaks(rules, &draft.said) {
+        if draft.diagnostic.is_empty()
+            && !draft.noted
+            && !draft.said.is_empty()
+            && !speaks(rules, &draft.said, &mut self.scanned)
+        {
             // What an old sendmail writes beside the address is its own gloss; the dialogue above it has the reason.
             self.draft.diagnostic = self.refused();
         }
@@ -238,7 +248,7 @@ impl<'n, 'm> Case<'n, 'm> {
             && self.refusal.is_none()
             && text::reply_codes(&draft.diagnostic).next().is_none()
             && text::statuses(&draft.diagnostic).next().is_none()
-            && !speaks(rules, &draft.diagnostic)
+            && !speaks(rules, &draft.diagnostic, &mut self.scanned)
         {
             // What stands after the recipient says nothing; something else in the notice may.
             let telling = telling_lines(rules, &mail.human);
@@ -290,7 +300,8 @@ impl<'n, 'm> Case<'n, 'm> {
         let mut status = prefer(draft.status, &draft.diagnostic);
         if status.is_none_or(says_nothing) {
             status = prefer(status, if draft.said.is_empty() { reply } else { &draft.said });
-            if status.is_none_or(|s| s.subject == 0) && draft.alone && draft.noted {
+            // A text without a delivery status speaks of its only recipient wherever it has a code.
+            if draft.alone && (status.is_none() || draft.noted && status.is_some_and(|s| s.subject == 0)) {
                 status = prefer(status, &mail.human[..text::floor(&mail.human, 8192)]);
             }
         }
@@ -339,6 +350,11 @@ impl<'n, 'm> Case<'n, 'm> {
             rules,
             &Facts {
                 diagnostic: &draft.diagnostic,
+                scanned: self
+                    .scanned
+                    .as_ref()
+                    .filter(|(words, _)| words.len() < WHOLE / 2 && *words == draft.diagnostic)
+                    .map(|(_, scan)| scan),
                 human: self.human,
                 status: self.status,
                 code: self.code,
@@ -350,7 +366,8 @@ impl<'n, 'm> Case<'n, 'm> {
                 delayed,
                 trusting: false,
                 hint: draft.hint,
-                local: !smtp && !draft.diagnostic.is_empty(),
+                // These write notices of their own users, and of the reply of another host nothing.
+                local: !smtp && !draft.diagnostic.is_empty() || matches!(system.name, "IMailServer" | "Verizon"),
                 program: draft.kind == "X-UNIX",
                 system: system.name,
             },
@@ -435,10 +452,17 @@ fn subject_in_text(human: &str) -> String {
     found.map(|subject| decode::header(subject.trim().as_bytes())).unwrap_or_default()
 }
 
-/// True when a rule knows something of these words.
-fn speaks(rules: &Rules, words: &str) -> bool {
+/// Words of at most this many bytes are scanned whole.
+const WHOLE: usize = 4096;
+
+/// True when a rule knows something of these words; what they were scanned for is kept.
+fn speaks(rules: &Rules, words: &str, scanned: &mut Option<(String, Scan)>) -> bool {
+    let scan = match scanned {
+        Some((known, scan)) if known == words => &*scan,
+        _ => &scanned.insert((words.to_owned(), rules.scan(words, WHOLE))).1,
+    };
     let mut found = false;
-    rules.matches(&rules.scan(words, 4096), |rule, _, _| found |= rule.weight >= 40 && !rule.asks.reply_only);
+    rules.matches(scan, |rule, _, _| found |= rule.weight >= 40 && !rule.asks.reply_only);
     found
 }
 
@@ -452,7 +476,7 @@ fn is_temporary(diagnostic: &str) -> bool {
 /// The paragraph of a text that says most: with a reply or status code, or with the heaviest phrase.
 fn telling_lines(rules: &Rules, human: &str) -> String {
     let mut best: (u32, &str) = (0, "");
-    for paragraph in human.split("\n\n").filter(|p| !p.trim().is_empty()).take(60) {
+    for paragraph in human.split("\n\n").filter(|p| !p.trim().is_empty() && !is_disclaimer(p)).take(60) {
         let mut score = 0;
         rules.matches(&rules.scan(paragraph, 4096), |rule, _, _| {
             if !rule.asks.reply_only {
@@ -473,6 +497,14 @@ fn telling_lines(rules: &Rules, human: &str) -> String {
         return String::new();
     }
     text::squeeze(best.1, 2048)
+}
+
+/// A paragraph that companies put below every mail: nothing in it is about this one.
+fn is_disclaimer(paragraph: &str) -> bool {
+    ["confidential", "vertraulich", "confidencia", "vertrouwelijk", "riservat"]
+        .iter()
+        .any(|word| text::contains(paragraph, word))
+        || ["конфиденциальн", "機密情報", "機密信息", "保密"].iter().any(|word| paragraph.contains(word))
 }
 
 /// The text without lines that only name the recipient.

@@ -102,10 +102,61 @@ fn month(word: &str) -> Option<i64> {
     i64::try_from(at + 1).ok()
 }
 
+/// The usual form, `Thu, 29 Apr 2010 23:34:45 +0900 (JST)`, the day of the week and the comment perhaps left out. `None` for
+/// all that is not plainly this.
+fn parse_common(text: &[u8]) -> Option<Date> {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| i64::from(byte - b'0'));
+    let two = |a: &u8, b: &u8| Some(digit(a)? * 10 + digit(b)?);
+    let text = match text {
+        [a, b, c, b',', b' ', rest @ ..] if [a, b, c].iter().all(|letter| letter.is_ascii_alphabetic()) => rest,
+        _ => text,
+    };
+    let (day, text) = match text {
+        [a, b' ', rest @ ..] => (digit(a)?, rest),
+        [a, b, b' ', rest @ ..] => (two(a, b)?, rest),
+        _ => return None,
+    };
+    let [m1, m2, m3, b' ', y1, y2, y3, y4, b' ', h1, h2, b':', i1, i2, b':', s1, s2, b' ', sign, rest @ ..] = text
+    else {
+        return None;
+    };
+    const MONTHS: [[u8; 3]; 12] =
+        [*b"Jan", *b"Feb", *b"Mar", *b"Apr", *b"May", *b"Jun", *b"Jul", *b"Aug", *b"Sep", *b"Oct", *b"Nov", *b"Dec"];
+    let month = MONTHS.iter().position(|name| *name == [*m1, *m2, *m3])?;
+    let month = i64::try_from(month + 1).ok()?;
+    let year = two(y1, y2)? * 100 + two(y3, y4)?;
+    let (hour, minute, second) = (two(h1, h2)?, two(i1, i2)?, two(s1, s2)?);
+    let [z1, z2, z3, z4, comment @ ..] = rest else { return None };
+    let zone = i32::try_from(two(z1, z2)? * 60 + two(z3, z4)?).ok()?;
+    let sign = match sign {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let plain = match comment {
+        [] => true,
+        [b' ', b'(', name @ .., b')'] => name.len() <= 5 && name.iter().all(u8::is_ascii_uppercase),
+        _ => false,
+    };
+    let fits = plain
+        && (1970..=9999).contains(&year)
+        && (1..=31).contains(&day)
+        && hour <= 24
+        && minute < 60
+        && second <= 60
+        && zone < 24 * 60;
+    let offset_minutes = sign * zone;
+    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - i64::from(offset_minutes) * 60;
+    fits.then_some(Date { seconds, offset_minutes })
+}
+
 /// A Date field and what passes for one: day of the week or none, commas or none, two-digit years, month before the day,
 /// a time with AM or PM, a zone in letters, ISO 8601. `None` when day, month, year and time cannot all be found.
 pub(crate) fn parse(text: &str) -> Option<Date> {
-    let text = text.trim();
+    let text = crate::text::trim(text);
+    if let Some(date) = parse_common(text.as_bytes()) {
+        return Some(date);
+    }
     if text.as_bytes().first().is_some_and(u8::is_ascii_digit)
         && let Some(date) = parse_iso(text)
     {

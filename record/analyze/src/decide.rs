@@ -20,6 +20,8 @@ const CERTAIN: u8 = 75;
 pub(crate) struct Facts<'a> {
     /// The refusing host's words.
     pub diagnostic: &'a str,
+    /// The same, where they have been scanned already.
+    pub scanned: Option<&'a Scan>,
     /// What the reporting system wrote for people, scanned up to [`LIMIT`].
     pub human: Option<&'a Scan>,
     pub status: Option<EnhancedStatus>,
@@ -79,8 +81,15 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     if let Some((reason, weight, rule)) = facts.hint {
         scale.add(EvidenceKind::System, reason, rule, "system", weight, "");
     }
-    let diagnostic = rules.scan_folded(folded_reply(facts.diagnostic));
-    rules.matches(&diagnostic, |rule, start, end| {
+    let own;
+    let diagnostic = match facts.scanned.filter(|scan| !repeats_code(scan.folded())) {
+        Some(scan) => scan,
+        None => {
+            own = rules.scan_folded(folded_reply(facts.diagnostic));
+            &own
+        }
+    };
+    rules.matches(diagnostic, |rule, start, end| {
         if rule.fits(&at) {
             scale.phrase(rule, "diagnostic", rule.weight, diagnostic.words(start, end));
         }
@@ -113,7 +122,7 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
             }
         });
     }
-    for rule in rules.bare() {
+    for rule in rules.bare(facts.status) {
         if rule.fits(&at) {
             scale.bare(rule, &at);
         }
@@ -127,12 +136,17 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     scale.verdict()
 }
 
+/// The reply code at the beginning of a folded reply stands in it again.
+fn repeats_code(folded: &[u8]) -> bool {
+    let Some((code, rest)) = folded.split_at_checked(3) else { return false };
+    code.iter().all(u8::is_ascii_digit)
+        && memchr::memchr_iter(code[0], rest).any(|at| rest.get(at..at + 3).is_some_and(|again| again == code))
+}
+
 /// A reply as phrases are compared with it.
 fn folded_reply(text: &str) -> Vec<u8> {
     let folded = fold(text, LIMIT);
-    let repeated = folded
-        .get(..3)
-        .is_some_and(|code| code.iter().all(u8::is_ascii_digit) && memchr::memmem::find(&folded[3..], code).is_some());
+    let repeated = repeats_code(&folded);
     if repeated { without_repeated_codes(&String::from_utf8_lossy(&folded)).into_owned().into_bytes() } else { folded }
 }
 

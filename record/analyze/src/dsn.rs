@@ -4,7 +4,7 @@ use crate::civil;
 use crate::draft::Draft;
 use crate::finding::{Action, Date};
 use crate::mail::{Group, Mail};
-use crate::text;
+use crate::{Reason, text};
 use yamabiko_status::{Class, EnhancedStatus};
 
 pub(crate) fn action(word: &str) -> Option<Action> {
@@ -83,6 +83,24 @@ fn host_of(name: &str) -> &str {
     name.rsplit('@').next().unwrap_or(name)
 }
 
+/// What PowerMTA takes a refusal for: its own reading of the same words.
+fn category(value: &str) -> Option<(Reason, u8, &'static str)> {
+    let reason = match value.trim() {
+        "bad-mailbox" => Reason::UserUnknown,
+        "inactive-mailbox" => Reason::Suspend,
+        "bad-domain" => Reason::HostUnknown,
+        "quota-issues" => Reason::MailboxFull,
+        "message-expired" => Reason::Expired,
+        "spam-related" | "content-related" => Reason::SpamDetected,
+        "virus-related" => Reason::VirusDetected,
+        "relaying-issues" => Reason::NoRelaying,
+        "routing-errors" | "no-answer-from-host" | "bad-connection" => Reason::NetworkError,
+        "policy-related" => Reason::PolicyViolation,
+        _ => return None,
+    };
+    Some((reason, 30, "field:x-powermta-bouncecategory"))
+}
+
 /// A draft for each group.
 pub(crate) fn drafts(mail: &Mail<'_>) -> Vec<Draft> {
     let reporting = mail.report.get("Reporting-MTA").map(text::host).unwrap_or_default();
@@ -112,6 +130,7 @@ pub(crate) fn drafts(mail: &Mail<'_>) -> Vec<Draft> {
             (None, None, None) => {}
         }
         draft.action = group.get("Action").and_then(action);
+        draft.hint = group.get("X-PowerMTA-BounceCategory").and_then(category);
         draft.status = group.get("Status").and_then(status);
         for value in group.all("Diagnostic-Code") {
             let (kind, words) = diagnostic(value);

@@ -1,7 +1,10 @@
 //! One message made ready: what the parts are, the text for people, the delivery-status groups, the returned message.
 
 use crate::original::{self, Original};
+use crate::text;
+use memchr::memmem::Finder;
 use std::borrow::Cow;
+use std::sync::LazyLock;
 use yamabiko_report::decode;
 use yamabiko_report::structure::{Header, Media, Part, Structure, Transfer, field};
 
@@ -13,15 +16,31 @@ const MAX_GROUPS: usize = 2000;
 /// Fields of one group of a delivery status or a feedback report, unfolded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Group {
-    fields: Vec<(String, String)>,
+    /// Names and values, one after the other.
+    text: String,
+    fields: Vec<Place>,
+}
+
+/// Where in its group's text a field is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    name: usize,
+    value: usize,
+    end: usize,
 }
 
 impl Group {
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|at| (&self.text[at.name..at.value], &self.text[at.value..at.end]))
+    }
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.fields.iter().find(|at| self.is(at, name)).map(|at| &self.text[at.value..at.end])
     }
     pub(crate) fn all<'g>(&'g self, name: &'g str) -> impl Iterator<Item = &'g str> {
-        self.fields.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.fields.iter().filter(move |at| self.is(at, name)).map(|at| &self.text[at.value..at.end])
+    }
+    fn is(&self, at: &Place, name: &str) -> bool {
+        at.value - at.name == name.len() && self.text[at.name..at.value].eq_ignore_ascii_case(name)
     }
     pub(crate) fn is_empty(&self) -> bool {
         self.fields.is_empty()
@@ -29,11 +48,28 @@ impl Group {
     pub(crate) fn names_a_recipient(&self) -> bool {
         ["Final-Recipient", "Original-Recipient", "X-Actual-Recipient"].iter().any(|name| self.get(name).is_some())
     }
+    fn push(&mut self, name: &str, value: &str) {
+        let at = self.text.len();
+        self.text.push_str(name);
+        self.text.push_str(value);
+        self.fields.push(Place { name: at, value: at + name.len(), end: self.text.len() });
+    }
+    /// Adds a line to the last field, unless that is long enough; false without one.
+    fn append(&mut self, line: &str) -> bool {
+        let Some(last) = self.fields.last_mut() else { return false };
+        if last.end - last.value < 16 * 1024 {
+            // The last field ends where the text ends.
+            self.text.push(' ');
+            self.text.push_str(line);
+            last.end = self.text.len();
+        }
+        true
+    }
     /// Fields of the other that are not here.
     fn complete(&mut self, other: &Group) {
-        for (name, value) in &other.fields {
+        for (name, value) in other.pairs() {
             if self.get(name).is_none() {
-                self.fields.push((name.clone(), value.clone()));
+                self.push(name, value);
             }
         }
     }
@@ -48,8 +84,8 @@ pub(crate) fn groups(body: &[u8]) -> Vec<Group> {
 pub(crate) fn groups_of_text(text: &str) -> Vec<Group> {
     let mut all = Vec::new();
     let mut group = Group::default();
-    for line in text.split('\n') {
-        let trimmed = line.trim();
+    for line in text::lines(text) {
+        let trimmed = text::trim(line);
         if trimmed.is_empty() {
             if !group.is_empty() {
                 all.push(std::mem::take(&mut group));
@@ -59,32 +95,29 @@ pub(crate) fn groups_of_text(text: &str) -> Vec<Group> {
             }
             continue;
         }
-        let continues = line.starts_with([' ', '\t']);
-        if continues && let Some((_, value)) = group.fields.last_mut() {
-            if value.len() < 16 * 1024 {
-                value.push(' ');
-                value.push_str(trimmed);
-            }
-        } else if let Some(found) = field(trimmed.as_bytes()) {
-            // The field is a range of the line, which is text, and ends at ASCII bytes.
-            let name = crate::text::lossy(found.name).into_owned();
-            let value = crate::text::lossy(found.value).into_owned();
-            // Systems that leave out the empty line between recipients.
-            if name.eq_ignore_ascii_case("Final-Recipient") && group.get("Final-Recipient").is_some() {
-                all.push(std::mem::take(&mut group));
-                if all.len() >= MAX_GROUPS {
-                    return all;
-                }
-            }
-            if group.fields.len() < 100 {
-                group.fields.push((name, value));
-            }
-        } else if let Some((_, value)) = group.fields.last_mut()
-            && value.len() < 16 * 1024
-        {
+        if line.starts_with([' ', '\t']) && group.append(trimmed) {
+            continue;
+        }
+        let Some(found) = field(trimmed.as_bytes()) else {
             // A line that lost its blank: of a diagnostic text, mostly.
-            value.push(' ');
-            value.push_str(trimmed);
+            group.append(trimmed);
+            continue;
+        };
+        // The name begins the line, the value ends it, and both lie beside ASCII.
+        let (name, value) = (&trimmed[..found.name.len()], &trimmed[trimmed.len() - found.value.len()..]);
+        // Systems that leave out the empty line between recipients.
+        if name.eq_ignore_ascii_case("Final-Recipient") && group.get("Final-Recipient").is_some() {
+            all.push(std::mem::take(&mut group));
+            if all.len() >= MAX_GROUPS {
+                return all;
+            }
+        }
+        if group.fields.is_empty() {
+            group.fields.reserve(8);
+            group.text.reserve(400);
+        }
+        if group.fields.len() < 100 {
+            group.push(name, value);
         }
     }
     if !group.is_empty() {
@@ -237,7 +270,7 @@ impl<'m> Mail<'m> {
                 if only.get(name).is_none()
                     && let Some(value) = self.report.get(name).map(str::to_owned)
                 {
-                    only.fields.push((name.to_owned(), value));
+                    only.push(name, &value);
                 }
             }
         }
@@ -245,7 +278,8 @@ impl<'m> Mail<'m> {
 
     /// A notice that a person forwarded in the text, every line marked: the marks are taken away.
     fn unquote(&mut self) {
-        if memchr::memmem::find(self.human.as_bytes(), b"\n>").is_none() {
+        static MARKED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n>"));
+        if MARKED.find(self.human.as_bytes()).is_none() {
             return;
         }
         let subject = self.subject.to_lowercase();
@@ -255,7 +289,7 @@ impl<'m> Mail<'m> {
         if !forwarded || subject.starts_with("re:") || !crate::text::contains(&self.human, "final-recipient:") {
             return;
         }
-        let lines = || self.human.lines().filter(|line| !line.trim().is_empty());
+        let lines = || text::lines(&self.human).filter(|line| !line.trim().is_empty());
         let marked = lines().filter(|line| line.starts_with('>')).count();
         if marked * 10 < lines().count() * 6 {
             return;
@@ -297,13 +331,13 @@ impl<'m> Mail<'m> {
         if self.recipients.is_empty()
             && let Some(at) = status_fields_at(&self.human)
         {
-            let text = self.human[at..].to_owned();
-            self.status(text.as_bytes());
+            let fields = self.human[at..].to_owned();
+            self.status(fields.as_bytes());
             self.recipients.retain(Group::names_a_recipient);
             self.has_status = !self.recipients.is_empty();
             if self.has_status {
                 if !self.has_original
-                    && let Some(found) = original::below_fields(&text)
+                    && let Some(found) = original::below_fields(&fields)
                 {
                     self.original = found;
                     self.has_original = true;
@@ -317,7 +351,8 @@ impl<'m> Mail<'m> {
 /// Where in a delivery status another part begins, behind a boundary line that is not the announced one: a line that begins
 /// with two dashes, and `Content-` fields after it.
 fn next_part_at(body: &[u8]) -> usize {
-    for at in memchr::memmem::find_iter(body, b"\n--").take(20) {
+    static DASHES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n--"));
+    for at in DASHES.find_iter(body).take(20) {
         let line = &body[at + 1..];
         let fields = memchr::memchr(b'\n', line).and_then(|end| line.get(end + 1..end + 9));
         if fields.is_some_and(|start| start.eq_ignore_ascii_case(b"content-")) {
@@ -329,14 +364,20 @@ fn next_part_at(body: &[u8]) -> usize {
 
 /// Where a block of delivery-status fields begins in a text.
 fn status_fields_at(text: &str) -> Option<usize> {
-    let final_recipient = ["Final-Recipient:", "Final-recipient:", "Original-Recipient:"]
-        .iter()
-        .filter_map(|name| memchr::memmem::find(text.as_bytes(), name.as_bytes()))
-        .min()?;
+    // What `Final-Recipient:`, `Final-recipient:` and `Original-Recipient:` have in common.
+    static RECIPIENT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"ecipient:"));
+    let final_recipient = RECIPIENT.find_iter(text.as_bytes()).take(1000).find_map(|at| {
+        let before = &text.as_bytes()[..at];
+        [&b"Final-R"[..], b"Final-r", b"Original-R"]
+            .iter()
+            .find(|name| before.ends_with(name))
+            .map(|name| at - name.len())
+    })?;
     if final_recipient > 0 && text.as_bytes()[final_recipient - 1] != b'\n' {
         return None;
     }
-    let reporting = memchr::memmem::find(text.as_bytes(), b"Reporting-MTA:").filter(|at| *at < final_recipient);
+    static REPORTING: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"Reporting-MTA:"));
+    let reporting = REPORTING.find(text.as_bytes()).filter(|at| *at < final_recipient);
     // Otherwise the beginning of the paragraph: `Action:` often comes first.
     let paragraph = text[..final_recipient].rfind("\n\n").map_or(0, |at| at + 2);
     Some(reporting.unwrap_or(paragraph))

@@ -3,10 +3,14 @@
 use crate::civil;
 use crate::finding::Date;
 use crate::text::one_address;
+use memchr::memmem::{Finder, FinderRev};
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_report::decode;
-use yamabiko_report::structure::Header;
+use yamabiko_report::structure::{self, HeaderField};
+
+/// Fields of one header beyond are not looked at.
+const MAX_FIELDS: usize = 2000;
 
 /// Fields of the returned message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,36 +33,50 @@ pub(crate) struct Original {
 
 impl Original {
     pub(crate) fn of(message: &[u8]) -> Self {
-        let (header, _) = Header::parse(message);
-        let mut found = Original { any: !header.fields.is_empty(), ..Original::default() };
-        let address = |value: &[u8]| one_address(&decode::header(value)).unwrap_or_default().to_owned();
-        for field in &header.fields {
-            // Dispatch on the length first: most fields are none of these.
-            let is = |name: &str| field.name.eq_ignore_ascii_case(name.as_bytes());
-            match field.name.len() {
-                4 if is("From") && found.from.is_empty() => found.from = address(field.value),
-                2 if is("To") && found.to.is_empty() => {
-                    let text = decode::header(field.value);
-                    found.to = one_address(&text).unwrap_or_default().to_owned();
+        let mut found = Original::default();
+        let mut received: Vec<&[u8]> = Vec::new();
+        let mut fields = 0;
+        structure::walk(message, |field| {
+            fields += 1;
+            if fields <= MAX_FIELDS {
+                found.take(field);
+                if field.name.len() == 8 && field.name.eq_ignore_ascii_case(b"Received") {
+                    received.push(field.value);
                 }
-                7 if is("Subject") && found.subject.is_empty() => found.subject = decode::header(field.value),
-                10 if is("Message-ID") && found.message_id.is_empty() => {
-                    found.message_id = inside_brackets(&decode::header(field.value)).to_owned();
-                }
-                7 if is("List-ID") => found.list_id = inside_brackets(&decode::header(field.value)).to_owned(),
-                11 if is("Feedback-ID") => found.feedback_id = decode::header(field.value),
-                4 if is("Date") && found.date.is_none() => found.date = civil::parse(&decode::header(field.value)),
-                11 if is("Return-Path") && found.return_path.is_empty() => found.return_path = address(field.value),
-                12 if is("Delivered-To") && found.delivered_to.is_empty() => found.delivered_to = address(field.value),
-                8 if is("Received") && found.received_for.is_empty() => found.received_for = received_for(field.value),
-                15 if is("X-Envelope-From") && found.return_path.is_empty() => found.return_path = address(field.value),
-                _ => {}
             }
-        }
-        let received =
-            header.fields.iter().rev().filter(|f| f.name.len() == 8 && f.name.eq_ignore_ascii_case(b"Received"));
-        found.first_for = received.take(20).map(|f| received_for(f.value)).find(|a| !a.is_empty()).unwrap_or_default();
+        });
+        found.any = fields > 0;
+        found.first_for = match received.as_slice() {
+            // There is only one: it is the newest as well.
+            [_] => found.received_for.clone(),
+            _ => {
+                let oldest = received.iter().rev().take(20);
+                oldest.map(|value| received_for(value)).find(|a| !a.is_empty()).unwrap_or_default()
+            }
+        };
         found
+    }
+
+    fn take(&mut self, field: HeaderField<'_>) {
+        let address = |value: &[u8]| one_address(&decode::header_text(value)).unwrap_or_default().to_owned();
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name.as_bytes());
+        // By the length first: most fields are none of these.
+        match field.name.len() {
+            4 if self.from.is_empty() && is("From") => self.from = address(field.value),
+            2 if self.to.is_empty() && is("To") => self.to = address(field.value),
+            7 if self.subject.is_empty() && is("Subject") => self.subject = decode::header(field.value),
+            10 if self.message_id.is_empty() && is("Message-ID") => {
+                self.message_id = inside_brackets(&decode::header_text(field.value)).to_owned();
+            }
+            7 if is("List-ID") => self.list_id = inside_brackets(&decode::header_text(field.value)).to_owned(),
+            11 if is("Feedback-ID") => self.feedback_id = decode::header(field.value),
+            4 if self.date.is_none() && is("Date") => self.date = civil::parse(&decode::header_text(field.value)),
+            11 if self.return_path.is_empty() && is("Return-Path") => self.return_path = address(field.value),
+            12 if self.delivered_to.is_empty() && is("Delivered-To") => self.delivered_to = address(field.value),
+            8 if self.received_for.is_empty() && is("Received") => self.received_for = received_for(field.value),
+            15 if self.return_path.is_empty() && is("X-Envelope-From") => self.return_path = address(field.value),
+            _ => {}
+        }
     }
 
     /// Nothing that would identify a message.
@@ -70,7 +88,8 @@ impl Original {
 /// `for <address>` of a Received field; empty without.
 fn received_for(value: &[u8]) -> String {
     let text = crate::text::lossy(value);
-    let found = if let Some(at) = memchr::memmem::find(text.as_bytes(), b"for <") {
+    static FOR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"for <"));
+    let found = if let Some(at) = FOR.find(text.as_bytes()) {
         one_address(&text[at..crate::text::floor(&text, at + 300)])
     } else {
         last_for(text.as_bytes()).and_then(|at| text.get(at..)).and_then(crate::text::address).map(|f| f.address)
@@ -80,8 +99,8 @@ fn received_for(value: &[u8]) -> String {
 
 /// The last word `for`.
 fn last_for(text: &[u8]) -> Option<usize> {
-    memchr::memmem::rfind_iter(text, b"for ")
-        .find(|at| at.checked_sub(1).is_some_and(|b| matches!(text[b], b' ' | b'\t')))
+    static FOR: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"for "));
+    FOR.rfind_iter(text).find(|at| at.checked_sub(1).is_some_and(|b| matches!(text[b], b' ' | b'\t')))
 }
 
 fn inside_brackets(text: &str) -> &str {
@@ -174,21 +193,44 @@ const FIELDS: [&str; 10] = [
     "authentication-results:",
 ];
 
+/// First bytes of lines that may announce the returned message: signs of a rule, first letters of the words above, and what is
+/// no ASCII.
+const MAY_ANNOUNCE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 128;
+    while byte < 256 {
+        table[byte] = true;
+        byte += 1;
+    }
+    let signs = *b"-_=|*betaoicrmhuysdxBETAOICRMHUYSDX";
+    let mut place = 0;
+    while place < signs.len() {
+        table[signs[place] as usize] = true;
+        place += 1;
+    }
+    table
+};
+
 /// Finds the returned message in a text.
 pub(crate) fn cut(text: &str) -> Option<Cut> {
     let mut at = 0;
-    for line in text.split_inclusive('\n') {
-        let (start, end) = (at, at + line.len());
-        at = end;
-        let trimmed = line.trim();
+    while at < text.len() {
+        let start = at;
+        let bytes = text.as_bytes();
+        at = memchr::memchr(b'\n', &bytes[at..]).map_or(text.len(), |end| at + end + 1);
+        let end = at;
+        // Most lines begin with something else.
+        let mut from = start;
+        while from < end && matches!(bytes[from], b' ' | 9..=13) {
+            from += 1;
+        }
+        if from == end || !MAY_ANNOUNCE[usize::from(bytes[from])] {
+            continue;
+        }
+        let line = &text[start..end];
+        let trimmed = crate::text::trim(line);
         let Some(first) = trimmed.as_bytes().first() else { continue };
-        if !matches!(first, b'-' | b'_' | b'=' | b'|' | b'*')
-            && !matches!(
-                first.to_ascii_lowercase(),
-                b'b' | b'e' | b't' | b'a' | b'o' | b'i' | b'c' | b'r' | b'm' | b'h' | b'u' | b'y' | b's' | b'd' | b'x'
-            )
-            && first.is_ascii()
-        {
+        if !MAY_ANNOUNCE[usize::from(*first)] {
             continue;
         }
         let dashed = matches!(first, b'-' | b'_' | b'=' | b'|' | b'*');

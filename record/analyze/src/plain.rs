@@ -70,9 +70,9 @@ const BEFORE: &[&str] = &[
 
 /// A line that names a recipient: the address, and what follows it in the line.
 pub(crate) fn recipient_line(line: &str) -> Option<(&str, &str)> {
-    let trimmed = line.trim();
     // Not worth a look without one.
-    memchr::memchr(b'@', trimmed.as_bytes())?;
+    memchr::memchr(b'@', line.as_bytes())?;
+    let trimmed = text::trim(line);
     let bare = trimmed.trim_start_matches(['*', '-', '>', '|', '·', '•', ' ', '\t']);
     if let Some(found) = at_beginning(bare) {
         return Some(found);
@@ -116,10 +116,12 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
     let mut blanks = 0;
     // The line before announces the sender: "A message sent by", and the address in a line of its own.
     let mut sender = false;
-    for line in human.lines() {
-        let trimmed = line.trim();
+    for line in text::lines(human) {
+        let trimmed = text::trim(line);
         if trimmed.is_empty()
-            || (trimmed.len() > 5 && trimmed.bytes().all(|b| matches!(b, b'=' | b'-' | b'*' | b'_' | b'#')))
+            || (trimmed.len() > 5
+                && matches!(trimmed.as_bytes()[0], b'=' | b'-' | b'*' | b'_' | b'#')
+                && trimmed.bytes().all(|b| matches!(b, b'=' | b'-' | b'*' | b'_' | b'#')))
         {
             blanks += 1;
             continue;

@@ -9,6 +9,8 @@ use crate::rules::Scan;
 use crate::systems::{self, Signs, System};
 use crate::transcript::refusals;
 use crate::{Rules, autoreply, dsn, event, feedback, plain, text};
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 use yamabiko_report::structure::{Media, Structure, with_lf};
 
 /// Messages within messages beyond are not looked into.
@@ -106,7 +108,7 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
                 return within;
             }
         }
-        let drafts = with_recipients(mail, named);
+        let drafts = with_recipients(mail, system.machine, named);
         if !drafts.is_empty() {
             let findings = conclude(rules, mail, &human, system, &shared, drafts);
             // Whoever writes to people about parcels means the one to whom it is written; a notice means somebody else.
@@ -142,9 +144,11 @@ fn no_notice(mail: &Mail<'_>, system: &System) -> Option<&'static str> {
         return Some("mail of a mailing list");
     }
     // Postfix tells its postmaster about strange dialogues (notify_classes = protocol, policy, resource).
-    if ["SMTP server: errors from", "SMTP client: errors from", "LMTP client: errors from"]
-        .iter()
-        .any(|words| mail.subject.contains(words))
+    static ERRORS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"errors from"));
+    if ERRORS.find(mail.subject.as_bytes()).is_some()
+        && ["SMTP server: errors from", "SMTP client: errors from", "LMTP client: errors from"]
+            .iter()
+            .any(|words| mail.subject.contains(words))
     {
         return Some("a postmaster's transcript of a session");
     }
@@ -185,8 +189,23 @@ fn plain_drafts(mail: &Mail<'_>) -> Vec<Draft> {
     plain::read(&mail.human, &[])
 }
 
-/// Where the text names no recipient, other places may.
-fn with_recipients(mail: &Mail<'_>, mut drafts: Vec<Draft>) -> Vec<Draft> {
+/// The first address in the text that is not the one to whom the notice is written, or else the first of all.
+fn address_in_text<'m>(mail: &'m Mail<'_>) -> Option<&'m str> {
+    let mut rest = mail.human.as_str();
+    let mut first = None;
+    for _ in 0..20 {
+        let Some(found) = text::address(rest) else { break };
+        if !is_addressee(mail, found.address) {
+            return Some(found.address);
+        }
+        first = first.or(Some(found.address));
+        rest = &rest[found.end..];
+    }
+    first
+}
+
+/// Where the text names no recipient, other places may. (A person's mail that looks like a notice mostly names its reader.)
+fn with_recipients(mail: &Mail<'_>, machine: bool, mut drafts: Vec<Draft>) -> Vec<Draft> {
     drafts.retain(|d| !d.recipient.is_empty());
     let header = mail.header();
     let failed: Vec<String> = header
@@ -208,7 +227,7 @@ fn with_recipients(mail: &Mail<'_>, mut drafts: Vec<Draft>) -> Vec<Draft> {
         let somewhere = [original.received_for.as_str(), original.to.as_str(), original.delivered_to.as_str()]
             .into_iter()
             .find(|a| !a.is_empty())
-            .or_else(|| text::address(&mail.human).map(|f| f.address));
+            .or_else(|| if machine { address_in_text(mail) } else { text::address(&mail.human).map(|f| f.address) });
         drafts.extend(somewhere.map(|a| Draft::to(text::plain_address(a))));
     }
     drafts
@@ -218,7 +237,7 @@ fn delivery_status(rules: &Rules, mail: &Mail<'_>, human: &Scan, system: System,
     let mut drafts = dsn::drafts(mail);
     let blocks = plain_drafts(mail);
     if drafts.iter().all(|d| d.recipient.is_empty()) {
-        let missing = with_recipients(mail, blocks.clone());
+        let missing = with_recipients(mail, true, blocks.clone());
         // A status without its recipient: the text says whose it is.
         if let ([only], [first, ..]) = (drafts.as_mut_slice(), missing.as_slice()) {
             only.recipient.clone_from(&first.recipient);

@@ -51,10 +51,34 @@ const EMBEDDED: &[(&str, &str)] = &[
 pub struct Rules {
     rules: Vec<Rule>,
     /// Rules without a phrase.
-    bare: Vec<u32>,
-    /// Of each fragment of a phrase: its rule and which one of it.
-    fragments: Vec<(u32, u8)>,
+    bare: Vec<Bare>,
+    fragments: Vec<Fragment>,
     phrases: Phrases,
+}
+
+/// A fragment of a phrase.
+#[derive(Clone, Copy)]
+struct Fragment {
+    rule: u32,
+    /// Which one of the rule it is, and of how many.
+    index: u8,
+    of: u8,
+}
+
+/// A rule without a phrase.
+#[derive(Clone, Copy)]
+struct Bare {
+    rule: u32,
+    /// The kinds of status that it may be for, as [`kind_of`] numbers them.
+    kinds: u32,
+}
+
+/// Class and subject of a status as a bit; those that no rule asks for, and none at all, share one.
+fn kind_of(status: Option<(u8, u16)>) -> u32 {
+    match status {
+        Some((class @ (2 | 4 | 5), subject @ 0..=7)) => 1 << (u32::from(class - 2) * 8 + u32::from(subject)),
+        _ => 1 << 31,
+    }
 }
 
 impl fmt::Debug for Rules {
@@ -79,6 +103,9 @@ impl Scan {
     }
     pub(crate) fn is_empty(&self) -> bool {
         self.folded.is_empty()
+    }
+    pub(crate) fn folded(&self) -> &[u8] {
+        &self.folded
     }
     /// Signs of notices (their place in [`systems::signs`]) and where they begin.
     pub(crate) fn signs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
@@ -172,10 +199,11 @@ impl Rule {
     /// True when all that the rule asks for beside its phrase is so.
     pub(crate) fn fits(&self, at: &Circumstances<'_>) -> bool {
         let asks = &*self.asks;
-        (asks.hosts.is_empty() || at.hosts.iter().any(|host| asks.hosts.iter().any(|suffix| is_within(host, suffix))))
-            && (asks.stages.is_empty() || at.stage.is_some_and(|stage| asks.stages.contains(&stage)))
+        (asks.stages.is_empty() || at.stage.is_some_and(|stage| asks.stages.contains(&stage)))
             && (asks.statuses.is_empty() || at.status.is_some_and(|s| asks.statuses.iter().any(|p| p.fits(s))))
             && (asks.codes.is_empty() || at.code.is_some_and(|code| asks.codes.contains(&code)))
+            && (asks.hosts.is_empty()
+                || at.hosts.iter().any(|host| asks.hosts.iter().any(|suffix| is_within(host, suffix))))
             && asks.from.is_none_or(|from| at.date.is_none_or(|date| date.seconds >= from))
             && asks.until.is_none_or(|until| at.date.is_some_and(|date| date.seconds < until))
     }
@@ -269,14 +297,17 @@ impl Rules {
         let mut bare = Vec::new();
         for (rule, number) in rules.iter().zip(0..) {
             if rule.fragments == 0 {
-                bare.push(number);
+                let asked = rule.asks.statuses.iter().map(|p| kind_of(Some((p.class, p.subject))));
+                let kinds =
+                    if rule.asks.statuses.is_empty() { u32::MAX } else { asked.fold(0, |all, kind| all | kind) };
+                bare.push(Bare { rule: number, kinds });
                 continue;
             }
             for (fragment, index) in split_phrase(&rule.phrase).zip(0..) {
                 // More fragments than u32 counts do not fit into memory.
                 phrases.push((fragment, u32::try_from(fragments.len()).unwrap_or(u32::MAX)));
                 // `read` refuses phrases of more than eight fragments.
-                fragments.push((number, index));
+                fragments.push(Fragment { rule: number, index, of: rule.fragments });
             }
         }
         // The same walk looks for what notices are known by.
@@ -301,16 +332,19 @@ impl Rules {
     pub(crate) fn matches(&self, scan: &Scan, mut each: impl FnMut(&Rule, usize, usize)) {
         // Rules of several fragments that have begun: rule, next fragment, where it began, where the last one ended.
         let mut open: Vec<(u32, u8, usize, usize)> = Vec::new();
-        let mut seen: Vec<u32> = Vec::new();
+        // A bit for each rule.
+        let mut seen = vec![0_u64; self.rules.len() / 64 + 1];
         for found in &scan.found {
-            let Some(&(number, index)) = self.fragments.get(found.number as usize) else { continue };
-            let rule = &self.rules[number as usize];
-            if seen.contains(&number) {
+            let Some(&Fragment { rule: number, index, of }) = self.fragments.get(found.number as usize) else {
+                continue;
+            };
+            let (word, bit) = (number as usize / 64, 1 << (number % 64));
+            if seen[word] & bit != 0 {
                 continue;
             }
-            if rule.fragments == 1 {
-                seen.push(number);
-                each(rule, found.start, found.end);
+            if of == 1 {
+                seen[word] |= bit;
+                each(&self.rules[number as usize], found.start, found.end);
                 continue;
             }
             let state = open.iter().position(|(n, ..)| *n == number);
@@ -319,9 +353,9 @@ impl Rules {
                 Some(at) if open[at].1 == index && found.start >= open[at].3 && found.start - open[at].3 <= MAX_GAP => {
                     open[at].1 += 1;
                     open[at].3 = found.end;
-                    if open[at].1 == rule.fragments {
-                        seen.push(number);
-                        each(rule, open[at].2, found.end);
+                    if open[at].1 == of {
+                        seen[word] |= bit;
+                        each(&self.rules[number as usize], open[at].2, found.end);
                     }
                 }
                 // A fresh beginning, when the first one has led nowhere yet.
@@ -331,9 +365,10 @@ impl Rules {
         }
     }
 
-    /// Rules that ask for no phrase.
-    pub(crate) fn bare(&self) -> impl Iterator<Item = &Rule> {
-        self.bare.iter().map(|n| &self.rules[*n as usize])
+    /// Rules that ask for no phrase and may fit a status.
+    pub(crate) fn bare(&self, status: Option<EnhancedStatus>) -> impl Iterator<Item = &Rule> {
+        let kind = kind_of(status.map(|s| (s.class.digit(), s.subject)));
+        self.bare.iter().filter(move |bare| bare.kinds & kind != 0).map(|bare| &self.rules[bare.rule as usize])
     }
 }
 
@@ -374,6 +409,28 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
                 out.push(b' ');
             }
             (blank, wide_before, broken) = (false, false, false);
+            // Eight bytes at once, as far as single blanks are all that is between words.
+            while out.len() + 8 < limit
+                && let Some(eight) = bytes.get(at..at + 8).and_then(|eight| <[u8; 8]>::try_from(eight).ok())
+                && is_squeezed(eight)
+            {
+                out.extend_from_slice(&eight);
+                at += 8;
+                blank = eight[7] == b' ';
+                if blank {
+                    out.truncate(out.len() - 1);
+                    if bytes.get(at).is_none_or(|next| !next.is_ascii() || next.is_ascii_whitespace())
+                        || out.len() + 9 >= limit
+                    {
+                        break;
+                    }
+                    out.push(b' ');
+                    blank = false;
+                }
+            }
+            if blank {
+                continue;
+            }
             let room = limit.saturating_sub(out.len()).max(1);
             let rest = &bytes[at..at.saturating_add(room).min(bytes.len())];
             let word = rest.iter().position(|b| ENDS_WORD[usize::from(*b)]).unwrap_or(rest.len());
@@ -408,6 +465,17 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
     }
     out.make_ascii_lowercase();
     out
+}
+
+/// Eight bytes of ASCII without control characters, the first of them no blank, and no two blanks side by side.
+fn is_squeezed(eight: [u8; 8]) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    let bits = u64::from_le_bytes(eight);
+    // For bytes below 128 no difference and no sum reaches into the next byte.
+    let control = !((bits & !HIGH) + LOW * 0x60);
+    let blank = !(((bits & !HIGH) ^ (LOW * 0x20)) + LOW * 0x7f) & HIGH;
+    bits & HIGH == 0 && control & HIGH == 0 && blank & (blank << 8) == 0 && blank & 0x80 == 0
 }
 
 /// A folded text, or a piece of one, as text.

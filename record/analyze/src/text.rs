@@ -7,12 +7,76 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_status::{Class, EnhancedStatus};
 
+/// `text` without white space at its ends, as [`str::trim`]; quick where both ends are ASCII.
+pub(crate) fn trim(text: &str) -> &str {
+    let bytes = text.as_bytes();
+    let (mut start, mut end) = (0, bytes.len());
+    let blank = |byte: u8| matches!(byte, b' ' | 9..=13);
+    while start < end && blank(bytes[start]) {
+        start += 1;
+    }
+    while start < end && blank(bytes[end - 1]) {
+        end -= 1;
+    }
+    if start < end && !(bytes[start].is_ascii() && bytes[end - 1].is_ascii()) {
+        return text.trim();
+    }
+    // Both lie beside ASCII.
+    &text[start..end]
+}
+
+/// The lines of a text, as [`str::lines`] gives them.
+#[derive(Clone)]
+pub(crate) struct Lines<'t> {
+    rest: &'t str,
+}
+
+pub(crate) fn lines(text: &str) -> Lines<'_> {
+    Lines { rest: text }
+}
+
+impl<'t> Iterator for Lines<'t> {
+    type Item = &'t str;
+
+    fn next(&mut self) -> Option<&'t str> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let Some(end) = memchr::memchr(b'\n', self.rest.as_bytes()) else {
+            return Some(std::mem::take(&mut self.rest));
+        };
+        let (line, rest) = self.rest.split_at(end);
+        self.rest = &rest[1..];
+        Some(line.strip_suffix('\r').unwrap_or(line))
+    }
+}
+
+/// ASCII of local parts, and of domains.
+const LOCAL: [bool; 128] = ascii_table(b"!#$%&'*+-/=?^_`{|}~.");
+const DOMAIN: [bool; 128] = ascii_table(b"-._");
+
+/// Letters, digits, and these.
+const fn ascii_table(others: &[u8]) -> [bool; 128] {
+    let mut table = [false; 128];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut place = 0;
+    while place < others.len() {
+        table[others[place] as usize] = true;
+        place += 1;
+    }
+    table
+}
+
 fn is_local(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c) || (!c.is_ascii() && c.is_alphanumeric())
+    LOCAL.get(c as usize).copied().unwrap_or_else(|| c.is_alphanumeric())
 }
 
 fn is_domain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') || (!c.is_ascii() && c.is_alphanumeric())
+    DOMAIN.get(c as usize).copied().unwrap_or_else(|| c.is_alphanumeric())
 }
 
 /// An address and where it stands.
@@ -80,8 +144,8 @@ fn address_at(text: &str, at: usize, from: usize) -> Option<Found<'_>> {
 
 /// The address alone of a header value, a path or a DSN field: `"Name" <a@b>`, `rfc822;<a@b>`, `a@b (comment)`.
 pub(crate) fn one_address(text: &str) -> Option<&str> {
-    let text = text.trim();
-    if let Some(open) = text.rfind('<')
+    let text = trim(text);
+    if let Some(open) = memchr::memrchr(b'<', text.as_bytes())
         && let Some(found) = address(&text[open..])
     {
         return Some(found.address);
@@ -354,12 +418,56 @@ const BEFORE_HOST: [&str; 18] = [
 
 static HOST_FINDERS: LazyLock<Vec<Finder<'static>>> = LazyLock::new(|| BEFORE_HOST.iter().map(Finder::new).collect());
 
+/// Which of [`BEFORE_HOST`] may be in a text, as bits: all of them end in a blank or a mark, and what stands before that is
+/// looked at.
+fn host_words(text: &[u8]) -> u32 {
+    const ENDS: [[u8; 2]; 18] = {
+        let mut ends = [[0; 2]; 18];
+        let mut number = 0;
+        while number < ends.len() {
+            let words = BEFORE_HOST[number].as_bytes();
+            ends[number] = [words[words.len() - 2], words[words.len() - 1]];
+            number += 1;
+        }
+        ends
+    };
+    const LAST: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut number = 0;
+        while number < ENDS.len() {
+            table[ENDS[number][0] as usize] |= 1 << number;
+            number += 1;
+        }
+        table
+    };
+    let mut found = 0;
+    for (at, byte) in text.iter().enumerate() {
+        if !matches!(byte, b' ' | b'=' | b';') {
+            continue;
+        }
+        let Some(before) = at.checked_sub(1) else { continue };
+        let mut may = LAST[usize::from(text[before])] & !found;
+        while may != 0 {
+            let number = may.trailing_zeros();
+            may &= may - 1;
+            if text[..=at].ends_with(BEFORE_HOST[number as usize].as_bytes()) {
+                found |= 1 << number;
+            }
+        }
+    }
+    found
+}
+
 /// The host that a diagnostic names as the one that refused.
 pub(crate) fn remote_host(text: &str) -> Option<&str> {
     if text.is_empty() {
         return None;
     }
-    for finder in HOST_FINDERS.iter() {
+    let words = host_words(text.as_bytes());
+    for (number, finder) in HOST_FINDERS.iter().enumerate() {
+        if words & 1 << number == 0 {
+            continue;
+        }
         let mut rest = text;
         // A few places at most, so that a long text is not searched again and again.
         for _ in 0..4 {
@@ -388,7 +496,8 @@ pub(crate) fn remote_host(text: &str) -> Option<&str> {
         }
     }
     // SurfControl: the address of the host between recipient and reply, `a@b: [192.0.2.5], 550 no`.
-    if let Some(at) = memchr::memmem::find(text.as_bytes(), b": [")
+    static ADDRESS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b": ["));
+    if let Some(at) = ADDRESS.find(text.as_bytes())
         && let Some((inner, rest)) = text[at + 3..].split_once(']')
         && inner.parse::<std::net::IpAddr>().is_ok()
         && reply_codes(&rest[..floor(rest, 6)]).next().is_some()
@@ -397,7 +506,9 @@ pub(crate) fn remote_host(text: &str) -> Option<&str> {
     }
     // qmail: the address of the host begins the text.
     let first = text.split_whitespace().next().unwrap_or("");
-    let is_address = first.parse::<std::net::IpAddr>().is_ok();
+    // An address ends in a digit or a letter of a hexadecimal number, and has marks in it.
+    let like_address = first.contains(['.', ':']) && first.as_bytes()[0] != b'<';
+    let is_address = like_address && first.parse::<std::net::IpAddr>().is_ok();
     let named = is_host(first) && (text.contains(" does not like recipient") || text.contains(" did not like our"));
     (is_address || named).then_some(first)
 }
@@ -405,7 +516,8 @@ pub(crate) fn remote_host(text: &str) -> Option<&str> {
 /// Exchange says in its section for administrators which server wrote the notice.
 pub(crate) fn generating_server(human: &str) -> Option<&str> {
     const WORDS: &str = "Generating server: ";
-    let at = memchr::memmem::find(human.as_bytes(), WORDS.as_bytes())?;
+    static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(WORDS));
+    let at = FINDER.find(human.as_bytes())?;
     let name = human[at + WORDS.len()..].split_whitespace().next()?;
     is_host(name).then_some(name)
 }
@@ -422,6 +534,19 @@ pub(crate) fn floor(text: &str, limit: usize) -> usize {
 /// White space squeezed to single blanks, none at the ends, at most `limit` bytes.
 pub(crate) fn squeeze(text: &str, limit: usize) -> String {
     let mut out = String::with_capacity(text.len().min(limit));
+    if text.len() <= limit && text.is_ascii() {
+        let mut rest = trim(text);
+        while let Some(end) = rest.as_bytes().iter().position(|b| matches!(b, b' ' | 9..=13)) {
+            out.push_str(&rest[..end]);
+            out.push(' ');
+            let after = &rest.as_bytes()[end + 1..];
+            // One blank is the rule; there is a word after the blanks.
+            let more = after.iter().take_while(|b| matches!(b, b' ' | 9..=13)).count();
+            rest = &rest[end + 1 + more..];
+        }
+        out.push_str(rest);
+        return out;
+    }
     for word in text.split_whitespace() {
         if !out.is_empty() {
             out.push(' ');

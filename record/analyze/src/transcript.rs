@@ -2,6 +2,8 @@
 
 use crate::analyzer::Stage;
 use crate::text;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// A refusal in a dialogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,23 +17,29 @@ pub(crate) struct Refusal {
     pub host: String,
 }
 
+static FORTH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b">>>"));
+static BACK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"<<<"));
+/// Of "while talking to " and "While talking to ".
+static TALKING: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"hile talking to "));
+
 /// Dialogues of more refusals than this are not read on.
 const MAX: usize = 200;
 
 /// The refusals of all dialogues in a text. sendmail writes `>>>` for what it said, InterScan the other way round.
 pub(crate) fn refusals(human: &str) -> Vec<Refusal> {
     let mut all: Vec<Refusal> = Vec::new();
-    if memchr::memmem::find(human.as_bytes(), b">>>").is_none()
-        && memchr::memmem::find(human.as_bytes(), b"<<<").is_none()
-    {
+    if FORTH.find(human.as_bytes()).is_none() && BACK.find(human.as_bytes()).is_none() {
         return all;
     }
+    let talks = TALKING.find(human.as_bytes()).is_some();
     let (mut stage, mut recipient, mut host) = (None, String::new(), String::new());
-    for line in human.lines() {
-        let line = line.trim();
-        let talk = line.find("while talking to ").or_else(|| line.find("While talking to "));
-        if let Some(at) = talk {
-            host = text::host(line[at + 17..].trim_end_matches([':', '.'])).to_owned();
+    for line in text::lines(human) {
+        let line = text::trim(line);
+        let talk = if talks { TALKING.find(line.as_bytes()) } else { None };
+        if let Some(at) = talk
+            && matches!(at.checked_sub(1).and_then(|w| line.as_bytes().get(w)), Some(b'w' | b'W'))
+        {
+            host = text::host(line[at + 16..].trim_end_matches([':', '.'])).to_owned();
             continue;
         }
         let line = line.trim_start_matches("... ");

@@ -50,6 +50,9 @@ mod exit {
 
 /// Runs `yamabiko analyze`.
 pub fn run(args: &[String]) -> ExitCode {
+    // The allocator asks for pages of 2 MB, of which a reader of streams fills a small part: without them it needs a third of
+    // the memory. Where the kernel does not know this, all is as before.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let options: Options = match parsed("yamabiko analyze", args) {
         Ok(options) => options,
         Err(code) => return code,

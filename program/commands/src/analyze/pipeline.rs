@@ -17,7 +17,7 @@ use super::files::{self, Found, Piece};
 use super::report::{Reported, Reporter};
 
 /// A batch is handed on when it holds this many bytes ...
-const BATCH_BYTES: usize = 512 << 10;
+const BATCH_BYTES: usize = 256 << 10;
 /// ... or this many messages.
 const BATCH_ITEMS: usize = 128;
 /// Files up to this size are opened by the thread that analyses them; opening is most of the work for a small file.
