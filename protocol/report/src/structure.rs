@@ -301,13 +301,13 @@ fn leaves<'m>(
 fn multipart<'m>(body: &'m [u8], boundary: &'m [u8]) -> impl Iterator<Item = &'m [u8]> + use<'m> {
     static DASHES: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\n--"));
     // Such a one would not be found: a boundary is within a line.
-    let possible = memchr(b'\n', boundary).is_none();
+    let body = if memchr(b'\n', boundary).is_none() { body } else { b"" };
     // Where a line may begin with two dashes: looked for from the line end before it.
     let mut at = 0;
-    let mut first = possible && body.starts_with(b"--");
+    let mut first = body.starts_with(b"--");
     let mut open: Option<usize> = None;
     std::iter::from_fn(move || {
-        while possible {
+        loop {
             let start = if std::mem::take(&mut first) {
                 0
             } else if let Some(found) = body.get(at..).and_then(|rest| DASHES.find(rest)) {

@@ -509,7 +509,14 @@ fn is_disclaimer(paragraph: &str) -> bool {
 
 /// The text without lines that only name the recipient.
 fn paragraph_without(human: &str, recipient: &str) -> String {
-    let lines = human.lines().filter(|line| {
+    let mut end = 0;
+    for paragraph in human.split_inclusive("\n\n") {
+        if end > 0 && is_disclaimer(paragraph) {
+            break;
+        }
+        end += paragraph.len();
+    }
+    let lines = human[..end].lines().filter(|line| {
         let bare = line.trim().trim_matches(['<', '>', ':', ' ']);
         !bare.is_empty() && !bare.eq_ignore_ascii_case(recipient)
     });

@@ -91,11 +91,13 @@ pub fn run(
     let (batches, work) = sync_channel::<(u64, Batch)>(jobs + 2);
     let (done, results) = channel::<(u64, Reported)>();
     let work = Mutex::new(work);
+    let spare = Spare::default();
     std::thread::scope(|scope| {
-        scope.spawn(move || read(found, progress, Sending { token, batches, number: 0 }));
+        let (spare, work) = (&spare, &work);
+        scope.spawn(move || read(found, progress, Sending { token, batches, number: 0, spare }));
         for _ in 0..jobs {
-            let (work, done) = (&work, done.clone());
-            scope.spawn(move || analyse(work, &done, analyzer, reporter));
+            let done = done.clone();
+            scope.spawn(move || analyse(work, spare, &done, analyzer, reporter));
         }
         drop(done);
         let mut early = BTreeMap::new();
@@ -117,22 +119,42 @@ pub fn run(
     });
 }
 
-struct Sending {
+/// Memory of batches that are done, for the next ones: what one thread takes and another one gives back, an allocator keeps
+/// for long.
+#[derive(Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop().unwrap_or_default()
+    }
+    fn give(&self, mut data: Vec<u8>) {
+        // A message of megabytes leaves more behind than is worth keeping.
+        if data.capacity() <= 4 * BATCH_BYTES {
+            data.clear();
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(data);
+        }
+    }
+}
+
+struct Sending<'s> {
     token: SyncSender<()>,
     batches: SyncSender<(u64, Batch)>,
     number: u64,
+    spare: &'s Spare,
 }
 
-impl Sending {
-    /// False when nobody listens any more.
-    fn send(&mut self, batch: Batch) -> bool {
+impl Sending<'_> {
+    /// Sends a batch and leaves an empty one. False when nobody listens any more.
+    fn send(&mut self, batch: &mut Batch) -> bool {
+        let batch = std::mem::replace(batch, Batch { data: self.spare.take(), items: Vec::new() });
         let sent = self.token.send(()).is_ok() && self.batches.send((self.number, batch)).is_ok();
         self.number += 1;
         sent
     }
 }
 
-fn read(found: impl Iterator<Item = Result<Found, (PathBuf, String)>>, progress: &Progress, mut out: Sending) {
+fn read(found: impl Iterator<Item = Result<Found, (PathBuf, String)>>, progress: &Progress, mut out: Sending<'_>) {
     let mut batch = Batch::default();
     for step in found {
         let wanted = match step {
@@ -152,16 +174,16 @@ fn read(found: impl Iterator<Item = Result<Found, (PathBuf, String)>>, progress:
                 }
             }
         };
-        if !wanted || (batch.is_full() && !out.send(std::mem::take(&mut batch))) {
+        if !wanted || (batch.is_full() && !out.send(&mut batch)) {
             return;
         }
     }
     if !batch.items.is_empty() {
-        out.send(batch);
+        out.send(&mut batch);
     }
 }
 
-fn read_large(origin: &Arc<Path>, progress: &Progress, batch: &mut Batch, out: &mut Sending) -> bool {
+fn read_large(origin: &Arc<Path>, progress: &Progress, batch: &mut Batch, out: &mut Sending<'_>) -> bool {
     let file = match files::open(origin) {
         Ok(file) => file,
         Err(error) => {
@@ -171,7 +193,7 @@ fn read_large(origin: &Arc<Path>, progress: &Progress, batch: &mut Batch, out: &
     };
     files::pieces(Counted { file, bytes: &progress.bytes }, &mut |offset, piece| {
         batch.push(origin, offset, piece);
-        !batch.is_full() || out.send(std::mem::take(batch))
+        !batch.is_full() || out.send(batch)
     })
 }
 
@@ -197,6 +219,7 @@ impl files::Input for Counted<'_> {
 
 fn analyse(
     work: &Mutex<Receiver<(u64, Batch)>>,
+    spare: &Spare,
     done: &Sender<(u64, Reported)>,
     analyzer: &Analyzer,
     reporter: &Reporter,
@@ -232,6 +255,7 @@ fn analyse(
                 },
             }
         }
+        spare.give(batch.data);
         if done.send((number, result)).is_err() {
             return;
         }
