@@ -5,6 +5,7 @@ use crate::decide::{Decision, Facts, decide, without_repeated_codes};
 use crate::draft::Draft;
 use crate::finding::{Action, Date, Diagnostic, Finding};
 use crate::mail::Mail;
+use crate::plain::is_disclaimer;
 use crate::rules::Scan;
 use crate::systems::System;
 use crate::transcript::Refusal;
@@ -499,19 +500,11 @@ fn telling_lines(rules: &Rules, human: &str) -> String {
     text::squeeze(best.1, 2048)
 }
 
-/// A paragraph that companies put below every mail: nothing in it is about this one.
-fn is_disclaimer(paragraph: &str) -> bool {
-    ["confidential", "vertraulich", "confidencia", "vertrouwelijk", "riservat"]
-        .iter()
-        .any(|word| text::contains(paragraph, word))
-        || ["конфиденциальн", "機密情報", "機密信息", "保密"].iter().any(|word| paragraph.contains(word))
-}
-
 /// The text without lines that only name the recipient.
 fn paragraph_without(human: &str, recipient: &str) -> String {
     let mut end = 0;
     for paragraph in human.split_inclusive("\n\n") {
-        if end > 0 && is_disclaimer(paragraph) {
+        if is_disclaimer(paragraph) {
             break;
         }
         end += paragraph.len();

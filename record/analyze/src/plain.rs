@@ -202,7 +202,11 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
 }
 
 fn close(drafts: &mut [Draft], open: &mut Vec<usize>, said: &mut Vec<&str>) {
-    let text = text::squeeze(&said.join(" "), 4096);
+    let mut text = text::squeeze(&said.join(" "), 4096);
+    if is_disclaimer(&text) && text::reply_codes(&text).next().is_none() {
+        // It stands below a recipient of whom nothing is said.
+        text.clear();
+    }
     for index in open.drain(..) {
         if let Some(draft) = drafts.get_mut(index)
             && (draft.said.is_empty() || text::reply_codes(&text).next().is_some())
@@ -211,6 +215,14 @@ fn close(drafts: &mut [Draft], open: &mut Vec<usize>, said: &mut Vec<&str>) {
         }
     }
     said.clear();
+}
+
+/// A paragraph that companies put below every mail: nothing in it is about this one.
+pub(crate) fn is_disclaimer(paragraph: &str) -> bool {
+    ["confidential", "vertraulich", "confidencia", "vertrouwelijk", "riservat"]
+        .iter()
+        .any(|word| text::contains(paragraph, word))
+        || ["конфиденциальн", "機密情報", "機密信息", "保密"].iter().any(|word| paragraph.contains(word))
 }
 
 /// A line that says that the address below it is the sender's.
