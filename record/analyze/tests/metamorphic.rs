@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use yamabiko_analyze::{Analysis, Analyzer, Kind};
+use yamabiko_analyze::{Analysis, Analyzer, Kind, Reason};
 use yamabiko_report::decode;
 use yamabiko_report::structure::{Media, Structure, Transfer};
 
@@ -386,8 +386,11 @@ fn blanks_at_the_ends(message: &[u8], analysis: &Analysis) -> Option<(Vec<u8>, V
     Some((out, essence(analysis)))
 }
 
-/// A disclaimer below everything.
+/// A disclaimer below everything. (Where a notice gives no reason at all, any word below it is taken for one.)
 fn disclaimer(message: &[u8], analysis: &Analysis) -> Option<(Vec<u8>, Vec<String>)> {
+    if analysis.findings.iter().any(|finding| finding.reason == Reason::OnHold) {
+        return None;
+    }
     let mut out = message.to_vec();
     out.extend_from_slice(
         b"\n\n_______________________________________________\nThis e-mail and its attachments are confidential. If you are not the one it is meant for,\n\
