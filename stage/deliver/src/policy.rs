@@ -884,8 +884,8 @@ impl Policy {
         let domain = domain::to_ascii(&site.nexthop).map(|name| name.to_ascii_lowercase()).unwrap_or_default();
         let mode = known.policy.mode;
         let words = format!("MTA-STS policy of {domain}, mode={}, id={}", mode.word(), known.id);
-        let names = vec![domain::to_ascii(host).unwrap_or_else(|| host.into()).to_ascii_lowercase()];
-        let covered = known.policy.covers(&names[0]);
+        let name = domain::to_ascii(host).unwrap_or_else(|| host.into()).to_ascii_lowercase();
+        let covered = known.policy.covers(&name);
         let mut found = Strict {
             known: true,
             enforced: mode == Mode::Enforce,
@@ -911,7 +911,7 @@ impl Policy {
             }
         }
         let anchors = self.tls.sts.as_ref().map(|how| how.client.authorities());
-        found.proof = Some(Proof::Names { names, anchors });
+        found.proof = Some(Proof::Names { names: vec![name], anchors });
         Ok(found)
     }
 }
