@@ -165,6 +165,26 @@ pub struct Hello {
     pub request: Request,
 }
 
+impl Hello {
+    /// Reads the first frame. The version is looked at before anything else: what another release asks may not even be
+    /// readable. The error says what to do, and is for people.
+    pub fn read(kind: u8, payload: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let not_understood = |error: io::Error| format!("not understood: {error}");
+        let Version { version } = frame::decode(kind, payload).map_err(not_understood)?;
+        if version != VERSION {
+            return Err(format!(
+                "this command speaks version {version} of the control protocol, the running mail system version {VERSION}: \
+                 they are of different releases; stop and start the mail system with the commands of one release"
+            ));
+        }
+        frame::decode(kind, payload).map_err(not_understood)
+    }
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -242,5 +262,30 @@ impl Caller {
     /// The bare connection, for SMTP.
     pub fn into_stream(self) -> UnixStream {
         self.stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_of_another_release_hears_so_whatever_it_asks() {
+        let read = |text: &str| Hello::read(frame::MESSAGE, text.as_bytes());
+        let ours = Hello { version: VERSION, request: Request::List(Vec::new()) };
+        let text = serde_json::to_string(&ours).unwrap();
+        assert_eq!(read(&text).map(|hello| hello.version), Ok(VERSION));
+        for (text, said) in [
+            (r#"{"version":1,"request":{"List":"of another form"}}"#, "this command speaks version 1 "),
+            (r#"{"version":99,"request":"NotInventedYet"}"#, "stop and start the mail system"),
+            (r#"{"request":"Flush"}"#, "not understood: missing field `version`"),
+            ("GET / HTTP/1.1", "not understood: "),
+        ] {
+            let why = read(text).unwrap_err();
+            assert!(why.contains(said), "{text}: {why}");
+        }
+        let unknown = format!(r#"{{"version":{VERSION},"request":"NotInventedYet"}}"#);
+        assert!(read(&unknown).unwrap_err().starts_with("not understood: "));
+        assert!(Hello::read(frame::BYTES, text.as_bytes()).is_err());
     }
 }

@@ -15,5 +15,6 @@ pub mod control;
 pub mod frame;
 pub mod listing;
 
-/// Version of the conversations below. Raised when a message changes its meaning.
-pub const VERSION: u32 = 1;
+/// Version of the conversations below. Raised when a message changes its meaning: 2 since listings come in frames of their
+/// own.
+pub const VERSION: u32 = 2;

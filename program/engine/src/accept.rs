@@ -172,7 +172,7 @@ impl Acceptance {
         let mut submission = submission;
         submission.hold |= proven.as_ref().is_some_and(|proven| proven.hold);
         let cleanup = &generation.cleanup;
-        let process = cleanup.process(submission, now, &inner.zone);
+        let process = Box::pin(cleanup.process(submission, now, &inner.zone));
         let accepted = match where_it_may_block(cleanup.is_remote(), process).await {
             Verdict::Accept(accepted) => accepted,
             Verdict::Discard => return Ok(Taken::Discarded(id)),

@@ -1,18 +1,19 @@
 //! Work that may wait for a socket with blocking calls (remote lookup tables): done where it holds up nobody else.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::Poll;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Awaits `work`; where `blocks` says so, other tasks of this thread move to another one while it is polled.
-pub async fn where_it_may_block<F: Future>(blocks: bool, work: F) -> F::Output {
-    let mut work = pin!(work);
+/// Awaits `work`; where `blocks` says so, other tasks of this thread move to another one while it is polled. A large future
+/// comes boxed: handed over by itself it would be in the caller's future twice.
+pub async fn where_it_may_block<F: Future + Unpin>(blocks: bool, mut work: F) -> F::Output {
     if !blocks || Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {
         return work.await;
     }
+    let mut work = Pin::new(&mut work);
     std::future::poll_fn(|context| -> Poll<F::Output> { tokio::task::block_in_place(|| work.as_mut().poll(context)) })
         .await
 }
@@ -58,5 +59,16 @@ mod tests {
         ] {
             assert_eq!(names_another(text), expected, "{text}");
         }
+    }
+
+    fn size_of_future<A, B, Task>(_: impl Fn(A, B) -> Task) -> usize {
+        size_of::<Task>()
+    }
+
+    /// One is made for each delivery, and there may be hundreds.
+    #[test]
+    fn a_delivery_is_small() {
+        let size = size_of_future(crate::agents::Agent::deliver);
+        assert!(size <= 12 << 10, "{size} bytes: some agent's future wants a box");
     }
 }

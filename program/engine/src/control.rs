@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use yamabiko_envelope::{Content, Kind, QueueId, RewriteContext, Severity, Timestamp};
 use yamabiko_ipc::control::{Entry, Flush, Hello, QueueName, Reply, Request, SubmitEnvelope};
-use yamabiko_ipc::{VERSION, frame};
+use yamabiko_ipc::frame;
 use yamabiko_lookup::matchlist::StringList;
 use yamabiko_queue::{Meta, QueueError, State};
 use yamabiko_status::EnhancedStatus;
@@ -146,21 +146,13 @@ impl Control {
     async fn converse(&self, mut stream: UnixStream, uid: u32) -> io::Result<Option<JoinHandle<()>>> {
         let largest = if self.is_master(uid) { frame::LIMIT as usize } else { REQUEST };
         let Some((kind, payload)) = receive(&mut stream, largest).await? else { return Ok(None) };
-        let hello: Hello = match frame::decode(kind, &payload) {
+        let hello = match Hello::read(kind, &payload) {
             Ok(hello) => hello,
-            Err(error) => {
-                reply(&mut stream, &Reply::Refused(format!("not understood: {error}"))).await?;
+            Err(why) => {
+                reply(&mut stream, &Reply::Refused(why)).await?;
                 return Ok(None);
             }
         };
-        if hello.version != VERSION {
-            let why = format!(
-                "this engine speaks version {VERSION} of the control protocol, the command version {}",
-                hello.version
-            );
-            reply(&mut stream, &Reply::Refused(why)).await?;
-            return Ok(None);
-        }
         let mut session = None;
         match hello.request {
             Request::List(queues) => match self.may(uid, "authorized_mailq_users").await {
@@ -258,7 +250,7 @@ impl Control {
             Ok(Ok(Some(user))) => user.name,
             _ => "unknown".to_owned(),
         };
-        match where_it_may_block(list.is_remote(), list.contains(&name)).await {
+        match where_it_may_block(list.is_remote(), Box::pin(list.contains(&name))).await {
             Ok(true) => Ok(()),
             // A table that cannot be read is no permission.
             Ok(false) | Err(_) => Err(()),

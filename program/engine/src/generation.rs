@@ -147,7 +147,7 @@ impl Current {
         };
         // A panic in an agent is a bug of ours, and bugs of ours defer mail. The future is large, so it is made where it
         // stays.
-        let delivery = Box::pin(where_it_may_block(agent.blocks, agent.deliver(request)));
+        let delivery = where_it_may_block(agent.blocks, Box::pin(agent.deliver(request)));
         let mut attempt = match AssertUnwindSafe(delivery).catch_unwind().await {
             Ok(attempt) => attempt,
             Err(_) => {

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use yamabiko_analyze::Analyzer;
 use yamabiko_config::Config;
 use yamabiko_envelope::{Envelope, Event, EventSink, Events, QueueId, RecipientState, Severity, Timestamp};
 use yamabiko_ledger::late::Token;
 use yamabiko_ledger::{
-    Entry, Feed, Field, Input, Ledger, Options, Retention, Source, Surroundings, What, Writer, entry_of, reason_of,
+    Entry, Feed, Field, Input, Ledger, Options, Retention, Source, Surroundings, What, Writer, analyzer, entry_of,
+    may_have_a_reason, reason_of,
 };
 use yamabiko_log::{Logger, Setup};
 use yamabiko_queue::Queue;
@@ -52,7 +52,6 @@ impl Remembered {
         let directory = PathBuf::from(main.text("ledger_directory"));
         let writer = Writer::open(&directory, Options { source: Source::Live, once: false })
             .map_err(|error| format!("{error}: no ledger is kept (ledger_enable = no says that this is wanted)"))?;
-        let analyzer = Analyzer::embedded();
         let counters = Arc::new(Counters::new());
         let (events, said) = (Arc::clone(logger) as Events, setup.clone());
         let counted = Arc::clone(&counters);
@@ -61,7 +60,10 @@ impl Remembered {
             listeners.push(keeper);
         }
         let surroundings = Surroundings {
-            classify: Box::new(move |entry| reason_of(&analyzer, entry)),
+            classify: Box::new(|entry| match may_have_a_reason(entry) {
+                true => reason_of(analyzer(), entry),
+                false => String::new(),
+            }),
             listeners,
             complain: Box::new(move |text| crate::say(&events, &said, Severity::Warning, text)),
             lost: Box::new(|_| {}),

@@ -14,7 +14,7 @@ use yamabiko_analyze::{Analyzer, Kind};
 use yamabiko_config::View;
 use yamabiko_envelope::{Content, Envelope, Source, Timestamp};
 use yamabiko_ledger::late::{Incoming, Token, join};
-use yamabiko_ledger::{Entry, Feed, Input, Ledger};
+use yamabiko_ledger::{Entry, Feed, Input, Ledger, analyzer};
 
 /// Messages that may wait to be read.
 const WAITING: usize = 2000;
@@ -60,12 +60,11 @@ impl Reader {
         });
         let (shared, mut ledger) = (Arc::clone(&reader), Ledger::open(directory));
         let run = move || {
-            let analyzer = Analyzer::embedded();
             loop {
                 let jobs = shared.wait();
                 feed.flush(PATIENCE);
                 for job in jobs {
-                    let ours = shared.one(&analyzer, &mut ledger, &feed, &job);
+                    let ours = shared.one(analyzer(), &mut ledger, &feed, &job);
                     if let Some(answer) = job.answer {
                         let _ = answer.send(ours);
                     }

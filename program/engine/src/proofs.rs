@@ -333,7 +333,9 @@ impl Proofs {
         let mut fields = String::new();
         for identity in self.identities(&domain).await? {
             let signer = self.signer(&identity)?;
-            fields.push_str(&where_it_may_block(message.len() as u64 > LARGE, async { signer.sign(&message) }).await?);
+            fields.push_str(
+                &where_it_may_block(message.len() as u64 > LARGE, Box::pin(async { signer.sign(&message) })).await?,
+            );
         }
         Ok(fields)
     }

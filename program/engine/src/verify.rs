@@ -269,7 +269,7 @@ async fn probe(engine: &Acceptance, address: &str) -> Verification {
             .into_bytes();
     let cleanup = &generation.cleanup;
     let process = cleanup.process(submission, now, engine.zone());
-    let (envelope, head) = match where_it_may_block(cleanup.is_remote(), process).await {
+    let (envelope, head) = match where_it_may_block(cleanup.is_remote(), Box::pin(process)).await {
         Verdict::Accept(accepted) => (accepted.envelope, accepted.head),
         Verdict::Discard => return Verification { known: Known::Deliverable, why: "discarded".to_owned() },
         Verdict::Refuse(refusal) | Verdict::Return(_, refusal) => return uncertain(&refusal.reply_text()),

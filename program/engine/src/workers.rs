@@ -283,10 +283,12 @@ async fn put_job(
     job: &[u8],
     content: Option<&Content>,
 ) -> io::Result<()> {
-    out.append(&mut worker::frame(worker::MESSAGE, job)?);
+    let small = content.map_or(0, |content| usize::try_from(content.len()).unwrap_or(PIECE).min(PIECE));
+    out.reserve(job.len() + small + 64);
+    worker::put_frame(out, worker::MESSAGE, job)?;
     if let Some(content) = content {
         send_content(writer, out, content).await?;
-        out.append(&mut worker::frame(worker::BYTES, b"")?);
+        worker::put_frame(out, worker::BYTES, b"")?;
     }
     Ok(())
 }
@@ -340,18 +342,28 @@ async fn converse_in_turn(socket: &mut UnixStream, tasks: &mut VecDeque<Task>) -
 /// Bytes of a message that go to a worker at once.
 const PIECE: usize = 256 << 10;
 
-/// Small messages go with the job in one write, large ones piece by piece.
+/// Small messages go with the job in one write, large ones piece by piece. What lies in memory is copied once.
 async fn send_content(socket: &mut WriteHalf<'_>, out: &mut Vec<u8>, content: &Content) -> io::Result<()> {
     let len = content.len();
     let mut at = 0;
-    let mut buffer = vec![0; usize::try_from(len).unwrap_or(PIECE).min(PIECE)];
+    let mut buffer = Vec::new();
     while at < len {
-        let n = content.read_at(&mut buffer, at)?;
-        if n == 0 {
+        let piece = match content {
+            Content::Memory(bytes) => {
+                let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+                rest.get(..PIECE).unwrap_or(rest)
+            }
+            Content::File { .. } => {
+                buffer.resize(PIECE, 0);
+                let n = content.read_at(&mut buffer, at)?;
+                buffer.get(..n).unwrap_or_default()
+            }
+        };
+        if piece.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        out.append(&mut worker::frame(worker::BYTES, &buffer[..n])?);
-        at += n as u64;
+        worker::put_frame(out, worker::BYTES, piece)?;
+        at += piece.len() as u64;
         if at < len {
             socket.write_all(out).await?;
             out.clear();

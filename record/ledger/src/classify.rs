@@ -1,13 +1,27 @@
 //! The reason behind a reply, as the bounce analyzer sees it.
 
+use std::sync::LazyLock;
+
 use yamabiko_analyze::{Analyzer, Date, Reason, Reply, Stage};
 use yamabiko_envelope::SmtpStage;
 
 use crate::{Entry, What};
 
+/// The analyzer of this process. It takes some megabytes and milliseconds, so there is one, made when something bad is first
+/// heard.
+pub fn analyzer() -> &'static Analyzer {
+    static ANALYZER: LazyLock<Analyzer> = LazyLock::new(Analyzer::embedded);
+    &ANALYZER
+}
+
+/// Whether [`reason_of`] has anything to look for in an entry.
+pub fn may_have_a_reason(entry: &Entry) -> bool {
+    matches!(entry.what, What::Deferred | What::Bounced) && !entry.text.is_empty()
+}
+
 /// The reason's name for an entry that tells of trouble; empty where there is none, or none was found.
 pub fn reason_of(analyzer: &Analyzer, entry: &Entry) -> String {
-    if !matches!(entry.what, What::Deferred | What::Bounced) || entry.text.is_empty() {
+    if !may_have_a_reason(entry) {
         return String::new();
     }
     // The text of the log line has our own words around the reply.

@@ -61,7 +61,8 @@ pub(crate) async fn talk(
             Step::Handshake => {
                 let terms = Arc::clone(&conversation.session().terms);
                 let Some(client) = &terms.client else { break };
-                let done = socket.secure(client, &terms.demand, settings.timeouts.starttls).await;
+                // A handshake is large and soon over: it does not belong into every delivery's memory.
+                let done = Box::pin(socket.secure(client, &terms.demand, settings.timeouts.starttls)).await;
                 conversation.secured(done, Timestamp::now());
             }
             Step::Read(limit) => match socket.reply(limit).await {

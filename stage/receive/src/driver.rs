@@ -197,7 +197,7 @@ fn begin(
         let service = Arc::clone(&seat.0);
         let (mut client, mut ours) = (client, ours);
         if upstream != Upstream::None {
-            match upstream.ends(&mut stream).await {
+            match Box::pin(upstream.ends(&mut stream)).await {
                 Ok(None) => {}
                 Ok(Some(ends)) => (client, ours) = (ends.client, Some(ends.server)),
                 Err(why) => return service.log(&service.settings(), Severity::Warning, why),
@@ -359,7 +359,7 @@ async fn run<S>(
     }
     let notices = conversation.session.finish(Timestamp::now());
     for notice in notices {
-        submit_notice(&service.around, &settings, notice).await;
+        Box::pin(submit_notice(&service.around, &settings, notice)).await;
     }
 }
 
@@ -524,7 +524,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                 self.session.filtered(verdict);
             }
             Action::Mechanisms => {
-                let mechanisms = self.settings.sasl.backend.mechanisms().await;
+                let mechanisms = Box::pin(self.settings.sasl.backend.mechanisms()).await;
                 self.session.mechanisms(mechanisms);
             }
             Action::Authenticate(step) => {
@@ -532,7 +532,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                 let exchange = &mut self.exchange;
                 let client = self.session.login_client();
                 let verdict = {
-                    let asked = pin!(async {
+                    let mut asked = Box::pin(async {
                         match (step, exchange) {
                             (AuthStep::Begin { mechanism, initial }, exchange) => {
                                 let (begun, verdict) = backend.begin(&mechanism, &client, initial.as_deref()).await;
@@ -544,7 +544,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                             (AuthStep::Respond(_), None) => Verdict::Trouble("SASL: nothing was asked".to_owned()),
                         }
                     });
-                    where_it_may_block(backend.is_remote(), asked).await
+                    where_it_may_block(backend.is_remote(), asked.as_mut()).await
                 };
                 self.session.judged(verdict);
             }
@@ -771,5 +771,21 @@ impl Spill {
         let rest = rest.to_bytes()?;
         let spill = self.append(rest.to_vec()).await?;
         Ok(Content::File { file: Arc::new(spill.file), offset: 0, len: spill.len })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, D, E, F, G, Task>(_: impl Fn(A, B, C, D, E, F, G) -> Task) -> usize {
+        size_of::<Task>()
+    }
+
+    /// Ten thousand silent clients have ten thousand of these.
+    #[test]
+    fn an_open_session_is_small() {
+        let size = size_of_future(run::<TcpStream>);
+        assert!(size <= 8 << 10, "{size} bytes: some step's future wants a box");
     }
 }

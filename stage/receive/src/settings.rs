@@ -337,7 +337,8 @@ impl Settings {
     pub async fn milters_for(&self, client: IpAddr) -> (Option<Arc<Milters>>, Vec<String>) {
         let mut warnings = Vec::new();
         let Some((maps, view)) = &self.milter_maps else { return (self.milters.clone(), warnings) };
-        let milters = match maps.find(&client.to_string()).await {
+        // Few have such a table: its lookup does not belong into every session's memory.
+        let milters = match Box::pin(maps.find(&client.to_string())).await {
             Ok(Some(text)) if text.trim().eq_ignore_ascii_case("DISABLE") => None,
             Ok(Some(text)) => {
                 Milters::of_text(view, &text, maps.title(), &mut |text| warnings.push(text)).map(Arc::new)

@@ -4,8 +4,6 @@
 //! list is in is seen from its beginning, and the members are found by any of the names that these services use. Events
 //! that are no failure are passed over and counted.
 
-use std::sync::LazyLock;
-
 use serde_json::Value;
 use yamabiko_analyze::{Analyzer, Reason, Reply};
 use yamabiko_envelope::Timestamp;
@@ -31,13 +29,10 @@ const TEXT: [&str; 6] = ["diagnosticcode", "deliverystatus", "description", "err
 const TIME: [&str; 8] =
     ["created", "created_at", "lastupdatetime", "timestamp", "bounced", "date", "time", "updated_at"];
 
-/// Made once: its rules are many.
-static ANALYZER: LazyLock<Analyzer> = LazyLock::new(Analyzer::embedded);
-
 /// Reads a list. `source` is who it is of, for the records.
 pub fn read(text: &str, source: &str, now: Timestamp) -> Foreign {
     let mut out = Foreign::default();
-    let analyzer = &*ANALYZER;
+    let analyzer = crate::analyzer();
     let text = text.trim_start_matches('\u{feff}');
     let beginning = text.trim_start();
     if beginning.starts_with(['{', '[']) {

@@ -48,15 +48,21 @@ pub fn read_frame(input: &mut impl Read) -> io::Result<Option<(u8, Vec<u8>)>> {
 
 /// A frame ready to be written; the payload is within [`FRAME_LIMIT`] or this is an error.
 pub fn frame(kind: u8, payload: &[u8]) -> io::Result<Vec<u8>> {
+    let mut all = Vec::with_capacity(5 + payload.len());
+    put_frame(&mut all, kind, payload)?;
+    Ok(all)
+}
+
+/// Appends a frame to what is to be written; nothing is appended when the payload is longer than [`FRAME_LIMIT`].
+pub fn put_frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) -> io::Result<()> {
     if payload.len() > FRAME_LIMIT {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "frame is too long"));
     }
-    let mut all = Vec::with_capacity(5 + payload.len());
     // Within the limit, so within 32 bits.
-    all.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-    all.push(kind);
-    all.extend_from_slice(payload);
-    Ok(all)
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    out.push(kind);
+    out.extend_from_slice(payload);
+    Ok(())
 }
 
 /// Whether the engine is still there to hear what became of a job.
@@ -202,7 +208,7 @@ impl Held {
         let mut all = Vec::new();
         for (done, directory) in done {
             let trouble = directory.and_then(|at| synced.get(at)?.clone());
-            all.append(&mut frame(MESSAGE, &serde_json::to_vec(&trouble.unwrap_or(done))?)?);
+            put_frame(&mut all, MESSAGE, &serde_json::to_vec(&trouble.unwrap_or(done))?)?;
         }
         self.bytes = 0;
         output.write_all(&all)
