@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
@@ -338,10 +339,13 @@ fn text(value: &str) -> Option<&str> {
 }
 
 fn insert(conn: &Connection, id: i64, entry: &Entry) -> rusqlite::Result<()> {
-    let mut statement = conn.prepare_cached(&format!(
-        "INSERT INTO entry(id, {COLUMNS}) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,\
-         ?20,?21,?22,?23,?24,?25,?26,?27)"
-    ))?;
+    static INSERT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "INSERT INTO entry(id, {COLUMNS}) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,\
+             ?20,?21,?22,?23,?24,?25,?26,?27)"
+        )
+    });
+    let mut statement = conn.prepare_cached(&INSERT)?;
     let status = entry.status.map(|status| status.to_string());
     let recipients = (!entry.recipients.is_empty()).then(|| pack(&entry.recipients));
     statement.execute(params![
