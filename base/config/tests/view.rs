@@ -85,7 +85,7 @@ fn what_is_worth_telling() {
             ],
         ),
         (
-            "smtp_min_data_rate = 500\n",
+            "smtp_min_data_rate = 900\n",
             "",
             &["main.cf, line 2: smtp_min_data_rate has no effect yet: it needs later work"],
         ),
