@@ -141,6 +141,8 @@ pub enum Request {
     Smtp,
     /// Is the engine there, and since when?
     Status,
+    /// `yamabiko limits`, with its words; the answer is a [`Reply::Remark`]. Changing is for root and the mail owner only.
+    Limits(Vec<String>),
 }
 
 /// What `yamabiko queue` does with the messages that it is told of.

@@ -12,6 +12,7 @@ pub mod getopt;
 pub mod import;
 pub mod install;
 pub mod ledger_place;
+pub mod limits;
 pub mod listing;
 pub mod offline;
 pub mod passwd;

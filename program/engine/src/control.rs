@@ -228,6 +228,23 @@ impl Control {
                     reply(&mut stream, &Reply::Refused(why)).await
                 }
             },
+            Request::Limits(words) => {
+                let looks = words.first().is_some_and(|word| word == "list");
+                let may =
+                    if looks { self.may(uid, "authorized_mailq_users").await.is_ok() } else { self.is_master(uid) };
+                let answer = if may {
+                    let (answer, said) = oneshot::channel();
+                    self.engine.manager().send(Order::Limits(words, answer));
+                    match said.await {
+                        Ok(Ok(text)) => Reply::Remark(text),
+                        Ok(Err(why)) => Reply::Refused(why),
+                        Err(_) => Reply::TryLater("the mail system is going down".to_owned()),
+                    }
+                } else {
+                    Reply::Refused("use of this command is reserved for the superuser".to_owned())
+                };
+                reply(&mut stream, &answer).await
+            }
             Request::Status => reply(&mut stream, &Reply::Running { pid: std::process::id(), since: self.since }).await,
         }?;
         Ok(session)

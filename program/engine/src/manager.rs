@@ -12,23 +12,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
+use yamabiko_deliver::visit::{self, Visitor};
 use yamabiko_envelope::{
     Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Kind, Outcome, QueueId, RecipientState, Severity,
     Timestamp, TroubleClass,
 };
 use yamabiko_queue::{Meta, Outline, Queue, QueueError};
-use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Place, Schedule, Settings, site_hash};
+use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Lesson, Place, Schedule, Settings, Signal, site_hash};
 use yamabiko_status::EnhancedStatus;
 
 use crate::accept::Acceptance;
 use crate::blocking::where_it_may_block;
 use crate::generation::Current;
+use crate::limits;
 use crate::orders::{Manager, Order};
 use crate::outcome::{deferred_outcome, is_open, is_probe, merge, open_recipients, plain};
 use crate::report;
 use crate::routing::{Routing, content_of, route};
 use crate::trip::trip;
 use crate::verify::{self, Probe};
+use crate::visit::{Visit, Visited};
 
 /// What is remembered of a message while it is active.
 struct Active {
@@ -79,6 +82,10 @@ pub struct Task {
     searching: bool,
     /// It was said that nothing can be recorded any more.
     stuck: bool,
+    /// Sites have taught something that is not in the file.
+    unwritten: bool,
+    /// When that file was last written.
+    written: Timestamp,
 }
 
 impl Task {
@@ -88,6 +95,7 @@ impl Task {
         let manager = engine.manager().clone();
         let mut schedule = Schedule::new(settings);
         take_up(&mut schedule, &queue);
+        limits::take_up(&mut schedule, &current);
         Self {
             schedule,
             active: HashMap::new(),
@@ -107,6 +115,8 @@ impl Task {
             sites: HashSet::new(),
             searching: false,
             stuck: false,
+            unwritten: false,
+            written: Timestamp(0),
         }
     }
 
@@ -122,6 +132,7 @@ impl Task {
             if self.begun == 0
                 && let Some(drained) = self.drain.take()
             {
+                self.write_limits(Timestamp::now(), true);
                 let _ = drained.send(());
             }
             let order = tokio::select! {
@@ -156,6 +167,7 @@ impl Task {
                 Action::Deliver(delivery) => self.deliver(delivery, now),
                 Action::Defer(deferral) => self.defer(&deferral, now),
                 Action::Finished(message) => self.finish(message, now),
+                Action::Learned(lesson) => self.learned(&lesson),
                 Action::Clogged(clogged) => {
                     for line in crate::clog::lines(&clogged, &self.engine.current().get().config) {
                         self.current.say(Severity::Warning, None, &line);
@@ -167,10 +179,66 @@ impl Task {
                 now = Timestamp::now();
             }
         }
+        self.write_limits(now, false);
         match self.schedule.next_deadline() {
+            _ if self.unwritten => Duration::from_secs(1),
             Some(at) => at.since(Timestamp::now()).min(Duration::from_secs(3600)) + Duration::from_millis(1),
             None => Duration::from_secs(3600),
         }
+    }
+
+    /// A site has taught something.
+    fn learned(&mut self, lesson: &Lesson) {
+        self.unwritten = true;
+        let Lesson { source, site, change, blocked, reply } = lesson;
+        let from = if source.is_empty() { String::new() } else { format!(" from {source}") };
+        let why = if reply.is_empty() { String::new() } else { format!(" ({reply})") };
+        let text = format!("limits for {site}{from}: {change}{why}");
+        self.current.say(if *blocked { Severity::Warning } else { Severity::Info }, None, &text);
+        if *blocked {
+            self.engine.desk().alarm(TroubleClass::Policy, &text);
+        }
+    }
+
+    /// Keeps what sites have taught, at most every ten seconds.
+    fn write_limits(&mut self, now: Timestamp, at_once: bool) {
+        if !self.unwritten || (!at_once && now.since(self.written) < Duration::from_secs(10)) {
+            return;
+        }
+        (self.unwritten, self.written) = (false, now);
+        let (path, sheet, current) =
+            (limits::path_of(&self.current), limits::sheet(&self.schedule), self.current.clone());
+        let write = move || {
+            if let Err(error) = limits::write(&path, &sheet) {
+                current.say(Severity::Warning, None, &format!("{}: {error}", path.display()));
+            }
+        };
+        if at_once { write() } else { drop(tokio::task::spawn_blocking(write)) }
+    }
+
+    /// What a delivery has taught of its site. The feedback for its destination; `None` when nothing was done.
+    fn visited(
+        &mut self,
+        delivery: &Delivery,
+        attempt: &Attempt,
+        feedback: Feedback,
+        visited: Option<Visited>,
+        now: Timestamp,
+    ) -> Option<Feedback> {
+        let Some(visited) = visited else { return Some(feedback) };
+        if visited.postponed && attempt.outcomes.is_empty() {
+            self.schedule.delivery_done(delivery.id, Feedback::Postponed, now);
+            self.answer_waiters(delivery.message);
+            return None;
+        }
+        if visited.ended {
+            self.schedule.session_ended(delivery.id, now);
+        }
+        let reached = matches!(feedback, Feedback::Answered | Feedback::DestinationFailure { .. });
+        let blamed = reached
+            && (visited.signal != Signal::Success || feedback == Feedback::Answered)
+            && self.schedule.heard(delivery.id, &visited.signal, now);
+        Some(if blamed { Feedback::Nothing } else { feedback })
     }
 
     /// What cannot be recorded is not begun: it would be delivered again with every attempt.
@@ -198,9 +266,19 @@ impl Task {
                 self.probes.insert(id, *probe);
                 self.schedule.message_arrived(id, sender);
             }
-            Order::Attempted(delivery, request, attempt, feedback) => {
+            Order::Attempted(delivery, request, attempt, feedback, visited) => {
                 self.begun -= 1;
-                self.attempted(&delivery, &request, attempt, feedback, now);
+                if let Some(feedback) = self.visited(&delivery, &attempt, feedback, visited, now) {
+                    self.attempted(&delivery, &request, attempt, feedback, now);
+                }
+            }
+            Order::Enter(delivery, site, answer) => {
+                let _ = answer.send(self.schedule.enter(delivery, &site, now));
+            }
+            Order::Limits(words, answer) => {
+                let said = limits::operate(&mut self.schedule, &words, now);
+                self.unwritten |= words.first().is_some_and(|word| word != "list");
+                let _ = answer.send(said);
             }
             Order::Routed(id, number, routing) => {
                 if self.routing.get(&id) == Some(&number) {
@@ -476,6 +554,8 @@ impl Task {
             backlog: delivery.backlog,
         };
         let content = active.content.clone();
+        let shaped = self.schedule.settings().transport(&delivery.transport).shapes_sites();
+        let visit = shaped.then(|| Arc::new(Visit::new(self.manager.clone(), delivery.id)));
         let (manager, current, queue) = (self.manager.clone(), self.current.clone(), Arc::clone(&self.queue));
         // One `Attempted` for each.
         self.begun += 1;
@@ -489,7 +569,13 @@ impl Task {
             });
             let work = async {
                 let (attempt, feedback) = match readable {
-                    true => crate::reverse_path::deliver(&current, &request).await,
+                    true => match &visit {
+                        Some(visit) => {
+                            let visitor: Arc<dyn Visitor> = Arc::clone(visit) as _;
+                            visit::within(visitor, crate::reverse_path::deliver(&current, &request)).await
+                        }
+                        None => crate::reverse_path::deliver(&current, &request).await,
+                    },
                     // Gone, or it was said what is wrong with it: no result defers.
                     false => (Attempt { outcomes: Vec::new(), destination_failure: None }, Feedback::Nothing),
                 };
@@ -506,7 +592,8 @@ impl Task {
                 let attempt = crate::outcome::deferred(&request, EnhancedStatus::transient(3, 0), reason);
                 (attempt, Feedback::Nothing)
             });
-            manager.send(Order::Attempted(Box::new(delivery), request, attempt, feedback));
+            let visited = visit.map(|visit| visit.visited());
+            manager.send(Order::Attempted(Box::new(delivery), request, attempt, feedback, visited));
         });
     }
 

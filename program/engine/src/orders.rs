@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use yamabiko_envelope::{Attempt, DeliveryRequest, QueueId, Timestamp};
-use yamabiko_schedule::{Delivery, Feedback, Settings};
+use yamabiko_schedule::{Delivery, DeliveryId, Entry, Feedback, Settings};
 
 use crate::routing::Routing;
 use crate::verify::Probe;
+use crate::visit::Visited;
 
 /// What others want of the manager.
 pub enum Order {
@@ -15,8 +16,12 @@ pub enum Order {
     Arrived(QueueId, u64),
     /// A message that is in memory only asks what would become of it.
     Probe(Box<Probe>),
-    /// A delivery ended.
-    Attempted(Box<Delivery>, Arc<DeliveryRequest>, Attempt, Feedback),
+    /// A delivery ended; what it taught of its receiving site, where that is of interest.
+    Attempted(Box<Delivery>, Arc<DeliveryRequest>, Attempt, Feedback, Option<Visited>),
+    /// A delivery is about to connect to this receiving site.
+    Enter(DeliveryId, String, oneshot::Sender<Entry>),
+    /// `yamabiko limits`, with its words.
+    Limits(Vec<String>, oneshot::Sender<Result<String, String>>),
     /// A message that is not in memory any more was read and routed; which of its routings this is.
     Routed(QueueId, u64, Box<Routing>),
     /// The end of a message was dealt with: try again then, or it is gone.

@@ -4,10 +4,11 @@
 //! master.cf, where Postfix ignores it silently and many recipes have it.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use yamabiko_config::{Config, ServiceType, View};
-use yamabiko_schedule::{ConcurrencyFeedback, Settings, TransportSettings};
+use yamabiko_schedule::{ConcurrencyFeedback, Settings, SiteRule, TransportSettings};
 
 fn count(value: i64) -> usize {
     usize::try_from(value).unwrap_or(0)
@@ -51,7 +52,8 @@ pub fn from_config(config: &Config) -> Settings {
         }
         let view = config.service_view(service);
         let limit = service.process_limit().map_or(default_limit, |limit| limit as usize);
-        settings.transports.insert(service.name.clone(), transport(&view, &service.name, limit));
+        let client = matches!(service.command.as_str(), "smtp" | "lmtp").then_some(service.command.as_str());
+        settings.transports.insert(service.name.clone(), transport(&view, &service.name, limit, client));
     }
     settings
 }
@@ -69,13 +71,23 @@ pub fn remarks(config: &Config) -> Vec<String> {
                 remarks.push(format!("{name}: ignoring malformed or unreasonable feedback: {text} ({why}); 1 is used"));
             }
         }
+        for why in sending_profiles(&view, &service.name).1 {
+            remarks.push(format!("{}_sending_profiles: {why}", service.name));
+        }
     }
     // A faulty default is the same fault for every transport.
     remarks.truncate(10);
     remarks
 }
 
-fn transport(view: &View, name: &str, process_limit: usize) -> TransportSettings {
+/// The limits of known receivers that a transport keeps to, and what is wrong with what it asks for.
+fn sending_profiles(view: &View, name: &str) -> (Arc<[SiteRule]>, Vec<String>) {
+    let read = |path: &str| std::fs::read_to_string(path).map_err(|error| error.to_string());
+    crate::profiles::rules(&view.transport_text(name, "sending_profiles"), read)
+}
+
+/// `client`: it is the SMTP or the LMTP client, whose servers are receiving sites.
+fn transport(view: &View, name: &str, process_limit: usize, client: Option<&str>) -> TransportSettings {
     let feedback = |suffix: &str| {
         let text = view.transport_text(name, suffix);
         // What is none was said by `remarks`.
@@ -94,5 +106,25 @@ fn transport(view: &View, name: &str, process_limit: usize) -> TransportSettings
         failed_cohort_limit: small("destination_concurrency_failed_cohort_limit"),
         destination_rate_delay: view.transport_duration(name, "destination_rate_delay"),
         transport_rate_delay: view.transport_duration(name, "transport_rate_delay"),
+        ..sites(view, name, client)
+    }
+}
+
+/// What is about receiving sites: for the clients only, which know them.
+fn sites(view: &View, name: &str, client: Option<&str>) -> TransportSettings {
+    let Some(program) = client else { return TransportSettings::default() };
+    let small = |suffix: &str| u32::try_from(view.transport_int(name, suffix)).unwrap_or(0);
+    // Receivers count by the address that they see. Where several are possible it is the system's choice.
+    let addresses = ["bind_address", "bind_address6"].map(|suffix| view.text(&format!("{program}_{suffix}")));
+    let source = addresses.iter().filter(|address| !address.is_empty()).cloned().collect::<Vec<_>>().join(",");
+    TransportSettings {
+        site_concurrency_limit: small("site_concurrency_limit"),
+        site_rate_delay: view.transport_duration(name, "site_rate_delay"),
+        site_session_pause: view.transport_duration(name, "site_session_pause"),
+        session_message_limit: small("session_message_limit"),
+        site_adaptive: view.transport_text(name, "site_adaptive_limits") == "yes",
+        site_rules: sending_profiles(view, name).0,
+        source: source.into(),
+        ..TransportSettings::default()
     }
 }

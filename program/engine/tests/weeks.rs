@@ -203,6 +203,7 @@ impl World {
                     self.queue.settle(deferral.message, &changes).unwrap();
                 }
                 Action::Finished(message) => self.finished(message),
+                Action::Learned(lesson) => panic!("seed {}: {lesson:?}", self.seed),
                 Action::Clogged(clogged) => panic!("seed {}: {clogged:?}", self.seed),
             }
         }

@@ -12,7 +12,8 @@
 //! Nothing here is used by the mail server itself.
 
 pub mod behaviour;
-pub mod client;
+pub mod certificate;
+mod client;
 pub mod dns;
 pub mod later;
 pub mod profile;

@@ -8,11 +8,12 @@
 //! unknown = RCPT 550 Unknown user ${recipient}
 //! ```
 //!
-//! Settings: `domains` (names it answers for), `hosts` (how many mail exchangers), `sessions` (of one client at once; 0:
+//! Settings: `domains` (names it answers for), `hosts` (how many mail exchangers), `exchangers` (whose hosts they are: the end of
+//! their names), `sessions` (of one client at once; 0:
 //! any number) and `sessions_refusal`, `messages` (in one session; 0: any number) and `messages_refusal`, `recipients`
 //! (of one message) and `recipients_refusal`, `rate` (`100/60s`: messages of one client) and `rate_refusal`, `delay`
-//! (before each reply), `connect` (`accepts`, `dead`, `mute`, `resets`, `refuses REPLY`), `starttls` (`no`, `breaks`,
-//! `refuses`), `greeting`, `accepted`, and the replies of [`REPLIES`]. A reply about
+//! (before each reply), `connect` (`accepts`, `dead`, `mute`, `resets`, `refuses REPLY`), `starttls` (`no`, `works` with
+//! a certificate made at the start, `breaks`, `refuses`), `greeting`, `accepted`, and the replies of [`REPLIES`]. A reply about
 //! a recipient begins with the stage at which it is given: `MAIL`, `RCPT`, `DATA` or `DOT` (after the message).
 
 use std::collections::BTreeMap;
@@ -57,6 +58,8 @@ pub enum Connect {
 pub enum StartTls {
     /// It is not offered.
     No,
+    /// Offered, with a certificate made at the start.
+    Works,
     /// Offered; then the handshake fails.
     Breaks,
     /// Offered, and refused with 454.
@@ -72,6 +75,8 @@ pub struct Profile {
     pub domains: Vec<String>,
     /// How many mail exchangers share the limits.
     pub hosts: u8,
+    /// The end of their names.
+    pub exchangers: String,
     /// Sessions of one client at once; 0: any number.
     pub sessions: u32,
     /// In place of the greeting of one session too many.
@@ -126,6 +131,7 @@ impl Profile {
             name: name.to_owned(),
             domains: Vec::new(),
             hosts: 2,
+            exchangers: format!("{name}-sim.test"),
             sessions: 0,
             sessions_refusal: "421 4.7.0 Too many connections from your host".into(),
             messages: 0,
@@ -159,6 +165,7 @@ impl Profile {
             "hosts" => {
                 self.hosts = number()?.clamp(1, 9) as u8;
             }
+            "exchangers" => self.exchangers = value.to_ascii_lowercase(),
             "sessions" => self.sessions = number()?,
             "messages" => self.messages = number()?,
             "recipients" => self.recipients = number()?,
@@ -181,9 +188,10 @@ impl Profile {
             "starttls" => {
                 self.starttls = match value {
                     "no" => StartTls::No,
+                    "works" => StartTls::Works,
                     "breaks" => StartTls::Breaks,
                     "refuses" => StartTls::Refuses,
-                    _ => return Err(format!("starttls is no, breaks or refuses, not {value:?}")),
+                    _ => return Err(format!("starttls is no, works, breaks or refuses, not {value:?}")),
                 };
             }
             "greeting" => self.greeting = value.to_owned(),

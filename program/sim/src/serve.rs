@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
+use yamabiko_tls::{Server, Stream};
+
 use crate::client::{Connection, Outcome};
 use crate::dns::{self, Zone};
 use crate::later;
@@ -184,6 +186,9 @@ async fn serve(args: Args, profiles: Vec<Profile>) -> Result<(), String> {
     let mut running = Running { sites: Vec::new(), tally: Arc::clone(&tally), back };
     let mut zone = Zone::default();
     let mut next = u32::from(args.address);
+    let all = profiles.iter();
+    let hosts = all.flat_map(|profile| (1..=profile.hosts).map(|number| host_name(profile, number))).collect();
+    let tls = Arc::new(crate::certificate::server(hosts)?);
     for profile in profiles {
         let site = Arc::new(Site::new(profile));
         let greylisting = args.greylisting.unwrap_or(GREYLISTING);
@@ -191,12 +196,18 @@ async fn serve(args: Args, profiles: Vec<Profile>) -> Result<(), String> {
         let mut names = Vec::new();
         for number in 1..=site.profile.hosts {
             next += 1;
-            let (name, address) = (format!("mx{number}.{}.sim.test", site.profile.name), Ipv4Addr::from(next));
+            let (name, address) = (host_name(&site.profile, number), Ipv4Addr::from(next));
             zone.host(&name, address);
             if site.profile.connect != Connect::Dead {
                 let at = SocketAddr::from((address, args.port));
                 let listener = TcpListener::bind(at).await.map_err(|error| format!("{at}: {error}"))?;
-                tokio::spawn(listen(listener, world.clone(), running.back.clone(), name.clone()));
+                let host = Host {
+                    world: world.clone(),
+                    back: running.back.clone(),
+                    name: name.clone(),
+                    tls: Arc::clone(&tls),
+                };
+                tokio::spawn(listen(listener, host));
             }
             println!("{address}:{} {name} ({})", args.port, shown(&site.profile.domains));
             names.push(name);
@@ -227,6 +238,10 @@ async fn serve(args: Args, profiles: Vec<Profile>) -> Result<(), String> {
             return Ok(());
         }
     }
+}
+
+fn host_name(profile: &Profile, number: u8) -> String {
+    format!("mx{number}.{}", profile.exchangers)
 }
 
 /// The first few names.
@@ -266,11 +281,20 @@ impl Running {
     }
 }
 
-async fn listen(listener: TcpListener, world: World, back: Back, host: String) {
+/// One mail exchanger.
+#[derive(Clone)]
+struct Host {
+    world: World,
+    back: Back,
+    name: String,
+    tls: Arc<Server>,
+}
+
+async fn listen(listener: TcpListener, host: Host) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                tokio::spawn(talk(stream, peer.ip(), world.clone(), back.clone(), host.clone()));
+                tokio::spawn(talk(stream, peer.ip(), host.clone()));
             }
             // Out of descriptors: those that talk will end.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -290,10 +314,11 @@ impl Drop for Visit {
     }
 }
 
-async fn talk(mut stream: TcpStream, client: IpAddr, world: World, back: Back, host: String) {
+async fn talk(mut stream: TcpStream, client: IpAddr, host: Host) {
+    let Host { world, back, name, tls } = host;
     let site = Arc::clone(&world.site);
     let may = site.enter(client);
-    let _visit = Visit { site: Arc::clone(&site), client };
+    let visit = Visit { site: Arc::clone(&site), client };
     let _ = stream.set_nodelay(true);
     let refusal = match &site.profile.connect {
         Connect::Mute => return wait_for_end(&mut stream).await,
@@ -304,33 +329,50 @@ async fn talk(mut stream: TcpStream, client: IpAddr, world: World, back: Back, h
     };
     if let Some(text) = refusal {
         let _ = stream.write_all(format!("{text}\r\n").as_bytes()).await;
+        // A client that sees the end may come again at once.
+        drop(visit);
         let _ = stream.shutdown().await;
         return;
     }
-    let mut session = Session::new(world, client, &host);
+    let mut session = Session::new(world, client, &name);
+    let mut stream = Stream::Plain(stream);
     let mut buffer = vec![0; 16 << 10];
     loop {
         while let Some(act) = session.act() {
             match act {
                 Act::Pause(time) => tokio::time::sleep(time).await,
                 Act::Say(text) => {
-                    if stream.write_all(text.as_bytes()).await.is_err() {
+                    if stream.write_all(text.as_bytes()).await.is_err() || stream.flush().await.is_err() {
                         return;
                     }
                 }
                 Act::Trickle(text) => {
                     for byte in text.bytes() {
                         tokio::time::sleep(TRICKLE).await;
-                        if stream.write_all(&[byte]).await.is_err() {
+                        if stream.write_all(&[byte]).await.is_err() || stream.flush().await.is_err() {
                             return;
                         }
                     }
                 }
                 Act::Close => {
+                    drop(visit);
                     let _ = stream.shutdown().await;
                     return;
                 }
-                Act::Reset => return reset(&stream),
+                Act::Reset => {
+                    drop(visit);
+                    return stream.below().map_or((), reset);
+                }
+                Act::Secure => {
+                    let Some(plain) = stream.take_plain() else { return };
+                    let done = tokio::time::timeout(SILENCE, tls.accept(plain)).await;
+                    let secured = done.ok().and_then(Result::ok);
+                    site.shook_hands(secured.is_some());
+                    match secured {
+                        Some((encrypted, _)) => stream = encrypted,
+                        None => return,
+                    }
+                }
                 Act::Return(letter) => back.send(*letter),
             }
         }

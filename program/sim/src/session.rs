@@ -38,6 +38,8 @@ pub enum Act {
     Close,
     /// Close it by a reset.
     Reset,
+    /// Do a handshake.
+    Secure,
     /// Send mail back after the time that the command line says.
     Return(Box<Return>),
 }
@@ -112,6 +114,8 @@ pub struct Session {
     messages: u32,
     /// The slowest recipient of the session sets the pace.
     slow: bool,
+    /// A handshake was made.
+    secured: bool,
     trickle: bool,
 }
 
@@ -128,6 +132,7 @@ impl Session {
             mail: None,
             messages: 0,
             slow: false,
+            secured: false,
             trickle: false,
         };
         let greeting = session.world.site.profile.greeting.clone();
@@ -180,7 +185,12 @@ impl Session {
                         self.phase = Phase::Commands;
                         self.say("500 5.5.2 Line too long");
                     } else {
+                        let before = self.secured;
                         self.command(&line, now);
+                        if self.secured != before {
+                            // What was said before the handshake is not heard (RFC 3207 section 4.2).
+                            at = input.len();
+                        }
                     }
                 }
             }
@@ -207,7 +217,14 @@ impl Session {
             }
             "NOOP" => self.say("250 2.0.0 Ok"),
             "VRFY" => self.say("252 2.0.0 Send it and see"),
+            "STARTTLS" if self.secured => self.say("503 5.5.1 TLS is in force already"),
             "STARTTLS" => match self.world.site.profile.starttls {
+                StartTls::Works => {
+                    self.say("220 2.0.0 Ready to start TLS");
+                    self.mail = None;
+                    self.secured = true;
+                    self.acts.push_back(Act::Secure);
+                }
                 StartTls::No => self.say("502 5.5.1 Not here"),
                 StartTls::Refuses => self.say("454 4.7.0 TLS not available due to local problem"),
                 StartTls::Breaks => {
@@ -227,7 +244,7 @@ impl Session {
 
     fn ehlo(&mut self) {
         let mut text = format!("250-{}\n250-PIPELINING\n250-8BITMIME\n250-ENHANCEDSTATUSCODES\n", self.host);
-        if self.world.site.profile.starttls != StartTls::No {
+        if self.world.site.profile.starttls != StartTls::No && !self.secured {
             text.push_str("250-STARTTLS\n");
         }
         text.push_str(&format!("250 SIZE {MESSAGE_LIMIT}"));
@@ -322,7 +339,7 @@ impl Session {
         }
         let Some(mail) = self.mail.take() else { return };
         self.messages += 1;
-        let id = site.took(self.client, self.messages, now);
+        let id = site.took(self.client, self.messages, self.secured, now);
         let unsaid = mail.recipients.iter().any(|one| Behaviour::of(one) == Behaviour::LostReply);
         self.world.tally.took(&number_of(&content), mail.recipients.iter().map(String::as_str), !unsaid);
         self.give_back(&mail, &id, content);

@@ -44,6 +44,12 @@ pub struct Seen {
     pub sessions_at_once: BTreeMap<IpAddr, u32>,
     /// Messages that were taken.
     pub messages: u64,
+    /// Of these, over TLS.
+    pub messages_over_tls: u64,
+    /// Handshakes that succeeded.
+    pub handshakes: u64,
+    /// Handshakes that failed.
+    pub handshakes_failed: u64,
     /// The most messages in one session.
     pub messages_in_session: u64,
     /// Refusals because of too many messages in one session.
@@ -83,6 +89,12 @@ impl Site {
         may
     }
 
+    /// A handshake was tried.
+    pub fn shook_hands(&self, well: bool) {
+        let mut state = self.state();
+        *(if well { &mut state.seen.handshakes } else { &mut state.seen.handshakes_failed }) += 1;
+    }
+
     /// A client has gone.
     pub fn leave(&self, client: IpAddr) {
         if let Some(of) = self.state().clients.get_mut(&client) {
@@ -120,10 +132,11 @@ impl Site {
     }
 
     /// A message was taken, the `number`th of its session: what it is called here.
-    pub fn took(&self, client: IpAddr, number: u32, now: Instant) -> String {
+    pub fn took(&self, client: IpAddr, number: u32, secured: bool, now: Instant) -> String {
         let mut state = self.state();
         state.made += 1;
         state.seen.messages += 1;
+        state.seen.messages_over_tls += u64::from(secured);
         state.seen.messages_in_session = state.seen.messages_in_session.max(number.into());
         if self.profile.rate.is_some() {
             state.clients.entry(client).or_default().messages.push_back(now);
@@ -170,7 +183,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         for seconds in [0, 5] {
             assert!(site.within_rate(client, at(seconds)));
-            site.took(client, 1, at(seconds));
+            site.took(client, 1, false, at(seconds));
         }
         assert!(!site.within_rate(client, at(9)));
         assert!(site.within_rate(client, at(10)));

@@ -40,6 +40,7 @@ Yamabiko, a mail server that knows what became of every message.
   yamabiko passwd USER         set a password for smtpd_sasl_type = yamabiko
   yamabiko COMMAND ...         sendmail mailq newaliases postqueue postsuper postcat
                                postconf postmap postalias postlog postdrop qshape postfix
+  yamabiko limits ...          what receivers' replies have taught: list, freeze, forget, set
   yamabiko queue ...           list, count, hold, release, requeue, delete, expire, flush by predicate;
                                status, verify, dump, repair, export, import
 
@@ -126,6 +127,9 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
     }
     if word == "verify" {
         return commands::verify::run(rest);
+    }
+    if word == "limits" {
+        return commands::limits::run(rest);
     }
     if word == "classify" {
         return commands::analyze::classify(rest);

@@ -38,6 +38,7 @@ use crate::settings::{Protocol, Settings};
 use crate::talk::talk;
 use crate::tlsrpt::Failed;
 use crate::transcript::{ClientTrouble, TellTrouble};
+use crate::visit::{Heard, Visitor, visitor};
 
 /// Gives evenly distributed numbers.
 pub type RandomSource = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -228,6 +229,10 @@ impl SmtpAgent {
             bind_destination: false,
             tried: Vec::new(),
             wish: Wish::Policy,
+            visitor: visitor(),
+            session_messages: 0,
+            receiver: None,
+            postponed: false,
         };
         delivery.run().await;
         Attempt { outcomes: delivery.outcomes, destination_failure: delivery.destination_failure }
@@ -274,6 +279,14 @@ struct Delivery<'a> {
     tried: Vec<String>,
     /// What the message wants of TLS.
     wish: Wish,
+    /// Who is asked before a connection is made.
+    visitor: Option<Arc<dyn Visitor>>,
+    /// Messages that one session may have; 0 is any number.
+    session_messages: u32,
+    /// The receiving site's name.
+    receiver: Option<Arc<str>>,
+    /// There is no room at the receiving site: nothing was done.
+    postponed: bool,
 }
 
 impl<'a> Delivery<'a> {
@@ -397,7 +410,8 @@ impl<'a> Delivery<'a> {
         };
         let wanted = listed || (cache.on_demand && self.request.backlog);
         self.keep = wanted && !cache.idle_limit.is_zero();
-        self.take = self.keep;
+        // Where sessions are counted, one that is open is used before another is made.
+        self.take = self.keep || self.visitor.is_some();
         self.bind_destination = self.keep;
     }
 
@@ -485,7 +499,23 @@ impl<'a> Delivery<'a> {
     fn connect_failed(&mut self, reason: String) {
         self.agent.log(Severity::Info, None, reason.clone());
         let (status, stage, at) = (EnhancedStatus::transient(4, 1), SmtpStage::Connect, Timestamp::now());
+        if let Some(visitor) = &self.visitor {
+            visitor.heard(Heard { host: String::new(), stage, code: None, text: reason.clone(), uses: 0 });
+        }
         self.blame(Verdict { status, reason, reply: None, code: None, remote: false, stage, at });
+    }
+
+    /// Asks whether these hosts may be connected to. False: everything waits for another time.
+    async fn enter(&mut self, addresses: &[Candidate], first: bool) -> bool {
+        let Some(visitor) = &self.visitor else { return true };
+        let mut hosts: Vec<String> = addresses.iter().map(|one| one.host.clone()).collect();
+        hosts.dedup();
+        let pass = visitor.enter(hosts).await;
+        self.session_messages = pass.session_messages;
+        self.receiver = Some(pass.site);
+        // What waits for another time waits as a whole. A relay to fall back on is the administrator's own.
+        self.postponed = !pass.go && first;
+        !self.postponed
     }
 
     /// The destinations of the list, then the fallback relays.
@@ -563,6 +593,9 @@ impl<'a> Delivery<'a> {
                 return last || loops;
             }
         };
+        if !self.enter(&addresses, first).await {
+            return true;
+        }
         if first {
             self.cache_policy(&destination.host).await;
         }
@@ -670,6 +703,11 @@ impl<'a> Delivery<'a> {
             let named = format!("{}:{}", peer.named(), peer.port);
             let detect_loops = settings.protocol == Protocol::Smtp && destination.port == 25;
             let session = Session::new(peer, candidate.preference == best, detect_loops);
+            if let Some(receiver) = &self.receiver {
+                for mut idle in agent.pool.take_all(receiver) {
+                    idle.socket.farewell().await;
+                }
+            }
             let port = candidate.port.unwrap_or(destination.port);
             let to = SocketAddr::new(candidate.address, port);
             if destination.port == 465 && !settings.wrappermode && settings.protocol == Protocol::Smtp {
@@ -711,7 +749,8 @@ impl<'a> Delivery<'a> {
         let settings = &agent.settings;
         let cache = &settings.cache;
         let fresh = connection.opened + cache.time_limit > Instant::now()
-            && (cache.count_limit == 0 || connection.session.uses < cache.count_limit);
+            && (cache.count_limit == 0 || connection.session.uses < cache.count_limit)
+            && (self.session_messages == 0 || connection.session.uses + 1 < self.session_messages);
         let report = {
             let keep = self.keep && fresh;
             let filter = agent.replies.as_ref();
@@ -751,11 +790,16 @@ impl<'a> Delivery<'a> {
             self.final_server = false;
         }
         self.apply(&report, &connection.session, prepared, queue_id);
+        if let (false, Some(visitor)) = (report.keep, &self.visitor) {
+            connection.socket.ended().await;
+            visitor.session_ended();
+        }
         if report.keep {
             let throttled = report.bulk.as_ref().is_some_and(|bulk| bulk.throttle);
             let bind = self.bind_destination && !throttled;
             let first = split_list(&self.request.nexthop).next().filter(|_| bind);
-            agent.pool.put(connection, first.map(|first| first.strip_prefix("inet:").unwrap_or(first)));
+            let first = first.map(|first| first.strip_prefix("inet:").unwrap_or(first));
+            agent.pool.put(connection, first, self.receiver.as_ref());
             self.bind_destination = self.bind_destination && throttled;
         }
         if report.retry_plain { Used::RetryPlain } else { Used::Yes }
@@ -822,6 +866,22 @@ impl<'a> Delivery<'a> {
             self.outcomes.push(outcome);
         }
         self.complete |= report.complete;
+        if let Some(visitor) = &self.visitor {
+            let refusals = report.fates.iter().filter_map(|fate| match fate {
+                Fate::Refused(verdict) => Some(verdict),
+                _ => None,
+            });
+            // A few are as good as all: a message may have thousands of recipients.
+            for verdict in report.bulk.iter().map(|bulk| &bulk.verdict).chain(refusals).take(8) {
+                visitor.heard(Heard {
+                    host: host.clone(),
+                    stage: verdict.stage,
+                    code: verdict.code,
+                    text: verdict.reply.clone().unwrap_or_else(|| verdict.reason.clone()),
+                    uses: session.uses,
+                });
+            }
+        }
         let last = report.bulk.as_ref().map(|bulk| &bulk.verdict).or(refused);
         if let Some(verdict) = last {
             self.why = Some(Why { verdict: verdict.clone(), host: Some(host.clone()) });
@@ -934,7 +994,7 @@ impl<'a> Delivery<'a> {
     /// Everyone who is left gets the last reason.
     fn settle_rest(&mut self) {
         let left = std::mem::take(&mut self.left);
-        if left.is_empty() {
+        if left.is_empty() || self.postponed {
             return;
         }
         let mut why = self.why.take().unwrap_or_else(|| Why { verdict: unavailable(), host: None });

@@ -120,6 +120,9 @@ async fn within<T>(clock: &mut Clock, limit: Duration, work: impl Future<Output 
     done.unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::TimedOut, "Connection timed out")))
 }
 
+/// How long the end of a session is waited for.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 impl Connection {
     fn new(stream: Stream, clock: Clock, session: Session) -> Self {
         let socket = Socket { stream, clock, parser: ReplyParser::new(), input: Box::new([0; INPUT]), unread: 0..0 };
@@ -171,6 +174,19 @@ impl Socket {
             }
         };
         let _ = within(clock, Duration::from_secs(1), work).await;
+    }
+
+    /// Says QUIT to a server that waits for the next message, and sees it go.
+    pub async fn farewell(&mut self) {
+        if self.write(b"QUIT\r\n", FAREWELL).await.is_ok() {
+            self.ended().await;
+        }
+    }
+
+    /// Waits until the server has closed its side too, for a while: before that it still counts this session.
+    pub async fn ended(&mut self) {
+        let gone = async { while self.reply(FAREWELL).await.is_ok() {} };
+        let _ = tokio::time::timeout(FAREWELL, gone).await;
     }
 
     /// Writes everything within the time.

@@ -42,6 +42,7 @@ pub mod sts;
 mod talk;
 pub mod tlsrpt;
 mod transcript;
+pub mod visit;
 
 #[doc(hidden)]
 pub use https::read_for_fuzzing;

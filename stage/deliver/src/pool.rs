@@ -15,9 +15,16 @@ use crate::conversation::Peer;
 
 #[derive(Default)]
 struct Idle {
-    by_endpoint: HashMap<String, Vec<(Instant, Connection)>>,
+    by_endpoint: HashMap<String, Vec<Kept>>,
     by_destination: HashMap<String, (Instant, Peer)>,
     sweeping: bool,
+}
+
+struct Kept {
+    end: Instant,
+    connection: Connection,
+    /// The receiving site, where sessions are counted.
+    receiver: Option<Arc<str>>,
 }
 
 /// The idle connections of one transport.
@@ -47,11 +54,23 @@ impl Pool {
         let mut idle = self.lock();
         let list = idle.by_endpoint.get_mut(endpoint)?;
         // The youngest is the likeliest to be alive.
-        let at = list.iter().rposition(|(end, kept)| *end > now && kept.session.terms.key == terms);
-        let found = at.map(|at| list.remove(at).1);
+        let at = list.iter().rposition(|kept| kept.end > now && kept.connection.session.terms.key == terms);
+        let found = at.map(|at| list.remove(at).connection);
         if list.is_empty() {
             idle.by_endpoint.remove(endpoint);
         }
+        found
+    }
+
+    /// Takes all connections to a receiving site.
+    pub fn take_all(&self, receiver: &str) -> Vec<Connection> {
+        let mut found = Vec::new();
+        let mut idle = self.lock();
+        idle.by_endpoint.retain(|_, list| {
+            let its = |kept: &mut Kept| kept.receiver.as_deref() == Some(receiver);
+            found.extend(list.extract_if(.., its).map(|kept| kept.connection));
+            !list.is_empty()
+        });
         found
     }
 
@@ -68,14 +87,14 @@ impl Pool {
     }
 
     /// Keeps a connection; for this destination, when it is the first good one of a delivery.
-    pub fn put(self: &Arc<Self>, connection: Connection, destination: Option<&str>) {
+    pub fn put(self: &Arc<Self>, connection: Connection, destination: Option<&str>, receiver: Option<&Arc<str>>) {
         let end = Instant::now() + self.limit;
         let name = endpoint(&connection.session.peer);
         let mut idle = self.lock();
         if let Some(destination) = destination {
             idle.by_destination.insert(destination.to_owned(), (end, connection.session.peer.clone()));
         }
-        idle.by_endpoint.entry(name).or_default().push((end, connection));
+        idle.by_endpoint.entry(name).or_default().push(Kept { end, connection, receiver: receiver.cloned() });
         if !idle.sweeping {
             idle.sweeping = true;
             tokio::spawn(sweep(Arc::downgrade(self), self.limit));
@@ -88,7 +107,7 @@ impl Pool {
         let mut idle = self.lock();
         idle.by_destination.retain(|_, (end, _)| *end > now);
         idle.by_endpoint.retain(|_, list| {
-            list.retain(|(end, _)| *end > now);
+            list.retain(|kept| kept.end > now);
             !list.is_empty()
         });
         let left = !idle.by_endpoint.is_empty() || !idle.by_destination.is_empty();

@@ -7,6 +7,7 @@ use yamabiko_status::EnhancedStatus;
 
 #[cfg(doc)]
 use crate::Schedule;
+use crate::learned::Lesson;
 
 /// Names one delivery in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +85,8 @@ pub enum Action {
     /// Nothing of this message is in progress any more and the schedule has forgotten it: remove it from the queue,
     /// return it, or call [`Schedule::message_deferred`].
     Finished(QueueId),
+    /// A site has taught something: worth a line in the log, and keeping ([`Schedule::lessons`]).
+    Learned(Lesson),
     /// Warn of a destination that takes up more than a fifth of what may be active (`qmgr_clog_warn_time`).
     Clogged(Clogged),
 }
@@ -138,6 +141,9 @@ pub enum Feedback {
     },
     /// Nothing about either (the delivery was given up for reasons of our own).
     Nothing,
+    /// Its site had no room ([`Schedule::enter`]): nothing was done for any recipient, and they wait as if it had never
+    /// begun.
+    Postponed,
 }
 
 impl From<Option<(EnhancedStatus, String)>> for Feedback {
@@ -178,4 +184,6 @@ pub struct Counts {
     pub destinations: usize,
     /// Destinations that are left alone for now.
     pub dead_destinations: usize,
+    /// Receiving sites known.
+    pub sites: usize,
 }

@@ -32,6 +32,10 @@ pub(crate) struct Destination {
     /// Peers that exist.
     pub peers: u32,
     pub dead: Option<Dead>,
+    /// The receiving site, where it is known and of interest.
+    pub site: Option<u32>,
+    /// It stands in its site's line.
+    pub in_line: bool,
     /// Pausing for `destination_rate_delay` until then.
     pub paused: Option<Timestamp>,
     /// No warning of a clogged queue before.
@@ -52,6 +56,8 @@ impl Destination {
             waiting: Rotation::new(),
             peers: 0,
             dead: None,
+            site: None,
+            in_line: false,
             paused: None,
             quiet_until: Timestamp(0),
             window: settings.initial_window(),

@@ -8,6 +8,9 @@
 //! * A *destination* is a next hop of a transport (one recipient of it where `destination_recipient_limit` is 1), with
 //!   the concurrency window that Postfix's qmgr gives it. A destination whose window has failed is dead for
 //!   `minimal_backoff_time`: its mail is deferred at once and costs nothing while it waits.
+//! * A *receiving site* is the mail exchangers that destinations share, seen from one of our source addresses. It is known
+//!   from the first delivery that has looked them up and asks to [`enter`](Schedule::enter). Limits of a site hold over all
+//!   its destinations and transports; some are learned from its replies ([`Learned`]).
 //! * A *job* is what a message has for a transport, a *peer* what it has for one destination of it. A *delivery* is a
 //!   slice of a peer, at most `destination_recipient_limit` recipients.
 //!
@@ -28,9 +31,12 @@
 
 mod action;
 mod destination;
+mod learned;
 mod rotation;
 mod schedule;
 mod settings;
+mod site;
+mod sites;
 mod slab;
 mod waiting;
 mod wheel;
@@ -38,6 +44,9 @@ mod wheel;
 pub use action::{
     Action, ClogLimit, Clogged, Counts, Deferral, Delivery, DeliveryId, Feedback, Place, Route, destination_name,
 };
+pub use learned::{Learned, Lesson, MEMORY, Signal};
 pub use schedule::Schedule;
 pub use settings::{ConcurrencyFeedback, NotAFeedback, Settings, TransportSettings};
+pub use site::{Entry, SiteLimits, SiteRule, organisation, site_name};
+pub use sites::Known;
 pub use waiting::{sender_hash, site_hash};

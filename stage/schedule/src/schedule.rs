@@ -10,6 +10,7 @@ use crate::action::{Action, ClogLimit, Clogged, Counts, Deferral, Delivery, Deli
 use crate::destination::{Dead, Destination};
 use crate::rotation::Rotation;
 use crate::settings::{Settings, TransportSettings};
+use crate::sites::Sites;
 use crate::slab::Slab;
 use crate::waiting::{Line, Taken, Waiting, sender_hash, site_hash};
 
@@ -19,7 +20,7 @@ const PORTION: usize = 1000;
 const REFILL: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+pub(crate) enum Timer {
     /// A dead destination may be tried again.
     Revive(u32),
     /// A destination's rate delay is over.
@@ -28,12 +29,14 @@ enum Timer {
     RetryTransport(usize),
     /// A transport's rate delay is over.
     UnlockTransport(usize),
+    /// A receiving site may have room again.
+    SiteResume(u32),
 }
 
 #[derive(Debug)]
-struct Transport {
+pub(crate) struct Transport {
     name: Arc<str>,
-    settings: TransportSettings,
+    pub(crate) settings: TransportSettings,
     destinations: HashMap<Arc<str>, u32>,
     /// Jobs with a peer that is ready.
     jobs: Rotation,
@@ -103,7 +106,7 @@ struct Job {
 }
 
 #[derive(Debug)]
-struct Peer {
+pub(crate) struct Peer {
     job: u32,
     destination: u32,
     nexthop: Arc<str>,
@@ -113,7 +116,7 @@ struct Peer {
 
 /// Where a peer is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+pub(crate) enum Standing {
     /// Nowhere.
     Loose,
     /// In its job's `ready`: it will see whether its destination has room.
@@ -125,29 +128,36 @@ enum Standing {
 }
 
 #[derive(Debug)]
-struct InFlight {
-    message: QueueId,
-    destination: u32,
-    recipients: usize,
+pub(crate) struct InFlight {
+    pub message: QueueId,
+    pub destination: u32,
+    pub nexthop: Arc<str>,
+    pub recipients: Vec<u32>,
+    /// It counts at this receiving site.
+    pub site: Option<u32>,
+    pub began: Timestamp,
+    /// How many ran at its site when it began, itself included.
+    pub alongside: u32,
 }
 
 /// Who is tried next, where and when. See the head of the crate.
 #[derive(Debug)]
 pub struct Schedule {
-    settings: Settings,
+    pub(crate) settings: Settings,
     waiting: Waiting,
     active: HashMap<QueueId, Message>,
-    transports: Vec<Transport>,
+    pub(crate) transports: Vec<Transport>,
     transport_names: HashMap<Arc<str>, usize>,
-    destinations: Slab<Destination>,
+    pub(crate) destinations: Slab<Destination>,
     jobs: Slab<Job>,
-    peers: Slab<Peer>,
-    in_flight: HashMap<DeliveryId, InFlight>,
+    pub(crate) peers: Slab<Peer>,
+    pub(crate) sites: Sites,
+    pub(crate) in_flight: HashMap<DeliveryId, InFlight>,
     last_delivery: u64,
     /// Transports that may start a delivery, in turn.
     ready: VecDeque<usize>,
-    timers: BTreeSet<(Timestamp, Timer)>,
-    outbox: VecDeque<Action>,
+    pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
+    pub(crate) outbox: VecDeque<Action>,
     activating: usize,
     active_deferred: usize,
     recipients: usize,
@@ -167,6 +177,7 @@ impl Schedule {
             destinations: Slab::new(),
             jobs: Slab::new(),
             peers: Slab::new(),
+            sites: Sites::default(),
             in_flight: HashMap::new(),
             last_delivery: 0,
             ready: VecDeque::new(),
@@ -196,6 +207,7 @@ impl Schedule {
             destination.reconfigure(&self.transports[destination.transport].settings);
             self.offer(d);
         }
+        self.offer_all_sites();
         (0..self.transports.len()).for_each(|t| self.wake(t));
     }
 
@@ -290,7 +302,7 @@ impl Schedule {
         for (at, timer) in timers {
             if matches!(timer, Timer::Revive(_) | Timer::RetryTransport(_)) {
                 self.timers.remove(&(at, timer));
-                self.fire(timer);
+                self.fire(timer, at);
             }
         }
     }
@@ -316,6 +328,7 @@ impl Schedule {
             deliveries: self.in_flight.len(),
             destinations: self.destinations.len(),
             dead_destinations: self.dead_destinations,
+            sites: self.sites.len(),
         }
     }
 
@@ -330,7 +343,7 @@ impl Schedule {
     pub fn poll(&mut self, now: Timestamp) -> Option<Action> {
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
-            self.fire(timer);
+            self.fire(timer, now);
         }
         loop {
             if let Some(action) = self.outbox.pop_front() {
@@ -347,7 +360,7 @@ impl Schedule {
         self.activate(now)
     }
 
-    fn fire(&mut self, timer: Timer) {
+    fn fire(&mut self, timer: Timer, now: Timestamp) {
         match timer {
             Timer::Revive(d) => {
                 let destination = &mut self.destinations[d];
@@ -371,6 +384,7 @@ impl Schedule {
                 self.transports[t].locked = false;
                 self.wake(t);
             }
+            Timer::SiteResume(site) => self.site_resumes(site, now),
         }
     }
 
@@ -513,6 +527,9 @@ impl Schedule {
         if let Some(dead) = &self.transports[t].dead {
             return Some(((t, None), dead.status, Arc::clone(&dead.reason)));
         }
+        if let Some((site, dead)) = self.obstructed_site(t, &route.nexthop) {
+            return Some(((usize::MAX - 1, Some(site)), dead.status, dead.reason));
+        }
         let d = *self.transports[t].destinations.get(&route.destination)?;
         let dead = self.destinations[d].dead.as_ref()?;
         Some(((t, Some(d)), dead.status, Arc::clone(&dead.reason)))
@@ -521,6 +538,7 @@ impl Schedule {
     fn peer_for(&mut self, message: QueueId, sender: u64, route: &Route) -> u32 {
         let t = self.transport_for(&route.transport);
         let d = self.destination_for(t, &route.destination);
+        self.recall_site(t, d, &route.nexthop);
         let known = self.active.get(&message).and_then(|m| m.jobs.iter().find(|(owner, _)| *owner == t));
         let job = match known {
             Some((_, job)) => *job,
@@ -541,6 +559,7 @@ impl Schedule {
         let peer = self.peers.insert(peer);
         self.jobs[job].peers.insert(d, peer);
         self.destinations[d].peers += 1;
+        self.site_counts(d, true);
         peer
     }
 
@@ -590,18 +609,53 @@ impl Schedule {
     }
 
     /// Reserves free slots of a destination for the peers that wait there, in turn.
-    fn offer(&mut self, d: u32) {
+    pub(crate) fn offer(&mut self, d: u32) {
         // Dropping a peer that has nothing left may drop its destination.
         while self.destinations.get(d).is_some_and(Destination::has_room) {
-            let destination = &mut self.destinations[d];
-            let Some(p) = destination.waiting.pop() else { break };
-            if self.peers[p].recipients.is_empty() {
-                self.peers[p].standing = Standing::Loose;
-                self.drop_peer_if_done(p);
-            } else {
-                destination.offered += 1;
-                self.ready_peer(p, Standing::Offered);
+            if !self.offer_one(d) {
+                break;
             }
+        }
+    }
+
+    /// One slot for the next of those that wait at a destination that has room. False when nobody waits, or its site has no
+    /// room: then it stands in the site's line.
+    pub(crate) fn offer_one(&mut self, d: u32) -> bool {
+        if !self.site_has_room(d) {
+            if !self.destinations[d].waiting.is_empty() {
+                self.stand_in_line(d);
+            }
+            return false;
+        }
+        while let Some(p) = self.destinations.get_mut(d).and_then(|destination| destination.waiting.pop()) {
+            if !self.peers[p].recipients.is_empty() {
+                self.destinations[d].offered += 1;
+                self.site_offered(d);
+                self.ready_peer(p, Standing::Offered);
+                return true;
+            }
+            self.peers[p].standing = Standing::Loose;
+            self.drop_peer_if_done(p);
+        }
+        false
+    }
+
+    /// A peer gives back the slot that is reserved for it, if one is. True if one was.
+    fn take_offer(&mut self, p: u32) -> bool {
+        let peer = &mut self.peers[p];
+        let (d, offered) = (peer.destination, peer.standing == Standing::Offered);
+        peer.standing = Standing::Loose;
+        if offered {
+            self.destinations[d].offered -= 1;
+            self.site_unoffered(d);
+        }
+        offered
+    }
+
+    /// What was reserved at a site and is not used goes to the next in its line.
+    fn give_back_offer(&mut self, offered: bool, site: Option<u32>) {
+        if let Some(site) = site.filter(|_| offered) {
+            self.offer_site(site);
         }
     }
 
@@ -625,28 +679,37 @@ impl Schedule {
                 job.queued = true;
                 self.transports[t].jobs.push(sender, j);
             }
-            let peer = &mut self.peers[p];
-            let d = peer.destination;
-            let destination = &mut self.destinations[d];
-            let offered = std::mem::replace(&mut peer.standing, Standing::Loose) == Standing::Offered;
-            destination.offered -= u32::from(offered);
-            if let Some(dead) = destination.dead.clone() {
+            let d = self.peers[p].destination;
+            let (offered, site) = (self.take_offer(p), self.destinations[d].site);
+            if let Some(dead) = self.destinations[d].dead.clone().or_else(|| self.dead_site(d)) {
                 self.defer_peer(p, &dead);
+                self.give_back_offer(offered, site);
                 continue;
             }
-            if peer.recipients.is_empty() {
+            if self.peers[p].recipients.is_empty() {
                 self.drop_peer_if_done(p);
                 self.offer(d);
+                self.give_back_offer(offered, site);
                 continue;
             }
+            let slice = self.transports[t].settings.slice().min(self.site_slice(d));
+            let in_turn = offered || self.site_line_is_empty(d);
+            let at_site = self.site_has_room(d) && in_turn;
+            let (peer, destination) = (&mut self.peers[p], &mut self.destinations[d]);
             // Who comes later does not push in before those that wait.
-            if !destination.has_room() || (!offered && !destination.waiting.is_empty()) {
+            if !at_site || !destination.has_room() || (!offered && !destination.waiting.is_empty()) {
                 peer.standing = Standing::Waiting;
                 destination.waiting.push(sender, p);
-                self.offer(d);
+                match self.destinations[d].site {
+                    Some(site) if !at_site => {
+                        self.stand_in_line(d);
+                        self.offer_site(site);
+                    }
+                    _ => self.offer(d),
+                }
                 continue;
             }
-            let count = peer.recipients.len().min(self.transports[t].settings.slice());
+            let count = peer.recipients.len().min(slice);
             let recipients: Vec<u32> = peer.recipients.drain(..count).collect();
             let nexthop = Arc::clone(&peer.nexthop);
             destination.busy += 1;
@@ -677,7 +740,20 @@ impl Schedule {
         }
         self.last_delivery += 1;
         let id = DeliveryId(self.last_delivery);
-        self.in_flight.insert(id, InFlight { message, destination: d, recipients: recipients.len() });
+        let site = self.destinations[d].site;
+        if let Some(site) = site {
+            self.site_started(site, t, now);
+        }
+        let flight = InFlight {
+            message,
+            destination: d,
+            nexthop: Arc::clone(&nexthop),
+            recipients: recipients.clone(),
+            site,
+            began: now,
+            alongside: site.map_or(0, |site| self.sites.busy(site)),
+        };
+        self.in_flight.insert(id, flight);
         if let Some(entry) = self.active.get_mut(&message) {
             entry.held -= recipients.len();
             entry.flying += 1;
@@ -706,8 +782,14 @@ impl Schedule {
 
     /// A delivery has ended; the engine has recorded what became of each of its recipients. Unknown ones are ignored.
     pub fn delivery_done(&mut self, delivery: DeliveryId, feedback: Feedback, now: Timestamp) {
-        let Some(InFlight { message, destination: d, recipients }) = self.in_flight.remove(&delivery) else { return };
+        let Some(flight) = self.in_flight.remove(&delivery) else { return };
+        let InFlight { message, destination: d, nexthop, recipients, site, .. } = flight;
         let t = self.destinations[d].transport;
+        if feedback == Feedback::Postponed {
+            self.postponed(d, message, &nexthop, recipients);
+            return;
+        }
+        let recipients = recipients.len();
         self.recipients -= recipients;
         self.transports[t].recipients -= recipients;
         match feedback {
@@ -720,9 +802,12 @@ impl Schedule {
             }
             Feedback::DestinationFailure { status, reason } => self.destination_failed(d, status, &reason, now),
             Feedback::TransportFailure { status, reason } => self.transport_failed(t, status, &reason, now),
-            Feedback::Nothing => {}
+            Feedback::Nothing | Feedback::Postponed => {}
         }
         self.destinations[d].busy -= 1;
+        if let Some(site) = site {
+            self.site_left(site);
+        }
         self.transports[t].busy -= 1;
         let pause = self.transports[t].settings.destination_rate_delay;
         if !pause.is_zero() {
@@ -734,6 +819,49 @@ impl Schedule {
         }
         if let Some(entry) = self.active.get_mut(&message) {
             entry.flying -= 1;
+        }
+        self.offer(d);
+        self.wake(t);
+        self.finish_if_done(message);
+        self.drop_destination_if_idle(d);
+        if let Some(site) = site {
+            self.drop_site_if_idle(site);
+        }
+    }
+
+    /// A delivery that did nothing: its recipients are where they were before it.
+    fn postponed(&mut self, d: u32, message: QueueId, nexthop: &Arc<str>, recipients: Vec<u32>) {
+        let t = self.destinations[d].transport;
+        self.destinations[d].busy -= 1;
+        self.transports[t].busy -= 1;
+        let count = recipients.len();
+        let wanted = match self.active.get_mut(&message) {
+            Some(entry) => {
+                entry.flying -= 1;
+                matches!(entry.then, Then::Finish).then_some(entry.sender)
+            }
+            None => None,
+        };
+        match wanted {
+            Some(sender) => {
+                let (transport, destination) =
+                    (Arc::clone(&self.transports[t].name), Arc::clone(&self.destinations[d].name));
+                let route = Route { recipient: 0, transport, nexthop: Arc::clone(nexthop), destination };
+                let p = self.peer_for(message, sender, &route);
+                for recipient in recipients.into_iter().rev() {
+                    self.peers[p].recipients.push_front(recipient);
+                }
+                if let Some(entry) = self.active.get_mut(&message) {
+                    entry.held += count;
+                }
+                if self.peers[p].standing == Standing::Loose {
+                    self.ready_peer(p, Standing::Ready);
+                }
+            }
+            None => {
+                self.recipients -= count;
+                self.transports[t].recipients -= count;
+            }
         }
         self.offer(d);
         self.wake(t);
@@ -756,7 +884,7 @@ impl Schedule {
     }
 
     /// All peers that wait for a slot of a destination are deferred.
-    fn defer_waiting(&mut self, d: u32, dead: &Dead) {
+    pub(crate) fn defer_waiting(&mut self, d: u32, dead: &Dead) {
         // Dropping the last peer may drop the destination.
         while let Some(p) = self.destinations.get_mut(d).and_then(|destination| destination.waiting.pop()) {
             self.peers[p].standing = Standing::Loose;
@@ -774,9 +902,7 @@ impl Schedule {
         while let Some(j) = self.transports[t].jobs.pop() {
             self.jobs[j].queued = false;
             for p in std::mem::take(&mut self.jobs[j].ready) {
-                let peer = &mut self.peers[p];
-                let offered = std::mem::replace(&mut peer.standing, Standing::Loose) == Standing::Offered;
-                self.destinations[peer.destination].offered -= u32::from(offered);
+                self.take_offer(p);
                 self.defer_peer(p, &dead);
             }
         }
@@ -784,6 +910,7 @@ impl Schedule {
         for d in destinations {
             self.defer_waiting(d, &dead);
         }
+        self.offer_all_sites();
     }
 
     /// All that a peer has left is deferred.
@@ -825,6 +952,7 @@ impl Schedule {
             }
         }
         self.destinations[d].peers -= 1;
+        self.site_counts(d, false);
         self.drop_destination_if_idle(d);
     }
 
@@ -839,6 +967,7 @@ impl Schedule {
             self.dead_destinations -= 1;
         }
         self.transports[destination.transport].destinations.remove(&destination.name);
+        self.leave_site(d);
         self.destinations.remove(d);
     }
 

@@ -3,9 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use yamabiko_envelope::Timestamp;
+
+use crate::site::{SiteLimits, SiteRule};
 
 /// Everything from main.cf and master.cf that scheduling depends on. The defaults are Postfix's.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +118,20 @@ pub struct TransportSettings {
     pub destination_rate_delay: Duration,
     /// `transport_rate_delay`: at least this much between the starts of any two deliveries.
     pub transport_rate_delay: Duration,
+    /// `site_concurrency_limit`: deliveries to one receiving site at once; 0 is no limit.
+    pub site_concurrency_limit: u32,
+    /// `site_rate_delay`: at least this much between the starts of two deliveries to one receiving site.
+    pub site_rate_delay: Duration,
+    /// `site_session_pause`: from the end of a session with a receiving site to the start of the next.
+    pub site_session_pause: Duration,
+    /// `session_message_limit`: messages in one session; 0 is no limit.
+    pub session_message_limit: u32,
+    /// `site_adaptive_limits`: obey what the replies of receiving sites teach.
+    pub site_adaptive: bool,
+    /// `sending_profiles`: limits of receiving sites that are known.
+    pub site_rules: Arc<[SiteRule]>,
+    /// The address that deliveries come from, as far as it is set; sites count by it.
+    pub source: Arc<str>,
 }
 
 impl Default for TransportSettings {
@@ -130,11 +147,36 @@ impl Default for TransportSettings {
             failed_cohort_limit: 1,
             destination_rate_delay: Duration::ZERO,
             transport_rate_delay: Duration::ZERO,
+            site_concurrency_limit: 0,
+            site_rate_delay: Duration::ZERO,
+            site_session_pause: Duration::ZERO,
+            session_message_limit: 0,
+            site_adaptive: false,
+            site_rules: Arc::new([]),
+            source: "".into(),
         }
     }
 }
 
 impl TransportSettings {
+    /// What holds at a site, without what was learned.
+    pub fn limits_of(&self, site: &str) -> SiteLimits {
+        let own = SiteLimits {
+            concurrency: self.site_concurrency_limit,
+            rate_delay: self.site_rate_delay,
+            session_messages: self.session_message_limit,
+            session_pause: self.site_session_pause,
+            recipients: 0,
+        };
+        let rules = self.site_rules.iter().filter(|rule| rule.covers(site));
+        rules.fold(own, |limits, rule| limits.and(rule.limits))
+    }
+
+    /// Sites matter at all: deliveries ask before they connect ([`Schedule::enter`](crate::Schedule::enter)).
+    pub fn shapes_sites(&self) -> bool {
+        self.site_adaptive || !self.site_rules.is_empty() || !self.limits_of("").is_none()
+    }
+
     /// Deliveries to one destination at once; `None` is no limit. A rate delay leaves one.
     pub(crate) fn window_limit(&self) -> Option<u32> {
         match self.destination_concurrency_limit {

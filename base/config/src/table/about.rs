@@ -62,6 +62,21 @@ static ABOUT: &[(&str, &str)] = &[
     ),
     ("default_destination_recipient_limit", "Recipients in one delivery, for transports without a limit of their own."),
     ("default_process_limit", "How many sessions of one service may be open at once."),
+    (
+        "default_sending_profiles",
+        "Receivers whose limits are kept: names of shipped profiles, all, files; for transports without TRANSPORT_sending_profiles.",
+    ),
+    ("default_session_message_limit", "Messages in one session with a server; 0 for no limit."),
+    ("default_site_adaptive_limits", "Learn from the replies of receiving sites how fast they want their mail."),
+    (
+        "default_site_concurrency_limit",
+        "Deliveries at once to one receiving site, whatever the domain; 0 for no limit.",
+    ),
+    ("default_site_rate_delay", "The time from the start of a delivery to a receiving site to the start of the next."),
+    (
+        "default_site_session_pause",
+        "The time from the end of a session with a receiving site to the start of the next.",
+    ),
     ("default_transport", "The transport for everywhere else."),
     ("defer_transports", "Transports whose mail waits until the queue is flushed by hand."),
     (

@@ -2,6 +2,8 @@
 
 use super::{Parameter, bool, int, list, size, tables, text, time};
 
+const OURS: &str = "yamabiko 0.1";
+
 pub(super) const PARAMETERS: &[Parameter] = &[
     time("bounce_queue_lifetime", "5d").between(0, 8640000).since("2.1").used_by("oqmgr, qmgr"),
     int("default_delivery_slot_cost", "5").since("1.0").used_by("qmgr"),
@@ -20,6 +22,12 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     int("default_recipient_limit", "20000").since("1.0").used_by("qmgr"),
     time("default_recipient_refill_delay", "5s").at_least(1).since("2.4").used_by("qmgr"),
     int("default_recipient_refill_limit", "100").at_least(1).since("2.4").used_by("qmgr"),
+    text("default_sending_profiles", "").since(OURS).used_by("qmgr, smtp"),
+    int("default_session_message_limit", "0").since(OURS).used_by("qmgr, smtp"),
+    bool("default_site_adaptive_limits", "no").since(OURS).used_by("qmgr, smtp"),
+    int("default_site_concurrency_limit", "0").since(OURS).used_by("qmgr, smtp"),
+    time("default_site_rate_delay", "0s").since(OURS).used_by("qmgr, smtp"),
+    time("default_site_session_pause", "0s").since(OURS).used_by("qmgr, smtp"),
     time("default_transport_rate_delay", "0s").since("3.1").used_by("oqmgr, qmgr"),
     list("defer_transports", "").since("1.0").used_by("oqmgr, qmgr"),
     bool("destination_concurrency_feedback_debug", "no").since("2.5").used_by("oqmgr, qmgr"),

@@ -30,6 +30,7 @@ const INT_FROM_1: Kind = Kind::Int { min: 1, max: 0 };
 const TIME: Kind = Kind::Time { min: 0, max: 0 };
 const TIME_FROM_1: Kind = Kind::Time { min: 1, max: 0 };
 const TEXT: Kind = Kind::Text { min: 1, max: 0 };
+const ANY_TEXT: Kind = Kind::Text { min: 0, max: 0 };
 
 const fn of_transports(suffix: &'static str, default: &'static str, kind: Kind) -> TransportParameter {
     TransportParameter { suffix, default, kind, of: Of::Transports }
@@ -63,6 +64,12 @@ static PARAMETERS: &[TransportParameter] = &[
     of_transports("recipient_limit", "$default_recipient_limit", INT),
     of_transports("recipient_refill_delay", "$default_recipient_refill_delay", TIME_FROM_1),
     of_transports("recipient_refill_limit", "$default_recipient_refill_limit", INT_FROM_1),
+    of_transports("sending_profiles", "$default_sending_profiles", ANY_TEXT),
+    of_transports("session_message_limit", "$default_session_message_limit", INT),
+    of_transports("site_adaptive_limits", "$default_site_adaptive_limits", Kind::Bool),
+    of_transports("site_concurrency_limit", "$default_site_concurrency_limit", INT),
+    of_transports("site_rate_delay", "$default_site_rate_delay", TIME),
+    of_transports("site_session_pause", "$default_site_session_pause", TIME),
     TransportParameter { suffix: "time_limit", default: "$command_time_limit", kind: TIME_FROM_1, of: Of::Commands },
     of_transports("transport_rate_delay", "$default_transport_rate_delay", TIME),
 ];

@@ -9,8 +9,9 @@
 //! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills;
 //!   `agents` is commands of master.cf and Dovecot; `hostile` is users who want what is not theirs;
 //!   `disk` fills disks and makes them fail; `policy` is others who decide about mail; `crowd` is many clients that say
-//!   nothing; `rehearsal` has receivers of many moods; `door` is what stands before a session: postscreen, a load
-//!   balancer; `authentication` is SPF, DKIM and DMARC; `bounces` is the life of notices: loops, storms, qmail's ways, controls.
+//!   nothing; `rehearsal` has receivers of many moods, `shaping` receivers with limits; `door` is what stands before a
+//!   session: postscreen, a load balancer; `authentication` is SPF, DKIM and DMARC; `bounces` is the life of notices: loops,
+//!   storms, qmail's ways, controls.
 
 #![allow(missing_docs)]
 
@@ -31,4 +32,5 @@ mod policy;
 mod queue;
 mod rehearsal;
 mod scripts;
+mod shaping;
 mod submission;

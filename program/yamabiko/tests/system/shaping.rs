@@ -1,0 +1,144 @@
+//! Receivers with limits: the recipe that everybody copies, profiles, and limits that are learned, through the real program.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Instance, address};
+
+/// Ended with the test, however that ends.
+struct Simulator(Child);
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A mail system whose mail all goes to a simulator.
+struct Rehearsal {
+    instance: Instance,
+    /// The simulator's first address, and the port of its hosts.
+    hosts: SocketAddr,
+    dns_port: String,
+    _simulator: Option<Simulator>,
+}
+
+impl Rehearsal {
+    fn new() -> Self {
+        let mut instance = Instance::new();
+        let (mut hosts, dns_port) = (address(), address().port().to_string());
+        // Nobody else's: other processes' tests are at these ports of other addresses.
+        hosts.set_port(hosts.port() + 30_000);
+        for (name, value) in [
+            ("relayhost", String::new()),
+            ("smtp_dns_support_level", "enabled".to_owned()),
+            ("dns_servers", format!("{}:{dns_port}", hosts.ip())),
+            ("smtp_tcp_port", hosts.port().to_string()),
+            ("minimal_backoff_time", "2s".to_owned()),
+            ("maximal_backoff_time", "3s".to_owned()),
+            ("queue_run_delay", "1s".to_owned()),
+        ] {
+            instance.set(name, &value);
+        }
+        Self { instance, hosts, dns_port, _simulator: None }
+    }
+
+    fn start(&mut self, profiles: &[&str]) {
+        let mut simulator = self.instance.command("yamabiko");
+        simulator.arg("sim").args(profiles);
+        simulator.args(["--address", &self.hosts.ip().to_string(), "--port", &self.hosts.port().to_string()]);
+        simulator.args(["--dns-port", &self.dns_port, "--greylisting", "1s", "--for", "300s"]).stdout(Stdio::null());
+        self._simulator = Some(Simulator(simulator.spawn().expect("the simulator starts")));
+        self.instance.start();
+    }
+
+    fn send(&self, recipients: &str, messages: usize) {
+        self.instance.file("recipients", recipients);
+        let file = self.instance.etc().join("recipients").display().to_string();
+        let (smtp, number) = (self.instance.smtp.to_string(), messages.to_string());
+        let said = self.instance.ok(
+            "yamabiko",
+            &["source", "--to", &smtp, "--messages", &number, "--recipients-file", &file, "--from", "me@box.example"],
+        );
+        assert!(said.starts_with(&format!("{messages} of {messages} messages taken")), "{said}");
+    }
+
+    /// What a site has seen when the queue is empty.
+    fn end(&self, site: &str) -> Value {
+        let until = Instant::now() + Duration::from_secs(120);
+        while !self.instance.queue().is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        // The report is a second old at most.
+        std::thread::sleep(Duration::from_millis(1500));
+        let said = self.instance.run("yamabiko", &["sim", "--verdict", "source.jsonl"]);
+        assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+        let report = fs::read(self.instance.path().join("sim.json")).expect("a report");
+        let report: Value = serde_json::from_slice(&report).expect("JSON");
+        report["sites"][site].clone()
+    }
+}
+
+fn most(seen: &Value) -> u64 {
+    let clients = seen["sessions_at_once"].as_object().expect("an object");
+    clients.values().filter_map(Value::as_u64).max().unwrap_or(0)
+}
+
+fn recipients(number: usize, domains: &[&str]) -> String {
+    (0..number).map(|n| format!("user-{n}@{}\n", domains[n % domains.len()])).collect()
+}
+
+#[test]
+fn the_docomo_recipe_does_what_its_author_meant() {
+    let mut rehearsal = Rehearsal::new();
+    let recipe =
+        "docomo-smtp unix - - n - 1 smtp -o smtp_destination_concurrency_limit=1 -o smtp_destination_recipient_limit=1";
+    rehearsal.instance.services.push(recipe.to_owned());
+    rehearsal.instance.set("transport_maps", "inline:{docomo.ne.jp=docomo-smtp:}");
+    rehearsal.start(&["docomo"]);
+    rehearsal.send(&recipients(40, &["docomo.ne.jp"]), 40);
+    let seen = rehearsal.end("docomo");
+    assert_eq!(
+        (most(&seen), seen["sessions_refused"].as_u64(), seen["messages"].as_u64()),
+        (1, Some(0), Some(40)),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_profile_is_one_line() {
+    let mut rehearsal = Rehearsal::new();
+    rehearsal.instance.set("smtp_sending_profiles", "docomo");
+    // Other domains of the same exchangers count too.
+    rehearsal.start(&["docomo=docomo.ne.jp,company.example,shop.example", "plain"]);
+    rehearsal.send(&recipients(60, &["docomo.ne.jp", "company.example", "plain.sim.test", "shop.example"]), 60);
+    let seen = rehearsal.end("docomo");
+    assert_eq!(
+        (most(&seen), seen["sessions_refused"].as_u64(), seen["messages"].as_u64()),
+        (1, Some(0), Some(45)),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_limit_is_learned_shown_and_kept_over_a_restart() {
+    let mut rehearsal = Rehearsal::new();
+    rehearsal.instance.set("smtp_site_adaptive_limits", "yes");
+    rehearsal.start(&["docomo"]);
+    rehearsal.send(&recipients(40, &["docomo.ne.jp"]), 40);
+    let first = rehearsal.end("docomo");
+    let refused = first["sessions_refused"].as_u64();
+    assert!(refused > Some(0), "{first}");
+    let shown = rehearsal.instance.ok("yamabiko", &["limits", "-c", &rehearsal.instance.etc().display().to_string()]);
+    assert!(shown.contains("docomo.ne.jp") && shown.contains("too many connections"), "{shown}");
+    rehearsal.instance.stop();
+    rehearsal.instance.start();
+    rehearsal.send(&recipients(40, &["docomo.ne.jp"]), 40);
+    let second = rehearsal.end("docomo");
+    assert_eq!(second["sessions_refused"].as_u64(), refused, "refused again after it was learned: {second}");
+}
