@@ -62,9 +62,14 @@ fn one(heard: &Heard) -> Signal {
     if full_session {
         return Signal::SessionFull { after: heard.uses - 1, reply };
     }
+    // What is said of one recipient is about that recipient, and greylisting asks for patience with one message.
+    let of_recipient = verdict.status.is_some_and(|status| status.subject == 2)
+        || (heard.stage == SmtpStage::Rcpt && code.0 != 421)
+        || ["greylist", "graylist", "grey list", "gray list"].iter().any(|word| lower.contains(word));
     match verdict.reason {
         // A code 421 to the greeting says that there is no room now, in whatever words.
         Reason::TooManyConn if temporary && (early || code.0 == 421) => Signal::TooManySessions { wait, reply },
+        _ if temporary && of_recipient => Signal::Success,
         Reason::TooManyConn | Reason::Speeding => Signal::Slower { wait, reply },
         Reason::Blocked | Reason::BadReputation | Reason::RequirePtr if temporary => Signal::Slower { wait, reply },
         Reason::Blocked | Reason::BadReputation | Reason::RequirePtr => Signal::Blocked { sure: early, reply },
@@ -184,6 +189,8 @@ mod tests {
             ),
             (Rcpt, 1, "550 5.1.1 <a@b.example>: Recipient address rejected: User unknown", "success"),
             (Rcpt, 1, "450 4.2.0 <a@b.example>: Recipient address rejected: Greylisted", "success"),
+            (EndOfData, 1, "451 4.7.1 Greylisting in action, try again in 300 seconds", "success"),
+            (Rcpt, 1, "450 4.2.1 The user you are trying to contact is receiving mail too quickly", "success"),
             (Rcpt, 1, "452 4.2.2 <a@b.example>: Mailbox full", "success"),
             (EndOfData, 1, "550 5.7.1 The recipient does not take mail from this sender", "success"),
         ];

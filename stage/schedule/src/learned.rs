@@ -114,6 +114,8 @@ pub struct Learned {
     strikes: u32,
     /// Blocks without a success between.
     blocks: u32,
+    /// It has taken mail since we know it: somebody is there.
+    answered: bool,
     /// Deliveries begun by then belong to an episode that was dealt with.
     episode: Timestamp,
     /// The last step of growth or change.
@@ -136,6 +138,11 @@ pub(crate) struct Circumstances {
 }
 
 impl Learned {
+    /// Whether a refused connection, with so many alongside, is about limits.
+    pub(crate) fn blames_itself(&self, alongside: u32) -> bool {
+        self.answered && alongside > 1
+    }
+
     /// As limits.
     pub fn limits(&self) -> SiteLimits {
         SiteLimits {
@@ -170,6 +177,7 @@ impl Learned {
         let mut changes: Vec<String> = Vec::new();
         match signal {
             Signal::Success => {
+                self.answered = true;
                 (self.strikes, self.blocks) = (0, 0);
                 self.grow(busy, now, &mut changes);
             }
@@ -181,7 +189,7 @@ impl Learned {
                     self.remember(reply, now);
                 }
             }
-            Signal::RefusedConnection { .. } if crowd <= 1 => {}
+            Signal::RefusedConnection { .. } if crowd <= 1 || !self.answered => {}
             Signal::RefusedConnection { reply } => self.take_less(crowd, reply, now, &mut changes),
             Signal::TooManySessions { wait, reply } if crowd > 1 => {
                 self.take_less(crowd, reply, now, &mut changes);

@@ -115,6 +115,7 @@ impl Schedule {
         let recent = site.recent(now);
         let circumstances = Circumstances { busy: site.busy, alongside: alongside.max(site.busy), began, recent, now };
         let before = site.learned.suspended_until;
+        let limits_itself = site.learned.blames_itself(circumstances.alongside);
         let change = site.learned.take(signal, circumstances);
         let until = site.learned.suspended_until.filter(|until| *until > now && before != Some(*until));
         let blocked = site.learned.blocked;
@@ -133,7 +134,7 @@ impl Schedule {
         }
         match signal {
             Signal::Success => false,
-            Signal::RefusedConnection { .. } => circumstances.alongside > 1,
+            Signal::RefusedConnection { .. } => limits_itself,
             _ => true,
         }
     }
