@@ -472,7 +472,8 @@ mod tests {
         World { site: Arc::new(Site::new(profiles.remove(at))), tally: Arc::default(), greylisting: GREYLISTING }
     }
 
-    /// What is said to these bytes: the codes of replies, `!` for a close, `#` for a reset, `<` for mail sent back.
+    /// What is said to these bytes: the codes of replies, `!` for a close, `#` for a reset, `~` for a handshake, `<` for
+    /// mail sent back.
     fn talk(session: &mut Session, text: &str, now: Instant) -> String {
         session.feed(text.replace('\n', "\r\n").as_bytes(), now);
         let mut all = Vec::new();
@@ -485,6 +486,7 @@ mod tests {
                 }
                 Act::Close => all.push("!".to_owned()),
                 Act::Reset => all.push("#".to_owned()),
+                Act::Secure => all.push("~".to_owned()),
                 Act::Return(_) => all.push("<".to_owned()),
             }
         }
