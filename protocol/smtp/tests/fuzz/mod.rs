@@ -19,7 +19,7 @@ pub fn smtp_command(data: &[u8]) {
 
     let _ = Bdat::parse(Tokens::new(&line));
 
-    let allowed = Allowed { dsn: true, smtputf8: true, auth: true, xverp: Some(("+=", "-=+")) };
+    let allowed = Allowed { dsn: true, smtputf8: true, auth: true, requiretls: true, xverp: Some(("+=", "-=+")) };
     // xtext leaves these alone, and in a command line they hold words together.
     let _ = (MailParameters::parse(Tokens::new(&line), allowed), RcptParameters::parse(Tokens::new(&line), allowed));
     if line.contains(['"', '<', '[', '\\']) {
