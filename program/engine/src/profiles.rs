@@ -133,7 +133,7 @@ mod tests {
     fn one_line_is_enough() {
         let (found, remarks) = rules("docomo, gmail", none);
         assert_eq!((found.len(), remarks.len()), (2, 0));
-        let limits = SiteLimits { concurrency: 1, recipients: 1, ..SiteLimits::default() };
+        let limits = SiteLimits { concurrency: 1, session_messages: 10, recipients: 1, ..SiteLimits::default() };
         assert_eq!(found[0].limits, limits);
         let (found, remarks) = rules("docome /x", none);
         assert!(found.is_empty() && remarks[0] == "/x: no such file" && remarks[1].contains("there are: docomo au"));
