@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::expand;
 use crate::main_cf::{Fault, Place};
-use crate::master_cf::{Service, ServiceType};
+use crate::master_cf::Service;
 use crate::table::{self, Kind, Status};
 use crate::used::Usage;
 use crate::view::{Shared, View};
@@ -99,7 +99,7 @@ fn is_a_transport_setting(name: &str, command: &str) -> bool {
 }
 
 /// Programs of services: those that do their work or whose work is done by another part.
-const PROGRAMS: [&str; 23] = [
+const PROGRAMS: [&str; 24] = [
     "anvil",
     "bounce",
     "cleanup",
@@ -119,6 +119,7 @@ const PROGRAMS: [&str; 23] = [
     "showq",
     "smtp",
     "smtpd",
+    "spawn",
     "tlsmgr",
     "trivial-rewrite",
     "verify",
@@ -126,7 +127,7 @@ const PROGRAMS: [&str; 23] = [
 ];
 
 /// Programs of Postfix that are not there yet: their services do nothing.
-const PROGRAMS_NOT_YET: [&str; 2] = ["qmqpd", "spawn"];
+const PROGRAMS_NOT_YET: [&str; 1] = ["qmqpd"];
 
 struct Collector {
     notices: Vec<Notice>,
@@ -142,10 +143,6 @@ impl Collector {
     /// A service that nobody answers.
     fn program(&mut self, service: &Service) {
         let (id, program) = (service.id(), service.command.as_str());
-        // The private ones are started for policy delegation; that others may ask too is not there yet.
-        if program == "spawn" && service.kind == ServiceType::Unix {
-            return;
-        }
         if PROGRAMS_NOT_YET.contains(&program) {
             let text = format!("service {id}: {program} is not there yet: nothing answers there");
             self.add(NoticeKind::NotYet, Some(service.place.clone()), text);

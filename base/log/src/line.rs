@@ -1,9 +1,10 @@
 //! An event as one line of Postfix's mail log, without its header.
 //!
 //! The texts are the interface that pflogsumm, fail2ban and logwatch read, so they are Postfix 3.7's to the letter.
-//! Addresses are shown in external form (`info_log_address_format = external`); whatever is not printable becomes `?`.
+//! Addresses are shown in external form unless `info_log_address_format` is `internal`; whatever is not printable becomes `?`.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt::{self, Write};
 
 use yamabiko_envelope::{
@@ -21,17 +22,32 @@ pub const MAX_TEXT: usize = 8192;
 pub struct Style {
     /// `delay_logging_resolution_limit`: decimals of delays, 0 to 6.
     pub delay_resolution: u32,
+    /// `info_log_address_format = internal`: local parts are not quoted.
+    pub internal_addresses: bool,
+}
+
+thread_local! {
+    /// [`Style::internal_addresses`] of the line that is being written.
+    static INTERNAL: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Style {
+    /// Addresses are shown so in what this thread formats next.
+    pub(crate) fn apply(self) {
+        INTERNAL.set(self.internal_addresses);
+    }
 }
 
 impl Default for Style {
     fn default() -> Self {
-        Self { delay_resolution: 2 }
+        Self { delay_resolution: 2, internal_addresses: false }
     }
 }
 
 /// Appends the text of an event: printable, one line, without line end.
 pub fn push_text(out: &mut String, event: &Event, style: Style) {
     let start = out.len();
+    style.apply();
     // Writing to a String cannot fail.
     let _ = write_text(out, event, style);
     make_printable(out, start);
@@ -80,7 +96,8 @@ pub(crate) fn external(address: &str) -> Cow<'_, str> {
     let local = address.rfind('@').map_or(address, |at| &address[..at]);
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&b);
     let dots = local.starts_with('.') || local.ends_with('.') || local.contains("..");
-    if local.bytes().all(plain) && !dots && (address.is_empty() || !local.is_empty()) {
+    let is_plain = local.bytes().all(plain) && !dots && (address.is_empty() || !local.is_empty());
+    if is_plain || INTERNAL.get() {
         return Cow::Borrowed(address);
     }
     yamabiko_address::quote(address)

@@ -272,6 +272,23 @@ fn lines() {
 }
 
 #[test]
+fn addresses_as_they_are_inside() {
+    let event = |recipient: &str| Event {
+        at: Timestamp(0),
+        origin: Origin::new(&Arc::from("postfix"), "smtp"),
+        kind: Kind::Delivered(Box::new(Delivery { recipient: recipient.into(), ..delivery() })),
+    };
+    let inside = Style { internal_addresses: true, ..Style::default() };
+    for (recipient, external, internal) in
+        [("a b@c.test", "to=<\"a b\"@c.test>", "to=<a b@c.test>"), ("a@c.test", "to=<a@c.test>", "to=<a@c.test>")]
+    {
+        assert!(text(&event(recipient), Style::default()).contains(external));
+        assert!(text(&event(recipient), inside).contains(internal));
+        assert!(text(&event(recipient), Style::default()).contains(external), "only where it is set");
+    }
+}
+
+#[test]
 fn severities() {
     let numbers: Vec<u8> = table().iter().rev().take(6).map(|(event, _)| severity_number(event)).collect();
     assert_eq!(numbers, [2, 2, 3, 4, 6, 6]);

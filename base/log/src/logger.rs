@@ -350,6 +350,7 @@ impl Writer {
 }
 
 fn push_line(out: &mut String, header: &mut Header, event: &Event, form: Form, target: &Target, style: Style) {
+    style.apply();
     let syslog = matches!(target.destination(), Destination::Syslog { .. });
     if form == Form::Postfix || syslog {
         header.push(out, target.prefix(), event.at, &event.origin, line::severity_number(event));

@@ -34,7 +34,10 @@ impl Setup {
         Self {
             destination,
             form,
-            style: Style { delay_resolution: resolution },
+            style: Style {
+                delay_resolution: resolution,
+                internal_addresses: view.text("info_log_address_format").eq_ignore_ascii_case("internal"),
+            },
             host: Host::new(&hostname, std::process::id()),
             syslog_name: view.text("syslog_name").into(),
         }

@@ -52,6 +52,8 @@ struct Search {
     special: Vec<String>,
     terminal: Vec<String>,
     leaf: Vec<String>,
+    /// The servers that are asked, `host` or `host:port`: a referral to another one cannot be followed.
+    hosts: Vec<String>,
 }
 
 struct Question {
@@ -109,6 +111,7 @@ pub(crate) fn open(wanted: &Wanted<'_>, parameter: &Parameter) -> Result<Arc<dyn
         special: settings.list("special_result_attribute", ""),
         terminal: settings.list("terminal_result_attribute", ""),
         leaf: settings.list("leaf_result_attribute", ""),
+        hosts: urls(&settings)?.iter().filter_map(|url| host_of(url)).collect(),
     };
     let needs = base.needs().and(filter.needs()).and(search.result.needs());
     settings.without_effect(
@@ -253,9 +256,7 @@ impl Search {
         let (raw, result) = (found.0, found.1);
         match result.rc {
             SUCCESS => {}
-            REFERRAL if self.chase => {
-                next.extend(result.refs.iter().filter_map(|url| self.step_of_url(url, step.depth)))
-            }
+            REFERRAL if self.chase => self.follow(&result.refs, step.depth, next)?,
             REFERRAL => {
                 return Err(Trouble::Refused(
                     "the server refers to another one (chase_referrals is not set)".to_owned(),
@@ -275,6 +276,13 @@ impl Search {
         }
         let mut entries = Vec::new();
         for entry in raw {
+            if entry.is_ref() && self.chase {
+                return Err(Trouble::Refused(
+                    "the server has parts of the answer elsewhere (continuation references), which are not followed: \
+                     name that server in server_host, or set chase_referrals = 0 to leave them out"
+                        .to_owned(),
+                ));
+            }
             if !entry.is_ref() && !entry.is_intermediate() {
                 entries.push(SearchEntry::construct(entry));
             }
@@ -343,6 +351,22 @@ impl Search {
         Ok(())
     }
 
+    /// Referrals to a server that is asked anyway become further steps.
+    fn follow(&self, urls: &[String], depth: u32, next: &mut Vec<Step>) -> Result<(), Trouble> {
+        let ours: Vec<&String> = urls
+            .iter()
+            .filter(|url| host_of(url).is_none_or(|host| host.is_empty() || self.hosts.contains(&host)))
+            .collect();
+        if ours.is_empty() {
+            let named = urls.join(" ");
+            return Err(Trouble::Refused(format!(
+                "the server refers to {named:.200}, which is not asked: name that server in server_host"
+            )));
+        }
+        next.extend(ours.into_iter().take(1).filter_map(|url| self.step_of_url(url, depth)));
+        Ok(())
+    }
+
     /// RFC 4516; asked of the same server, as Postfix does.
     fn step_of_url(&self, url: &str, depth: u32) -> Option<Step> {
         let rest = url.split_once("://")?.1;
@@ -368,6 +392,14 @@ impl Search {
         };
         Some(Step { base, scope, filter, attributes, depth: depth + 1, first: false })
     }
+}
+
+/// `host` or `host:port` of a URL, in lower case and without the usual ports.
+fn host_of(url: &str) -> Option<String> {
+    let rest = url.split_once("://")?.1;
+    let host = rest.split(['/', '?']).next().unwrap_or_default().to_ascii_lowercase();
+    let plain = host.strip_suffix(":389").or_else(|| host.strip_suffix(":636"));
+    Some(plain.map_or(host.clone(), str::to_owned))
 }
 
 fn percent(text: &str) -> Option<String> {

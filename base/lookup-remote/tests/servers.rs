@@ -91,6 +91,34 @@ impl Drop for Running {
     }
 }
 
+/// A CA of our own, a certificate from it for `127.0.0.1`, and another CA that has nothing to do with it: `ca.pem`,
+/// `server.pem`, `server.key`, `other.pem` in `home`, which `user` can read.
+fn certificates(home: &Path, user: &str) {
+    let authority = |name: &str| {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().pem(), rcgen::Issuer::new(params, key))
+    };
+    let ((ca, issuer), (other, _)) = (authority("Ours"), authority("Others"));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "database");
+    let own = params.signed_by(&key, &issuer).unwrap().pem();
+    for (name, text) in [("ca.pem", ca), ("other.pem", other), ("server.pem", own), ("server.key", key.serialize_pem())]
+    {
+        let path = home.join(name);
+        std::fs::write(&path, text).unwrap();
+        let mode = if name.ends_with("key") { 0o600 } else { 0o644 };
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        if is_root() {
+            let id = id(user);
+            chown(&path, id, id).unwrap();
+        }
+    }
+}
+
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -240,15 +268,16 @@ fn mysql() {
         .unwrap();
     assert!(made.success());
     let port = free_port();
+    certificates(home.path(), "mysql");
+    let file = |name: &str| home.path().join(name).display().to_string();
     let start = || {
         Running::start(
             as_user("mysql", &server)
-                .args([
-                    "--no-defaults",
-                    "--bind-address=127.0.0.1",
-                    "--innodb-buffer-pool-size=8M",
-                    "--character-set-server=utf8mb4",
-                ])
+                .arg("--no-defaults")
+                .arg(format!("--ssl-ca={}", file("ca.pem")))
+                .arg(format!("--ssl-cert={}", file("server.pem")))
+                .arg(format!("--ssl-key={}", file("server.key")))
+                .args(["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=8M", "--character-set-server=utf8mb4"])
                 .arg(format!("--datadir={}", data.display()))
                 .arg(format!("--socket={}", socket.display()))
                 .arg(format!("--port={port}"))
@@ -271,15 +300,17 @@ fn mysql() {
         "create database d; use d; {}
          create user 'mail'@'%' identified by 'hidden'; grant select, execute on d.* to 'mail'@'%';
          create user 'mail'@'localhost' identified by 'hidden'; grant select, execute on d.* to 'mail'@'localhost';
+         create user 'secure'@'%' identified by 'hidden' require ssl; grant select on d.* to 'secure'@'%';
+         create user 'secure'@'localhost' identified by 'hidden' require ssl; grant select on d.* to 'secure'@'localhost';
          delimiter //
          create procedure find(in k varchar(100)) begin select goto from alias where address = k; end//
          create procedure twice(in k varchar(100)) begin select 1; select 2; end//
          create procedure nothing(in k varchar(100)) begin set @x = k; end//",
         TABLES.replace('\\', "\\\\")
     );
-    let file = home.path().join("setup.sql");
-    std::fs::write(&file, text).unwrap();
-    assert!(client().stdin(std::fs::File::open(&file).unwrap()).status().unwrap().success());
+    let script = home.path().join("setup.sql");
+    std::fs::write(&script, text).unwrap();
+    assert!(client().stdin(std::fs::File::open(&script).unwrap()).status().unwrap().success());
 
     let bench = Bench::new();
     let user = "user = mail\npassword = hidden\ndbname = d";
@@ -296,6 +327,20 @@ fn mysql() {
             ("query = CALL twice('%s')", "k", Err("multiple result sets")),
             ("query = CALL nothing('%s')", "k", Err("no result set")),
             ("query = CALL nothing('%s')\nrequire_result_set = no", "k", Ok(None)),
+        ],
+    );
+    // Who must come encrypted does, to a server that our own CA vouches for; with another's it is trouble.
+    let secure = format!(
+        "hosts = 127.0.0.1:{port}\nuser = secure\npassword = hidden\ndbname = d\nquery = SELECT goto FROM alias WHERE address='%s'"
+    );
+    bench.check(
+        "mysql",
+        &secure,
+        &[
+            ("", "a@x.test", Err("Access denied")),
+            (&format!("tls_CAfile = {}", file("ca.pem")), "a@x.test", Ok(Some("one@y.test"))),
+            (&format!("tls_CAfile = {}\ntls_verify_cert = yes", file("ca.pem")), "a@x.test", Ok(Some("one@y.test"))),
+            (&format!("tls_CAfile = {}\ntls_verify_cert = yes", file("other.pem")), "a@x.test", Err("certificate")),
         ],
     );
     // A wrong password is trouble and is not shown; a dead server besides a living one does no harm.
@@ -341,6 +386,8 @@ fn pgsql() {
         .unwrap();
     assert!(made.success());
     let port = free_port();
+    certificates(home.path(), "postgres");
+    let file = |name: &str| home.path().join(name).display().to_string();
     // Asked politely (TERM), it waits for its clients, and the table keeps its connection: INT means now, in good order.
     let start = || {
         Running::start(
@@ -348,6 +395,8 @@ fn pgsql() {
                 .arg("-D")
                 .arg(&data)
                 .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
+                .args(["-c", "ssl=on", "-c", &format!("ssl_cert_file={}", file("server.pem"))])
+                .args(["-c", &format!("ssl_key_file={}", file("server.key"))])
                 .arg("-c")
                 .arg(format!("unix_socket_directories={}", home.path().display())),
             home.path(),
@@ -387,6 +436,22 @@ fn pgsql() {
         ],
     );
     let query = "query = SELECT goto FROM alias WHERE address='%s'";
+    let of_ssl = "query = SELECT CASE WHEN ssl THEN goto ELSE 'in the clear' END FROM alias, pg_stat_ssl \
+                  WHERE pid = pg_backend_pid() AND address='%s'";
+    let uri = |more: &str| format!("hosts = postgresql://mail:hidden@127.0.0.1:{port}/postgres?{more}\n{of_ssl}");
+    let full = |name: &str| uri(&format!("sslmode=verify-full&sslrootcert={}", file(name)));
+    for (settings, expected) in [
+        (uri("sslmode=disable"), Ok("in the clear")),
+        (uri("sslmode=require"), Ok("one@y.test")),
+        (full("ca.pem"), Ok("one@y.test")),
+        (full("other.pem"), Err("certificate")),
+    ] {
+        match (bench.ask("pgsql", &format!("{settings}\n"), "a@x.test"), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found.as_deref(), Some(expected), "{settings}"),
+            (Err(error), Err(expected)) => assert!(error.why.contains(expected), "{settings}: {error}"),
+            (found, expected) => panic!("{settings}: {found:?}, not {expected:?}"),
+        }
+    }
     let wrong = format!("hosts = 127.0.0.1:{port}\nuser = mail\npassword = hidden-wrong\ndbname = postgres\n{query}\n");
     assert!(bench.ask("pgsql", &wrong, "a@x.test").unwrap_err().why.contains("password authentication failed"));
     assert!(client().args(["-c", "alter user mail set standard_conforming_strings = off"]).status().unwrap().success());
@@ -411,6 +476,7 @@ fn ldap() {
         let id = id("openldap").unwrap();
         chown(&data, Some(id), Some(id)).unwrap();
     }
+    certificates(home.path(), "openldap");
     let configuration = home.path().join("slapd.conf");
     std::fs::write(
         &configuration,
@@ -422,9 +488,11 @@ fn ldap() {
              attributetype ( 1.3.6.1.4.1.99999.1.2 NAME 'memberdn' EQUALITY distinguishedNameMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )\n\
              attributetype ( 1.3.6.1.4.1.99999.1.3 NAME 'memberurl' EQUALITY caseExactMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )\n\
              objectclass ( 1.3.6.1.4.1.99999.2.1 NAME 'mailthing' SUP top AUXILIARY MAY ( maildrop $ memberdn $ memberurl $ mail ) )\n\
+             TLSCACertificateFile {home}/ca.pem\nTLSCertificateFile {home}/server.pem\nTLSCertificateKeyFile {home}/server.key\n\
              database mdb\nmaxsize 10485760\nsuffix dc=x,dc=test\nrootdn cn=admin,dc=x,dc=test\nrootpw hidden\n\
              directory {}\naccess to * by users read by anonymous auth\n",
-            data.display()
+            data.display(),
+            home = home.path().display()
         ),
     )
     .unwrap();
@@ -439,6 +507,9 @@ fn ldap() {
         entry("group", "mail: group@x.test\nmemberdn: cn=a,dc=x,dc=test\nmemberdn: cn=m,dc=x,dc=test\nmemberdn: cn=gone,dc=x,dc=test\n"),
         entry("ends", "mail: ends@x.test\nmaildrop: there@h.test\nmemberdn: cn=a,dc=x,dc=test\n"),
         entry("loop", "mail: loop@x.test\nmemberdn: cn=loop,dc=x,dc=test\n"),
+        "dn: ou=far,dc=x,dc=test\nobjectClass: referral\nobjectClass: extensibleObject\nou: far\n\
+         ref: ldap://far.test/ou=far,dc=x,dc=test\n\n"
+            .to_owned(),
         entry("urls", "mail: urls@x.test\nmemberurl: ldap:///dc=x,dc=test??sub?(cn=m)\n"),
     ]
     .join("\n");
@@ -449,7 +520,8 @@ fn ldap() {
     assert!(added.success());
     let (port, other) = (free_port(), home.path().join("ldapi"));
     let socket = other.display().to_string().replace('/', "%2F");
-    let urls = format!("ldap://127.0.0.1:{port}/ ldapi://{socket}/");
+    let wrapped = free_port();
+    let urls = format!("ldap://127.0.0.1:{port}/ ldaps://127.0.0.1:{wrapped}/ ldapi://{socket}/");
     let start = || {
         Running::start(
             as_user("openldap", &server).arg("-f").arg(&configuration).args(["-d", "0", "-h", &urls]),
@@ -505,6 +577,39 @@ fn ldap() {
         );
     }
     let base = format!("server_host = ldap://127.0.0.1:{port}\n{user}");
+    // Encrypted, from the beginning or on the way, with a CA of our own.
+    let file = |name: &str| home.path().join(name).display().to_string();
+    for host in [
+        format!("server_host = ldaps://127.0.0.1:{wrapped}"),
+        format!("server_host = ldap://127.0.0.1:{port}\nstart_tls = yes"),
+    ] {
+        bench.check(
+            "ldap",
+            &format!("{host}\n{user}"),
+            &[
+                (
+                    &format!("tls_require_cert = yes\ntls_ca_cert_file = {}", file("ca.pem")),
+                    "a@x.test",
+                    Ok(Some("one@y.test")),
+                ),
+                (
+                    &format!("tls_require_cert = yes\ntls_ca_cert_file = {}", file("other.pem")),
+                    "a@x.test",
+                    Err("certificate"),
+                ),
+            ],
+        );
+    }
+    // A part of the tree that is elsewhere: left out, or, where referrals are to be followed, trouble that says where.
+    let elsewhere = "search_base = ou=far,dc=x,dc=test";
+    bench.check(
+        "ldap",
+        &base,
+        &[
+            (elsewhere, "a@x.test", Err("chase_referrals is not set")),
+            (&format!("{elsewhere}\nchase_referrals = 1"), "a@x.test", Err("ldap://far.test/ou=far,dc=x,dc=test")),
+        ],
+    );
     // Who does not bind may not look; a wrong password is trouble.
     let none = format!("{base}\nbind = no\n");
     assert!(!matches!(bench.ask("ldap", &none, "a@x.test"), Ok(Some(_))));

@@ -110,17 +110,24 @@ impl Link {
         let offered = protocol::offered(version).unwrap_or(0);
         let can = if version < 6 { 0x3f } else { actions::ALL };
         _ = Packet::new(&mut self.out, b'O').number(version).number(can).number(offered);
-        match self.read("SMFIC_OPTNEG", self.filter.command_timeout).await? {
+        let begun = self.write(self.filter.command_timeout).await;
+        begun.map_err(|_| Failure(format!("milter {}: write error in initial handshake", self.filter.name)))?;
+        let answer = self.read("SMFIC_OPTNEG", self.filter.command_timeout).await;
+        match answer.map_err(|_| Failure(format!("milter {}: read error in initial handshake", self.filter.name)))? {
             Answer::Negotiated { version: theirs, actions, protocol, macros } => {
                 let name = &self.filter.name;
                 if theirs < 2 || theirs > version {
                     return Err(Failure(format!(
-                        "milter {name}: protocol version {theirs} is not the {version} offered"
+                        "milter {name}: protocol version {theirs} conflict with MTA protocol version {version}"
                     )));
                 }
-                if actions & !can != 0 || protocol & !offered != 0 {
-                    let text = format!("wants actions {actions:#x} and events {protocol:#x} that were not offered");
+                if actions & !can != 0 {
+                    let text = format!("request mask {actions:#x} conflict with MTA request mask {can:#x}");
                     return Err(Failure(format!("milter {name}: {text}")));
+                }
+                if protocol & !offered != 0 {
+                    let text = "includes features not offered in MTA event mask";
+                    return Err(Failure(format!("milter {name}: event mask {protocol:#x} {text} {offered:#x}")));
                 }
                 (self.actions, self.protocol) = (actions, protocol);
                 for (stage, names) in macros {
@@ -129,7 +136,10 @@ impl Link {
                 self.state = State::Active;
                 Ok(())
             }
-            _ => Err(self.nonsense("SMFIC_OPTNEG")),
+            other => {
+                let letter = other.letter();
+                Err(Failure(format!("milter {}: unexpected reply \"{letter}\" in initial handshake", self.filter.name)))
+            }
         }
     }
 
@@ -153,7 +163,7 @@ impl Link {
         };
         if self.agreed(event.unanswered) {
             if self.out.len() > OUTPUT {
-                self.write(event.name, limit).await?;
+                self.write(limit).await?;
             }
             return Ok(None);
         }
@@ -176,14 +186,14 @@ impl Link {
         }
         _ = Packet::new(&mut self.out, command);
         let limit = self.filter.command_timeout;
-        if self.write("SMFIC_ABORT", limit).await.is_err() {
+        if self.write(limit).await.is_err() {
             self.stream = None;
         }
     }
 
-    async fn write(&mut self, event: &str, limit: Duration) -> Result<(), Failure> {
+    async fn write(&mut self, limit: Duration) -> Result<(), Failure> {
         let name = &self.filter.name;
-        let failed = |why: &str| Failure(format!("milter {name}: can't write {event} packet: {why}"));
+        let failed = |why: &str| Failure(format!("milter {name}: error writing command: {why}"));
         let Some(stream) = &mut self.stream else { return Err(failed("not connected")) };
         let written = timeout(limit, stream.write_all(&self.out)).await;
         let result = match written {
@@ -197,7 +207,7 @@ impl Link {
 
     /// Writes what there is and reads the answer. A filter that says it is busy gets the whole time again.
     pub(crate) async fn read(&mut self, event: &'static str, limit: Duration) -> Result<Answer, Failure> {
-        self.write(event, limit).await?;
+        self.write(limit).await?;
         loop {
             match timeout(limit, self.packet(event)).await {
                 Ok(Ok(Answer::Progress)) => {}
@@ -219,33 +229,38 @@ impl Link {
 
     async fn packet(&mut self, event: &'static str) -> Result<Answer, Failure> {
         let name = &self.filter.name;
-        let failed = |what: &str, error: &io::Error| {
-            Failure(format!("milter {name}: can't read {event} reply packet {what}: {}", words(error)))
+        let failed = |error: &io::Error| {
+            Failure(format!("milter {name}: can't read {event} reply packet header: {}", words(error)))
         };
+        let cut = |error: &io::Error| Failure(format!("milter {name}: EOF while reading data: {}", words(error)));
         let Some(stream) = &mut self.stream else {
             return Err(Failure(format!("milter {name}: not connected")));
         };
-        let length = stream.read_u32().await.map_err(|error| failed("header", &error))?;
+        let length = stream.read_u32().await.map_err(|error| failed(&error))?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length == 0 || length > LONGEST {
-            return Err(Failure(format!("milter {name}: {event} reply packet of {length} bytes")));
+        if length == 0 {
+            return Err(Failure(format!("milter {name}: bad packet length: {length}")));
+        }
+        if length > LONGEST {
+            return Err(Failure(format!("milter {name}: unreasonable packet length: {length} > {LONGEST}")));
         }
         // Room grows with what comes, not with what is announced.
         let mut data = Vec::new();
-        stream.take(length as u64).read_to_end(&mut data).await.map_err(|error| failed("data", &error))?;
+        stream.take(length as u64).read_to_end(&mut data).await.map_err(|error| cut(&error))?;
         if data.len() < length {
-            return Err(failed("data", &io::ErrorKind::UnexpectedEof.into()));
+            return Err(cut(&io::ErrorKind::UnexpectedEof.into()));
         }
         // `length` is at least 1.
         packet::answer(data[0], &data[1..]).ok_or_else(|| {
             let shown = char::from(data[0]).escape_default().to_string();
-            Failure(format!("milter {name}: malformed '{shown}' reply to {event}"))
+            Failure(format!("milter {name}: malformed reply: {shown}"))
         })
     }
 
     /// It said something that makes no sense here.
-    pub(crate) fn nonsense(&self, event: &str) -> Failure {
-        Failure(format!("milter {}: unexpected reply to {event}", self.filter.name))
+    pub(crate) fn nonsense(&self, answer: &Answer, event: &str) -> Failure {
+        let response = answer.name();
+        Failure(format!("milter {}: unexpected filter response {response} after event {event}", self.filter.name))
     }
 
     /// It is not asked any more.

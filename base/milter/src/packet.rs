@@ -205,6 +205,44 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// The byte on the wire, and its name in the protocol.
+    fn code(&self) -> (char, &'static str) {
+        match self {
+            Self::Continue => ('c', "SMFIR_CONTINUE"),
+            Self::Accept => ('a', "SMFIR_ACCEPT"),
+            Self::Discard => ('d', "SMFIR_DISCARD"),
+            Self::Reject => ('r', "SMFIR_REJECT"),
+            Self::TemporaryFailure => ('t', "SMFIR_TEMPFAIL"),
+            Self::Reply(_) => ('y', "SMFIR_REPLYCODE"),
+            Self::Shutdown => ('4', "SMFIR_SHUTDOWN"),
+            Self::ConnectionFailure => ('f', "SMFIR_CONN_FAIL"),
+            Self::Skip => ('s', "SMFIR_SKIP"),
+            Self::Progress => ('p', "SMFIR_PROGRESS"),
+            Self::Quarantine(_) => ('q', "SMFIR_QUARANTINE"),
+            Self::Negotiated { .. } => ('O', "SMFIC_OPTNEG"),
+            Self::Change(Modification::AddHeader(..)) => ('h', "SMFIR_ADDHEADER"),
+            Self::Change(Modification::InsertHeader(..)) => ('i', "SMFIR_INSHEADER"),
+            Self::Change(Modification::ChangeHeader(..)) => ('m', "SMFIR_CHGHEADER"),
+            Self::Change(Modification::AddRecipient(_, words)) if words.is_empty() => ('+', "SMFIR_ADDRCPT"),
+            Self::Change(Modification::AddRecipient(..)) => ('2', "SMFIR_ADDRCPT_PAR"),
+            Self::Change(Modification::DeleteRecipient(_)) => ('-', "SMFIR_DELRCPT"),
+            Self::Change(Modification::Sender(..)) => ('e', "SMFIR_CHGFROM"),
+            Self::Change(Modification::Body(_)) => ('b', "SMFIR_REPLBODY"),
+        }
+    }
+
+    /// The byte on the wire.
+    pub fn letter(&self) -> char {
+        self.code().0
+    }
+
+    /// Its name in the protocol: `SMFIR_CONTINUE`.
+    pub fn name(&self) -> &'static str {
+        self.code().1
+    }
+}
+
 /// A change at the end of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Modification {

@@ -298,7 +298,7 @@ impl Session {
                     }
                     return Ok(verdict.unwrap_or(Verdict::Continue));
                 }
-                None => return Err(link.nonsense("SMFIC_BODYEOB")),
+                None => return Err(Failure(format!("milter {}: not connected", link.name()))),
             }
         }
     }
@@ -406,7 +406,10 @@ fn decided_at(link: &mut Link, answer: Answer, event: &'static str, command: u8)
         Answer::TemporaryFailure => Verdict::Reply(LATER.to_owned()),
         Answer::Reply(text) => Verdict::Reply(text),
         Answer::Shutdown => Verdict::Reply(CLOSING.to_owned()),
-        Answer::Discard if about_connection => return Ok(None),
+        Answer::Discard if about_connection => {
+            let text = "DISCARD action is not allowed for connect or helo";
+            return Err(Failure(format!("milter {}: {text}", link.name())));
+        }
         Answer::Discard => {
             link.state = State::MessageAccepted;
             Verdict::Discard
@@ -414,8 +417,12 @@ fn decided_at(link: &mut Link, answer: Answer, event: &'static str, command: u8)
         Answer::ConnectionFailure => {
             return Err(Failure(format!("milter {}: gives up the connection", link.name())));
         }
-        Answer::Skip | Answer::Progress | Answer::Change(_) | Answer::Quarantine(_) | Answer::Negotiated { .. } => {
-            return Err(link.nonsense(event));
+        answer @ (Answer::Skip
+        | Answer::Progress
+        | Answer::Change(_)
+        | Answer::Quarantine(_)
+        | Answer::Negotiated { .. }) => {
+            return Err(link.nonsense(&answer, event));
         }
     }))
 }

@@ -1,5 +1,7 @@
 //! The settings of a server, as main.cf has them.
 
+use std::borrow::Cow;
+
 use yamabiko_config::View;
 
 /// How much TLS a service wants (`smtpd_tls_security_level`).
@@ -76,6 +78,9 @@ pub struct ServerOptions {
     pub ca_file: String,
     /// `smtpd_tls_CApath`
     pub ca_path: String,
+    /// `smtpd_tls_ccert_verifydepth`: authorities between a client's certificate and its root, the root included;
+    /// `None`: any number.
+    pub verify_depth: Option<usize>,
     /// `tls_append_default_CA`
     pub default_ca: bool,
     /// `smtpd_tls_ask_ccert`, and what implies it.
@@ -85,7 +90,7 @@ pub struct ServerOptions {
     /// `smtpd_tls_fingerprint_digest`
     pub digest: String,
     /// `smtpd_tls_protocols`, or with level encrypt `smtpd_tls_mandatory_protocols`, with the name of the parameter.
-    pub protocols: (&'static str, Vec<String>),
+    pub protocols: (Cow<'static, str>, Vec<String>),
     /// `smtpd_tls_exclude_ciphers`, with level encrypt also the mandatory ones.
     pub exclude_ciphers: Vec<String>,
     /// `tls_eecdh_auto_curves` where main.cf sets it.
@@ -103,51 +108,62 @@ pub struct ServerOptions {
 impl ServerOptions {
     /// As the service of `view` has them.
     pub fn read(view: &View) -> Self {
+        Self::read_named(view, &|name| format!("smtpd_tls_{name}"))
+    }
+
+    /// As [`ServerOptions::read`], of parameters with other names: `named` makes the whole name of `cert_file`.
+    pub fn read_named(view: &View, named: &dyn Fn(&str) -> String) -> Self {
         let mut notices = Vec::new();
         let wrapper = view.bool("smtpd_tls_wrappermode");
         let level = level(view, wrapper, &mut notices);
-        let file = |name: &str| view.text(name).trim().to_owned();
+        let (list, bool) = (|name: &str| view.list(&named(name)), |name: &str| view.bool(&named(name)));
+        let file = |name: &str| view.text(&named(name)).trim().to_owned();
         let mut pairs = Vec::new();
-        for (algorithm, certificate, key) in [
-            ("RSA", "smtpd_tls_cert_file", "smtpd_tls_key_file"),
-            ("ECDSA", "smtpd_tls_eccert_file", "smtpd_tls_eckey_file"),
-        ] {
+        for (algorithm, certificate, key) in [("RSA", "cert_file", "key_file"), ("ECDSA", "eccert_file", "eckey_file")]
+        {
             let certificate = file(certificate);
             if !matches!(certificate.as_str(), "" | "none") {
                 pairs.push((algorithm, certificate, file(key)));
             }
         }
-        let ask = view.bool("smtpd_tls_ask_ccert") || view.bool("smtpd_tls_req_ccert");
-        let require = view.bool("smtpd_tls_req_ccert");
+        let require = bool("req_ccert");
         if require && level == Level::May {
             notices.push("Can't require client certs unless TLS is required".to_owned());
         }
-        let mut exclude = view.list("smtpd_tls_exclude_ciphers");
-        let mandatory = level == Level::Encrypt;
-        let parameter = if mandatory { "smtpd_tls_mandatory_protocols" } else { "smtpd_tls_protocols" };
-        if mandatory {
-            exclude.extend(view.list("smtpd_tls_mandatory_exclude_ciphers"));
-        }
         let no_ticket = view.list("tls_ssl_options").iter().any(|word| word.eq_ignore_ascii_case("NO_TICKET"));
-        Self {
+        let mut options = Self {
             level,
             wrapper,
-            chain_files: view.list("smtpd_tls_chain_files"),
+            chain_files: list("chain_files"),
             pairs,
-            ca_file: file("smtpd_tls_CAfile"),
-            ca_path: file("smtpd_tls_CApath"),
+            ca_file: file("CAfile"),
+            ca_path: file("CApath"),
+            verify_depth: usize::try_from(view.int(&named("ccert_verifydepth"))).ok(),
             default_ca: view.bool("tls_append_default_CA"),
-            ask_certificate: ask,
-            require_certificate: require && mandatory,
-            digest: view.text("smtpd_tls_fingerprint_digest"),
-            protocols: (parameter, view.list(parameter)),
-            exclude_ciphers: exclude,
+            ask_certificate: bool("ask_ccert") || require,
+            require_certificate: require && level == Level::Encrypt,
+            digest: view.text(&named("fingerprint_digest")),
+            protocols: Default::default(),
+            exclude_ciphers: Vec::new(),
             curves: view.is_set("tls_eecdh_auto_curves").then(|| view.list("tls_eecdh_auto_curves")),
             preempt: view.bool("tls_preempt_cipherlist"),
             resumption: !view.duration("smtpd_tls_session_cache_timeout").is_zero() && !no_ticket,
-            log: LogMask::parse(&view.text("smtpd_tls_loglevel")),
+            log: LogMask::parse(&view.text(&named("loglevel"))),
             notices,
+        };
+        options.demand(view, named);
+        options
+    }
+
+    /// Protocols and ciphers as they are for the level, which postscreen has of its own.
+    pub fn demand(&mut self, view: &View, named: &dyn Fn(&str) -> String) {
+        let mandatory = self.level == Level::Encrypt;
+        let parameter = named(if mandatory { "mandatory_protocols" } else { "protocols" });
+        self.exclude_ciphers = view.list(&named("exclude_ciphers"));
+        if mandatory {
+            self.exclude_ciphers.extend(view.list(&named("mandatory_exclude_ciphers")));
         }
+        self.protocols = (parameter.clone().into(), view.list(&parameter));
     }
 
     /// All files that are named, keys among them: whoever may read them hands them over.

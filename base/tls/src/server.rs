@@ -107,8 +107,11 @@ impl Server {
             files,
             &mut notices,
         );
+        let roots: Vec<Vec<u8>> = authorities.roots.iter().map(|root| root.subject.as_ref().to_vec()).collect();
         let verifier = Arc::new(Asking {
             ask: options.ask_certificate,
+            depth: options.verify_depth,
+            roots,
             hints,
             // Fails without any authority: then nobody is trusted.
             trust: WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(&provider))
@@ -322,6 +325,10 @@ impl SigningKey for Watched {
 #[derive(Debug)]
 struct Asking {
     ask: bool,
+    /// `smtpd_tls_ccert_verifydepth`
+    depth: Option<usize>,
+    /// Names of the authorities that are trusted, as they stand in certificates.
+    roots: Vec<Vec<u8>>,
     hints: Vec<DistinguishedName>,
     trust: Option<Arc<dyn ClientCertVerifier>>,
     provider: Arc<CryptoProvider>,
@@ -349,8 +356,30 @@ impl Asking {
         let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
         match &self.trust {
             None => Some(untrusted(&unknown)),
-            Some(trust) => trust.verify_client_cert(own, chain, now).err().map(|error| untrusted(&error)),
+            Some(trust) => match trust.verify_client_cert(own, chain, now) {
+                Err(error) => Some(untrusted(&error)),
+                Ok(_) if self.depth.is_some_and(|depth| self.steps(own, chain) > depth) => {
+                    Some("certificate chain too long".to_owned())
+                }
+                Ok(_) => None,
+            },
         }
+    }
+
+    /// How many certificates above its own lead from a client to an authority that is trusted, that one included.
+    fn steps(&self, own: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> usize {
+        let (mut steps, mut current) = (1, own);
+        while let Some(parts) = Parts::of(current) {
+            if parts.subject == parts.issuer || self.roots.iter().any(|root| root == parts.issuer) {
+                break;
+            }
+            let above = chain.iter().find(|other| Parts::of(other).is_some_and(|it| it.subject == parts.issuer));
+            match above.filter(|_| steps <= chain.len()) {
+                Some(above) => (steps, current) = (steps + 1, above),
+                None => break,
+            }
+        }
+        steps
     }
 }
 

@@ -52,7 +52,7 @@ fn server(world: &World) -> Server {
         level: Level::May,
         chain_files: vec!["own".to_owned()],
         digest: "sha256".to_owned(),
-        protocols: ("smtpd_tls_protocols", Vec::new()),
+        protocols: ("smtpd_tls_protocols".into(), Vec::new()),
         resumption: true,
         ask_certificate: true,
         ..ServerOptions::default()

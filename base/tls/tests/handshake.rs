@@ -45,7 +45,7 @@ fn options() -> ServerOptions {
         level: Level::May,
         chain_files: vec!["own".to_owned()],
         digest: "sha256".to_owned(),
-        protocols: ("smtpd_tls_protocols", vec![">=TLSv1.2".to_owned()]),
+        protocols: ("smtpd_tls_protocols".into(), vec![">=TLSv1.2".to_owned()]),
         resumption: true,
         log: LogMask::parse("1"),
         ..ServerOptions::default()
@@ -242,6 +242,45 @@ async fn certificates_of_clients() {
         assert!(session.summary("x").starts_with("Untrusted TLS connection established from x: "));
         if version.version == rustls::ProtocolVersion::TLSv1_3 {
             assert_eq!(session.client_signature.unwrap().name, "RSA-PSS (2048 bits)");
+        }
+    }
+}
+
+/// An authority under an authority: two steps to the root.
+#[tokio::test]
+async fn long_chains_are_not_trusted() {
+    let own = made("mx.test", &rcgen::PKCS_ECDSA_P256_SHA256);
+    let authority = |name: &str| {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        (params, rcgen::KeyPair::generate().unwrap())
+    };
+    let ((root, root_key), (between, between_key)) = (authority("Root"), authority("Between"));
+    let root_text = root.self_signed(&root_key).unwrap().pem();
+    let root = rcgen::Issuer::new(root, root_key);
+    let between_text = between.signed_by(&between_key, &root).unwrap().pem();
+    let between = rcgen::Issuer::new(between, between_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = |issuer: &rcgen::Issuer<'_, rcgen::KeyPair>| {
+        let mut params = rcgen::CertificateParams::new(vec!["c.test".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "c.test");
+        params.signed_by(&key, issuer).unwrap().pem()
+    };
+    let near = Made { certificate: leaf(&root), key: key.serialize_pem() };
+    let far = Made { certificate: leaf(&between) + &between_text, key: key.serialize_pem() };
+    for (depth, of_near, of_far) in [
+        (9, None, None),
+        (2, None, None),
+        (1, None, Some("certificate chain too long")),
+        (0, Some("certificate chain too long"), Some("certificate chain too long")),
+    ] {
+        let asking =
+            ServerOptions { ask_certificate: true, ca_file: "ca".to_owned(), verify_depth: Some(depth), ..options() };
+        let server = Server::new(asking, &[], &files([("own", chain(&own)), ("ca", root_text.clone())])).unwrap();
+        for (made, expected) in [(&near, of_near), (&far, of_far)] {
+            let (session, _) = talk(&server, &Arc::new(client(&rustls::version::TLS13, Some(made))), "mx.test").await;
+            assert_eq!(session.peer.unwrap().untrusted.as_deref(), expected, "depth {depth}");
         }
     }
 }

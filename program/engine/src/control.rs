@@ -274,6 +274,17 @@ impl Control {
         }
     }
 
+    /// The answer to a user who may not use this envelope sender (`local_login_sender_maps`).
+    pub(crate) async fn may_send(&self, uid: u32, sender: &str) -> Option<Reply> {
+        let generation = self.engine.current().get();
+        let senders = &generation.login_senders;
+        match where_it_may_block(senders.is_remote(), Box::pin(senders.allow(uid, sender))).await {
+            Ok(true) => None,
+            Ok(false) => Some(Reply::Refused(format!("not authorized to use sender='{sender}'"))),
+            Err(error) => Some(Reply::TryLater(error.to_string())),
+        }
+    }
+
     // ---- looking
 
     async fn cat(&self, stream: &mut UnixStream, id: QueueId) -> io::Result<()> {
@@ -372,6 +383,9 @@ impl Control {
         let limit = u64::try_from(generation.config.main().int("message_size_limit")).unwrap_or(0);
         if limit > 0 && content.len() > limit {
             return Reply::Refused("Message file too big".to_owned());
+        }
+        if let Some(refused) = self.may_send(uid, &envelope.sender).await {
+            return refused;
         }
         let date = engine.date(now);
         let facts = yamabiko_pickup::Facts {

@@ -279,11 +279,11 @@ impl Work<'_> {
             queue_id: envelope.queue_id,
             word,
             class: "header",
-            content: content.chars().take(200).collect(),
-            client: network.then(|| LoggedClient {
-                name: client.name.as_str().into(),
-                address: client.address,
-                port: None,
+            content: content.chars().take(60).collect(),
+            // Filters are shown mail of this machine as from itself.
+            client: Some(match network {
+                true => LoggedClient { name: client.name.as_str().into(), address: client.address, port: None },
+                false => LoggedClient { name: "localhost".into(), address: Some([127, 0, 0, 1].into()), port: None },
             }),
             sender: envelope.sender.clone(),
             recipient: match &envelope.recipients[..] {

@@ -61,6 +61,10 @@ pub struct Generation {
     pub pickup: Pickup,
     /// `myhostname`
     pub myhostname: String,
+    /// `default_filter_nexthop`; empty: the recipient's domain.
+    filter_nexthop: String,
+    /// `local_login_sender_maps`
+    pub login_senders: crate::login_sender::LoginSenders,
     /// `mail_name`
     pub mail_name: String,
     /// Calm: digests, budgets, the second way.
@@ -288,7 +292,11 @@ impl Generation {
         }
         if !envelope.filter.is_empty() && envelope.trace == Trace::No {
             let (transport, nexthop) = envelope.filter.split_once(':').unwrap_or((&envelope.filter, ""));
-            let nexthop = if nexthop.is_empty() { domain.unwrap_or(&self.myhostname) } else { nexthop };
+            let nexthop = match (nexthop, self.filter_nexthop.as_str()) {
+                ("", "") => domain.unwrap_or(&self.myhostname),
+                ("", usual) => usual,
+                (named, _) => named,
+            };
             return Ok((self.to(transport, nexthop, &recipient.address), recipient.address.clone()));
         }
         let router = if envelope.trace == Trace::Probe { &self.verify_router } else { &self.router };
@@ -412,6 +420,8 @@ impl Generation {
             double_bounce: main.text("double_bounce_sender"),
             soft_bounce: main.bool("soft_bounce"),
             myhostname: main.text("myhostname"),
+            filter_nexthop: main.text("default_filter_nexthop"),
+            login_senders: crate::login_sender::LoginSenders::new(&main, &tables),
             mail_name: main.text("mail_name"),
             config,
             tables,

@@ -50,6 +50,13 @@ async fn sweep(maildrop: &Path, control: &Control, current: &Current) {
             Ok(Found::Whole(dropped)) => {
                 let Dropped { envelope, content, uid, .. } = *dropped;
                 let Some(_passing) = control.gate.pass().await else { return };
+                if let Some(Reply::Refused(why)) = control.may_send(uid, &envelope.sender).await {
+                    // A notice would go to somebody whose name was only used.
+                    let text = format!("{name}: uid={uid}: {why}; the file is kept with .{REFUSED}");
+                    current.say(Severity::Warning, None, &text);
+                    let _ = fs::rename(&path, path.with_extension(REFUSED));
+                    continue;
+                }
                 // A panic is a bug of ours: the file waits, and the others are taken up all the same.
                 let taken = AssertUnwindSafe(control.take(envelope.clone(), content.clone(), uid)).catch_unwind();
                 match taken.await.unwrap_or_else(|_| Reply::TryLater("internal error".to_owned())) {

@@ -1,6 +1,6 @@
 //! The SMTP services of master.cf, each on its sockets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use yamabiko_config::{Config, ServiceType};
+use yamabiko_envelope::Severity;
 use yamabiko_ipc::boss::Keys;
 use yamabiko_lookup::TableSet;
 use yamabiko_receive::screen::{ScreenSettings, Screener, ScreenerParts, serve_screened};
@@ -19,6 +20,7 @@ use yamabiko_tls::{Handed, SniKeys};
 
 use crate::accept::Acceptance;
 use crate::agents::AgentParts;
+use crate::spawning::{self, Door, Program, serve_programs};
 
 /// Content beyond this many bytes waits on disk while it is received.
 const SPILL: usize = 1 << 20;
@@ -56,6 +58,8 @@ pub struct Services {
     /// postscreen services.
     screeners: HashMap<String, Arc<Screener>>,
     listening: HashMap<SocketAddr, Listening>,
+    /// Services of type `unix` that run spawn(8), by the paths of their sockets.
+    doors: HashMap<PathBuf, Listening>,
     /// For `sendmail -bs`; a reload changes it where it is used.
     stdin: Arc<RwLock<Arc<Service>>>,
     stop: watch::Sender<bool>,
@@ -119,6 +123,7 @@ impl Services {
             by_id: HashMap::new(),
             screeners: HashMap::new(),
             listening: HashMap::new(),
+            doors: HashMap::new(),
             stdin: Arc::new(RwLock::new(stdin)),
             stop,
             limits,
@@ -161,9 +166,13 @@ impl Services {
         let mut made: HashMap<u32, (String, Arc<Settings>)> = HashMap::new();
         let mut screens: HashMap<u32, (String, Arc<ScreenSettings>)> = HashMap::new();
         let mut listeners = Vec::new();
+        let mut programs = HashSet::new();
         for (position, socket) in sockets {
-            let named = config.services().get(position as usize).filter(|service| service.command == "postscreen");
-            if let Some(named) = named {
+            let service = config.services().get(position as usize);
+            let named = service.filter(|service| service.command == "postscreen");
+            if service.is_some_and(|service| service.command == "spawn") {
+                programs.insert(position);
+            } else if let Some(named) = named {
                 screens.entry(position).or_insert_with(|| {
                     let mut settings = ScreenSettings::from(&config.service_view(named), tables);
                     let before = self.screeners.get(&named.id());
@@ -223,6 +232,15 @@ impl Services {
         self.screeners = screeners;
         let mut listening = HashMap::new();
         for (position, address, listener) in listeners {
+            if programs.contains(&position)
+                && let Some(service) = config.services().get(position as usize)
+            {
+                // Made anew: its settings may be others. Its sockets stay, programs that run go on.
+                let program = Program::of(config, service, acceptance, &parts.events);
+                let task = tokio::spawn(serve_programs(Door::Inet(listener), program, self.stop.subscribe()));
+                listening.insert(address, Listening { service: service.id(), task });
+                continue;
+            }
             // Each position was made one of the two above.
             let id = screens.get(&position).map_or_else(|| &made[&position].0, |(id, _)| id);
             let kept = self.listening.remove(&address).filter(|old| old.service == *id);
@@ -240,7 +258,30 @@ impl Services {
         for (_, old) in std::mem::replace(&mut self.listening, listening) {
             old.task.abort();
         }
+        self.open_doors(acceptance, parts, config);
         Ok(())
+    }
+
+    /// Sockets below the queue directory for programs of the administrator's. One that cannot be made is told in the log:
+    /// all else works without it.
+    fn open_doors(&mut self, acceptance: &Acceptance, parts: &AgentParts, config: &Config) {
+        for (_, old) in self.doors.drain() {
+            old.task.abort();
+        }
+        for (path, position) in spawning::sockets(config) {
+            let Some(service) = config.services().get(position) else { continue };
+            match spawning::bind(&path) {
+                Ok(listener) => {
+                    let program = Program::of(config, service, acceptance, &parts.events);
+                    let task = tokio::spawn(serve_programs(Door::Unix(listener), program, self.stop.subscribe()));
+                    self.doors.insert(path, Listening { service: service.id(), task });
+                }
+                Err(error) => {
+                    let text = format!("service {}: cannot listen on {}: {error}", service.id(), path.display());
+                    acceptance.current().say(Severity::Warning, None, &text);
+                }
+            }
+        }
     }
 
     /// Takes connections over from the control socket for `sendmail -bs`.

@@ -20,7 +20,7 @@ pub fn server(names: Vec<String>) -> Result<Server, String> {
         level: Level::May,
         chain_files: vec!["made".to_owned()],
         digest: "sha256".to_owned(),
-        protocols: ("smtpd_tls_protocols", vec![">=TLSv1.2".to_owned()]),
+        protocols: ("smtpd_tls_protocols".into(), vec![">=TLSv1.2".to_owned()]),
         log: LogMask::parse("0"),
         ..ServerOptions::default()
     };

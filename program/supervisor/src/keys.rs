@@ -37,11 +37,12 @@ pub(crate) fn changed(stamps: &Stamps) -> bool {
 /// The keys that the services of a configuration name.
 pub(crate) fn gather(config: &Config) -> (Keys, Stamps) {
     let mut paths = BTreeSet::new();
-    of_view(&config.main(), &mut paths);
+    of_view(&config.main(), &["smtpd_"], &mut paths);
     for service in config.services() {
         let view = config.service_view(service);
         match service.command.as_str() {
-            "smtpd" | "postscreen" => of_view(&view, &mut paths),
+            "smtpd" => of_view(&view, &["smtpd_"], &mut paths),
+            "postscreen" => of_view(&view, &["smtpd_", "tlsproxy_", "postscreen_"], &mut paths),
             "smtp" => of_client(&view, "smtp_", &mut paths),
             "lmtp" => of_client(&view, "lmtp_", &mut paths),
             _ => {}
@@ -101,10 +102,13 @@ fn reason(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-fn of_view(view: &View, paths: &mut BTreeSet<String>) {
-    let files = ["smtpd_tls_cert_file", "smtpd_tls_key_file", "smtpd_tls_eccert_file", "smtpd_tls_eckey_file"];
-    let named = files.iter().map(|name| view.text(name)).chain(view.list("smtpd_tls_chain_files"));
-    paths.extend(named.map(|path| path.trim().to_owned()).filter(|path| path.starts_with('/')));
+fn of_view(view: &View, prefixes: &[&str], paths: &mut BTreeSet<String>) {
+    for prefix in prefixes {
+        let files = ["cert_file", "key_file", "eccert_file", "eckey_file"];
+        let named = files.iter().map(|name| view.text(&format!("{prefix}tls_{name}")));
+        let named = named.chain(view.list(&format!("{prefix}tls_chain_files")));
+        paths.extend(named.map(|path| path.trim().to_owned()).filter(|path| path.starts_with('/')));
+    }
 }
 
 /// A client's keys and certificates, and the tables of its passwords: those are for root's eyes alone nearly everywhere.

@@ -48,7 +48,7 @@ pub fn wanted(config: &Config, host: &Host) -> Result<Vec<Wanted>, StartError> {
     let mut all = Vec::new();
     let names = std::fs::read_to_string("/etc/services").unwrap_or_default();
     for (position, service) in config.services().iter().enumerate() {
-        let answered = matches!(service.command.as_str(), "smtpd" | "postscreen");
+        let answered = matches!(service.command.as_str(), "smtpd" | "postscreen" | "spawn");
         let Some(listen) = service.listen().filter(|_| answered) else { continue };
         let trouble = |why: String| StartError(format!("{}: service {}: {why}", service.place, service.name));
         let port = listen.port_number(&names).ok_or_else(|| trouble(format!("unknown port {}", listen.port)))?;

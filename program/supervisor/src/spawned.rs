@@ -1,5 +1,5 @@
-//! Services of master.cf that run spawn(8): a program of the administrator's for each connection. Here only the private
-//! ones, which the engine asks for in place of connecting to their sockets.
+//! Services of master.cf that run spawn(8): a program of the administrator's for each connection. The engine has the
+//! connection and asks for the program.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct Spawned {
 }
 
 impl Spawned {
-    /// What the service `name` runs.
+    /// What the service `name` runs: `NAME` of type `unix`, or `NAME/TYPE`.
     ///
     /// # Errors
     /// There is no such service, or it has no `user=` or `argv=`.
@@ -28,8 +28,9 @@ impl Spawned {
         let service = config
             .services()
             .iter()
-            .find(|service| service.name == name && service.kind == ServiceType::Unix && service.command == "spawn")
-            .ok_or_else(|| format!("there is no private service {name} that runs spawn"))?;
+            .filter(|service| service.command == "spawn")
+            .find(|service| service.id() == name || (service.name == name && service.kind == ServiceType::Unix))
+            .ok_or_else(|| format!("there is no service {name} that runs spawn"))?;
         let at = format!("{}: service {name}", service.place);
         let mut user = None;
         let mut words = service.arguments.iter();
@@ -94,8 +95,8 @@ mod tests {
         assert_eq!((spawned.user.as_str(), spawned.limit), ("nobody", None));
         assert_eq!(read("policy unix - n n - 7 spawn user=nobody argv=/bin/cat").unwrap().limit, Some(7));
         for (line, why) in [
-            ("policy inet - n n - 0 spawn user=nobody argv=/bin/cat", "there is no private service policy"),
-            ("policy unix - n n - 0 pipe user=nobody argv=/bin/cat", "there is no private service policy"),
+            ("policy inet - n n - 0 spawn user=nobody argv=/bin/cat", "there is no service policy"),
+            ("policy unix - n n - 0 pipe user=nobody argv=/bin/cat", "there is no service policy"),
             ("policy unix - n n - 0 spawn argv=/bin/cat", "missing user= attribute"),
             ("policy unix - n n - 0 spawn user=nobody", "missing argv= attribute"),
             ("policy unix - n n - 0 spawn user=nobody argv=", "missing argv= attribute"),

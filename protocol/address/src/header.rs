@@ -34,6 +34,13 @@ impl AddressList {
         Self { tokens, odd }
     }
 
+    /// As [`parse`](Self::parse), but what comes after so many tokens (words, operators, comments) is left out, as with
+    /// Postfix's `header_address_token_limit`.
+    pub fn parse_limited(value: &[u8], tokens: usize) -> Self {
+        let Parsed { tokens, odd } = token::parse_limited(value, tokens);
+        Self { tokens, odd }
+    }
+
     /// The addresses in internal form. An address that is not UTF-8 is left out: nothing can look it up.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.tokens.iter().filter_map(|token| match token {
@@ -196,6 +203,14 @@ mod tests {
         let expected = [("a..b@c", "a..b@c"), ("x@y", "\"x@y\""), ("e.@f", "e.@f"), ("a@b@c", "a@b@c")]
             .map(|(a, b)| (a, b.into()));
         assert_eq!(odd, expected);
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_is_left_out() {
+        for (limit, expected) in [(usize::MAX, "To: a@b, c@d, e@f"), (7, "To: a@b, c@d"), (3, "To: a@b"), (0, "To: ")] {
+            let list = AddressList::parse_limited(b"a@b, c@d, e@f", limit);
+            assert_eq!(String::from_utf8(list.to_header("To").text).unwrap(), expected, "{limit}");
+        }
     }
 
     #[test]

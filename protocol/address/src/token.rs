@@ -77,11 +77,14 @@ fn comment(text: &[u8]) -> (Vec<u8>, &[u8]) {
     (out, rest)
 }
 
-/// The flat list of tokens.
-pub(crate) fn scan(text: &[u8]) -> Vec<Token> {
+/// The flat list of tokens, up to so many: what comes after them is left out.
+fn scan(text: &[u8], limit: usize) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = text;
     while let [first, tail @ ..] = rest {
+        if tokens.len() >= limit {
+            break;
+        }
         let token;
         (token, rest) = match *first {
             byte if is_blank(byte) => {
@@ -125,8 +128,13 @@ pub(crate) struct Parsed {
 
 /// Gathers addresses.
 pub(crate) fn parse(text: &[u8]) -> Parsed {
+    parse_limited(text, usize::MAX)
+}
+
+/// Gathers the addresses in the first so many tokens.
+pub(crate) fn parse_limited(text: &[u8], limit: usize) -> Parsed {
     let mut parser = Parser { done: Vec::new(), pending: Vec::new(), addresses: 0, odd: Vec::new() };
-    let mut tokens = scan(text);
+    let mut tokens = scan(text, limit);
     // A word has been seen since the last operator; a semicolon has been seen, so a colon opens a group.
     let (mut after_word, mut in_group) = (false, false);
     // The token to come already stands in `done`'s place: what ended a display name or group name.

@@ -238,6 +238,17 @@ impl<'a> Checking<'a> {
         Ok(joined(edits.finish()))
     }
 
+    /// The headers end in a line of the body, and that is a reason to refuse.
+    pub(crate) fn unended(&mut self, why: &str, body: &[u8]) -> Result<(), Stop> {
+        let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let content = format!("{why}: {}", String::from_utf8_lossy(&line[..line.len().min(100)]));
+        let action =
+            content_action(self.job, self.envelope, self.recipients, "reject", "mime-error", content.as_bytes());
+        self.cleanup.emit(self.job, Kind::ContentChecked(Box::new(action)));
+        let status = EnhancedStatus::permanent(6, 0);
+        self.refuse(Refusal { code: ReplyCode(550), status, reason: why.into(), specific: true })
+    }
+
     /// Strict settings, or more parts than may be nested, make a walk necessary without any table.
     fn needs_a_walk(&self, head: &NewHead, body: &Content) -> bool {
         let options = self.cleanup.settings.checks.options();
@@ -269,7 +280,7 @@ impl<'a> Checking<'a> {
 const WINDOW: usize = 64 << 10;
 
 /// How often `word` (lower case) stands in `content` in any mixture of case. Stops counting beyond `enough`.
-fn occurrences(content: &Content, word: &[u8], enough: usize) -> std::io::Result<usize> {
+pub(crate) fn occurrences(content: &Content, word: &[u8], enough: usize) -> std::io::Result<usize> {
     let Some((&last, front)) = word.split_last() else { return Ok(0) };
     let mut window = match content {
         Content::Memory(bytes) => return Ok(count(bytes, last, front, enough)),

@@ -11,8 +11,10 @@ use yamabiko_status::EnhancedStatus;
 
 use crate::checks::{self, Checking, Stop};
 use crate::section::{LIMIT, Section, Unusable, rest};
-use crate::settings::{Place, bit};
+use crate::settings::{Place, UnendedHeader, bit};
 use crate::{Cleanup, Job, Refusal};
+
+const UNENDED: &str = "message header was not terminated by empty line";
 
 /// What came of the headers.
 pub(crate) struct NewHead {
@@ -121,7 +123,14 @@ impl Cleanup {
             fields.out = lines;
             fields.changed = true;
         }
-        let added = head.complete(envelope, zone);
+        let mut added = head.complete(envelope, zone);
+        if section.separator == Separator::Missing && from_outside {
+            match self.settings.unended_header {
+                UnendedHeader::Mend => {}
+                UnendedHeader::Tell => added.extend_from_slice(format!("MIME-Error: {UNENDED}\n").as_bytes()),
+                UnendedHeader::Refuse => head.checking.unended(UNENDED, &section.bytes[section.body_at..])?,
+            }
+        }
         let untouched = !fields.changed && added.is_empty();
         // The empty line that ends the headers is missing before a body that begins at once.
         let ended = section.separator != Separator::Missing;
@@ -182,7 +191,7 @@ impl Cleanup {
         if is_one_complete_address(field.value()) && (!job.maps || self.settings.leaves_alone(place)) {
             return Ok(None);
         }
-        let mut list = AddressList::parse(field.value());
+        let mut list = AddressList::parse_limited(field.value(), self.settings.token_limit);
         let mut changed = false;
         let mut addresses = Vec::new();
         for (address, written) in list.addresses_as_written() {

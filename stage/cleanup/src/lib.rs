@@ -10,8 +10,8 @@
 //! clock and no I/O here: the time is an argument, tables answer.
 //!
 //! Where Postfix differs, on purpose: a NUL does not cut a header field short, mail that is requeued gets no second
-//! automatic copy, a header section beyond eight megabytes is passed on unread, `header_address_token_limit` gives way to
-//! `header_size_limit`, and the transfer encoding of inner MIME parts is not looked for.
+//! automatic copy, a header section beyond eight megabytes is refused, and the transfer encoding of inner MIME parts is not
+//! looked for.
 //!
 //! A message whose headers need no change costs one pass over them: the head is then the trace fields alone, and the
 //! body the whole content.
@@ -233,6 +233,7 @@ impl Cleanup {
         let given = std::mem::take(&mut envelope.recipients);
         let mut recipients = self.recipients(&job, &mut envelope.sender, given, &bcc).await?;
 
+        let content = if self.settings.to_seven_bits && from_outside { seven_bits(content)? } else { content };
         let mut checking = Checking::new(self, &job, &envelope, &recipients.list, hold);
         let head = self.head(&mut checking, trace_fields, &content, zone).await?;
         let body = checking.body(&head).await?;
@@ -288,4 +289,18 @@ fn says_no_tls(header: &[u8]) -> bool {
         name.trim_ascii_end().eq_ignore_ascii_case(b"TLS-Required") && value.trim_ascii().eq_ignore_ascii_case(b"no")
     };
     header.split(|byte| *byte == b'\n').any(said)
+}
+
+/// `force_mime_input_conversion`: parts that say that they are 8bit become quoted-printable. Others are not copied.
+fn seven_bits(content: Content) -> Result<Content, Refusal> {
+    let found = |word: &[u8]| checks::occurrences(&content, word, 0).map_err(|_| Refusal::trouble());
+    if found(b"8bit")? == 0 && found(b"binary")? == 0 {
+        return Ok(content);
+    }
+    let bytes = content.to_bytes().map_err(|_| Refusal::trouble())?;
+    let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 8);
+    let mut downgrade = yamabiko_message::downgrade::Downgrade::new();
+    downgrade.push(&bytes, &mut out);
+    downgrade.finish(&mut out);
+    Ok(if out == bytes { content } else { out.into() })
 }

@@ -57,6 +57,17 @@ pub(crate) struct Masquerade {
     pub(crate) strip: bool,
 }
 
+/// What is done about headers that end in a line that is neither a header nor empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnendedHeader {
+    /// `fix_quietly`: the empty line is put there.
+    Mend,
+    /// `add_header`: and a field says so.
+    Tell,
+    /// `reject`
+    Refuse,
+}
+
 pub(crate) struct Settings {
     pub(crate) myhostname: String,
     pub(crate) long_queue_ids: bool,
@@ -94,6 +105,12 @@ pub(crate) struct Settings {
     /// `tls_required_enable`
     pub(crate) tls_required: bool,
     pub(crate) characters: Characters,
+    /// `header_address_token_limit`
+    pub(crate) token_limit: usize,
+    /// `force_mime_input_conversion`
+    pub(crate) to_seven_bits: bool,
+    /// `non_empty_end_of_header_action`
+    pub(crate) unended_header: UnendedHeader,
     pub(crate) checks: Checks,
 }
 
@@ -160,6 +177,13 @@ impl Settings {
             message_size_limit: u64::try_from(view.int("message_size_limit")).unwrap_or(0),
             detect_8bit: view.bool("detect_8bit_encoding_header"),
             tls_required: view.bool("tls_required_enable"),
+            token_limit: count("header_address_token_limit"),
+            to_seven_bits: view.bool("force_mime_input_conversion") && !view.bool("disable_mime_input_processing"),
+            unended_header: match view.text("non_empty_end_of_header_action").to_ascii_lowercase().as_str() {
+                "add_header" => UnendedHeader::Tell,
+                "reject" => UnendedHeader::Refuse,
+                _ => UnendedHeader::Mend,
+            },
             smtputf8_for_sendmail: view.bool("smtputf8_enable")
                 && autodetect.iter().any(|class| matches!(&**class, "sendmail" | "all")),
             characters: Characters::new(

@@ -342,3 +342,41 @@ fn header_sections_beyond_the_limit() {
         }
     }
 }
+
+#[test]
+fn headers_that_end_without_an_empty_line() {
+    for (setting, expected) in [
+        ("", "Subject: s\n\nbody of text\n"),
+        ("non_empty_end_of_header_action = fix_quietly", "Subject: s\n\nbody of text\n"),
+        (
+            "non_empty_end_of_header_action = add_header",
+            "Subject: s\nMIME-Error: message header was not terminated by empty line\n\nbody of text\n",
+        ),
+    ] {
+        check(setting, &[(&done("To: a@b.c\nSubject: s\nbody of text\n"), &done(&format!("To: a@b.c\n{expected}")))]);
+        check(setting, &[(&done("To: a@b.c\n\nbody\n"), &done("To: a@b.c\n\nbody\n"))]);
+    }
+    let bench = Bench::new("non_empty_end_of_header_action = reject");
+    let refusal = bench.refuse(message("s@lab.test", &["x@r.test"], "Subject: s\nbody of text\n"));
+    let reply = (refusal.code.0, &*refusal.reply_text());
+    assert_eq!(reply, (550, "5.6.0 message header was not terminated by empty line"));
+    let told = "reject mime-error message header was not terminated by empty line: body of text";
+    assert_eq!(bench.events().last().unwrap(), told);
+    bench.accept(message("s@lab.test", &["x@r.test"], "Subject: s\n\nbody of text\n"));
+}
+
+#[test]
+fn eight_bits_become_seven_on_wish() {
+    let eight = done("To: a@b.c\nMime-Version: 1.0\nContent-Transfer-Encoding: 8bit\n\n\u{e9}\n");
+    let unnamed = done("To: a@b.c\n\n\u{e9}\n");
+    check("", &[(&eight, &eight), (&unnamed, &unnamed)]);
+    let seven = done("To: a@b.c\nMime-Version: 1.0\nContent-Transfer-Encoding: quoted-printable\n\n=C3=A9\n");
+    check("force_mime_input_conversion = yes", &[(&eight, &seven), (&unnamed, &unnamed)]);
+    check("force_mime_input_conversion = yes\ndisable_mime_input_processing = yes", &[(&eight, &eight)]);
+}
+
+#[test]
+fn only_so_many_tokens_of_addresses() {
+    let many = done("To: a@b.c, user, other, more\n\nx\n");
+    check("header_address_token_limit = 7", &[(&many, &done("To: a@b.c, user@mx.lab.test\n\nx\n"))]);
+}

@@ -172,13 +172,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<'_, S> {
 
     async fn reply(&mut self) -> Result<Reply, String> {
         loop {
+            let heard = self.input.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let heard: String = String::from_utf8_lossy(heard).trim_end().chars().take(100).collect();
             let mut rest = self.input.as_slice();
             let parsed = self.parser.parse(&mut rest);
             let used = self.input.len() - rest.len();
             self.input.drain(..used);
             match parsed {
                 Some(Ok(reply)) => return Ok(reply),
-                Some(Err(_)) => return Err(format!("proxy {} sent what is no reply", self.name)),
+                Some(Err(_)) => return Err(format!("received garbage from proxy {}: {heard}", self.name)),
                 None => {}
             }
             let mut room = [0; 2048];

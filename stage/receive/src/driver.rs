@@ -341,6 +341,7 @@ async fn run<S>(
         exchange: None,
         filters: None,
         milters: None,
+        connections: ticket.as_ref().map_or(0, |(_, open, _)| *open),
         last_words,
     };
     if let From::Network(address, _) = from {
@@ -388,6 +389,8 @@ struct Conversation<'s, S> {
     exchange: Option<Exchange>,
     /// The mail filters of this client.
     milters: Option<Arc<yamabiko_milter::Milters>>,
+    /// Connections that this client has, for mail filters; 0 where it is not counted.
+    connections: u32,
     /// The conversation with mail filters.
     filters: Option<yamabiko_milter::Session>,
     /// What is done to the connection before the last words are written.
@@ -511,7 +514,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
                         let mut facts = self.session.facts();
                         // The session has handed these over.
                         facts.sender = Some(&submission.envelope.sender);
-                        let macros = macros_of(facts, self.settings, filters, None);
+                        let macros = SessionMacros {
+                            connections: self.connections,
+                            ..macros_of(facts, self.settings, filters, None)
+                        };
                         let admission = &self.service.around.admission;
                         let copy = (*submission).clone();
                         admission.submit_filtered(copy, Filtering { session: filters, macros: &macros }).await
@@ -597,7 +603,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             FilterStep::Rcpt(_, refused) => refused.as_deref(),
             _ => None,
         };
-        let macros = macros_of(facts, self.settings, filters, refused);
+        let policy = &self.settings.policy;
+        let route = match &step {
+            FilterStep::Mail(_) => facts.sender.map(|sender| (sender, "")),
+            FilterStep::Rcpt(_, None) => facts.recipient.map(|recipient| (recipient, facts.sender.unwrap_or_default())),
+            _ => None,
+        };
+        let route = match route {
+            None => None,
+            Some((address, other)) => {
+                let mut asked = Box::pin(policy.delivery_of(address, other));
+                where_it_may_block(policy.is_remote(), asked.as_mut()).await
+            }
+        };
+        let connections = self.connections;
+        let macros = SessionMacros { route, connections, ..macros_of(facts, self.settings, filters, refused) };
         let verdict = match &step {
             FilterStep::Connect => filters.connect(crate::filter::client(&facts), &macros).await,
             FilterStep::Helo(name) => filters.helo(name, &macros).await,
@@ -736,7 +756,7 @@ fn macros_of<'f>(
     refused: Option<&'f str>,
 ) -> SessionMacros<'f> {
     let (milters, server) = (Arc::clone(filters.shared()), facts.peer.server);
-    SessionMacros { facts, milters, myhostname: &settings.myhostname, server, refused }
+    SessionMacros { facts, milters, myhostname: &settings.myhostname, server, refused, route: None, connections: 0 }
 }
 
 /// A large message in a file without a name: gone with the last descriptor.

@@ -43,6 +43,17 @@ pub(crate) struct SessionMacros<'a> {
     pub(crate) server: Option<std::net::SocketAddr>,
     /// The reply to a recipient that is refused already.
     pub(crate) refused: Option<&'a str>,
+    /// Where the address of MAIL or RCPT is delivered.
+    pub(crate) route: Option<AddressRoute>,
+    /// Connections that the client has; 0 where it is not counted.
+    pub(crate) connections: u32,
+}
+
+/// Where an address is delivered, for macros.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AddressRoute {
+    pub(crate) transport: String,
+    pub(crate) nexthop: String,
 }
 
 impl Macros for SessionMacros<'_> {
@@ -66,6 +77,7 @@ impl Macros for SessionMacros<'_> {
             "client_addr" => Some(peer.address_text().to_owned()),
             "client_name" => Some(peer.name.to_string()),
             "client_ptr" => Some(peer.reverse_name.to_string()),
+            "client_connections" => Some(self.connections.to_string()),
             "client_port" => Some(peer.port.to_string()),
             "client_resolve" => Some(
                 match peer.name_status {
@@ -85,9 +97,18 @@ impl Macros for SessionMacros<'_> {
             "cert_subject" => facts.tls.and_then(|tls| words(Some(&tls.subject))),
             "cert_issuer" => facts.tls.and_then(|tls| words(Some(&tls.issuer))),
             "mail_addr" => facts.sender.map(yamabiko_address::quote).map(std::borrow::Cow::into_owned),
-            "rcpt_mailer" => self.refused.map(|_| "error".to_owned()),
+            "mail_mailer" => self.route.as_ref().map(|route| route.transport.clone()),
+            "mail_host" => self.route.as_ref().map(|route| route.nexthop.clone()),
+            "tls_sni" => facts.tls.and_then(|tls| words(Some(&tls.server_name))),
+            "rcpt_mailer" => match self.refused {
+                Some(_) => Some("error".to_owned()),
+                None => self.route.as_ref().map(|route| route.transport.clone()),
+            },
             // Of a refused recipient: status and text of the reply.
-            "rcpt_host" => self.refused.and_then(|reply| words(reply.split(' ').nth(1))),
+            "rcpt_host" => match self.refused {
+                Some(reply) => words(reply.split(' ').nth(1)),
+                None => self.route.as_ref().map(|route| route.nexthop.clone()),
+            },
             "rcpt_addr" => match self.refused {
                 Some(reply) => Some(reply.splitn(3, ' ').nth(2).unwrap_or_default().to_owned()),
                 None => facts.recipient.map(yamabiko_address::quote).map(std::borrow::Cow::into_owned),

@@ -1,10 +1,22 @@
-//! `smtpd_reject_footer`: text after every refusal, so that people know whom to ask.
+//! `smtpd_reject_footer`, `postscreen_reject_footer`: text after every refusal, so that people know whom to ask.
 
 use yamabiko_config::expand;
 use yamabiko_envelope::Timestamp;
+use yamabiko_message::date::Zone;
 use yamabiko_status::EnhancedStatus;
 
-use crate::settings::Settings;
+/// What the footers of a service are made with.
+#[derive(Clone, Debug)]
+pub struct Footer {
+    /// `$myhostname`, `$server_name`
+    pub myhostname: String,
+    /// `$mail_name`
+    pub mail_name: String,
+    /// Characters that may come into a footer from a client.
+    pub filter: String,
+    /// The zone of `$localtime`.
+    pub zone: Zone,
+}
 
 /// What `$name` can stand for in the footer.
 pub(crate) struct FooterFacts<'a> {
@@ -19,7 +31,7 @@ pub(crate) struct FooterFacts<'a> {
 }
 
 /// The lines of a refusal with its footer: `\c` at the front continues the line of the refusal, `\n` begins a new one.
-pub(crate) fn append(reply: &str, footer: &str, settings: &Settings, facts: &FooterFacts<'_>) -> Vec<String> {
+pub(crate) fn append(reply: &str, footer: &str, settings: &Footer, facts: &FooterFacts<'_>) -> Vec<String> {
     let lookup = |name: &str| value(name, settings, facts);
     let footer = expand::expand(footer, &lookup).unwrap_or_else(|_| footer.to_owned());
     let (code, rest) = reply.split_at_checked(3).unwrap_or((reply, ""));
@@ -49,15 +61,15 @@ pub(crate) fn append(reply: &str, footer: &str, settings: &Settings, facts: &Foo
     lines
 }
 
-fn value(name: &str, settings: &Settings, facts: &FooterFacts<'_>) -> Option<String> {
+fn value(name: &str, settings: &Footer, facts: &FooterFacts<'_>) -> Option<String> {
     let part = |address: &str, domain: bool| {
         let (local, name) = yamabiko_address::split_domain(address);
         if domain { name.unwrap_or_default().to_owned() } else { local.to_owned() }
     };
     let ours = match name {
-        "myhostname" => Some(settings.myhostname.to_string()),
-        "mail_name" => Some(settings.mail_name.to_string()),
-        "server_name" => Some(settings.myhostname.to_string()),
+        "myhostname" => Some(settings.myhostname.clone()),
+        "mail_name" => Some(settings.mail_name.clone()),
+        "server_name" => Some(settings.myhostname.clone()),
         "localtime" => Some(local_time(facts.now, settings)),
         _ => None,
     };
@@ -79,12 +91,12 @@ fn value(name: &str, settings: &Settings, facts: &FooterFacts<'_>) -> Option<Str
         _ => return Some(String::new()),
     };
     // A client must not put backslashes (line ends, see above) or control characters here.
-    let fine = |c: char| settings.expansion_filter.contains(c) && !c.is_control() && c != '\\';
+    let fine = |c: char| settings.filter.contains(c) && !c.is_control() && c != '\\';
     Some(text.chars().map(|c| if fine(c) { c } else { '_' }).collect())
 }
 
 /// `Jan 15 12:00:01`
-fn local_time(now: Timestamp, settings: &Settings) -> String {
+fn local_time(now: Timestamp, settings: &Footer) -> String {
     let text = yamabiko_message::date::ctime(now.seconds(), &settings.zone);
     // `Sat Nov 21 16:53:54 2026`: without weekday and year.
     text.get(4..19).unwrap_or_default().to_owned()

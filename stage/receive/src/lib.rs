@@ -32,6 +32,7 @@ pub mod verification;
 pub use admission::{Accepted, Admission, Etrn, Later, Refusal, Spf, SpfVerdict};
 pub use driver::{Service, ServiceParts, Shutdown, converse, report_limits, serve};
 pub use filter::{FilterStep, Filtering};
+pub use footer::Footer;
 pub use limits::{Counted, Limits, MOST_CLIENTS, Peak, Range, Ticket};
 pub use peer::{Discard, NameStatus, Peer, Standing, look_up};
 pub use restrict::{

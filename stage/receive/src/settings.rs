@@ -15,6 +15,7 @@ use yamabiko_status::ReplyCode;
 use yamabiko_tls::Level;
 
 use crate::before_queue::BeforeQueue;
+use crate::footer::Footer;
 use crate::limits::Range;
 use crate::peer::Discard;
 use crate::restrict::Policy;
@@ -163,8 +164,8 @@ pub struct Settings {
     pub command_filter: Maps,
     /// `smtpd_hide_client_session`: `Received:` does not tell of the client.
     pub hide_client: bool,
-    /// Characters that may come into the footer from a client (`smtpd_expansion_filter`).
-    pub expansion_filter: String,
+    /// What footers are made with (`smtpd_expansion_filter`).
+    pub footer: Footer,
     pub bare_newline: BareNewline,
     pub bare_newline_code: u16,
     pub forbid_unauth_pipelining: bool,
@@ -240,7 +241,7 @@ impl Settings {
         let (discard, unknown) = Discard::parse(&view.text("smtpd_discard_ehlo_keywords"));
         notices
             .extend(unknown.into_iter().map(|word| format!("smtpd_discard_ehlo_keywords: unknown keyword \"{word}\"")));
-        let tls = TlsSettings::read(view);
+        let tls = TlsSettings::read(view, tables);
         notices.extend(tls.options.notices.iter().cloned());
         let enforce_tls = tls.options.level == Level::Encrypt;
         let sasl = SaslSettings::read(view, tables, &mut notices);
@@ -285,7 +286,12 @@ impl Settings {
             command_filter: Maps::open(tables, "smtpd_command_filter", &view.text("smtpd_command_filter")),
             hide_client: view.bool("smtpd_hide_client_session"),
             reject_footer_maps: Maps::open(tables, "smtpd_reject_footer_maps", &view.text("smtpd_reject_footer_maps")),
-            expansion_filter: unescaped(&view.raw("smtpd_expansion_filter")),
+            footer: Footer {
+                myhostname: view.text("myhostname"),
+                mail_name: view.text("mail_name"),
+                filter: unescaped(&view.raw("smtpd_expansion_filter")),
+                zone: Zone::system(),
+            },
             bare_newline: BareNewline::parse(&view.text("smtpd_forbid_bare_newline")),
             bare_newline_code: u16::try_from(view.int("smtpd_forbid_bare_newline_reject_code")).unwrap_or(550),
             forbid_unauth_pipelining: view.bool("smtpd_forbid_unauth_pipelining"),

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use yamabiko_config::View;
-use yamabiko_tls::{Fault, Files, Level, Server, ServerOptions, SniKeys};
+use yamabiko_lookup::{Maps, TableSet};
+use yamabiko_tls::{Fault, Files, Level, LogMask, Server, ServerOptions, SniKeys};
 
 use crate::restrict::TlsFacts;
 use crate::settings::under_stress;
@@ -23,6 +25,8 @@ pub struct TlsSettings {
     pub timeout: (Duration, Duration),
     /// `smtpd_client_new_tls_session_rate_limit`
     pub new_session_rate: u32,
+    /// `smtpd_tls_loglevel_maps`: other log levels for a client, by its name or address.
+    pub log_maps: Maps,
 }
 
 /// Where keys come from, and what was in force before.
@@ -36,8 +40,18 @@ pub struct TlsSource<'a> {
 }
 
 impl TlsSettings {
-    pub(crate) fn read(view: &View) -> Self {
-        let options = ServerOptions::read(view);
+    pub(crate) fn read(view: &View, tables: &TableSet) -> Self {
+        Self::read_named(view, tables, &|name| format!("smtpd_tls_{name}"))
+    }
+
+    /// As postscreen has it: `postscreen_tls_...`, else `tlsproxy_tls_...` (where Postfix before 3.12 had it), else
+    /// `smtpd_tls_...`.
+    pub(crate) fn read_for_postscreen(view: &View, tables: &TableSet) -> Self {
+        Self::read_named(view, tables, &|name| screened(view, name))
+    }
+
+    fn read_named(view: &View, tables: &TableSet, named: &dyn Fn(&str) -> String) -> Self {
+        let options = ServerOptions::read_named(view, named);
         let seconds = |text: &str| {
             let written = yamabiko_config::value::parse_time("smtpd_starttls_timeout", text).ok()?;
             u64::try_from(written.seconds('s')?).ok().map(Duration::from_secs)
@@ -50,8 +64,24 @@ impl TlsSettings {
             received_header: view.bool("smtpd_tls_received_header"),
             timeout: (normal, stressed),
             new_session_rate: u32::try_from(view.int("smtpd_client_new_tls_session_rate_limit")).unwrap_or(0),
+            log_maps: {
+                // tlsproxy has none of these.
+                let name = Some(named("loglevel_maps")).filter(|name| !name.starts_with("tlsproxy_"));
+                let name = name.unwrap_or_else(|| "smtpd_tls_loglevel_maps".to_owned());
+                Maps::open(tables, &name, &view.text(&name))
+            },
             options,
         }
+    }
+
+    /// What is logged of a client's handshakes. A table that does not answer at once changes nothing.
+    pub(crate) fn log_mask(&self, name: &str, address: Option<std::net::IpAddr>) -> LogMask {
+        if self.log_maps.is_empty() {
+            return self.options.log;
+        }
+        let ask = |key: &str| self.log_maps.find(key).now_or_never()?.ok()?;
+        let by_name = || (name != "unknown").then(|| ask(name)).flatten();
+        by_name().or_else(|| ask(&address?.to_string())).map_or(self.options.log, |level| LogMask::parse(&level))
     }
 
     /// STARTTLS is offered, and refused with `454` when it is not available.
@@ -82,6 +112,12 @@ impl TlsSettings {
     }
 }
 
+/// The parameter that postscreen has for `smtpd_tls_NAME`.
+pub(crate) fn screened(view: &View, name: &str) -> String {
+    let own = ["postscreen_tls_", "tlsproxy_tls_"].into_iter().map(|prefix| format!("{prefix}{name}"));
+    own.into_iter().find(|whole| view.is_set(whole)).unwrap_or_else(|| format!("smtpd_tls_{name}"))
+}
+
 impl TlsFacts {
     pub(crate) fn of(session: &yamabiko_tls::Session) -> Self {
         let peer = session.peer.as_ref();
@@ -95,6 +131,7 @@ impl TlsFacts {
             fingerprint: peer.map(|peer| peer.fingerprint.clone()).unwrap_or_default(),
             public_key_fingerprint: peer.map(|peer| peer.key_fingerprint.clone()).unwrap_or_default(),
             trusted: trusted.is_some(),
+            server_name: session.server_name.clone().unwrap_or_default(),
         }
     }
 }

@@ -561,7 +561,7 @@ fn a_list_that_fails_for_a_day_refuses_nobody() {
             let outcome = pollster::block_on(asked);
             lines.extend(state.records.into_iter().filter_map(|record| match record {
                 Record::Warning(text) => Some(text),
-                Record::Decided(..) => None,
+                Record::Decided(..) | Record::Info(_) => None,
             }));
             outcome
         };
@@ -594,4 +594,38 @@ fn what_postfix_removed_is_named_with_its_place() {
     assert!(remarks[1].contains("smtpd_recipient_restrictions: check_relay_domains was removed from Postfix 3.9"));
     // The log hears Postfix's own words when a client gets there, once; nothing before.
     assert!(world.settings.notices.is_empty(), "{:?}", world.settings.notices);
+}
+
+#[test]
+fn answers_of_dns_are_filtered() {
+    const HOSTS: &str = "real.test MX 10 mx.real.test\nparked.test MX 10 mail.parked.example\nmix.test MX 5 mail.parked.example\n\
+                         mix.test MX 10 mx.mix.test\nold.test A 192.0.2.80\n8.100.51.198.rbl.test A 127.0.0.2\n";
+    const FILTER: &str = "smtpd_dns_reply_filter = regexp:{{/ MX [0-9]+ mail\\.parked\\.example\\.$$/ IGNORE} \
+                          {/^8\\.100.* IN A 127/ ignore} {/^old\\.test\\. [0-9]+ IN A / DROP}}\n\
+                          smtpd_sender_restrictions = reject_unknown_sender_domain, reject_rbl_client rbl.test\n";
+    for (sender, expected, logged) in [
+        ("a@real.test", "250 2.1.5 Ok", ""),
+        ("a@mix.test", "250 2.1.5 Ok", "ignoring DNS RR: mix.test. "),
+        (
+            "a@parked.test",
+            "450 4.1.8 <a@parked.test>: Sender address rejected: Domain not found",
+            "ignoring DNS RR: parked.test. ",
+        ),
+        ("a@old.test", "250 2.1.5 Ok", "smtpd_dns_reply_filter: unknown DNS filter action: \"DROP\""),
+    ] {
+        let zone = format!("{}{HOSTS}", common::ZONE);
+        let resolver = Arc::new(FakeResolver::parse(&zone).expect("zone"));
+        let world = World { resolver, ..World::new(FILTER) };
+        let mut talk = world.connect("198.51.100.8");
+        talk.say(b"");
+        talk.line("EHLO c.test");
+        talk.line(&format!("MAIL FROM:<{sender}>"));
+        assert_eq!(talk.line("RCPT TO:<user1@lab.test>"), expected, "{sender}");
+        let log = world.log.lines();
+        assert!(log.iter().any(|line| line.contains(logged)), "{sender}: {log:?}");
+        if expected.starts_with("250") {
+            let rbl = "8.100.51.198.rbl.test: RBL lookup error: DNS reply filter drops all results";
+            assert!(log.iter().any(|line| line.contains(rbl)), "{sender}: {log:?}");
+        }
+    }
 }

@@ -180,7 +180,10 @@ fn who_is_not_wanted() {
         ),
     ];
     for (given, why, seen) in cases {
-        let logged = format!("NOQUEUE: reject: CONNECT from C: {why}");
+        let logged = match why {
+            "all screening ports busy" => format!("reject: connect from C: {why}"),
+            _ => format!("NOQUEUE: reject: CONNECT from C: {why}"),
+        };
         check(why, "", &given, &[], seen, &[&logged, "DISCONNECT C"], Next::Close);
     }
     let backup = Circumstances { may_be_allowed: false, ..given() };
@@ -191,6 +194,47 @@ fn who_is_not_wanted() {
     check("backup MX", "", &backup, &happens, &seen, &["ALLOWLIST VETO C", reject, "DISCONNECT C"], Next::Close);
     let hangup = "HANGUP after 2 from C in tests before SMTP handshake";
     check("impatient", "", &given(), &[Leaves], TEASER, &[hangup, "DISCONNECT C"], Next::Close);
+}
+
+/// What Postfix 3.7 answers and logs, seen from it.
+#[test]
+fn content_is_not_waited_for() {
+    let answers = "220-mx.test ESMTP Postfix|220 mx.test ESMTP Postfix|250 mx.test|";
+    for (says, seen, logged) in [
+        ("DATA", "503 5.5.1 Error: need RCPT command", "DATA without valid RCPT from C"),
+        ("DATA x", "501 5.5.4 Syntax: DATA", "DATA without valid RCPT from C"),
+        (
+            "MAIL FROM:<a@b>\r\nDATA",
+            "250 2.1.0 Ok|554 5.5.1 Error: no valid recipients",
+            "DATA without valid RCPT from C",
+        ),
+        ("BDAT 5 LAST", "554 5.5.1 Error: need MAIL command", "BDAT without valid RCPT from C"),
+        (
+            "MAIL FROM:<a@b>\r\nBDAT",
+            "250 2.1.0 Ok|501 5.5.4 Syntax: BDAT count [LAST]",
+            "BDAT without valid RCPT from C",
+        ),
+        (
+            "MAIL FROM:<a@b>\r\nBDAT 5",
+            "250 2.1.0 Ok|554 5.5.1 Error: no valid recipients",
+            "BDAT without valid RCPT from C",
+        ),
+    ] {
+        let text: &'static str = format!("HELO x\r\n{says}\r\nNOOP\r\n").leak();
+        let lists = format!("{LISTS}postscreen_dnsbl_action = enforce\n");
+        let (said, log, next, _) = run(&lists, &given(), &[Rank(9), Time, Says(text)]);
+        assert_eq!(said.replace("\r\n", "|"), format!("{answers}{seen}|"), "{says}");
+        let log: Vec<String> = log.iter().map(|line| line.replace("[192.0.2.7]:4711", "C")).collect();
+        assert!(log.ends_with(&[logged.to_owned(), "DISCONNECT C".to_owned()]), "{says}: {log:?}");
+        assert_eq!(next, Next::Close);
+    }
+    let others = "AUTH PLAIN\r\nHELP\r\nETRN\r\nETRN x\r\nVRFY\r\nRSET x\r\nXCLIENT NAME=x\r\n";
+    let lists = format!("{LISTS}postscreen_dnsbl_action = enforce\n");
+    let (said, ..) = run(&lists, &given(), &[Rank(9), Time, Says("HELO x\r\n"), Says(others)]);
+    let expected = "502 5.5.2 Error: command not recognized|502 5.5.2 Error: command not recognized|500 Syntax: ETRN domain|\
+                    458 Unable to queue messages|501 5.5.4 Syntax: VRFY address|250 2.0.0 Ok|\
+                    502 5.5.2 Error: command not recognized|";
+    assert_eq!(said.replace("\r\n", "|"), format!("{answers}{expected}"));
 }
 
 #[test]
@@ -205,7 +249,7 @@ fn deep_tests() {
     // What it does wrong, and the line about it.
     let cases: [(&str, &str, &str); 8] = [
         ("", mail, "COMMAND PIPELINING from C after HELO: MAIL FROM:<a@b>\\r\\nRCPT TO:<c@d>\\r\\nQUIT\\r\\n"),
-        ("", "HELO x\n", "BARE NEWLINE from C after CONNECT"),
+        ("", "HELO x\n", "BARE NEWLINE from C after HELO x"),
         ("", "Subject: x\r\n", "NON-SMTP COMMAND from C after CONNECT: Subject: x"),
         ("", "GET / HTTP/1.1\r\n", "NON-SMTP COMMAND from C after CONNECT: GET / HTTP/1.1"),
         ("", "CONNECT 1.2.3.4:25\r\n", "NON-SMTP COMMAND from C after CONNECT: CONNECT 1.2.3.4:25"),
@@ -281,4 +325,31 @@ fn noise() {
             next = then;
         }
     }
+}
+
+#[test]
+fn refusals_have_a_footer() {
+    let footer = "postscreen_reject_footer = see http://help.test/?ip=$client_address&from=$sender\n\
+                  postscreen_dnsbl_action = enforce\n";
+    let refused = [Rank(9), Time, Says("EHLO c.test\r\nMAIL FROM:<a@b.test>\r\n"), Says("RCPT TO:<x@y.test>\r\n")];
+    let (said, ..) = run(&format!("{LISTS}{footer}"), &given(), &refused);
+    let expected = "550-5.7.1 Service unavailable; client [192.0.2.7] blocked using bl.test\r\n\
+                    550 5.7.1 see http://help.test/?ip=192.0.2.7&from=a@b.test\r\n";
+    assert!(said.ends_with(expected), "{said}");
+    // What smtpd says is what postscreen says, unless it has its own; the last word has it too.
+    let (said, ..) = run(
+        &format!("{LISTS}postscreen_dnsbl_action = drop\nsmtpd_reject_footer = \\c; call $recipient.us\n"),
+        &given(),
+        &[Rank(9)],
+    );
+    assert!(
+        said.ends_with("521 5.7.1 Service unavailable; client [192.0.2.7] blocked using bl.test; call .us\r\n"),
+        "{said}"
+    );
+    let (said, ..) = run(
+        &format!("{LISTS}postscreen_dnsbl_action = drop\npostscreen_reject_footer_maps = regexp:{{{{/^521/ ask}}}}\n"),
+        &given(),
+        &[Rank(9)],
+    );
+    assert!(said.ends_with("bl.test\r\n521 5.7.1 ask\r\n"), "{said}");
 }

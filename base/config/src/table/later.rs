@@ -20,8 +20,6 @@ const TLS: Group = Group {
         "*mtp_tls_block_early_mail_reply",
         "*mtp_tls_loglevel_maps",
         "tls_trust_server_ccerts",
-        "smtpd_tls_loglevel_maps",
-        "smtpd_tls_ccert_verifydepth",
         "*_log_tls_feature_status",
         "requiretls_esmtp_header",
         "openssl_path",
@@ -31,54 +29,19 @@ const TLS: Group = Group {
     ],
 };
 
-const TLSPROXY: Group = Group {
-    work: "TLS in postscreen",
-    patterns: &[
-        "tlsproxy_client_*",
-        "tlsproxy_tls_*",
-        "tlsproxy_use_tls",
-        "tlsproxy_enforce_tls",
-        "postscreen_tls_CA*",
-        "postscreen_tls_a*",
-        "postscreen_tls_c*",
-        "postscreen_tls_d*",
-        "postscreen_tls_e*",
-        "postscreen_tls_f*",
-        "postscreen_tls_k*",
-        "postscreen_tls_l*",
-        "postscreen_tls_m*",
-        "postscreen_tls_p*",
-        "postscreen_tls_r*",
-        "postscreen_tls_t*",
-    ],
-};
-
-const POSTSCREEN: Group = Group {
-    work: "postscreen",
-    patterns: &["postscreen_reject_footer", "postscreen_reject_footer_maps", "postscreen_expansion_filter"],
-};
-
-const CONTENT: Group = Group {
-    work: "content checks",
-    patterns: &["non_empty_end_of_header_action", "default_filter_nexthop", "force_mime_input_conversion"],
-};
-
 const OTHER: Group = Group {
     work: "later work",
     patterns: &[
         "qmqpd_*",
         "multi_instance_*",
         "postmulti_*",
-        "smtpd_dns_reply_filter",
         "non_bdb_*",
         "socketmap_*",
         "sendmail_fix_line_endings",
         "maillog_file_compressor",
         "maillog_file_permissions",
-        "info_log_address_format",
         "debug_peer_level",
         "tcp_windowsize",
-        "header_address_token_limit",
         "smtp_pix_workaround_maps",
         "lmtp_pix_workaround_maps",
         "*_dns_resolver_options",
@@ -86,8 +49,6 @@ const OTHER: Group = Group {
         "lmtp_min_data_rate",
         "smtp_per_request_deadline",
         "lmtp_per_request_deadline",
-        "local_login_sender_maps",
-        "empty_address_local_login_sender_maps_lookup_key",
         "full_name_encoding_charset",
         "enable_idna2003_compatibility",
         "known_tcp_ports",
@@ -98,7 +59,7 @@ const OTHER: Group = Group {
 };
 
 /// What is still to come, by work.
-pub const LATER: &[&Group] = &[&TLSPROXY, &TLS, &POSTSCREEN, &CONTENT, &OTHER];
+pub const LATER: &[&Group] = &[&TLS, &OTHER];
 
 /// Parameters without effect here, with the reason.
 pub const IGNORED: &[(&str, &str)] = &[
@@ -150,6 +111,21 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("qmgr_daemon_timeout", "the stages are one program"),
     ("qmgr_ipc_timeout", "the stages are one program"),
     ("qmgr_fudge_factor", "only Postfix's oldest queue manager reads it"),
+    ("tlsproxy_client_*", "the SMTP client's own smtp_tls_... settings count"),
+    ("tlsproxy_use_tls", "postscreen_tls_security_level says it"),
+    ("tlsproxy_enforce_tls", "postscreen_tls_security_level says it"),
+    ("tlsproxy_tls_security_level", "postscreen_tls_security_level says it"),
+    ("postscreen_tls_dh*", "there is no key exchange over finite fields"),
+    ("tlsproxy_tls_dh*", "there is no key exchange over finite fields"),
+    ("*_tls_dcert_file", "there are no DSA certificates"),
+    ("*_tls_dkey_file", "there are no DSA certificates"),
+    ("*_tls_ciphers", "all ciphers that are there are of high grade"),
+    ("*_tls_mandatory_ciphers", "all ciphers that are there are of high grade"),
+    ("*_tls_eecdh_grade", "elliptic curves are always used; tls_eecdh_auto_curves names them"),
+    ("*_tls_enable_rpk", "raw public keys are not there"),
+    ("*_tls_always_issue_session_ids", "session IDs are always issued"),
+    ("*_tls_trace_size_limit", "traces are a feature of OpenSSL's"),
+    ("tlsproxy_tls_session_cache_timeout", "smtpd_tls_session_cache_timeout counts"),
     ("postscreen_watchdog_timeout", "the stages are one program"),
     ("tlsproxy_watchdog_timeout", "the stages are one program"),
     ("dnsblog_reply_delay", "an aid for those who worked on Postfix"),

@@ -221,3 +221,30 @@ fn dovecot_takes_mail_as_a_command() {
     assert!(log.contains("relay=dovecot") && log.contains("status=sent (delivered via dovecot service)"), "{log}");
     assert!(log.contains("dsn=5.1.1, status=bounced (user unknown"), "{log}");
 }
+
+/// A program of master.cf for each connection, on a port and on a socket (spawn(8)).
+#[test]
+fn programs_answer_connections() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let mut instance = Instance::new();
+    let port = SocketAddr::new(instance.smtp.ip(), address().port());
+    let script = script(&instance, "program", "while read line; do echo \"$1 says $line\"; done\n");
+    let (script, user) = (script.display().to_string(), other_user());
+    let line =
+        |name: &str, kind: &str, word: &str| format!("{name} {kind} n n n - 5 spawn user={user} argv={script} {word}");
+    instance.services = vec![line(&port.to_string(), "inet", "port"), line("echo", "unix", "socket")];
+    instance.write();
+    instance.start();
+    fn talk(mut stream: impl Read + Write) -> String {
+        stream.write_all(b"hello\n").unwrap();
+        let mut said = String::new();
+        BufReader::new(stream).read_line(&mut said).unwrap();
+        said
+    }
+    for _ in 0..2 {
+        assert_eq!(talk(TcpStream::connect(port).unwrap()), "port says hello\n", "{}", instance.log());
+        let socket = instance.path().join("queue/public/echo");
+        assert_eq!(talk(UnixStream::connect(socket).unwrap()), "socket says hello\n", "{}", instance.log());
+        instance.reload();
+    }
+}

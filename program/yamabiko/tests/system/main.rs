@@ -11,7 +11,8 @@
 //!   `disk` fills disks and makes them fail; `policy` is others who decide about mail; `crowd` is many clients that say
 //!   nothing; `rehearsal` has receivers of many moods, `shaping` receivers with limits; `door` is what stands before a
 //!   session: postscreen, a load balancer; `authentication` is SPF, DKIM and DMARC; `bounces` is the life of notices: loops,
-//!   storms, qmail's ways, controls.
+//!   storms, qmail's ways, controls;
+//!   `strangers` is tricks of relay testers and the like; `scanners` is filters that look for spam and viruses.
 
 #![allow(missing_docs)]
 
@@ -31,6 +32,8 @@ mod operators;
 mod policy;
 mod queue;
 mod rehearsal;
+mod scanners;
 mod scripts;
 mod shaping;
+mod strangers;
 mod submission;

@@ -178,8 +178,11 @@ impl<'a> Evaluation<'a> {
                 return Found::Not;
             }
             Answer::TryAgain(why) | Answer::Fail(why) => {
-                let line = match list.guard.failed(why, now) {
+                // What a filter of ours took away is not the list's fault.
+                let judged = (why != super::dns_filter::ALL_DROPPED).then(|| list.guard.failed(why, now)).flatten();
+                let line = match judged {
                     Some(line) => line,
+                    None if why == super::dns_filter::ALL_DROPPED => Some(format!("{query}: RBL lookup error: {why}")),
                     None => Some(format!("{query}: RBL lookup error: {}", error_text(&query, RecordType::A, &answer))),
                 };
                 self.inform(line);

@@ -13,6 +13,7 @@
 mod access;
 mod authentic;
 mod delegate;
+mod dns_filter;
 mod dnsbl;
 mod eval;
 mod guard;
@@ -158,6 +159,8 @@ pub struct TlsFacts {
     pub public_key_fingerprint: String,
     /// The client certificate is trusted.
     pub trusted: bool,
+    /// The name that the client asked for (SNI), where there are keys for it.
+    pub server_name: String,
 }
 
 /// What becomes of the message because of access(5) actions.
@@ -186,6 +189,8 @@ pub enum Record {
     Decided(&'static str, String),
     /// `warning: TEXT`
     Warning(String),
+    /// A text.
+    Info(String),
 }
 
 /// What matched.
@@ -461,6 +466,8 @@ pub struct Policy {
     relay_clientcerts: Maps,
     discard: Discard,
     discard_maps: Maps,
+    /// `smtpd_dns_reply_filter`
+    dns_filter: Maps,
     remote_tables: bool,
     /// `check_relay_domains` has been complained about.
     relay_domains_told: AtomicBool,
@@ -542,6 +549,7 @@ impl Policy {
             myhostname: view.text("myhostname"),
             expansion_filter: unescaped(&view.raw("smtpd_expansion_filter")),
             default_rbl_reply: view.raw("default_rbl_reply"),
+            dns_filter: Maps::open(tables, "smtpd_dns_reply_filter", &view.text("smtpd_dns_reply_filter")),
             rbl_reply_maps: Maps::open(tables, "rbl_reply_maps", &view.text("rbl_reply_maps")),
             mx_backup_networks: hosts("permit_mx_backup_networks"),
             unverified_sender: Unverified::read(view, "unverified_sender"),
@@ -640,7 +648,7 @@ impl Policy {
             "recipient_canonical_maps",
             "sender_canonical_maps",
         ];
-        if self.sender_login.is_remote() || self.relay_clientcerts.is_remote() {
+        if self.dns_filter.is_remote() || self.sender_login.is_remote() || self.relay_clientcerts.is_remote() {
             return true;
         }
         if lists.iter().any(|name| Maps::open(&self.shared.tables, name, &view.text(name)).is_remote()) {
@@ -708,6 +716,15 @@ impl Policy {
         standing
     }
 
+    /// Where the sender or recipient is delivered, for mail filters. `None`: not known now, or it is no address.
+    pub(crate) async fn delivery_of(&self, address: &str, other: &str) -> Option<crate::filter::AddressRoute> {
+        if address.is_empty() {
+            return Some(crate::filter::AddressRoute::default());
+        }
+        let resolved = self.router.resolve(other, address).await.ok().filter(|resolved| !resolved.bad_syntax)?;
+        Some(crate::filter::AddressRoute { transport: resolved.transport, nexthop: resolved.nexthop })
+    }
+
     /// Answers a check. `state` is the session's, in which decisions about the message accumulate. `engine` verifies
     /// addresses and starts policy servers; without it neither is done.
     pub async fn check(
@@ -718,6 +735,13 @@ impl Policy {
         resolver: &dyn Resolver,
         engine: Option<&dyn Admission>,
     ) -> Outcome {
-        eval::Evaluation::new(self, facts, state, resolver, engine).run(check).await
+        if self.dns_filter.is_empty() {
+            return eval::Evaluation::new(self, facts, state, resolver, engine).run(check).await;
+        }
+        let filtered = dns_filter::Filtered::new(resolver, &self.dns_filter);
+        let outcome = eval::Evaluation::new(self, facts, state, &filtered, engine).run(check).await;
+        // They were seen before anything was decided by them.
+        state.records.splice(0..0, filtered.into_told());
+        outcome
     }
 }

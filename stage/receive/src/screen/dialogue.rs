@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use memchr::memchr;
 
 use super::cache::Test;
-use super::machine::{Next, Screen, escaped};
+use super::machine::{Next, Said, Screen, escaped};
 use crate::peer::Discard;
 
 /// A conversation.
@@ -17,6 +17,7 @@ pub(super) struct Dialogue {
     helo: String,
     protocol: &'static str,
     sender: Option<String>,
+    recipient: String,
     commands: u32,
     encrypted: bool,
 }
@@ -44,6 +45,7 @@ impl Dialogue {
             helo: String::new(),
             protocol: "SMTP",
             sender: None,
+            recipient: String::new(),
             commands: 0,
             encrypted: false,
         }
@@ -82,7 +84,8 @@ impl Dialogue {
     /// A line without its LF, and what was sent after it.
     fn line(&mut self, screen: &mut Screen, line: &[u8], ahead: &[u8]) -> Option<Next> {
         if line.last() != Some(&b'\r') && screen.todo(Test::BareNewline) {
-            screen.log(format!("BARE NEWLINE from {} after {}", screen.who, self.place));
+            let shown = printable(&String::from_utf8_lossy(line));
+            screen.log(format!("BARE NEWLINE from {} after {shown}", screen.who));
             if let Some(next) = screen.fail(Test::BareNewline, PROTOCOL_ERROR.0, PROTOCOL_ERROR.1) {
                 return Some(next);
             }
@@ -131,18 +134,20 @@ impl Dialogue {
         }
         match self.command(screen, verb, arguments.trim()) {
             Answer::Reply(reply) => {
-                put(&mut screen.output, &reply);
+                let sender = self.sender.as_deref().unwrap_or_default();
+                screen.say(&reply, Said { helo: &self.helo, sender, recipient: &self.recipient });
+                self.recipient.clear();
                 None
             }
             Answer::Lines(lines) => {
                 for line in &lines {
-                    put(&mut screen.output, line);
+                    screen.say(line, Said::default());
                 }
                 None
             }
             Answer::Last(reply) => Some(screen.drop_with(&reply)),
             Answer::Handshake => {
-                put(&mut screen.output, "220 2.0.0 Ready to start TLS");
+                screen.say("220 2.0.0 Ready to start TLS", Said::default());
                 Some(Next::Handshake)
             }
         }
@@ -157,7 +162,7 @@ impl Dialogue {
     }
 
     fn command(&mut self, screen: &mut Screen, verb: Option<&str>, arguments: &str) -> Answer {
-        let settings = &screen.settings;
+        let settings = std::sync::Arc::clone(&screen.settings);
         let reply = |text: &str| Answer::Reply(text.to_owned());
         let tls = settings.tls.is_wanted();
         let demanded = settings.tls.options.level == yamabiko_tls::Level::Encrypt && !self.encrypted;
@@ -186,11 +191,21 @@ impl Dialogue {
             Some("STARTTLS") => Answer::Handshake,
             Some("MAIL") => self.mail(settings.helo_required, arguments),
             Some("RCPT") => self.rcpt(screen, arguments),
-            Some("DATA") if !arguments.is_empty() => reply("501 5.5.4 Syntax: DATA"),
-            Some("DATA") if self.sender.is_none() => reply("503 5.5.1 Error: need RCPT command"),
-            Some("DATA") => reply("554 5.5.1 Error: no valid recipients"),
-            // What follows is content, which nobody wants to read.
-            Some("BDAT") => Answer::Last("554 5.5.1 Error: no valid recipients".to_owned()),
+            // What follows may be content, which nobody wants to read.
+            Some("DATA" | "BDAT") => {
+                let data = verb == Some("DATA");
+                let counts =
+                    arguments.split_ascii_whitespace().next().is_some_and(|count| count.parse::<u64>().is_ok());
+                let last = match (data, self.sender.is_some()) {
+                    (true, _) if !arguments.is_empty() => "501 5.5.4 Syntax: DATA",
+                    (true, false) => "503 5.5.1 Error: need RCPT command",
+                    (false, false) => "554 5.5.1 Error: need MAIL command",
+                    (false, true) if !counts => "501 5.5.4 Syntax: BDAT count [LAST]",
+                    (_, true) => "554 5.5.1 Error: no valid recipients",
+                };
+                screen.log(format!("{} without valid RCPT from {}", self.place, screen.who));
+                Answer::Last(last.to_owned())
+            }
             Some("RSET") => {
                 self.sender = None;
                 reply("250 2.0.0 Ok")
@@ -200,10 +215,9 @@ impl Dialogue {
             Some("VRFY") if settings.disable_vrfy => reply("502 5.5.1 VRFY command is disabled"),
             Some("VRFY") => Answer::Reply(screen.rcpt_reply.clone()),
             Some("ETRN") if self.helo.is_empty() => reply("503 Error: send HELO/EHLO first"),
-            Some("ETRN") if arguments.is_empty() => reply("501 Syntax: ETRN domain"),
+            Some("ETRN") if arguments.is_empty() => reply("500 Syntax: ETRN domain"),
             Some("ETRN") => reply("458 Unable to queue messages"),
             Some("QUIT") => Answer::Last("221 2.0.0 Bye".to_owned()),
-            Some("XCLIENT" | "AUTH" | "HELP") => reply("502 5.5.1 Error: command not implemented"),
             _ => reply("502 5.5.2 Error: command not recognized"),
         }
     }
@@ -265,13 +279,9 @@ impl Dialogue {
             "NOQUEUE: reject: RCPT from {who}: {reply}; from=<{sender}>, to=<{recipient}>, proto={protocol}, helo=<{helo}>"
         );
         screen.log(line);
+        self.recipient = recipient;
         Answer::Reply(reply)
     }
-}
-
-fn put(out: &mut Vec<u8>, line: &str) {
-    out.extend_from_slice(line.as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 /// What may stand in a log line.

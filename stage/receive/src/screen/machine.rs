@@ -14,6 +14,7 @@ use super::cache::{Stamps, Test};
 use super::dialogue::Dialogue;
 use super::settings::{Access, Reaction, ScreenSettings};
 use super::sites::Score;
+use crate::footer::FooterFacts;
 use crate::peer::Discard;
 
 /// A line for the log.
@@ -86,6 +87,14 @@ struct Progress {
     failed: bool,
 }
 
+/// What a client has said, for the footer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Said<'a> {
+    pub(super) helo: &'a str,
+    pub(super) sender: &'a str,
+    pub(super) recipient: &'a str,
+}
+
 /// Where the client stands.
 #[derive(Debug)]
 enum Phase {
@@ -105,6 +114,7 @@ enum Phase {
 pub struct Screen {
     pub(super) settings: Arc<ScreenSettings>,
     client: IpAddr,
+    port: u16,
     /// `[address]:port`
     pub(super) who: String,
     server: String,
@@ -138,6 +148,7 @@ impl Screen {
         Self {
             settings,
             client: client.ip().to_canonical(),
+            port: client.port(),
             who: show(client),
             server: show(server),
             began: now,
@@ -228,7 +239,8 @@ impl Screen {
             self.log(format!("{word} VETO {}", self.who));
         }
         if settings.pre_queue_limit > 0 && given.tested >= settings.pre_queue_limit {
-            return self.turn_away("all screening ports busy", "421 4.3.2 All screening ports are busy");
+            self.log(format!("reject: connect from {}: all screening ports busy", self.who));
+            return self.drop_with("421 4.3.2 All screening ports are busy");
         }
         if self.todo(Test::Pregreet) || self.todo(Test::Dnsbl) { self.watch() } else { self.after_early(true) }
     }
@@ -474,11 +486,38 @@ impl Screen {
         }
         if !self.final_reply.is_empty() {
             let reply = std::mem::take(&mut self.final_reply);
-            self.output.extend_from_slice(reply.as_bytes());
-            self.output.extend_from_slice(b"\r\n");
+            self.say(&reply, Said::default());
         }
         self.log(format!("DISCONNECT {}", self.who));
         Next::Close
+    }
+
+    /// One reply; a refusal gets the footer.
+    pub(super) fn say(&mut self, reply: &str, said: Said<'_>) {
+        let refusal = matches!(reply.as_bytes().first(), Some(b'4' | b'5'));
+        let footer = refusal.then(|| self.settings.footer_for(reply)).flatten();
+        let lines = match footer {
+            None => vec![reply.to_owned()],
+            Some(footer) => {
+                let address = self.client.to_string();
+                let client = format!("unknown[{address}]");
+                let facts = FooterFacts {
+                    client: &client,
+                    client_name: "unknown",
+                    client_address: address,
+                    client_port: self.port,
+                    helo_name: said.helo,
+                    sender: said.sender,
+                    recipient: said.recipient,
+                    now: self.now,
+                };
+                crate::footer::append(reply, &footer, &self.settings.footer, &facts)
+            }
+        };
+        for line in lines {
+            self.output.extend_from_slice(line.as_bytes());
+            self.output.extend_from_slice(b"\r\n");
+        }
     }
 
     fn elapsed(&self) -> String {

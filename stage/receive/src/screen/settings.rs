@@ -5,16 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use yamabiko_config::View;
 use yamabiko_lookup::matchlist::{AddressList, StringList};
 use yamabiko_lookup::{Maps, TableSet};
+use yamabiko_message::date::Zone;
 use yamabiko_tls::Level;
 
 use super::cache::Test;
 use super::sites::{SharedSites, Sites};
+use crate::footer::Footer;
 use crate::peer::Discard;
-use crate::settings::under_stress;
-use crate::tls::{TlsSettings, TlsSource};
+use crate::settings::{under_stress, unescaped};
+use crate::tls::{TlsSettings, TlsSource, screened};
 use crate::upstream::Upstream;
 
 /// What is done about a client that fails a test (`postscreen_..._action`).
@@ -54,6 +57,12 @@ pub struct ScreenSettings {
     /// Before the wait; empty: nothing is said.
     pub teaser: String,
     pub banner: String,
+    /// What `postscreen_reject_footer` is made with.
+    pub footer: Footer,
+    /// `postscreen_reject_footer`, unexpanded.
+    pub reject_footer: String,
+    /// `postscreen_reject_footer_maps`: a footer for a reply, in place of the usual one.
+    pub reject_footer_maps: Maps,
     /// Normal, and under stress.
     pub greet_wait: [Duration; 2],
     pub command_time_limit: [Duration; 2],
@@ -140,24 +149,7 @@ impl ScreenSettings {
         let (discard, unknown) = Discard::parse(&view.text("postscreen_discard_ehlo_keywords"));
         notices
             .extend(unknown.iter().map(|word| format!("postscreen_discard_ehlo_keywords: unknown keyword \"{word}\"")));
-        let mut tls = TlsSettings::read(view);
-        tls.options.wrapper = false;
-        let [normal, stressed] = both("postscreen_starttls_timeout", 300);
-        tls.timeout = (normal, stressed);
-        match view.text("postscreen_tls_security_level").as_str() {
-            "" if view.bool("postscreen_enforce_tls") => tls.options.level = Level::Encrypt,
-            "" if view.bool("postscreen_use_tls") => tls.options.level = Level::May,
-            "" => tls.options.level = Level::None,
-            "none" => tls.options.level = Level::None,
-            "may" => tls.options.level = Level::May,
-            "encrypt" => tls.options.level = Level::Encrypt,
-            other => {
-                notices.push(format!(
-                    "postscreen_tls_security_level: unsupported TLS level \"{other}\", using \"encrypt\""
-                ));
-                tls.options.level = Level::Encrypt;
-            }
-        }
+        let tls = screened_tls(view, tables, &mut notices);
         let upstream = Upstream::read(view, "postscreen", &mut notices);
         let cache_map = view.text("postscreen_cache_map");
         let cache_file = cache_file(&cache_map, &mut notices);
@@ -173,6 +165,14 @@ impl ScreenSettings {
             myhostname: view.text("myhostname"),
             teaser: view.text("postscreen_greet_banner"),
             banner,
+            footer: Footer {
+                myhostname: view.text("myhostname"),
+                mail_name: view.text("mail_name"),
+                filter: unescaped(&unexpanded(view, "expansion_filter")),
+                zone: Zone::system(),
+            },
+            reject_footer: unexpanded(view, "reject_footer"),
+            reject_footer_maps: maps("postscreen_reject_footer_maps"),
             greet_wait: both("postscreen_greet_wait", 6),
             command_time_limit: both("postscreen_command_time_limit", 300),
             command_count_limit: u32::try_from(view.int("postscreen_command_count_limit")).unwrap_or(20),
@@ -228,6 +228,13 @@ impl ScreenSettings {
             pass_to: view.text("smtpd_service_name"),
             notices,
         }
+    }
+
+    /// The footer for a refusal. A table that does not answer at once is not waited for.
+    pub fn footer_for(&self, reply: &str) -> Option<String> {
+        let maps = &self.reject_footer_maps;
+        let special = (!maps.is_empty()).then(|| maps.find(reply).now_or_never()?.ok()?).flatten();
+        special.or_else(|| (!self.reject_footer.is_empty()).then(|| self.reject_footer.clone()))
     }
 
     /// Makes STARTTLS ready; until then it answers `454`.
@@ -291,6 +298,35 @@ impl ScreenSettings {
         let access = self.access.iter().any(|rule| matches!(rule, Rule::Table(maps) if maps.is_remote()));
         access || self.discard_maps.is_remote() || self.mynetworks.is_remote() || self.allow_interfaces.is_remote()
     }
+}
+
+/// `postscreen_NAME` as written; by default that is `$smtpd_NAME`, which is not expanded either.
+fn unexpanded(view: &View, name: &str) -> String {
+    let own = view.raw(&format!("postscreen_{name}"));
+    if own == format!("$smtpd_{name}") { view.raw(&format!("smtpd_{name}")) } else { own }
+}
+
+/// TLS in the conversation: the settings of postscreen's own, with a level of its own.
+fn screened_tls(view: &View, tables: &TableSet, notices: &mut Vec<String>) -> TlsSettings {
+    let mut tls = TlsSettings::read_for_postscreen(view, tables);
+    tls.options.wrapper = false;
+    let timeout = |text: String| time("postscreen_starttls_timeout", &text, 300);
+    tls.timeout =
+        (timeout(view.text("postscreen_starttls_timeout")), timeout(under_stress(view, "postscreen_starttls_timeout")));
+    tls.options.level = match view.text("postscreen_tls_security_level").as_str() {
+        "" if view.bool("postscreen_enforce_tls") => Level::Encrypt,
+        "" if view.bool("postscreen_use_tls") => Level::May,
+        "" | "none" => Level::None,
+        "may" => Level::May,
+        "encrypt" => Level::Encrypt,
+        other => {
+            notices
+                .push(format!("postscreen_tls_security_level: unsupported TLS level \"{other}\", using \"encrypt\""));
+            Level::Encrypt
+        }
+    };
+    tls.options.demand(view, &|name| screened(view, name));
+    tls
 }
 
 fn word(text: &str) -> Option<Access> {

@@ -158,7 +158,7 @@ impl Session {
 
     fn log_handshake(&self, session: &yamabiko_tls::Session) {
         let options = &self.settings.tls.options;
-        let log = options.log;
+        let log = self.settings.tls.log_mask(&self.peer.name, self.peer.address);
         let client = &self.peer.name_and_address;
         if log.verbose {
             self.info(format!("setting up TLS connection from {client}"));

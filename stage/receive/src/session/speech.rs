@@ -36,6 +36,7 @@ impl Session {
         for record in std::mem::take(&mut self.checks.records) {
             match record {
                 Record::Warning(text) => self.warn(text),
+                Record::Info(text) => self.info(text),
                 Record::Decided(word, text) => self.decided(word, text),
             }
         }
@@ -85,7 +86,7 @@ impl Session {
             match self.footer(&text) {
                 None => self.say(&text),
                 Some(footer) => {
-                    for line in crate::footer::append(&text, &footer, &self.settings, &self.footer_facts()) {
+                    for line in crate::footer::append(&text, &footer, &self.settings.footer, &self.footer_facts()) {
                         self.say(&line);
                     }
                 }

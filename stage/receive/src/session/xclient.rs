@@ -3,7 +3,7 @@
 //! XCLIENT replaces what the server itself knows of the client, restarts the dialogue at the greeting, and takes effect on
 //! every check; XFORWARD only says what is to be logged and passed on with the message.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use yamabiko_address::domain;
@@ -144,8 +144,26 @@ impl Changes {
                 });
             }
             "LOGIN" => self.login = Some(unavailable(value).is_none().then(|| neuter(value))),
-            // The server's own address is not asked about anywhere.
-            "DESTADDR" | "DESTPORT" => {}
+            // For policy servers and mail filters.
+            "DESTADDR" => {
+                let port = self.peer.server.map_or(0, |server| server.port());
+                self.peer.server = match unavailable(value) {
+                    Some(_) => None,
+                    None => {
+                        let address = address(value).ok_or_else(|| bad("address syntax", name, value))?;
+                        Some(SocketAddr::new(address, port))
+                    }
+                };
+            }
+            "DESTPORT" => {
+                let port = match unavailable(value) {
+                    Some(_) => 0,
+                    None => value.parse().map_err(|_| bad("port syntax", name, value))?,
+                };
+                if let Some(server) = &mut self.peer.server {
+                    server.set_port(port);
+                }
+            }
             _ => return Err(format!("501 5.5.4 Bad XCLIENT attribute name: {name}")),
         }
         Ok(())

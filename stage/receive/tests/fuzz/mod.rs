@@ -1,7 +1,15 @@
 //! What must hold for any input. Run on made-up input by `random.rs`, and on what a fuzzer finds by `fuzz/`.
 
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use yamabiko_config::{Config, Host};
+use yamabiko_envelope::Timestamp;
+use yamabiko_lookup::TableSet;
+use yamabiko_receive::screen::{Access, Circumstances, Next, Screen, ScreenSettings};
+use yamabiko_receive::upstream::{Parsed, parse};
 use yamabiko_receive::verification::Cache;
-use yamabiko_receive::{ListAnswers, policy_action};
+use yamabiko_receive::{Discard, ListAnswers, policy_action};
 
 /// Answers of policy servers: whole or not, an action is one line of the answer.
 pub fn policy_answer(data: &[u8]) {
@@ -36,8 +44,76 @@ pub fn verify_cache(data: &[u8]) {
     assert_eq!(again.len(), lines.len());
 }
 
+/// The header of HAProxy's protocol: bounded, and what is whole stays what it is when more follows.
+pub fn proxy_header(data: &[u8]) {
+    match parse(data) {
+        Ok(Parsed::More(more)) => assert!(more > 0 && data.len() + more <= 1 << 16),
+        Ok(Parsed::Done(ends)) => {
+            let again = parse(data);
+            assert_eq!(again, Ok(Parsed::Done(ends)));
+        }
+        Err(why) => assert!(!why.is_empty()),
+    }
+}
+
+/// A client before postscreen: it is told so much as it asks for, all of it is used or waited for, and the log gets a line
+/// or two for a command.
+pub fn screened(data: &[u8]) {
+    static SETTINGS: OnceLock<Arc<ScreenSettings>> = OnceLock::new();
+    let settings = SETTINGS.get_or_init(|| {
+        let main = "compatibility_level = 3.6\nmyhostname = mx.test\npostscreen_pipelining_enable = yes\n\
+                    postscreen_non_smtp_command_enable = yes\npostscreen_bare_newline_enable = yes\n\
+                    postscreen_reject_footer = $client $helo_name $sender $recipient\n";
+        let config = Config::from_texts(main, "", ("main.cf", "master.cf"), &Host::default());
+        Arc::new(ScreenSettings::from(&config.expect("configuration").main(), &TableSet::default()))
+    });
+    let now = Timestamp(1_795_280_034_000_000);
+    let (client, server) = ("192.0.2.7:4711".parse().expect("address"), "192.0.2.1:25".parse().expect("address"));
+    let mut screen = Screen::new(Arc::clone(settings), client, server, now);
+    let given = Circumstances {
+        concurrency: 1,
+        waiting: 0,
+        tested: 0,
+        access: Access::Unknown,
+        known: None,
+        may_be_allowed: true,
+        stressed: false,
+        discard: Discard::default(),
+    };
+    screen.begin(&given);
+    let later = now + Duration::from_secs(10);
+    let mut next = screen.waited(later);
+    // The first byte says in which pieces the rest comes.
+    let Some((&step, rest)) = data.split_first() else { return };
+    let mut heard: Vec<u8> = Vec::new();
+    let (mut lines, mut said) = (0, 0);
+    for piece in rest.chunks(usize::from(step).max(1)) {
+        match next {
+            Next::Read(_) => {}
+            Next::Handshake => {
+                heard.clear();
+                next = screen.secured(later);
+                continue;
+            }
+            _ => break,
+        }
+        heard.extend_from_slice(piece);
+        let (used, then) = screen.said(&heard, later);
+        assert!(used <= heard.len());
+        heard.drain(..used);
+        assert!(heard.len() <= 1 << 16, "a line has a limit");
+        next = then;
+        lines += screen.take_lines().len();
+        said += std::mem::take(screen.output()).len();
+    }
+    let commands = rest.iter().filter(|byte| **byte == b'\n').count() + 2;
+    assert!(lines <= 4 * commands && said <= 8192 * commands, "{lines} lines, {said} bytes for {commands}");
+}
+
 /// All of them.
 pub fn said_by_others(data: &[u8]) {
+    proxy_header(data);
+    screened(data);
     policy_answer(data);
     list_answers(data);
     verify_cache(data);
