@@ -94,7 +94,7 @@ fn all(wanted: &Wanted) -> Result<bool, String> {
 }
 
 /// Builds the tests and the program: where they are.
-fn build() -> Result<(PathBuf, PathBuf), String> {
+pub fn build() -> Result<(PathBuf, PathBuf), String> {
     let built = Command::new("cargo")
         .args(["test", "--package", "yamabiko", "--test", "system", "--no-run", "--message-format", "json"])
         .stderr(Stdio::inherit())

@@ -13,11 +13,15 @@
 //! `cargo xtask crash --rounds 500`: kills, reloads and stops a whole mail system under load and accounts for every
 //! message. `--minutes`, `--seed`, `--only kills` (or `storms`, `panics`, `disks`), `--user NAME`.
 //!
+//! `cargo xtask month --messages 100000`: a month of mail against receivers of many moods, with kills in between, and whether
+//! the ledger says of every recipient what really became of it. `--program FILE` takes another build of the program.
+//!
 //! `cargo xtask scale --messages N`: what a long queue costs, on a real mail system with N deferred messages.
 
 mod crash;
 mod fuzz;
 mod lab;
+mod month;
 mod scale;
 
 use std::collections::BTreeMap;
@@ -93,10 +97,12 @@ fn main() -> ExitCode {
         ["fuzz", seconds] => fuzz::short(seconds),
         ["lab", lab, bin] => lab::run(lab, bin),
         ["crash", ref args @ ..] => crash::run(args),
+        ["month", ref args @ ..] => month::run(args),
         ["scale", ref options @ ..] => scale::run(options),
         _ => {
             eprintln!(
-                "usage: cargo xtask layering | fuzz [SECONDS] | lab LAB BIN | crash [--rounds N] ... | scale [--messages N]"
+                "usage: cargo xtask layering | fuzz [SECONDS] | lab LAB BIN | crash [--rounds N] ... | month [--messages N] | \
+                 scale [--messages N]"
             );
             ExitCode::from(2)
         }

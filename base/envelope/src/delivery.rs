@@ -127,6 +127,8 @@ pub struct Outcome {
     pub reply: Option<ReplyCode>,
     /// Uses of the connection so far, this one included; logged from 2 on.
     pub connection_use: u32,
+    /// How the connection was encrypted: `TLSv1.3 with cipher NAME (256 bits)`; `None` in the clear.
+    pub tls: Option<std::sync::Arc<str>>,
     /// When the transmission began, for `delays=`; the time between `started` and this is connection setup.
     pub connected: Option<Timestamp>,
     /// When it ended.
@@ -169,6 +171,7 @@ impl Outcome {
             stage: None,
             reply: None,
             connection_use: 1,
+            tls: None,
             connected: None,
             ended,
             soft: false,

@@ -169,6 +169,8 @@ pub struct Delivery {
     pub relay: String,
     /// `conn_use=`, logged from 2 on.
     pub connection_use: u32,
+    /// How the connection was encrypted; `None` in the clear. Not in the log line, wanted by the ledger.
+    pub tls: Option<std::sync::Arc<str>>,
     /// `delay=` and `delays=`
     pub delays: Delays,
     /// `dsn=`

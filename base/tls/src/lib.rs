@@ -28,6 +28,7 @@ mod options;
 mod server;
 mod session;
 mod stream;
+mod web;
 
 pub use certificate::{KeyKind, PeerCertificate, read_any};
 pub use client::{Client, Demand, Presented, Secured};
@@ -41,3 +42,4 @@ pub use options::{Level, LogMask, ServerOptions};
 pub use server::{Failure, Server, SniKeys};
 pub use session::{Session, comment};
 pub use stream::{Guarded, Stream};
+pub use web::{AUTHORITIES, Web, web};

@@ -25,7 +25,7 @@ use crate::fate::place;
 #[command(name = "yamabiko stream", bin_name = "yamabiko stream")]
 struct Options {
     /// Where to: `file:PATH`, `command:PROGRAM ARGS` (gets the lines on its standard input, once for each batch), or
-    /// `http://HOST[:PORT]/PATH` (a POST for each batch).
+    /// `https://HOST[:PORT]/PATH` or `http://...` (a POST for each batch).
     to: String,
     /// The configuration directory of the mail system.
     #[arg(short = 'c', long = "config", value_name = "DIR")]
@@ -45,6 +45,9 @@ struct Options {
     /// A file with a secret: batches are signed, `X-Yamabiko-Signature: sha256=...` (HMAC over the body).
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
+    /// PEM file with the authorities that may certify a web server [default: the system's].
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// From the beginning of today's ledger instead of from now, where nothing is remembered.
     #[arg(long)]
     from_today: bool,
@@ -90,31 +93,52 @@ pub fn run(args: &[String]) -> ExitCode {
 enum Receiver {
     File(PathBuf),
     Command(String),
-    Web { host: String, port: u16, path: String },
+    Web(Web),
 }
 
+/// A web server.
+struct Web {
+    host: String,
+    port: u16,
+    path: String,
+    /// https: the authorities.
+    authorities: Option<PathBuf>,
+}
+
+/// What a request is written to and its answer read from.
+trait Talk: Read + Write {}
+impl<T: Read + Write> Talk for T {}
+
 impl Receiver {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str, ca_file: Option<&Path>) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("file:") {
             return Ok(Self::File(PathBuf::from(path)));
         }
         if let Some(command) = text.strip_prefix("command:") {
             return Ok(Self::Command(command.to_owned()));
         }
-        if text.starts_with("https://") {
-            return Err("https is not spoken here: send to a program, as in command:'curl --data-binary @- https://...', or to a \
-                        proxy on this machine"
-                .to_owned());
-        }
-        let rest = text.strip_prefix("http://").ok_or("where to? file:PATH, command:PROGRAM, or http://HOST/PATH")?;
+        let (secure, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => return Err("where to? file:PATH, command:PROGRAM, or https://HOST/PATH".to_owned()),
+        };
         let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
         let (name, port) = match host.rsplit_once(':') {
             Some((name, port)) => (name, port.parse().map_err(|_| format!("{host}: no port"))?),
-            None => (host, 80),
+            None => (host, if secure { 443 } else { 80 }),
+        };
+        let authorities = match (secure, ca_file) {
+            (false, _) => None,
+            (true, Some(file)) => Some(file.to_owned()),
+            (true, None) => {
+                let found = yamabiko_tls::AUTHORITIES.iter().map(Path::new).find(|path| path.exists());
+                let missing = "https needs authorities: install ca-certificates, or name a PEM file with --ca-file";
+                Some(found.ok_or(missing)?.to_owned())
+            }
         };
         match name.is_empty() || text.contains(|c: char| c.is_control() || c == ' ') {
             true => Err(format!("{text}: no address of a web server")),
-            false => Ok(Self::Web { host: name.to_owned(), port, path: path.to_owned() }),
+            false => Ok(Self::Web(Web { host: name.to_owned(), port, path: path.to_owned(), authorities })),
         }
     }
 
@@ -139,20 +163,24 @@ impl Receiver {
                     false => Err(written.err().unwrap_or_else(|| io::Error::other(format!("{command}: {status}")))),
                 }
             }
-            Self::Web { host, port, path } => post(host, *port, path, body, batch, secret),
+            Self::Web(web) => post(web, body, batch, secret),
         }
     }
 }
 
 /// A POST; anything but 2xx is an error, and tried again.
-fn post(host: &str, port: u16, path: &str, body: &str, batch: &str, secret: Option<&hmac::Key>) -> io::Result<()> {
-    let address = (host.trim_matches(['[', ']']), port)
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| io::Error::other(format!("{host}: no address")))?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+fn post(web: &Web, body: &str, batch: &str, secret: Option<&hmac::Key>) -> io::Result<()> {
+    let Web { host, port, path, authorities } = web;
+    let name = host.trim_matches(['[', ']']);
+    let address =
+        (name, *port).to_socket_addrs()?.next().ok_or_else(|| io::Error::other(format!("{host}: no address")))?;
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream: Box<dyn Talk> = match authorities {
+        Some(file) => Box::new(yamabiko_tls::web(stream, name, file)?),
+        None => Box::new(stream),
+    };
     let signature =
         secret.map_or_else(String::new, |key| format!("X-Yamabiko-Signature: {}\r\n", signature(key, body)));
     let head = format!(
@@ -163,6 +191,7 @@ fn post(host: &str, port: u16, path: &str, body: &str, batch: &str, secret: Opti
     );
     stream.write_all(head.as_bytes())?;
     stream.write_all(body.as_bytes())?;
+    stream.flush()?;
     let mut line = String::new();
     BufReader::new(stream.take(4096)).read_line(&mut line)?;
     match line.split(' ').nth(1) {
@@ -180,7 +209,7 @@ fn signature(key: &hmac::Key, body: &str) -> String {
 type Mark = BTreeMap<PathBuf, i64>;
 
 fn follow(options: &Options) -> Result<(), (u8, String)> {
-    let receiver = Receiver::parse(&options.to).map_err(|text| (exit::USAGE, text))?;
+    let receiver = Receiver::parse(&options.to, options.ca_file.as_deref()).map_err(|text| (exit::USAGE, text))?;
     let place = place(options.ledger.clone(), options.config.as_deref()).map_err(|text| (exit::USAGE, text))?;
     let secret = match &options.secret_file {
         Some(path) => {
@@ -261,10 +290,11 @@ mod tests {
             ("http://", false),
             ("http://a:x/", false),
             ("http://a/ b", false),
-            ("https://a/", false),
+            ("https://a/", true),
+            ("https://a:x/", false),
             ("elsewhere", false),
         ] {
-            assert_eq!(Receiver::parse(text).is_ok(), good, "{text}");
+            assert_eq!(Receiver::parse(text, Some(Path::new("ca.pem"))).is_ok(), good, "{text}");
         }
     }
 
@@ -297,10 +327,60 @@ mod tests {
             }
             texts
         });
-        let receiver = Receiver::parse(&format!("http://127.0.0.1:{port}/hook")).unwrap();
+        let receiver = Receiver::parse(&format!("http://127.0.0.1:{port}/hook"), None).unwrap();
         insist(&receiver, "{}\n", "7-0", Some(&hmac::Key::new(hmac::HMAC_SHA256, b"secret")));
         let texts = heard.join().unwrap();
         assert!(texts[1].starts_with("POST /hook HTTP/1.1\r\n"));
         assert!(texts[1].contains("X-Yamabiko-Batch: 7-0\r\n") && texts[1].contains("X-Yamabiko-Signature: sha256="));
+    }
+
+    #[test]
+    fn a_batch_arrives_over_https_where_the_server_proves_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(["-keyout", &path("key.pem"), "-out", &path("cert.pem")])
+            .stderr(Stdio::null())
+            .status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: openssl makes no certificate here");
+            return;
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = Command::new("openssl")
+            .args(["s_server", "-quiet", "-accept", &format!("127.0.0.1:{port}"), "-naccept", "1"])
+            .args(["-key", &path("key.pem"), "-cert", &path("cert.pem")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        server.stdin.as_mut().unwrap().write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let url = format!("https://localhost:{port}/hook");
+        let receiver = Receiver::parse(&url, Some(Path::new(&path("cert.pem")))).unwrap();
+        let mut sent = Err(io::Error::other("not tried"));
+        for _ in 0..100 {
+            sent = receiver.deliver("{}\n", "7-0", None);
+            match &sent {
+                // It does not listen yet.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                _ => break,
+            }
+        }
+        let _ = server.kill();
+        let heard = server.wait_with_output().unwrap().stdout;
+        sent.unwrap();
+        assert!(String::from_utf8_lossy(&heard).starts_with("POST /hook HTTP/1.1\r\n"));
+        // Without an authority nothing is trusted.
+        let none = dir.path().join("empty.pem");
+        fs::write(&none, "").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(yamabiko_tls::web(stream, "localhost", &none).is_err());
     }
 }

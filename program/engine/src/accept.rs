@@ -237,16 +237,15 @@ impl Acceptance {
                 parts.first().and_then(|head: &Content| head.slice(0, HEAD.min(head.len())).to_bytes().ok())
             && Late::wants(&envelope, &head, source)
         {
-            if late.discards && Box::pin(late.is_ours(Arc::clone(&envelope), parts.clone())).await {
+            // Entered before its client reads 250: after that nobody would send it again.
+            let ours = Box::pin(late.is_ours(Arc::clone(&envelope), parts.clone())).await;
+            if late.discards && ours {
                 inner.current.say(
                     Severity::Info,
                     Some(id),
                     "discard: a bounce of a message of ours, entered in the ledger",
                 );
                 return Ok(Taken::Discarded(id));
-            }
-            if !late.discards {
-                late.show(Arc::clone(&envelope), parts.clone());
             }
         }
         let message = NewMessage { next_attempt: envelope.arrival, envelope, parts, checksum: None, hold };
@@ -364,6 +363,10 @@ impl Admission for Acceptance {
         filtering: Filtering<'a>,
     ) -> Later<'a, Result<Accepted, Refusal>> {
         Box::pin(self.taken(submission, Some(filtering)))
+    }
+
+    fn suppressed(&self, sender: &str, recipient: &str) -> Option<String> {
+        self.inner.current.get().suppression.at_rcpt(sender, recipient)
     }
 
     fn etrn<'a>(&'a self, domain: &'a str) -> Later<'a, Etrn> {

@@ -249,6 +249,7 @@ fn delivery_event(
         sender: envelope.sender.clone(),
         relay: outcome.relay.clone(),
         connection_use: outcome.connection_use,
+        tls: outcome.tls.clone(),
         delays,
         dsn: outcome.status,
         status,

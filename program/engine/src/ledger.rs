@@ -12,7 +12,7 @@ use yamabiko_config::Config;
 use yamabiko_envelope::{Envelope, Event, EventSink, Events, QueueId, RecipientState, Severity, Timestamp};
 use yamabiko_ledger::late::Token;
 use yamabiko_ledger::{
-    Entry, Feed, Field, Input, Ledger, Options, Retention, Source, Surroundings, What, Writer, analyzer, entry_of,
+    Entry, Feed, Field, Input, Journal, Ledger, Options, Retention, Source, Surroundings, What, Writer, analyzer, entry_of,
     may_have_a_reason, reason_of,
 };
 use yamabiko_log::{Logger, Setup};
@@ -24,6 +24,9 @@ use crate::ledger_metrics::Counters;
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// How much of the ledger a crash may take, generously.
 const CRASH: Duration = Duration::from_secs(60);
+
+/// How long the ledger may take to write what a journal had.
+const SETTLED: Duration = Duration::from_secs(30);
 
 /// Events that may wait while more are made from the queue: new mail has the greater part of the line.
 const ROOM: usize = 500;
@@ -50,8 +53,12 @@ impl Remembered {
             return Ok(Self::default());
         }
         let directory = PathBuf::from(main.text("ledger_directory"));
-        let writer = Writer::open(&directory, Options { source: Source::Live, once: false })
-            .map_err(|error| format!("{error}: no ledger is kept (ledger_enable = no says that this is wanted)"))?;
+        let hint = "no ledger is kept (ledger_enable = no says that this is wanted)";
+        let mut writer = Writer::open(&directory, Options { source: Source::Live, once: false })
+            .map_err(|error| format!("{error}: {hint}"))?;
+        let (journal, left) = Journal::open(&directory).map_err(|error| format!("{error}: {hint}"))?;
+        // What cannot be compared now is entered once more rather than not at all.
+        let left = writer.unknown(left.clone()).unwrap_or(left);
         let counters = Arc::new(Counters::new());
         let (events, said) = (Arc::clone(logger) as Events, setup.clone());
         let counted = Arc::clone(&counters);
@@ -67,9 +74,11 @@ impl Remembered {
             listeners,
             complain: Box::new(move |text| crate::say(&events, &said, Severity::Warning, text)),
             lost: Box::new(|_| {}),
+            journal: Some(journal),
         };
         let capacity = usize::try_from(main.int("ledger_queue_limit")).unwrap_or(100_000);
         let feed = Feed::start(writer, capacity, surroundings).map_err(|error| format!("ledger: {error}"))?;
+        feed.push_again(left);
         let inner = Inner { feed, directory, late: OnceLock::new(), counters };
         Ok(Self { inner: Some(Arc::new(inner)) })
     }
@@ -143,8 +152,11 @@ impl Remembered {
         };
         let (directory, feed, queue) = (inner.directory.clone(), Arc::clone(&inner.feed), Arc::clone(queue));
         let (events, setup) = (Arc::clone(events), setup.clone());
+        let begun = Timestamp::now();
         let run = move || {
-            if let Err(error) = rebuild(&directory, &feed, &queue) {
+            // What the journal had is to be found by then; and what is taken from now on is told by itself.
+            feed.flush(SETTLED);
+            if let Err(error) = rebuild(&directory, &feed, &queue, begun) {
                 crate::say(&events, &setup, Severity::Warning, &format!("{error}: the ledger was not completed"));
             }
             let mut lost = feed.dropped();
@@ -163,7 +175,7 @@ impl Remembered {
                     if feed.dropped() > lost && feed.waiting() == 0 {
                         lost = feed.dropped();
                         // What cannot be read now is missing; it was said when it was lost.
-                        let _ = rebuild(&directory, &feed, &queue);
+                        let _ = rebuild(&directory, &feed, &queue, Timestamp::now());
                     }
                 }
             }
@@ -209,14 +221,19 @@ impl EventSink for Remembering {
 }
 
 /// Enters messages of the queue that the ledger does not know, and what became of their recipients, as the queue has it.
-/// Looks at what arrived since shortly before the newest entry.
-fn rebuild(directory: &std::path::Path, feed: &Feed, queue: &Queue) -> Result<u64, yamabiko_ledger::Error> {
+/// Looks at what arrived since shortly before the newest entry, up to `until`.
+fn rebuild(
+    directory: &std::path::Path,
+    feed: &Feed,
+    queue: &Queue,
+    until: Timestamp,
+) -> Result<u64, yamabiko_ledger::Error> {
     let mut ledger = Ledger::open(directory);
     // A ledger that has nothing yet is to have what is in the queue.
     let newest = ledger.newest()?.unwrap_or_default();
     let from = newest.0.saturating_sub(u64::try_from(CRASH.as_micros()).unwrap_or(0));
     let mut entered = 0;
-    let candidates = queue.list(|meta| meta.queue_id.micros() >= from);
+    let candidates = queue.list(|meta| (from..until.0).contains(&meta.queue_id.micros()));
     for meta in candidates {
         while feed.waiting() > ROOM {
             std::thread::sleep(Duration::from_millis(50));

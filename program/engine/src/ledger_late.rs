@@ -1,7 +1,8 @@
 //! Mail that comes back: read beside the delivery of it, and entered where it belongs.
 //!
 //! What comes in from the null sender, and what looks like a report or an automatic reply by its header, is shown to a
-//! thread of its own. Nobody waits for that; when more comes than can be read, the rest is delivered unread and counted.
+//! thread of its own, before it is accepted: what a report says is kept before nobody else keeps it. When more comes than can
+//! be read, or the disk is slow, the rest is delivered unread and counted.
 
 use std::collections::VecDeque;
 use std::io;
@@ -43,8 +44,8 @@ struct Job {
     at: Timestamp,
     envelope: Arc<Envelope>,
     parts: Vec<Content>,
-    /// Told whether it belongs to a message of ours, where somebody waits for that.
-    answer: Option<tokio::sync::oneshot::Sender<bool>>,
+    /// Told whether it belongs to a message of ours.
+    answer: tokio::sync::oneshot::Sender<bool>,
 }
 
 impl Reader {
@@ -65,9 +66,8 @@ impl Reader {
                 feed.flush(PATIENCE);
                 for job in jobs {
                     let ours = shared.one(analyzer(), &mut ledger, &feed, &job);
-                    if let Some(answer) = job.answer {
-                        let _ = answer.send(ours);
-                    }
+                    // Whoever asked may have gone on.
+                    let _ = job.answer.send(ours);
                 }
             }
         };
@@ -93,16 +93,12 @@ impl Reader {
         envelope.sender.is_empty() || looks_like_a_report(head)
     }
 
-    /// Has a message read. Does not wait.
-    pub fn show(&self, envelope: Arc<Envelope>, parts: Vec<Content>) {
-        self.push(Job { at: Timestamp::now(), envelope, parts, answer: None });
-    }
-
     /// Has a message read, and says whether it is a report that surely belongs to a message of ours.
     pub async fn is_ours(&self, envelope: Arc<Envelope>, parts: Vec<Content>) -> bool {
         let (answer, heard) = tokio::sync::oneshot::channel();
-        self.push(Job { at: Timestamp::now(), envelope, parts, answer: Some(answer) });
-        matches!(tokio::time::timeout(PATIENCE * 3, heard).await, Ok(Ok(true)))
+        self.push(Job { at: Timestamp::now(), envelope, parts, answer });
+        let patience = if self.discards { PATIENCE * 3 } else { PATIENCE };
+        matches!(tokio::time::timeout(patience, heard).await, Ok(Ok(true)))
     }
 
     fn push(&self, job: Job) {

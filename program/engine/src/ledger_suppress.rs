@@ -92,7 +92,15 @@ impl Suppression {
         self.words(sender, recipient)
     }
 
-    /// Why a message is not taken: when all of its recipients are on the list.
+    /// Why a recipient is refused.
+    pub fn at_rcpt(&self, sender: &str, recipient: &str) -> Option<String> {
+        if !self.submission || sender.is_empty() {
+            return None;
+        }
+        self.words(sender, recipient)
+    }
+
+    /// Why a message is not taken, whose recipients have become others since RCPT: when all of its recipients are on the list.
     pub fn at_submission(&self, sender: &str, recipients: &[Recipient]) -> Option<String> {
         if !self.submission || sender.is_empty() {
             return None;

@@ -34,10 +34,16 @@ pub enum System {
     Courier,
     /// Plain Japanese text in ISO-2022-JP.
     Japanese,
+    /// RFC 3464 with docomo's reply, which has no status code.
+    Docomo,
+    /// Plain text as au (KDDI, ezweb.ne.jp) writes it: the subscriber's filter.
+    Kddi,
+    /// RFC 3464 as Domino writes it.
+    Domino,
 }
 
 /// All of them, for `later-`, which takes them in turns.
-pub const SYSTEMS: [System; 8] = [
+pub const SYSTEMS: [System; 11] = [
     System::Postfix,
     System::Exim,
     System::Sendmail,
@@ -46,6 +52,9 @@ pub const SYSTEMS: [System; 8] = [
     System::Gmail,
     System::Courier,
     System::Japanese,
+    System::Docomo,
+    System::Kddi,
+    System::Domino,
 ];
 
 /// What becomes of a message to a recipient.
@@ -89,7 +98,7 @@ pub const REPLIES: [(&str, &str); 10] = [
     ("deferdata", "DOT 451 4.3.0 Try again later"),
 ];
 
-const WORDS: [(&str, Behaviour); 24] = [
+const WORDS: [(&str, Behaviour); 27] = [
     ("grey", Behaviour::Grey),
     ("slow", Behaviour::Slow),
     ("tarpit", Behaviour::Tarpit),
@@ -109,6 +118,9 @@ const WORDS: [(&str, Behaviour); 24] = [
     ("latergmail", Behaviour::Later(Some(System::Gmail))),
     ("latercourier", Behaviour::Later(Some(System::Courier))),
     ("laterjapanese", Behaviour::Later(Some(System::Japanese))),
+    ("laterdocomo", Behaviour::Later(Some(System::Docomo))),
+    ("laterkddi", Behaviour::Later(Some(System::Kddi))),
+    ("laterdomino", Behaviour::Later(Some(System::Domino))),
     ("complaint", Behaviour::Complaint),
     ("complains", Behaviour::Complaint),
     ("vacation", Behaviour::Vacation),

@@ -198,6 +198,46 @@ fn bounce(letter: &Return, system: System, now: Timestamp) -> Vec<u8> {
             text.extend_from_slice(format!("\n----- Original message header -----\n{header}\n").as_bytes());
             text
         }
+        System::Docomo => report(
+            letter,
+            now,
+            "Mail Delivery Subsystem <mailer-daemon@docomo.ne.jp>",
+            "Mail System Error - Returned Mail",
+            &format!(
+                "Unknown user {recipient}\n\nThis is a MIME-encapsulated message. The following address could not be \
+                 delivered to:\n<{recipient}>\n"
+            ),
+            &format!(
+                "Reporting-MTA: dns; mail.docomo.ne.jp\nArrival-Date: {when}\n\nFinal-Recipient: RFC822; {recipient}\n\
+                 Action: failed\nStatus: 5.1.1\nRemote-MTA: DNS; mfsmax.docomo.ne.jp\n\
+                 Diagnostic-Code: SMTP; 550 Unknown user {recipient}\n"
+            ),
+        ),
+        System::Kddi => {
+            let (header, _) = parts(letter);
+            format!(
+                "From: <Postmaster@ezweb.ne.jp>\nTo: <{to}>\nSubject: Mail System Error - Returned Mail\nDate: {when}\n\
+                 Message-ID: <{id}@wsmtpr24.ezweb.ne.jp>\nMIME-Version: 1.0\nX-SPASIGN: NG\n\
+                 Content-Type: text/plain; charset=iso-2022-jp\n\n\
+                 <{recipient}>\n\nEach of the following recipients was rejected by a remote mail server.\n\
+                 ---------------------------------------------------\n{header}\n"
+            )
+            .into_bytes()
+        }
+        System::Domino => report(
+            letter,
+            now,
+            &format!("Postmaster@{host}"),
+            "DELIVERY FAILURE: User not listed in Domino Directory",
+            &format!(
+                "Your message\n\n  Subject: rehearsal\n\nwas not delivered to:\n\n  {recipient}\n\nbecause:\n\n  \
+                 User {recipient} not listed in Domino Directory\n"
+            ),
+            &format!(
+                "Reporting-MTA: dns;{host}\n\nFinal-Recipient: rfc822;{recipient}\nAction: failed\nStatus: 5.1.1\n\
+                 Diagnostic-Code: X-Notes; User {recipient} not listed in Domino Directory\n"
+            ),
+        ),
     }
 }
 

@@ -33,7 +33,8 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// What becomes of a recipient is said by its address: unknown-1@, suspended-, full-, overquota-, filtered-, spam-,
 /// toolarge-, policy-, defer-, deferdata-, grey-, slow-, tarpit-, dropmail-, droprcpt-, dropdata-, dropcontent-, dropdot-,
 /// lostreply-, lost-, later- (laterpostfix-, laterexim-, latersendmail-, laterqmail-, laterexchange-, latergmail-,
-/// latercourier-, laterjapanese-), complaint-, vacation-. All others take their mail.
+/// latercourier-, laterjapanese-,
+/// laterdocomo-, laterkddi-, laterdomino-), complaint-, vacation-. All others take their mail.
 #[derive(Parser, Debug)]
 #[command(name = "yamabiko sim", no_binary_name = true)]
 pub struct Args {

@@ -15,6 +15,9 @@ use tokio::sync::Mutex;
 use crate::client::{Connection, Outcome};
 use crate::tally::NUMBER;
 
+/// How long a server that does not answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Sends messages with unique numbers and writes down, a line of JSON each, what became of them.
 #[derive(Parser, Debug)]
 #[command(name = "yamabiko source", no_binary_name = true)]
@@ -49,6 +52,9 @@ pub struct Args {
     /// Bytes of a message
     #[arg(long, default_value_t = 4096)]
     size: usize,
+    /// Wait up to two minutes for a server that does not answer, instead of giving the message up
+    #[arg(long)]
+    patient: bool,
     /// What the numbers begin with; another one for every run that is to be told apart
     #[arg(long)]
     run: Option<String>,
@@ -170,7 +176,7 @@ async fn session(work: Arc<Work>) -> Result<(), String> {
         let message = message(&name, &sender, &recipients, work.args.size);
         let result = match connection.take() {
             Some(open) => Ok(open),
-            None => Connection::open(work.args.to, "source.sim.test").await.map(|open| (open, 0)),
+            None => work.open().await.map(|open| (open, 0)),
         };
         let outcome = match result {
             Err(error) => Outcome::Refused(error.to_string()),
@@ -198,6 +204,18 @@ async fn session(work: Arc<Work>) -> Result<(), String> {
 }
 
 impl Work {
+    async fn open(&self) -> std::io::Result<Connection> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match Connection::open(self.args.to, "source.sim.test").await {
+                Err(_) if self.args.patient && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
     fn envelope(&self, number: u64) -> (String, Vec<String>) {
         let fill = |text: &str| text.replace("%d", &number.to_string());
         let each = u64::from(self.args.recipients_each.max(1));

@@ -28,6 +28,8 @@ const CHUNK: usize = 500;
 /// Keys of a run, whatever its rows: a message may have many recipients.
 const RUN_KEYS: usize = 1 << 20;
 const ROW_MASK: u64 = (1 << ROW_BITS) - 1;
+/// Rows at the end of a file in which what a killed process was about to write is looked for.
+const RECENT: i64 = 500_000;
 /// How long somebody who writes may keep others waiting.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -180,6 +182,16 @@ impl DayWriter {
         })
         .map_err(|error| self.fail(error))?;
         Ok(known)
+    }
+
+    /// Gives the entries of the end of the file that are not older.
+    pub(crate) fn recent(&self, since: Timestamp, give: &mut dyn FnMut(Entry)) -> Result<(), Error> {
+        let (first, since) = (self.next.saturating_sub(RECENT), i64::try_from(since.0).unwrap_or(i64::MAX));
+        each(&self.conn, "id >= ?1 AND at >= ?2", &[&first, &since], |_, entry| {
+            give(entry);
+            true
+        })
+        .map_err(|error| self.fail(error))
     }
 
     /// Appends. False when it was there already, where that is looked at.
@@ -525,7 +537,14 @@ fn numbers(blob: &[u8]) -> impl Iterator<Item = u64> + '_ {
 pub(crate) struct Runs {
     mark: (i64, i64),
     runs: Vec<(i64, Vec<u64>)>,
+    /// Questions so far.
+    asked: u32,
+    /// Rows behind the runs by their keys, for who asks often: the last row that is among them, and rows by key.
+    tail: (i64, HashMap<u64, Vec<i64>>),
 }
+
+/// After so many questions it is worth while to read the rows behind the runs once and for all.
+const OFTEN: u32 = 4;
 
 impl Runs {
     /// Reads them anew if there are others by now. The last row that is in one.
@@ -538,8 +557,31 @@ impl Runs {
             let read = |row: &Row<'_>| Ok((row.get(0)?, numbers(row.get_ref(1)?.as_blob()?).collect()));
             self.runs = statement.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
             self.mark = mark;
+            self.tail = (mark.1, HashMap::new());
         }
         Ok(mark.1)
+    }
+
+    /// Rows behind the runs that have a key; `None` for who asks seldom.
+    fn in_tail(&mut self, conn: &Connection, wanted: u64) -> rusqlite::Result<Option<Vec<i64>>> {
+        self.asked = self.asked.saturating_add(1);
+        if self.asked <= OFTEN {
+            return Ok(None);
+        }
+        let (last, keys) = &mut self.tail;
+        let known = *last;
+        each(conn, "id > ?1", &[&known], |id, entry| {
+            keys::of_entry(&entry, |key| {
+                let rows = keys.entry(key).or_default();
+                // An entry that names the same address twice has its key twice.
+                if rows.last() != Some(&id) {
+                    rows.push(id);
+                }
+            });
+            *last = id;
+            true
+        })?;
+        Ok(Some(self.tail.1.get(&wanted).cloned().unwrap_or_default()))
     }
 }
 
@@ -559,6 +601,9 @@ pub(crate) fn find(
     for (first, fences) in &runs.runs {
         in_run(conn, *first, fences, wanted, &mut ids)?;
     }
+    let tail = runs.in_tail(conn, wanted)?;
+    let looked_up = tail.is_some();
+    ids.extend(tail.into_iter().flatten());
     let mut one = conn.prepare_cached(&format!("SELECT id, {COLUMNS} FROM entry WHERE id = ?1"))?;
     for id in ids {
         if let Some((id, entry)) = one.query_row([id], read).optional()?
@@ -567,6 +612,10 @@ pub(crate) fn find(
             give(id, entry);
         }
     }
+    drop(one);
+    if looked_up {
+        return view.finish();
+    }
     // Few columns decide; the whole row is read only where they do not rule it out.
     each(conn, &format!("id > ?1 AND {}", tail_condition(field)), &[&indexed, &text], |id, entry| {
         if keys::matches(&entry, field, text) {
@@ -574,17 +623,18 @@ pub(crate) fn find(
         }
         true
     })?;
-    drop(one);
     view.finish()
 }
 
 /// What rows behind the runs must at least satisfy.
 fn tail_condition(field: Field) -> &'static str {
     match field {
-        Field::Recipient => "(recipient = ?2 COLLATE NOCASE OR original = ?2 COLLATE NOCASE OR recipients IS NOT NULL)",
-        Field::Domain => "(recipient LIKE '%@' || ?2 OR recipients IS NOT NULL)",
+        Field::Recipient => {
+            "(recipient = ?2 COLLATE NOCASE OR original = ?2 COLLATE NOCASE OR recipients LIKE '%' || ?2 || '%')"
+        }
+        Field::Domain => "(recipient LIKE '%@' || ?2 OR recipients LIKE '%@' || ?2 || '%')",
         Field::QueueId => "queue_id = ?2 COLLATE NOCASE",
-        Field::MessageId => "(message_id IS NOT NULL AND ?2 IS NOT NULL)",
+        Field::MessageId => "trim(message_id, ' <>') = trim(?2, ' <>') COLLATE NOCASE",
         Field::RemoteId => "remote_id = ?2 COLLATE NOCASE",
         Field::Sender => "sender = ?2 COLLATE NOCASE",
         Field::EnvelopeId => "envelope_id = ?2 COLLATE NOCASE",
@@ -691,6 +741,19 @@ mod tests {
                 assert_eq!(found, [(n, entry(n))], "{text}");
             }
         }
+        // Who asks often reads the rows behind the runs once, and sees new ones all the same.
+        let mut often = Runs::default();
+        for n in rows - 9..=rows + 5 {
+            if n > rows {
+                writer.append(&entry(n)).unwrap();
+                writer.commit().unwrap();
+            }
+            let mut found = Vec::new();
+            find(&conn, &mut often, Field::RemoteId, &format!("r{n}"), |id, entry| found.push((id as u64, entry)))
+                .unwrap();
+            assert_eq!(found, [(n, entry(n))]);
+        }
+        let rows = rows + 5;
         let count = |field, text: &str| {
             let mut count = 0u64;
             find(&conn, &mut Runs::default(), field, text, |_, _| count += 1).unwrap();

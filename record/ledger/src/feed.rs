@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::recorder::{Input, Recorder};
-use crate::{Entry, Error, Writer, day_of};
+use crate::{Entry, Error, Journal, Writer, day_of, journal};
 
 /// How long inputs gather: so much of the ledger is lost with the process, and made again from the queue.
 pub const GATHER: Duration = Duration::from_millis(400);
@@ -36,6 +36,8 @@ pub struct Surroundings {
     pub complain: Box<dyn FnMut(&str) + Send>,
     /// Is told after inputs were lost, once there is room again.
     pub lost: Box<dyn FnMut(u64) + Send>,
+    /// Keeps what is on its way.
+    pub journal: Option<Journal>,
 }
 
 impl Default for Surroundings {
@@ -45,6 +47,7 @@ impl Default for Surroundings {
             listeners: Vec::new(),
             complain: Box::new(|_| {}),
             lost: Box::new(|_| {}),
+            journal: None,
         }
     }
 }
@@ -62,6 +65,7 @@ struct Shared {
     capacity: usize,
     dropped: AtomicU64,
     written: AtomicU64,
+    journal: Option<Journal>,
 }
 
 #[derive(Default)]
@@ -84,7 +88,7 @@ impl Shared {
 
 impl Feed {
     /// Starts the thread. At most `capacity` inputs wait.
-    pub fn start(writer: Writer, capacity: usize, surroundings: Surroundings) -> io::Result<Arc<Self>> {
+    pub fn start(writer: Writer, capacity: usize, mut surroundings: Surroundings) -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             work: Condvar::new(),
@@ -92,6 +96,7 @@ impl Feed {
             capacity: capacity.max(1),
             dropped: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            journal: surroundings.journal.take(),
         });
         let mut work = Work {
             shared: Arc::clone(&shared),
@@ -106,8 +111,22 @@ impl Feed {
         Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)) }))
     }
 
-    /// Takes an input. Never waits: what does not fit is counted.
+    /// Takes an input. Never waits for the disk: what does not fit is counted.
     pub fn push(&self, input: Input) {
+        let Some(journal) = &self.shared.journal else { return self.line_up(input) };
+        let mut bytes = Vec::with_capacity(512);
+        input.entries(&mut |entry| journal::record(&entry, &mut bytes));
+        // In the journal after it is in the line: so a round that takes the line never empties a file too early.
+        self.line_up(input);
+        journal.add(&bytes);
+    }
+
+    /// Takes what the journal has kept already.
+    pub fn push_again(&self, entries: Vec<Entry>) {
+        entries.into_iter().for_each(|entry| self.line_up(Input::Entry(Box::new(entry))));
+    }
+
+    fn line_up(&self, input: Input) {
         let mut state = self.shared.lock();
         if state.inputs.len() >= self.shared.capacity {
             state.lost += 1;
@@ -208,6 +227,8 @@ impl Work {
                 (self.surroundings.lost)(lost);
             }
             if stop {
+                // Everything is in the ledger.
+                self.shared.journal.iter().for_each(Journal::empty);
                 return;
             }
         }
@@ -235,6 +256,11 @@ impl Work {
             state = napped.unwrap_or_else(PoisonError::into_inner).0;
         }
         let hurry = std::mem::take(&mut state.hurry);
+        if let Some(journal) = &self.shared.journal
+            && (!state.inputs.is_empty() || self.recorder.is_waiting() || state.stop)
+        {
+            journal.turn();
+        }
         (std::mem::take(&mut state.inputs), std::mem::take(&mut state.lost), state.stop, hurry)
     }
 

@@ -42,6 +42,11 @@ impl Fnv {
         text.bytes().for_each(|byte| self.byte(byte));
         self.byte(0xff);
     }
+    /// Eight bytes in one step.
+    pub(crate) fn word(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x0100_0000_01b3);
+        self.0 ^= self.0 >> 29;
+    }
     pub(crate) fn number(&mut self, number: u64) {
         number.to_le_bytes().into_iter().for_each(|byte| self.byte(byte));
     }

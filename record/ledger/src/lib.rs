@@ -4,7 +4,8 @@
 //! * [`Writer`] appends entries; each goes into the file of its day. [`Source`] keeps the engine and imports apart.
 //! * [`Ledger`] answers: [`Ledger::histories`] for a [`Query`], [`Ledger::tallies`] for tables.
 //! * [`judge`] makes a [`Verdict`] of a [`History`]: a pure function of entries and time.
-//! * [`Feed`] is the line into the ledger of a running engine; [`Recorder`] makes entries of what stages say.
+//! * [`Feed`] is the line into the ledger of a running engine; [`Recorder`] makes entries of what stages say; [`Journal`]
+//!   keeps what is on its way when the process is killed.
 //! * [`remote_id`] takes the next hop's queue ID out of its reply.
 //!
 //! Files are SQLite databases (`2026-11-22.live.db`) that anybody can look into: `SELECT * FROM entry`. They are only
@@ -15,6 +16,7 @@ mod day;
 mod entry;
 mod error;
 mod feed;
+pub mod journal;
 pub mod json;
 mod keep;
 mod keys;
@@ -31,6 +33,7 @@ pub use day::{Tally, TallyKey};
 pub use entry::{Entry, ReportAction, What, domain_of, stage_word};
 pub use error::Error;
 pub use feed::{Feed, GATHER, Listener, Surroundings};
+pub use journal::Journal;
 pub use keep::{Retention, backup, check, retire};
 pub use keys::Field;
 pub use query::{History, LISTED, Ledger, Part, Query, by_state, split};

@@ -44,6 +44,14 @@ impl Input {
             _ => false,
         }
     }
+
+    /// The entries that it is worth by itself, with nothing put together.
+    pub(crate) fn entries(&self, give: &mut dyn FnMut(Entry)) {
+        let mut recorder = Recorder::default();
+        recorder.take(self.clone(), give);
+        recorder.end_round(give);
+        recorder.end_round(give);
+    }
 }
 
 /// What words of decisions mean for a message.
@@ -229,6 +237,7 @@ fn delivered(delivery: Delivery) -> Entry {
         reply: delivery.reply,
         text: delivery.reason,
         remote_id,
+        tls: delivery.tls.as_deref().unwrap_or_default().to_owned(),
         delay: Some(delivery.delays.total()),
         ..Entry::new(yamabiko_envelope::Timestamp::default(), what, delivery.queue_id.to_string(), delivery.recipient)
     }
@@ -350,6 +359,7 @@ mod tests {
                 sender: "s@a.test".into(),
                 relay: "mx[192.0.2.1]:25".into(),
                 connection_use: 1,
+                tls: None,
                 delays: Delays::default(),
                 dsn: EnhancedStatus::success(0, 0),
                 status,

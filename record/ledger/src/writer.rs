@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::day::DayWriter;
-use crate::{Entry, Error};
+use crate::journal::same;
+use crate::{Entry, Error, What};
 
 /// Who writes. Each has files of its own, so that an import and a running engine do not wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,6 +121,26 @@ impl Writer {
         self.days.iter().map(|(_, day)| u64::try_from(day.rows()).unwrap_or(0)).sum()
     }
 
+    /// Of entries that may be here already, as those of a [`crate::Journal`] are, the ones that are not.
+    pub fn unknown(&mut self, entries: Vec<Entry>) -> Result<Vec<Entry>, Error> {
+        let Some(since) = entries.iter().map(|entry| entry.at).min() else { return Ok(entries) };
+        let mut days: Vec<u64> = entries.iter().map(|entry| day_of(entry.at.seconds())).collect();
+        days.sort_unstable();
+        days.dedup();
+        let mut known = std::collections::HashSet::new();
+        for day in days {
+            self.day(day)?.recent(since, &mut |entry| {
+                // A message that was settled at once is one entry and was taken too.
+                if entry.what != What::Queued && entry.size > 0 {
+                    let queued = Entry { what: What::Queued, ..entry.clone() };
+                    known.insert(same(&queued));
+                }
+                known.insert(same(&entry));
+            })?;
+        }
+        Ok(entries.into_iter().filter(|entry| !known.contains(&same(entry))).collect())
+    }
+
     /// Something to be remembered with the ledger: how far a log was read, when something was done.
     pub fn set_fact(&mut self, name: &str, value: &str) -> Result<(), Error> {
         let path = self.directory.join(facts_name(self.options.source));
@@ -210,7 +231,6 @@ pub fn days_from(year: u64, month: u64, day: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::What;
     use yamabiko_envelope::Timestamp;
 
     #[test]

@@ -108,6 +108,7 @@ impl Message {
             sender: self.sender.to_owned(),
             relay: "mx.far.example[192.0.2.1]:25".to_owned(),
             connection_use: 1,
+            tls: None,
             delays: Delays::default(),
             dsn,
             status,

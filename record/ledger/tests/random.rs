@@ -30,5 +30,6 @@ fn damaged_texts() {
             }
         }
         fuzz::ledger_text(&bytes);
+        fuzz::ledger_journal(&bytes);
     }
 }

@@ -158,6 +158,7 @@ fn with_id<'a>(program: &'a str, id: &'a str, rest: &'a str) -> What<'a> {
         "breaking line",
         "Host offered",
         "connect to ",
+        "passing <",
         "sender=",
         "filter=",
         "orig_",

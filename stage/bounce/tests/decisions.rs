@@ -290,6 +290,7 @@ fn outcome(recipient: u32, result: Result) -> Outcome {
         stage: None,
         reply: None,
         connection_use: 0,
+        tls: None,
         connected: None,
         ended: NOW,
         soft: false,

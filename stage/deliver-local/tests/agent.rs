@@ -132,6 +132,7 @@ impl Surroundings for Machine {
             stage: None,
             reply: None,
             connection_use: 1,
+            tls: None,
             connected: None,
             ended: self.now(),
             soft: false,

@@ -810,6 +810,10 @@ impl<'a> Delivery<'a> {
         let agent = self.agent;
         let relay = session.peer.relay();
         let host = &session.peer.host;
+        let encrypted: Option<Arc<str>> = session.tls.as_ref().map(|secured| {
+            let yamabiko_tls::Session { protocol, cipher, .. } = &secured.session;
+            format!("{protocol} with cipher {} ({} bits)", cipher.name, cipher.bits).into()
+        });
         let mut kept = Vec::new();
         let mut keep_recipients = Vec::new();
         let left = std::mem::take(&mut self.left);
@@ -833,6 +837,7 @@ impl<'a> Delivery<'a> {
                     outcome.stage = Some(if prepared.job.probe { SmtpStage::Rcpt } else { SmtpStage::EndOfData });
                     outcome.reply = Some(*code);
                     outcome.connection_use = session.uses;
+                    outcome.tls.clone_from(&encrypted);
                     outcome.connected = report.began;
                     self.outcomes.push(outcome);
                     continue;
@@ -862,7 +867,8 @@ impl<'a> Delivery<'a> {
                 keep_recipients.push(addressee);
                 continue;
             }
-            let outcome = self.failure(recipient, verdict, Some(host), &relay, session.uses, report.began);
+            let mut outcome = self.failure(recipient, verdict, Some(host), &relay, session.uses, report.began);
+            outcome.tls.clone_from(&encrypted);
             self.outcomes.push(outcome);
         }
         self.complete |= report.complete;
@@ -935,6 +941,7 @@ impl<'a> Delivery<'a> {
             stage: None,
             reply: None,
             connection_use: 0,
+            tls: None,
             connected: None,
             ended,
         }

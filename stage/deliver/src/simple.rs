@@ -55,6 +55,7 @@ fn attempt(request: &DeliveryRequest, result: Fated, status: EnhancedStatus, tex
         stage: None,
         reply: None,
         connection_use: 0,
+        tls: None,
         connected: None,
         ended: now,
     };

@@ -95,6 +95,10 @@ pub trait Admission: Send + Sync {
     fn spf<'a>(&'a self, _client: std::net::IpAddr, _helo: &'a str, _sender: &'a str) -> Later<'a, Option<Spf>> {
         Box::pin(std::future::ready(None))
     }
+    /// Why mail of this sender to this recipient is not taken: the address is known to be dead. `None` where it is.
+    fn suppressed(&self, _sender: &str, _recipient: &str) -> Option<String> {
+        None
+    }
     /// A connection to a process of a service of master.cf that runs spawn(8).
     fn spawn<'a>(&'a self, service: &'a str) -> Later<'a, io::Result<UnixStream>> {
         Box::pin(std::future::ready(Err(io::Error::other(format!("service {service} cannot be started here")))))

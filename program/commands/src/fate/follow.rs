@@ -57,7 +57,10 @@ fn wanted(entry: &Entry, asked: &[(Field, String)], options: &Options) -> bool {
         Field::EnvelopeId => same(&entry.envelope_id, text),
         Field::Related => same(&entry.related, text),
     };
+    // What the entry by itself would make of a recipient.
+    let state = || yamabiko_ledger::judge([entry], entry.at, Duration::MAX).state;
     (asked.is_empty() || asked.iter().any(is))
+        && (options.state.is_empty() || options.state.contains(&state()))
         && (options.reason.is_empty() || options.reason.iter().any(|reason| same(reason, &entry.reason)))
         && options
             .sender

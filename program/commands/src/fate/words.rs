@@ -78,6 +78,33 @@ pub fn reason(name: &str, language: Language) -> &str {
     }
 }
 
+/// What an attempt ended with that nobody answered: beginning of the text, English, Japanese.
+const CUT: [(&str, &str, &str); 5] = [
+    ("lost connection", "the connection was cut before they had answered", "応答の前に接続が切れた"),
+    ("conversation with", "there was no answer in time", "時間内に応答がなかった"),
+    ("timed out", "there was no answer in time", "時間内に応答がなかった"),
+    ("timeout", "there was no answer in time", "時間内に応答がなかった"),
+    ("connect to", "their server could not be reached", "先方のサーバーに接続できなかった"),
+];
+
+/// The reason of an entry in words. The classes know one word for all that ends without an answer, `expired`; that is
+/// what becomes of a message in the end and not what happened in an attempt.
+fn why<'a>(entry: &'a Entry, language: Language) -> &'a str {
+    let given_up = entry.what == yamabiko_ledger::What::Expired;
+    let attempt = matches!(entry.reason.as_str(), "expired" | "networkerror") && !given_up;
+    match CUT.iter().find(|(begin, ..)| attempt && entry.text.starts_with(begin)) {
+        Some((_, english, _)) if language == Language::En => english,
+        Some((.., japanese)) => japanese,
+        None => reason(&entry.reason, language),
+    }
+}
+
+/// The text is what the other side said, and not ours about what was seen.
+fn is_theirs(entry: &Entry) -> bool {
+    let reported = entry.what == yamabiko_ledger::What::Report;
+    reported || entry.reply.is_some() || entry.text.contains(" said: ") || entry.text.contains(" refused to talk")
+}
+
 /// The host's name without address and port.
 fn host(entry: &Entry) -> &str {
     entry.relay.split(['[', ':']).next().filter(|name| !name.is_empty()).unwrap_or("the next hop")
@@ -103,7 +130,7 @@ pub fn sentence(history: &History, now: Timestamp, quiet: Duration, language: La
     };
     if verdict.state.is_open() || verdict.state.is_failure() || verdict.state == State::Complained {
         if !entry.reason.is_empty() {
-            let why = reason(&entry.reason, language);
+            let why = why(entry, language);
             text.push_str(&match language {
                 Language::En => format!(" Reason: {why}."),
                 Language::Ja => format!("理由: {why}。"),
@@ -111,9 +138,11 @@ pub fn sentence(history: &History, now: Timestamp, quiet: Duration, language: La
         }
         if !entry.text.is_empty() && entry.what != yamabiko_ledger::What::Complaint {
             let said: String = entry.text.chars().take(300).collect();
-            text.push_str(&match language {
-                Language::En => format!(" It said: {said}"),
-                Language::Ja => format!("応答: {said}"),
+            text.push_str(&match (language, is_theirs(entry)) {
+                (Language::En, true) => format!(" It said: {said}"),
+                (Language::En, false) => format!(" What happened: {said}"),
+                (Language::Ja, true) => format!("応答: {said}"),
+                (Language::Ja, false) => format!("状況: {said}"),
             });
         }
     }
@@ -288,6 +317,36 @@ pub fn name(state: State, language: Language) -> &'static str {
 mod tests {
     use super::*;
     use yamabiko_ledger::What;
+
+    #[test]
+    fn the_words_follow_the_attempt() {
+        let entry = |what, reason: &str, text: &str| Entry {
+            reason: reason.into(),
+            text: text.into(),
+            ..Entry::new(Timestamp::from_seconds(1), what, "Q", "a@b.test")
+        };
+        let cut = "lost connection with mx[192.0.2.1] while receiving the initial server greeting";
+        let quiet = "conversation with mx[192.0.2.1] timed out while sending RCPT TO";
+        for (what, name, text, english, japanese) in [
+            (What::Deferred, "expired", cut, "was cut", "接続が切れた"),
+            (What::Bounced, "expired", cut, "was cut", "接続が切れた"),
+            (What::Deferred, "expired", quiet, "no answer in time", "応答がなかった"),
+            (
+                What::Deferred,
+                "networkerror",
+                "connect to mx[192.0.2.1]:25: Connection refused",
+                "reached",
+                "接続できなかった",
+            ),
+            (What::Expired, "expired", cut, "tried for too long", "期限"),
+            (What::Deferred, "mailboxfull", "host mx said: 452 full", "full", "いっぱい"),
+        ] {
+            let entry = entry(what, name, text);
+            assert!(why(&entry, Language::En).contains(english), "{text}: {}", why(&entry, Language::En));
+            assert!(why(&entry, Language::Ja).contains(japanese), "{text}");
+            assert_eq!(is_theirs(&entry), text.contains("said"));
+        }
+    }
 
     #[test]
     fn every_state_has_a_sentence_in_both_languages() {

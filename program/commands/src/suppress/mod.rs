@@ -117,6 +117,9 @@ enum Action {
         /// Speak socketmap_table(5) instead of tcp_table(5).
         #[arg(long)]
         socketmap: bool,
+        /// Speak the protocol of `check_policy_service`, which says who sends: entries for one sender domain count then.
+        #[arg(long, conflicts_with = "socketmap")]
+        policy: bool,
     },
 }
 
@@ -342,9 +345,14 @@ fn act(options: &Options) -> Result<bool, Trouble> {
             write!(out, "{text}")?;
             Ok(true)
         }
-        Action::Serve { listen, socketmap } => {
+        Action::Serve { listen, socketmap, policy } => {
             drop(out);
-            serve::run(&path, listen, *socketmap).map_err(|error| Trouble::Input(format!("{listen}: {error}")))?;
+            let protocol = match (socketmap, policy) {
+                (true, _) => serve::Protocol::Socketmap,
+                (_, true) => serve::Protocol::Policy,
+                _ => serve::Protocol::Table,
+            };
+            serve::run(&path, listen, protocol).map_err(|error| Trouble::Input(format!("{listen}: {error}")))?;
             Ok(true)
         }
     }

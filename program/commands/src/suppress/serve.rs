@@ -1,4 +1,7 @@
-//! The list for other mail servers: tcp_table(5) and socketmap_table(5), a thread per client.
+//! The list for other mail servers: tcp_table(5), socketmap_table(5) and the policy protocol, a thread per client.
+//!
+//! A table is asked for an address and not told who sends, so entries for one sender domain alone count in the policy
+//! protocol only.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -18,8 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// The longest request.
 const LONGEST: u64 = 4096;
 
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// tcp_table(5)
+    Table,
+    /// socketmap_table(5)
+    Socketmap,
+    /// That of `check_policy_service`.
+    Policy,
+}
+
 /// Answers until interrupted.
-pub fn run(list: &Path, listen: &str, socketmap: bool) -> io::Result<()> {
+pub fn run(list: &Path, listen: &str, protocol: Protocol) -> io::Result<()> {
     let list = Arc::new(Remembered::new(list));
     let clients = Arc::new(AtomicUsize::new(0));
     if listen.starts_with('/') {
@@ -30,7 +44,7 @@ pub fn run(list: &Path, listen: &str, socketmap: bool) -> io::Result<()> {
             let stream = stream?;
             stream.set_read_timeout(Some(PATIENCE))?;
             let reader = stream.try_clone()?;
-            start(&list, &clients, reader, stream, socketmap);
+            start(&list, &clients, reader, stream, protocol);
         }
         return Ok(());
     }
@@ -40,7 +54,7 @@ pub fn run(list: &Path, listen: &str, socketmap: bool) -> io::Result<()> {
         let Ok(stream) = stream else { continue };
         stream.set_read_timeout(Some(PATIENCE))?;
         let reader = stream.try_clone()?;
-        start(&list, &clients, reader, stream, socketmap);
+        start(&list, &clients, reader, stream, protocol);
     }
     Ok(())
 }
@@ -50,7 +64,7 @@ fn start(
     clients: &Arc<AtomicUsize>,
     reader: impl Read + Send + 'static,
     writer: impl Write + Send + 'static,
-    socketmap: bool,
+    protocol: Protocol,
 ) {
     if clients.fetch_add(1, Ordering::Relaxed) >= CLIENTS {
         clients.fetch_sub(1, Ordering::Relaxed);
@@ -59,9 +73,11 @@ fn start(
     let (list, counted) = (Arc::clone(list), Arc::clone(clients));
     let started = std::thread::Builder::new().spawn(move || {
         // A client that breaks off is nobody's trouble.
-        let _ = match socketmap {
-            true => netstrings(&list, BufReader::new(reader), writer),
-            false => lines(&list, BufReader::new(reader), writer),
+        let reader = BufReader::new(reader);
+        let _ = match protocol {
+            Protocol::Table => lines(&list, reader, writer),
+            Protocol::Socketmap => netstrings(&list, reader, writer),
+            Protocol::Policy => policy(&list, reader, writer),
         };
         counted.fetch_sub(1, Ordering::Relaxed);
     });
@@ -120,6 +136,39 @@ pub fn netstrings(list: &Remembered, mut reader: impl BufRead, mut writer: impl 
     }
 }
 
+/// Lines of a policy request, at most.
+const ATTRIBUTES: usize = 200;
+
+/// `name=value` lines and an empty one are answered with `action=REJECT ...` or `action=DUNNO`.
+pub fn policy(list: &Remembered, mut reader: impl BufRead, mut writer: impl Write) -> io::Result<()> {
+    loop {
+        let (mut sender, mut recipient) = (String::new(), String::new());
+        let mut lines = 0;
+        loop {
+            let mut line = Vec::new();
+            reader.by_ref().take(LONGEST).read_until(b'\n', &mut line)?;
+            lines += 1;
+            if !line.ends_with(b"\n") || lines > ATTRIBUTES {
+                return Ok(());
+            }
+            let line = String::from_utf8_lossy(&line);
+            match line.trim_end_matches(['\r', '\n']).split_once('=') {
+                None => break,
+                Some(("sender", value)) => value.clone_into(&mut sender),
+                Some(("recipient", value)) => value.clone_into(&mut recipient),
+                Some(_) => {}
+            }
+        }
+        // Notices go to whom they are for; what cannot be looked up keeps nobody's mail back.
+        let found = match recipient.is_empty() || sender.is_empty() {
+            true => None,
+            false => list.find(&recipient, &sender, Timestamp::now()).unwrap_or(None),
+        };
+        let answer = found.map_or_else(|| "DUNNO".to_owned(), |entry| action(&entry));
+        writer.write_all(format!("action={answer}\n\n").as_bytes())?;
+    }
+}
+
 fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -166,7 +215,10 @@ mod tests {
             until: None,
             source: "rules".into(),
         };
-        List::open(&path).unwrap().add(&entry).unwrap();
+        let file = List::open(&path).unwrap();
+        file.add(&entry).unwrap();
+        let narrow = Suppressed { address: "full@b.test".into(), sender: "news.test".into(), ..entry };
+        file.add(&narrow).unwrap();
         let list = Remembered::new(&path);
         let mut out = Vec::new();
         lines(&list, &b"get DEAD@b.test\nget%20\nget x%40b.test\nput a b\n"[..], &mut out).unwrap();
@@ -179,9 +231,18 @@ mod tests {
         let out = String::from_utf8(out).unwrap();
         assert!(out.contains(":OK REJECT 5.1.1 "), "{out}");
         assert!(out.ends_with("9:NOTFOUND ,20:PERM a map and a key,"), "{out}");
+        let mut out = Vec::new();
+        let asked = "request=smtpd_access_policy\nsender=a@news.test\nrecipient=full@b.test\n\n\
+                     sender=a@other.test\nrecipient=full@b.test\n\nsender=\nrecipient=dead@b.test\n\n\
+                     sender=a@b\nrecipient=Dead@b.test\n\nsender=cut";
+        policy(&list, asked.as_bytes(), &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let said: Vec<&str> = out.split("\n\n").map(|line| &line[..line.len().min(13)]).collect();
+        assert_eq!(said, ["action=REJECT", "action=DUNNO", "action=DUNNO", "action=REJECT", ""]);
         for rubbish in [&b"99999:x"[..], b"x", b"3:abc;", b":", b""] {
             let _ = netstrings(&list, rubbish, &mut Vec::new());
             let _ = lines(&list, rubbish, &mut Vec::new());
+            let _ = policy(&list, rubbish, &mut Vec::new());
         }
     }
 }

@@ -58,7 +58,16 @@ fn sent_and_then_it_comes_back() {
     std::thread::sleep(Duration::from_millis(1100));
     assert_eq!(send("me@box.example", "LATE@far.example", "Subject: again\n\nhello\n"), 550);
     assert_eq!(send("me@box.example", "other@far.example", "Subject: again\n\nhello\n"), 250);
-    // With others in the same message it is that recipient alone who gets nothing.
+    // The reply stands at RCPT, in Postfix's form.
+    let mut client = instance.client();
+    client.expect("EHLO client.example", 250);
+    client.expect("MAIL FROM:<me@box.example>", 250);
+    let refused = client.expect("RCPT TO:<late@far.example>", 550).lines.concat();
+    let words = "550 5.1.1 <late@far.example>: Recipient address rejected: recipient is on the suppression list since ";
+    assert!(refused.starts_with(words), "{refused}");
+    // At delivery it is that recipient alone who gets nothing.
+    instance.set("suppression_act_at", "delivery");
+    instance.reload();
     let both =
         instance.client().mail("me@box.example", &["late@far.example", "third@far.example"], "Subject: b\n\nb\n");
     assert_eq!(both.expect("the session goes on").code, 250);

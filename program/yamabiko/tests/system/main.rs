@@ -8,6 +8,7 @@
 //! * `scripts` runs the files in `tests/scripts/`: adding a case is adding a file.
 //! * `life` is starting, reloading and stopping; `queue` is the operator's work on the queue; `crash` kills;
 //!   `agents` is commands of master.cf and Dovecot; `hostile` is users who want what is not theirs;
+//!   `month` is a month of mail, and what the ledger says of it;
 //!   `disk` fills disks and makes them fail; `policy` is others who decide about mail; `crowd` is many clients that say
 //!   nothing; `rehearsal` has receivers of many moods, `shaping` receivers with limits; `door` is what stands before a
 //!   session: postscreen, a load balancer; `authentication` is SPF, DKIM and DMARC; `bounces` is the life of notices: loops,
@@ -28,6 +29,7 @@ mod hostile;
 mod ledger;
 mod life;
 mod milter;
+mod month;
 mod operators;
 mod policy;
 mod queue;

@@ -15,3 +15,8 @@ pub fn ledger_text(data: &[u8]) {
         assert!(entry.address.contains('@') && entry.evidence.chars().count() <= 300);
     }
 }
+
+/// A journal of entries that were on their way.
+pub fn ledger_journal(data: &[u8]) {
+    yamabiko_ledger::journal::entries(data, |entry| assert!(entry.recipients.len() <= data.len()));
+}

@@ -238,10 +238,18 @@ impl<'a> Evaluation<'a> {
         if self.permit_or_defer() == Said::Reject {
             return Said::Reject;
         }
-        if policy.unlisted_recipient && !self.recipient_listed {
-            return self.unlisted(Party::Recipient).await;
+        if policy.unlisted_recipient && !self.recipient_listed && self.unlisted(Party::Recipient).await == Said::Reject
+        {
+            return Said::Reject;
         }
-        Said::Dunno
+        let sender = self.facts.sender.unwrap_or_default();
+        match self.engine.and_then(|engine| engine.suppressed(sender, recipient)) {
+            Some(why) => {
+                let text = format!("<{recipient}>: Recipient address rejected: {why}");
+                self.reject(ErrorClasses::POLICY, 550, "5.1.1", &text)
+            }
+            None => Said::Dunno,
+        }
     }
 
     async fn delayed(&mut self) -> Said {
