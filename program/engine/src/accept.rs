@@ -85,9 +85,6 @@ impl Drop for Stored {
     }
 }
 
-/// So much of a message is looked at to see whether it is one that comes back.
-const HEAD: u64 = 32 << 10;
-
 /// How long an answer about free space serves: a system call per message less.
 const SPACE_SERVES: Duration = Duration::from_secs(1);
 
@@ -233,9 +230,7 @@ impl Acceptance {
         let kept = inner.current.remembered();
         let remembered = kept.is_kept().then(|| (kept.clone(), Arc::clone(&envelope), hold));
         if let Some(late) = kept.late()
-            && let Some(head) =
-                parts.first().and_then(|head: &Content| head.slice(0, HEAD.min(head.len())).to_bytes().ok())
-            && Late::wants(&envelope, &head, source)
+            && Late::wants(&envelope, &parts, source)
         {
             // Entered before its client reads 250: after that nobody would send it again.
             let ours = Box::pin(late.is_ours(Arc::clone(&envelope), parts.clone())).await;

@@ -86,11 +86,11 @@ impl Reader {
     }
 
     /// Whether a message is one to be read.
-    pub fn wants(envelope: &Envelope, head: &[u8], source: Source) -> bool {
+    pub fn wants(envelope: &Envelope, parts: &[Content], source: Source) -> bool {
         if !matches!(source, Source::Smtp | Source::Local { .. }) {
             return false;
         }
-        envelope.sender.is_empty() || looks_like_a_report(head)
+        envelope.sender.is_empty() || looks_like_a_report(parts)
     }
 
     /// Has a message read, and says whether it is a report that surely belongs to a message of ours.
@@ -154,18 +154,27 @@ impl Reader {
     }
 }
 
-/// Header fields that reports, complaints and automatic replies have, whoever sends them.
-fn looks_like_a_report(head: &[u8]) -> bool {
-    const SIGNS: [&str; 6] = [
-        "multipart/report",
-        "auto-submitted: auto-",
-        "x-failed-recipients:",
-        "x-autoreply:",
-        "feedback-type:",
-        "message/delivery-status",
-    ];
-    let lower = head.get(..head.len().min(32 << 10)).unwrap_or_default().to_ascii_lowercase();
-    SIGNS.iter().any(|sign| memchr::memmem::find(&lower, sign.as_bytes()).is_some())
+/// So much of a message is looked at to see whether it is one that comes back.
+const HEAD: u64 = 32 << 10;
+
+/// The header says so. It may be in several parts: the trace fields that were put in front, and the message as it came.
+fn looks_like_a_report(parts: &[Content]) -> bool {
+    const SIGNS: [&str; 4] = ["multipart/report", "auto-submitted: auto-", "x-failed-recipients:", "x-autoreply:"];
+    let mut left = HEAD;
+    for part in parts {
+        // What cannot be read now is delivered unread.
+        let Ok(bytes) = part.slice(0, left.min(part.len())).to_bytes() else { return false };
+        let end = memchr::memmem::find(&bytes, b"\n\n");
+        let header = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default().to_ascii_lowercase();
+        if SIGNS.iter().any(|sign| memchr::memmem::find(&header, sign.as_bytes()).is_some()) {
+            return true;
+        }
+        left = left.saturating_sub(part.len());
+        if end.is_some() || left == 0 {
+            return false;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -174,13 +183,17 @@ mod tests {
 
     #[test]
     fn what_is_read() {
-        for (head, expected) in [
-            ("Content-Type: Multipart/Report; report-type=delivery-status\n", true),
-            ("Auto-Submitted: auto-replied\n", true),
-            ("Auto-Submitted: no\nSubject: hello\n", false),
-            ("", false),
+        let parts =
+            |texts: &[&str]| texts.iter().map(|text| Content::from(text.to_string().into_bytes())).collect::<Vec<_>>();
+        for (texts, expected) in [
+            (&["Content-Type: Multipart/Report; report-type=delivery-status\n\nx"][..], true),
+            (&["Received: from x\n\tby y\n", "Content-Type: multipart/report\n\nx"], true),
+            (&["Received: from x\n", "Auto-Submitted: auto-replied\n"], true),
+            (&["Received: from x\n", "Auto-Submitted: no\nSubject: hello\n\n", "multipart/report"], false),
+            (&["Subject: hello\n\nContent-Type: multipart/report"], false),
+            (&[], false),
         ] {
-            assert_eq!(looks_like_a_report(head.as_bytes()), expected, "{head}");
+            assert_eq!(looks_like_a_report(&parts(texts)), expected, "{texts:?}");
         }
     }
 }

@@ -253,6 +253,8 @@ impl Entry {
         hash.text(&self.message_id);
         hash.text(self.sender.as_deref().unwrap_or("\u{1}"));
         hash.text(&self.client);
+        // Two attempts within the second that a log knows differ by nothing else.
+        hash.number(self.delay.map_or(u64::MAX, |delay| u64::try_from(delay.as_micros()).unwrap_or(0)));
         hash.end()
     }
 }

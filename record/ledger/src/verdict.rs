@@ -211,7 +211,8 @@ fn step(now: &Verdict, entry: &Entry, before_hold: State) -> Option<State> {
 
 /// The connection was lost, or nothing was heard, after the final dot.
 fn is_uncertain(entry: &Entry) -> bool {
-    if entry.reply.is_some() {
+    // What another message met there says nothing of this one: it was not tried.
+    if entry.reply.is_some() || entry.text.starts_with("delivery temporarily suspended") {
         return false;
     }
     let lost = |text: &str| {
@@ -260,6 +261,10 @@ mod tests {
             stage: Some(SmtpStage::EndOfData),
             ..at(1, Deferred)
         };
+        let suspended = Entry {
+            text: "delivery temporarily suspended: lost connection with h[192.0.2.1] while sending end of data -- message may be sent more than once".into(),
+            ..at(1, Deferred)
+        };
         let table: Vec<(&str, Vec<Entry>, State)> = vec![
             ("nothing", vec![], State::Unknown),
             ("new", vec![at(0, Queued)], State::Queued),
@@ -290,6 +295,7 @@ mod tests {
             ("complained", vec![at(1, Sent), at(9, Complaint)], State::Complained),
             ("automatic reply", vec![at(1, Sent), at(9, AutoReply)], State::Sent),
             ("lost after the dot", vec![at(0, Queued), lost(1)], State::Uncertain),
+            ("another message was lost there", vec![at(0, Queued), suspended], State::Deferred),
             ("lost, then refused for now", vec![lost(1), at(2, Deferred)], State::Uncertain),
             ("lost, then taken", vec![lost(1), at(2, Sent)], State::Sent),
             ("lost, then refused", vec![lost(1), at(2, Bounced)], State::Bounced),

@@ -92,7 +92,8 @@ const CUT: [(&str, &str, &str); 5] = [
 fn why<'a>(entry: &'a Entry, language: Language) -> &'a str {
     let given_up = entry.what == yamabiko_ledger::What::Expired;
     let attempt = matches!(entry.reason.as_str(), "expired" | "networkerror") && !given_up;
-    match CUT.iter().find(|(begin, ..)| attempt && entry.text.starts_with(begin)) {
+    let text = entry.text.strip_prefix("delivery temporarily suspended: ").unwrap_or(&entry.text);
+    match CUT.iter().find(|(begin, ..)| attempt && text.starts_with(begin)) {
         Some((_, english, _)) if language == Language::En => english,
         Some((.., japanese)) => japanese,
         None => reason(&entry.reason, language),
@@ -128,6 +129,10 @@ pub fn sentence(history: &History, now: Timestamp, quiet: Duration, language: La
         Language::En => english(verdict.state, &to, entry),
         Language::Ja => japanese(verdict.state, &to, entry),
     };
+    // What was given up has its reason in the last attempt.
+    let last = || history.entries.iter().rev().find(|entry| entry.what == yamabiko_ledger::What::Deferred);
+    let given_up = verdict.state == State::Expired && entry.text.is_empty();
+    let entry = if given_up { last().unwrap_or(entry) } else { entry };
     if verdict.state.is_open() || verdict.state.is_failure() || verdict.state == State::Complained {
         if !entry.reason.is_empty() {
             let why = why(entry, language);

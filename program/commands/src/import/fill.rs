@@ -128,7 +128,8 @@ impl<'a> Fill<'a> {
             original: unquote(attempt.original).into_owned(),
             program: line.program.to_owned(),
             relay: if attempt.relay == "none" { String::new() } else { attempt.relay.to_owned() },
-            stage: said.stage,
+            // What another message met there is no stage of this one.
+            stage: said.stage.filter(|_| !said.suspended),
             status,
             reply: code,
             reason: reason.to_owned(),
