@@ -224,7 +224,7 @@ impl Acceptance {
         let sender_hash = yamabiko_schedule::sender_hash(&envelope.sender);
         let envelope = Arc::new(envelope);
         let about = (!expanded.is_empty()).then(|| (Arc::clone(&envelope), head.clone()));
-        let mut parts = Vec::with_capacity(1 + body.len());
+        let mut parts: Vec<Content> = Vec::with_capacity(1 + body.len());
         parts.push(head.into());
         parts.extend(body);
         let kept = inner.current.remembered();
