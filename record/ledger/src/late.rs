@@ -93,11 +93,13 @@ fn climb(
     token: Option<&Token>,
 ) -> Result<Option<Found>, Error> {
     let since = Timestamp(incoming.at.0.saturating_sub(micros(LONG)));
+    // In a mailbox the report has the name of its own delivery on top, and an imported log has that delivery.
+    let own = queue_ids(header(incoming.message));
     let mut ask = |field, text: &str| {
         let query = Query { since: Some(since), limit: CANDIDATES, ..Query::new(field, text) };
         // The report stands in the ledger too, and our own Received: line on top of it names it.
         let mut histories = ledger.histories(&query)?;
-        histories.retain(|history| history.queue_id != incoming.queue_id);
+        histories.retain(|history| history.queue_id != incoming.queue_id && !own.contains(&history.queue_id));
         Ok(histories)
     };
     let whom = |histories: &[History]| pick(histories, finding).cloned();
@@ -134,6 +136,13 @@ fn climb(
         }
     }
     guess(ledger, incoming, finding)
+}
+
+/// The header section of a message.
+fn header(message: &[u8]) -> &[u8] {
+    let end = message.windows(2).position(|pair| pair == b"\n\n");
+    let end = end.or_else(|| message.windows(4).position(|four| four == b"\r\n\r\n"));
+    message.get(..end.unwrap_or(message.len()).min(SEARCHED)).unwrap_or_default()
 }
 
 /// The one that the finding speaks of. Without an address in the finding, the only one there is.
@@ -412,16 +421,19 @@ mod tests {
         let received = format!("Received: from mx.b.test\n\tby mail.a.test with ESMTP id {own}\n\tfor <s@a.test>; x\n");
         let mail = received + &report("", "Message-ID: <m0@a.test>\n", "gone@b.test", "failed");
         let analysis = Analyzer::embedded().analyze(mail.as_bytes());
-        let incoming = Incoming {
-            at: Timestamp::from_seconds(SENT + 3600),
-            queue_id: own,
-            recipients: &["s@a.test".to_owned()],
-            message: mail.as_bytes(),
-            analysis: &analysis,
-        };
-        let (entries, unknown) = join(&mut ledger, &incoming, &|_| None).unwrap();
-        assert_eq!((entries.len(), unknown), (1, 0));
-        assert_eq!((entries[0].queue_id.as_str(), entries[0].confidence), ("AB12CD34EF0", 92));
+        // As it comes in, and as a mailbox has it.
+        for queue_id in [own, ""] {
+            let incoming = Incoming {
+                at: Timestamp::from_seconds(SENT + 3600),
+                queue_id,
+                recipients: &["s@a.test".to_owned()],
+                message: mail.as_bytes(),
+                analysis: &analysis,
+            };
+            let (entries, unknown) = join(&mut ledger, &incoming, &|_| None).unwrap();
+            assert_eq!((entries.len(), unknown), (1, 0));
+            assert_eq!((entries[0].queue_id.as_str(), entries[0].confidence), ("AB12CD34EF0", 92));
+        }
     }
 
     #[test]
