@@ -12,8 +12,8 @@ use yamabiko_config::Config;
 use yamabiko_envelope::{Envelope, Event, EventSink, Events, QueueId, RecipientState, Severity, Timestamp};
 use yamabiko_ledger::late::Token;
 use yamabiko_ledger::{
-    Entry, Feed, Field, Input, Journal, Ledger, Options, Retention, Source, Surroundings, What, Writer, analyzer, entry_of,
-    may_have_a_reason, reason_of,
+    Entry, Feed, Field, Input, Journal, Ledger, Options, Retention, Source, Surroundings, What, Writer, analyzer,
+    entry_of, may_have_a_reason, reason_of,
 };
 use yamabiko_log::{Logger, Setup};
 use yamabiko_queue::Queue;
