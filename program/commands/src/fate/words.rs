@@ -89,7 +89,7 @@ const CUT: [(&str, &str, &str); 5] = [
 
 /// The reason of an entry in words. The classes know one word for all that ends without an answer, `expired`; that is
 /// what becomes of a message in the end and not what happened in an attempt.
-fn why<'a>(entry: &'a Entry, language: Language) -> &'a str {
+fn why(entry: &Entry, language: Language) -> &str {
     let given_up = entry.what == yamabiko_ledger::What::Expired;
     let attempt = matches!(entry.reason.as_str(), "expired" | "networkerror") && !given_up;
     let text = entry.text.strip_prefix("delivery temporarily suspended: ").unwrap_or(&entry.text);
