@@ -21,8 +21,13 @@ use yamabiko_ledger::{Entry, Feed, Input, Ledger, analyzer};
 const WAITING: usize = 2000;
 /// So much of a message is read.
 const READ: u64 = 512 << 10;
-/// What is pushed must be found before it is looked for.
+/// So long a message waits to be read before it is accepted; it is read all the same.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// What is pushed must be found before it is looked for: after a crash, what was kept of it is written first.
+const CATCHING_UP: Duration = Duration::from_secs(60);
+/// A ledger that does not answer is asked again, after so long each time.
+const ASKED_AGAIN: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
 /// A report joined by less than this is not kept from anybody.
 const SURE: u8 = 80;
 
@@ -63,7 +68,7 @@ impl Reader {
         let run = move || {
             loop {
                 let jobs = shared.wait();
-                feed.flush(PATIENCE);
+                feed.flush(CATCHING_UP);
                 for job in jobs {
                     let ours = shared.one(analyzer(), &mut ledger, &feed, &job);
                     // Whoever asked may have gone on.
@@ -143,10 +148,17 @@ impl Reader {
         let incoming =
             Incoming { at: job.at, queue_id: &id, recipients: &recipients, message: &message, analysis: &analysis };
         let token = |address: &str| self.tokens.get().and_then(|read| read(address));
-        let entries: Vec<Entry> = match join(ledger, &incoming, &token) {
-            Ok((entries, _)) => entries,
-            // Said by whoever writes there; the report is delivered.
-            Err(_) => return false,
+        let mut again = ASKED_AGAIN.iter();
+        let entries: Vec<Entry> = loop {
+            match (join(ledger, &incoming, &token), again.next()) {
+                (Ok((entries, _)), _) => break entries,
+                (Err(_), Some(pause)) => std::thread::sleep(*pause),
+                // Said by whoever writes there; the report is delivered.
+                (Err(_), None) => {
+                    self.skipped.fetch_add(1, Ordering::Relaxed);
+                    return false;
+                }
+            }
         };
         let ours = !entries.is_empty() && entries.iter().all(|entry| entry.confidence >= SURE);
         entries.into_iter().for_each(|entry| feed.push(Input::Entry(Box::new(entry))));
