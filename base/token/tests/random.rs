@@ -46,7 +46,7 @@ fn made_up_addresses() {
 /// One character of a true one changed, dropped or doubled.
 #[test]
 fn nearly_true_tokens() {
-    let keys = Keys::parse("k the secret of the tests here").unwrap();
+    let keys = Keys::parse("k the-secret-of-the-tests-here").unwrap();
     let now = Timestamp(1_795_280_034_000_000);
     let claim = Claim { queue_id: QueueId::new(now.0, 1), recipient: Some(77) };
     let address = keys.sign("you@example.jp", '+', claim).unwrap();

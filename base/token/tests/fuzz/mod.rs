@@ -11,7 +11,7 @@ pub fn reverse_path(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (file, address) = text.split_once('\0').unwrap_or(("", &text));
     let _ = Keys::parse(file);
-    let ours = Keys::parse("k the secret of the tests here").expect("a key");
+    let ours = Keys::parse("k the-secret-of-the-tests-here").expect("a key");
     let week = Duration::from_secs(7 * 86_400);
     match ours.read(address, "+-", Timestamp(1_795_280_034_000_000), week) {
         Reading::Plain => {}
