@@ -118,7 +118,8 @@ fn segments_are_used_again_and_old_mail_is_kept() {
         assert!(stats.copied > 0 && stats.segments < 60, "{stats:?}");
     }
     let files = std::fs::read_dir(dir.path().join("log")).unwrap().count();
-    assert!(files < 80, "{files} files");
+    // Segments and their indexes, with those made ready ahead while they were used; nothing used again would be 250.
+    assert!(files < 150, "{files} files");
     let (queue, recovered) = open(dir.path());
     assert_eq!(recovered.messages, 20);
     assert!(recovered.damaged.is_empty(), "{:?}", recovered.damaged);
