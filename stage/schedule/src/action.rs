@@ -85,7 +85,7 @@ pub enum Action {
     /// Nothing of this message is in progress any more and the schedule has forgotten it: remove it from the queue,
     /// return it, or call [`Schedule::message_deferred`].
     Finished(QueueId),
-    /// A site has taught something: worth a line in the log, and keeping ([`Schedule::lessons`]).
+    /// A site has taught something: worth a line in the log, and keeping ([`Schedule::known_sites`]).
     Learned(Lesson),
     /// Warn of a destination that takes up more than a fifth of what may be active (`qmgr_clog_warn_time`).
     Clogged(Clogged),
