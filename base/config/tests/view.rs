@@ -85,9 +85,9 @@ fn what_is_worth_telling() {
             ],
         ),
         (
-            "smtp_min_data_rate = 900\n",
+            "tls_trust_server_ccerts = yes\n",
             "",
-            &["main.cf, line 2: smtp_min_data_rate has no effect yet: it needs later work"],
+            &["main.cf, line 2: tls_trust_server_ccerts has no effect yet: it needs TLS of the SMTP client"],
         ),
         ("smtpd_tls_security_level =\n", "", &[]),
         // It is the default of limits that others have to keep above.

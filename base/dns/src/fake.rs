@@ -11,6 +11,7 @@
 //! _25._tcp.mx1.remote.test TLSA 3 1 1 abcd      # usage, selector, matching type, hexadecimal digits
 //! remote.test SECURE            # this name, and those below it, are authentic (DNSSEC)
 //! broken.test SERVFAIL          # also TIMEOUT, REFUSED
+//! search a.test b.test          # the search list
 //! bare.test EMPTY               # exists, has no records
 //! ```
 //!
@@ -55,6 +56,7 @@ pub struct FakeResolver {
     srv: HashMap<String, Vec<Srv>>,
     tlsa: HashMap<String, Vec<Tlsa>>,
     secure: HashSet<String>,
+    search: Vec<String>,
 }
 
 /// How many CNAMEs are followed, as in Postfix's resolver library.
@@ -76,6 +78,10 @@ impl FakeResolver {
     fn add(&mut self, record: &str) -> Option<()> {
         let (name, rest) = record.split_once(char::is_whitespace)?;
         let rest = rest.trim();
+        if name == "search" {
+            self.search = rest.split_ascii_whitespace().map(fold).collect();
+            return Some(());
+        }
         let (kind, value) = rest.split_once(char::is_whitespace).map_or((rest, ""), |(k, v)| (k, v.trim()));
         let name = fold(name);
         match kind {
@@ -215,6 +221,9 @@ impl Resolver for FakeResolver {
             canonical,
         };
         Box::pin(std::future::ready(security))
+    }
+    fn search_list(&self) -> Vec<String> {
+        self.search.clone()
     }
     fn tlsa<'a>(&'a self, name: &'a str) -> Pending<'a, Tlsa> {
         let found = self.find(name, &self.tlsa);

@@ -239,6 +239,15 @@ impl Resolver for HickoryResolver {
             }
         })
     }
+    fn search_list(&self) -> Vec<String> {
+        // What is given is given instead of the file.
+        let Some((config, _)) = self.given.is_empty().then(|| read(&self.path).ok()).flatten() else {
+            return Vec::new();
+        };
+        let searched = config.search().iter().map(text);
+        let own = config.domain().filter(|_| config.search().is_empty()).map(text);
+        searched.chain(own).filter(|domain| !domain.is_empty()).collect()
+    }
     fn reload(&self) {
         if self.path.as_os_str().is_empty() {
             return;

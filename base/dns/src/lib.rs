@@ -4,6 +4,7 @@
 //!   `/etc/resolv.conf` and remembers answers for as long as their TTL says; [`FakeResolver`] answers from a text.
 //! * [`Answer`] is what came of a question. Five things can, and mail treats each differently.
 //! * [`Resolver::security`] and [`Resolver::tlsa`] are for DANE: what is authentic by DNSSEC.
+//! * [`Filtered`] leaves out records that a table names; [`Searching`] completes names.
 //! * [`error_text`] says it in Postfix's words.
 //! * [`Hosts`] is the hosts file; [`Native`] asks it first and DNS then, as the system's own lookups do.
 //!
@@ -13,8 +14,10 @@
 mod authentic;
 mod blocking;
 mod fake;
+mod filter;
 mod hickory;
 mod hosts;
+mod search;
 
 use std::fmt;
 use std::future::Future;
@@ -25,8 +28,10 @@ use std::time::Duration;
 pub use authentic::{Security, Tlsa};
 pub use blocking::Blocking;
 pub use fake::{BadZoneLine, FakeResolver};
+pub use filter::{Filtered, Told};
 pub use hickory::HickoryResolver;
 pub use hosts::{Hosts, Native, NativeError};
+pub use search::{Completion, Searching};
 
 /// A record type that mail asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,6 +148,9 @@ pub fn error_text<T>(name: &str, kind: RecordType, answer: &Answer<T>) -> String
         Answer::TryAgain(why) if why == MALFORMED => {
             return format!("Name service error for name={name} type={kind}: {MALFORMED}");
         }
+        Answer::TryAgain(why) if why == ALL_DROPPED => {
+            return format!("Error looking up name={name} type={kind}: {ALL_DROPPED}");
+        }
         Answer::TryAgain(_) => "Host not found, try again",
         Answer::Fail(_) => "Non-recoverable error",
     };
@@ -151,6 +159,9 @@ pub fn error_text<T>(name: &str, kind: RecordType, answer: &Answer<T>) -> String
 
 /// [`Answer::TryAgain`] with this reason is a reply that makes no sense.
 pub const MALFORMED: &str = "Malformed or unexpected name server reply";
+
+/// [`Answer::TryAgain`] with this reason is an answer of which a filter has left nothing ([`Filtered`]).
+pub const ALL_DROPPED: &str = "DNS reply filter drops all results";
 
 /// An answer that comes later.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Answer<T>> + Send + 'a>>;
@@ -183,6 +194,10 @@ pub trait Resolver: Send + Sync {
     /// TLSA records, authentic ones only; others are as if they were not there.
     fn tlsa<'a>(&'a self, _name: &'a str) -> Pending<'a, Tlsa> {
         Box::pin(std::future::ready(Answer::NotFound))
+    }
+    /// Domains that incomplete names may belong to, best first ([`Searching`]).
+    fn search_list(&self) -> Vec<String> {
+        Vec::new()
     }
     /// Reads its configuration again, for those who have one.
     fn reload(&self) {}

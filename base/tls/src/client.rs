@@ -36,7 +36,7 @@ use crate::{authorities, names};
 const REMEMBERED: usize = 2000;
 
 /// What one connection must be like.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// The parameter or table that names the protocols, for texts.
     pub protocols_named: String,

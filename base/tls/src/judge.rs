@@ -79,8 +79,16 @@ impl Tlsa {
 #[derive(Clone, Debug)]
 pub struct Anchors(pub(crate) Arc<RootCertStore>);
 
+impl PartialEq for Anchors {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.roots == other.0.roots
+    }
+}
+
+impl Eq for Anchors {}
+
 /// What a certificate must have.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Proof {
     /// Nothing.
     #[default]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use yamabiko_config::{Config, ServiceType, View};
-use yamabiko_deliver::{Around, Protocol, Simple, SmtpAgent};
+use yamabiko_deliver::{Around, PassOn, Protocol, Simple, SmtpAgent};
 use yamabiko_deliver_local::agent::{
     LocalAgent, PipeAgent, PipeSettings, Settings as LocalSettings, Surroundings, VirtualAgent, VirtualSettings,
 };
@@ -79,8 +79,8 @@ impl Agents {
             let view = config.service_view(service);
             let name = service.name.as_str();
             let (means, program) = match service.command.as_str() {
-                "smtp" => (parts.client(&view, Protocol::Smtp, tables, keys, &mut notices), "smtp"),
-                "lmtp" => (parts.client(&view, Protocol::Lmtp, tables, keys, &mut notices), "lmtp"),
+                "smtp" => (parts.client(&view, Protocol::Smtp, tables, keys), "smtp"),
+                "lmtp" => (parts.client(&view, Protocol::Lmtp, tables, keys), "lmtp"),
                 "local" => {
                     let settings = LocalSettings::from_view(&view, tables, name);
                     (Means::Local(Box::new(LocalAgent::new(settings, Arc::clone(&parts.surroundings)))), "local")
@@ -183,22 +183,21 @@ pub struct AgentParts {
 }
 
 impl AgentParts {
-    fn client(
-        &self,
-        view: &View,
-        protocol: Protocol,
-        tables: &TableSet,
-        keys: &Handed,
-        notices: &mut Vec<String>,
-    ) -> Means {
+    fn client(&self, view: &View, protocol: Protocol, tables: &TableSet, keys: &Handed) -> Means {
         let program = if protocol == Protocol::Smtp { "smtp" } else { "lmtp" };
-        for name in yamabiko_deliver::unsupported(view, protocol) {
-            notices.push(format!("{name} is set and has no effect yet"));
-        }
         let origin = Origin::new(&view.text("syslog_name").into(), program);
         let (resolver, hosts, events) = (Arc::clone(&self.resolver), Arc::clone(&self.hosts), Arc::clone(&self.events));
         let agent = SmtpAgent::from_view(view, protocol, tables, keys, Around { resolver, hosts, events, origin });
-        Means::Client(Box::new(agent.with_memory(Arc::clone(&self.memory)).with_troubles(self.desk.ear())))
+        let agent = agent.with_memory(Arc::clone(&self.memory)).with_troubles(self.desk.ear());
+        let surroundings = Arc::clone(&self.surroundings);
+        let pass: PassOn = Arc::new(move |request, recipient, transport, nexthop| {
+            let surroundings = Arc::clone(&surroundings);
+            Box::pin(async move {
+                let address = request.recipients.get(recipient).map_or("", |known| &known.address);
+                surroundings.pass(request, recipient, address, transport, nexthop).await
+            })
+        });
+        Means::Client(Box::new(agent.with_other_transports(pass)))
     }
 }
 

@@ -46,7 +46,13 @@ pub fn addresses_wanted(config: &Config) -> Result<Vec<SocketAddr>, StartError> 
 /// The addresses that master.cf and `inet_interfaces` ask for, of services that exist here.
 pub fn wanted(config: &Config, host: &Host) -> Result<Vec<Wanted>, StartError> {
     let mut all = Vec::new();
-    let names = std::fs::read_to_string("/etc/services").unwrap_or_default();
+    // `smtps=submissions=465`, as lines of that file.
+    let known = config.main().list("known_tcp_ports");
+    let known = known.iter().filter_map(|word| {
+        let (names, port) = word.rsplit_once('=')?;
+        Some(names.split('=').map(|name| format!("{name} {port}/tcp\n")).collect::<String>())
+    });
+    let names = known.collect::<String>() + &std::fs::read_to_string("/etc/services").unwrap_or_default();
     for (position, service) in config.services().iter().enumerate() {
         let answered = matches!(service.command.as_str(), "smtpd" | "postscreen" | "spawn");
         let Some(listen) = service.listen().filter(|_| answered) else { continue };
@@ -117,10 +123,11 @@ impl Listeners {
         if self.control.is_none() {
             self.control = Some(control_socket(queue_directory, owner)?);
         }
+        let window = usize::try_from(config.main().int("tcp_windowsize")).unwrap_or(0);
         for Wanted { address, service } in wanted {
             if !self.inet.contains_key(address) {
                 let place = config.services().get(*service as usize).map(|service| service.place.to_string());
-                let socket = bind(*address).map_err(|error| unbound(*address, place.as_deref(), &error))?;
+                let socket = bind(*address, window).map_err(|error| unbound(*address, place.as_deref(), &error))?;
                 self.inet.insert(*address, socket);
             }
         }
@@ -153,11 +160,17 @@ fn unbound(address: SocketAddr, place: Option<&str>, error: &io::Error) -> Start
     StartError(format!("{}: bind {ip} port {port}: {why}{advice}", place.unwrap_or("master.cf")))
 }
 
-fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+/// A socket that listens; `window` is the size of its buffers in bytes, 0 leaves them to the system.
+fn bind(address: SocketAddr, window: usize) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    if window > 0 {
+        // Connections have what the listening socket has.
+        socket.set_recv_buffer_size(window)?;
+        socket.set_send_buffer_size(window)?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -5,13 +5,14 @@
 //! is left at the end gets the last reason. An [`Attempt`] always has an outcome for every recipient.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use yamabiko_address::split_domain;
 use yamabiko_checks::Checks;
 use yamabiko_config::View;
-use yamabiko_dns::{Hosts, Native, Resolver};
+use yamabiko_dns::{Hosts, Native, Resolver, Told};
 use yamabiko_envelope::{
     Action, Attempt, DeliveryRequest, DiagnosticType, Event, Events, Kind, Origin, Outcome, QueueId, Result as Fated,
     Severity, SmtpStage, Timestamp, TlsWish, Trace,
@@ -20,7 +21,7 @@ use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{LookupError, Maps, TableSet};
 use yamabiko_route::{LocalDomains, Mapper, Rewriter};
 use yamabiko_status::{Class, EnhancedStatus};
-use yamabiko_tls::{ClientLevel, Files};
+use yamabiko_tls::Files;
 
 use crate::command::{Addressee, Job};
 use crate::connection::{ConnectError, Connection, connect_tcp, connect_unix, error_text};
@@ -29,9 +30,11 @@ use crate::conversation::{Fate, Peer, Report, Session, TlsEnd, Verdict};
 use crate::filter::{Filter, Log, Trouble};
 use crate::generic::Generic;
 use crate::hosts::{Candidate, Lookup, Wanted};
+use crate::names;
 use crate::nexthop::{Destination, split_list};
 use crate::policy::{Logins, Policy, Site, Terms, Tls, Wish};
 use crate::pool::{Pool, endpoint};
+use crate::quirks::Quirks;
 use crate::requiretls::RequireTls;
 use crate::secure::Memory;
 use crate::settings::{Protocol, Settings};
@@ -40,8 +43,33 @@ use crate::tlsrpt::Failed;
 use crate::transcript::{ClientTrouble, TellTrouble};
 use crate::visit::{Heard, Visitor, visitor};
 
+/// Tells the log of records that a filter leaves out.
+fn teller(events: &Events, origin: &Origin) -> impl Fn(Told) + Send + Sync + use<> {
+    let (events, origin) = (Arc::clone(events), origin.clone());
+    move |told| {
+        let (severity, text) = match told {
+            Told::Ignored(text) => (Severity::Info, text),
+            Told::Unknown(text) => (Severity::Warning, text),
+        };
+        let kind = Kind::Text { severity, queue_id: None, text };
+        events.emit(Event { at: Timestamp::now(), origin: origin.clone(), kind });
+    }
+}
+
 /// Gives evenly distributed numbers.
 pub type RandomSource = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Hands one recipient of a request (by its place there) to a transport with a next hop; the outcomes are that one's.
+pub type PassOn = Arc<
+    dyn for<'a> Fn(
+            &'a DeliveryRequest,
+            usize,
+            &'a str,
+            &'a str,
+        ) -> Pin<Box<dyn Future<Output = Vec<Outcome>> + Send + 'a>>
+        + Send
+        + Sync,
+>;
 
 /// What an agent is made with besides its configuration.
 pub struct Around {
@@ -75,6 +103,9 @@ pub struct SmtpAgent {
     requiretls: RequireTls,
     /// `smtp_reply_filter`
     replies: Option<Maps>,
+    quirks: Quirks,
+    /// Other transports.
+    pass: Option<PassOn>,
 }
 
 /// Recipients are named to a server by domain and then by address, as Postfix's queue manager sorts them.
@@ -117,6 +148,8 @@ impl SmtpAgent {
             troubles: None,
             requiretls: RequireTls::default(),
             replies: None,
+            quirks: Quirks::default(),
+            pass: None,
         }
     }
 
@@ -132,6 +165,9 @@ impl SmtpAgent {
             let maps = Maps::open(tables, &name, &view.text(&name));
             (!maps.is_empty()).then_some(maps)
         };
+        let mut notices = Vec::new();
+        let tell = teller(&events, &origin);
+        let resolver = names::resolver(view, prefix, tables, resolver, tell, &mut notices);
         let mut agent = Self::new(Settings::from_view(view, protocol), resolver, hosts, events, origin);
         let authenticates = view.bool(&format!("{prefix}sasl_auth_enable"));
         let passwords = if authenticates { maps("sasl_password_maps") } else { None };
@@ -139,7 +175,6 @@ impl SmtpAgent {
             let why = format!("{prefix}sasl_auth_enable = yes needs {prefix}sasl_password_maps");
             agent.settings.refusal = Some(format!("mail system configuration error: {why}"));
         }
-        let mut notices = Vec::new();
         agent.policy = Policy {
             tls: Tls::read(view, protocol, tables, files, &mut notices),
             logins: Logins {
@@ -156,6 +191,7 @@ impl SmtpAgent {
         }
         agent.requiretls = RequireTls::read(view, prefix, tables);
         agent.replies = maps("reply_filter");
+        agent.quirks = Quirks::read(view, protocol, tables);
         if let Some(maps) = maps("generic_maps") {
             let mapper =
                 Mapper::new(Rewriter::new(view), LocalDomains::new(view, tables), view.text("recipient_delimiter"));
@@ -208,6 +244,13 @@ impl SmtpAgent {
     #[must_use]
     pub fn with_troubles(mut self, troubles: TellTrouble) -> Self {
         self.troubles = Some(troubles);
+        self
+    }
+
+    /// The same, with a way to other transports (`best_mx_transport`).
+    #[must_use]
+    pub fn with_other_transports(mut self, pass: PassOn) -> Self {
+        self.pass = Some(pass);
         self
     }
 
@@ -428,7 +471,7 @@ impl<'a> Delivery<'a> {
         let Some(site) = self.policy_of(&destination).await else { return };
         let Some(mut terms) = self.terms(&site, &peer).await else { return };
         if self.take
-            && let Some(connection) = self.agent.pool.take(&name, &terms.key)
+            && let Some(connection) = self.agent.pool.take(&name, &terms)
             && !matches!(self.converse(connection, prepared).await, Used::Stale)
         {
             return;
@@ -445,7 +488,7 @@ impl<'a> Delivery<'a> {
             match connect_unix(&full, settings, session).await {
                 Ok(connection) => {
                     if matches!(self.converse(connection, prepared).await, Used::RetryPlain) {
-                        terms = in_the_clear(&terms);
+                        terms = Arc::new(terms.in_the_clear());
                         continue;
                     }
                 }
@@ -543,7 +586,7 @@ impl<'a> Delivery<'a> {
                 break;
             }
         }
-        if !self.left.is_empty() {
+        if !self.left.is_empty() && !self.pass_on(at_fallback).await {
             self.soften(at_fallback);
         }
     }
@@ -554,7 +597,7 @@ impl<'a> Delivery<'a> {
         let settings = &agent.settings;
         let smtp = settings.protocol == Protocol::Smtp;
         let site = if smtp { site } else { site.strip_prefix("inet:").unwrap_or(site) };
-        let destination = match Destination::parse(site, &settings.tcp_port) {
+        let destination = match Destination::parse(site, &settings.tcp_port, &settings.known_ports) {
             Ok(destination) => destination,
             Err(error) => {
                 agent.log(Severity::Warning, None, format!("bad next-hop destination: {error}"));
@@ -644,7 +687,7 @@ impl<'a> Delivery<'a> {
                     && agent.pool.has(&name)
                     && let Some(terms) = self.terms(target.policy, &peer).await
                 {
-                    kept = agent.pool.take(&name, &terms.key);
+                    kept = agent.pool.take(&name, &terms);
                 }
             }
             let Some(connection) = kept else { break };
@@ -690,7 +733,7 @@ impl<'a> Delivery<'a> {
             let final_server = last && (at + 1 == count || limited);
             // The best ones were looked for among the kept connections already.
             let kept = self.take && candidate.preference != best;
-            if kept && let Some(connection) = agent.pool.take(&endpoint(&peer), &terms.key) {
+            if kept && let Some(connection) = agent.pool.take(&endpoint(&peer), &terms) {
                 self.final_server = final_server;
                 if matches!(self.converse(connection, prepared).await, Used::Yes) {
                     sessions += 1;
@@ -723,7 +766,7 @@ impl<'a> Delivery<'a> {
                     Ok(connection) => {
                         self.final_server = final_server;
                         if matches!(self.converse(connection, prepared).await, Used::RetryPlain) {
-                            terms = in_the_clear(&terms);
+                            terms = Arc::new(terms.in_the_clear());
                             continue;
                         }
                         sessions += 1;
@@ -748,6 +791,19 @@ impl<'a> Delivery<'a> {
         let agent = self.agent;
         let settings = &agent.settings;
         let cache = &settings.cache;
+        let queue_id = self.request.envelope.queue_id;
+        if !connection.session.greeted {
+            match agent.quirks.of(&connection.session.peer.address, settings).await {
+                Ok(quirk) => connection.session.quirk = quirk,
+                Err(why) => {
+                    agent.log(Severity::Warning, None, format!("{queue_id}: {why}"));
+                    let named = connection.session.peer.named();
+                    let reason = format!("local data error while talking to {named}");
+                    self.own_trouble(EnhancedStatus::transient(3, 0), reason);
+                    return Used::Yes;
+                }
+            }
+        }
         let fresh = connection.opened + cache.time_limit > Instant::now()
             && (cache.count_limit == 0 || connection.session.uses < cache.count_limit)
             && (self.session_messages == 0 || connection.session.uses + 1 < self.session_messages);
@@ -756,7 +812,6 @@ impl<'a> Delivery<'a> {
             let filter = agent.replies.as_ref();
             talk(settings, filter, &mut connection, &prepared.job, &prepared.text, keep).await
         };
-        let queue_id = self.request.envelope.queue_id;
         for note in &report.notes {
             agent.log(Severity::Info, None, note.clone());
         }
@@ -968,13 +1023,36 @@ impl<'a> Delivery<'a> {
         outcome
     }
 
+    /// `relayhost` is where this goes.
+    fn goes_to_relayhost(&self) -> bool {
+        let settings = &self.agent.settings;
+        settings.protocol == Protocol::Smtp
+            && !settings.relayhost.is_empty()
+            && *self.request.nexthop == settings.relayhost
+    }
+
+    /// Mail for a domain whose best mail exchanger we are goes to `best_mx_transport`, where that is set. False: it was
+    /// none.
+    async fn pass_on(&mut self, at_fallback: bool) -> bool {
+        let transport = &self.agent.settings.best_mx_transport;
+        let loops = self.why.as_ref().is_some_and(|why| why.verdict.is_loop());
+        let Some(pass) = self.agent.pass.as_ref().filter(|_| loops && !transport.is_empty()) else { return false };
+        if at_fallback || self.goes_to_relayhost() {
+            return false;
+        }
+        let (transport, nexthop) = transport.split_once(':').unwrap_or((transport, ""));
+        let nexthop = if nexthop.is_empty() { &self.request.nexthop } else { nexthop };
+        for recipient in std::mem::take(&mut self.left) {
+            self.outcomes.extend(pass(self.request, recipient, transport, nexthop).await);
+        }
+        true
+    }
+
     /// What could be a mistake in the configuration does not bounce mail.
     fn soften(&mut self, at_fallback: bool) {
         let settings = &self.agent.settings;
         let agent = self.agent;
-        let is_relayhost = settings.protocol == Protocol::Smtp
-            && !settings.relayhost.is_empty()
-            && *self.request.nexthop == settings.relayhost;
+        let is_relayhost = self.goes_to_relayhost();
         let Some(why) = &mut self.why else { return };
         let status = &mut why.verdict.status;
         if status.class != Class::Permanent {
@@ -985,12 +1063,6 @@ impl<'a> Delivery<'a> {
             format!("{prefix}_fallback_relay configuration problem")
         } else if is_relayhost {
             "relayhost configuration problem".to_owned()
-        } else if status.subject == 4 && status.detail == 6 && !settings.best_mx_transport.is_empty() {
-            // Handing mail over to another transport is not built yet.
-            format!(
-                "best_mx_transport = {} is not supported yet: mail that loops is deferred",
-                settings.best_mx_transport
-            )
         } else {
             return;
         };
@@ -1036,11 +1108,6 @@ struct Target<'a> {
     first: bool,
     /// No other one will be tried.
     last: bool,
-}
-
-/// The same without TLS.
-fn in_the_clear(terms: &Terms) -> Arc<Terms> {
-    Arc::new(Terms { level: ClientLevel::None, key: format!("in the clear {}", terms.key), ..terms.clone() })
 }
 
 /// REQUIRETLS cannot be had of this server; of another one perhaps. RFC 8689 section 4.2.1

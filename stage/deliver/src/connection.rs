@@ -87,6 +87,10 @@ pub(crate) async fn connect_tcp(
     mut warn: impl FnMut(String),
 ) -> Result<Connection, ConnectError> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(ConnectError::System)?;
+    if settings.window > 0 {
+        // They count only when they are set before the handshake; the system may take them as a wish.
+        let _ = socket.set_send_buffer_size(settings.window).and(socket.set_recv_buffer_size(settings.window));
+    }
     if let Some((from, enforced)) = source_address(to.ip(), settings)
         && let Err(error) = socket.bind(SocketAddr::new(from, 0))
     {
@@ -185,7 +189,7 @@ impl Socket {
 
     /// Waits until the server has closed its side too, for a while: before that it still counts this session.
     pub async fn ended(&mut self) {
-        let gone = async { while self.reply(FAREWELL).await.is_ok() {} };
+        let gone = async { while self.reply(FAREWELL, None).await.is_ok() {} };
         let _ = tokio::time::timeout(FAREWELL, gone).await;
     }
 
@@ -201,10 +205,10 @@ impl Socket {
         within(clock, limit, work).await.map_err(|error| broken(&error))
     }
 
-    /// Reads one reply. Each piece of it must come within the time, and all of it within ten times that.
-    pub async fn reply(&mut self, limit: Duration) -> Result<Result<Reply, NotAReply>, Broken> {
+    /// Reads one reply. Each piece of it must come within the time, and all of it within ten times that, or `until` then.
+    pub async fn reply(&mut self, limit: Duration, until: Option<Instant>) -> Result<Result<Reply, NotAReply>, Broken> {
         let mut read = 0;
-        let mut deadline: Option<Instant> = None;
+        let mut deadline = until;
         loop {
             let mut unread = self.input.get(self.unread.clone()).unwrap_or_default();
             let before = unread.len();

@@ -364,10 +364,11 @@ impl<'a> Conversation<'a> {
         esmtp |= self.settings.always_send_ehlo;
         esmtp &= !self.settings.never_send_ehlo;
         // The firewall overwrites what it does not know with asterisks.
-        let pix = self.settings.pix;
-        self.session.pix =
+        let looks_so =
             reply.text.contains('*') && reply.text.chars().all(|c| matches!(c, '2' | '0' | ' ' | '*' | '\t' | '\n'));
-        if self.session.pix && (pix.helo || pix.dot) {
+        let pix = self.session.quirk.pix.unwrap_or(self.settings.pix);
+        self.session.pix = (looks_so && (pix.helo || pix.dot)).then_some(pix);
+        if self.session.pix.is_some() {
             let words = [(pix.helo, "disable_esmtp"), (pix.dot, "delay_dotcrlf")];
             let words: Vec<&str> = words.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
             let named = self.session.peer.named();
@@ -390,10 +391,11 @@ impl<'a> Conversation<'a> {
             self.fail_all(verdict, true);
             return self.say_quit();
         }
-        let discard = &self.settings.discard_ehlo_keywords;
-        let mut found = Capabilities::parse(reply, discard);
-        if !discard.is_empty() && !self.settings.discard_silently && found != Capabilities::parse(reply, &[]) {
-            let words = self.settings.discard_ehlo_keywords.join(" ").to_ascii_uppercase();
+        let discard = self.session.quirk.discard.as_ref().unwrap_or(&self.settings.discard);
+        let keywords = &discard.keywords;
+        let mut found = Capabilities::parse(reply, keywords);
+        if !keywords.is_empty() && !discard.silently && found != Capabilities::parse(reply, &[]) {
+            let words = keywords.join(" ").to_ascii_uppercase();
             self.report.notes.push(format!("discarding EHLO keywords: {words}"));
         }
         if self.session.detect_loops && found.name.eq_ignore_ascii_case(&self.settings.myhostname) {

@@ -17,6 +17,7 @@ use yamabiko_tls::{Client, ClientLevel, ClientOptions, Demand, Disk, Failure, Pr
 
 use crate::connection::{ConnectError, Connection, connect_tcp, error_text};
 use crate::hosts::{Candidate, Lookup, Wanted};
+use crate::names;
 use crate::nexthop::Destination;
 use crate::policy::{Policy, Site, Terms, Tls, Wish};
 use crate::secure::{Memory, now};
@@ -68,6 +69,7 @@ struct Finger<'a> {
 /// Asks.
 pub async fn finger(view: &View, tables: &TableSet, resolver: &Arc<dyn Resolver>, destination: &str) -> Found {
     let mut notices = Vec::new();
+    let resolver = &names::resolver(view, "smtp_", tables, Arc::clone(resolver), |_| {}, &mut notices);
     let mut policy = Policy { tls: Tls::read(view, Protocol::Smtp, tables, &Disk, &mut notices), ..Policy::default() };
     policy.remember_in(Arc::new(Memory::in_memory()));
     let mut settings = Settings::from_view(view, Protocol::Smtp);
@@ -92,7 +94,7 @@ impl Finger<'_> {
     }
 
     async fn destination(&mut self, view: &View, text: &str) -> Standing {
-        let destination = match Destination::parse(text, &self.settings.tcp_port) {
+        let destination = match Destination::parse(text, &self.settings.tcp_port, &self.settings.known_ports) {
             Ok(destination) => destination,
             Err(error) => {
                 self.line(0, &format!("{text}: {error}"));
@@ -260,7 +262,7 @@ impl Finger<'_> {
 
     /// A reply; anything but success is a reason to go.
     async fn reply(&self, connection: &mut Connection) -> Result<yamabiko_smtp::reply::Reply, String> {
-        match connection.socket.reply(PATIENCE).await {
+        match connection.socket.reply(PATIENCE, None).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(garbage)) => Err(format!("this is not SMTP: {}", garbage.0)),
             Err(how) => Err(format!("the connection broke: {how:?}")),
@@ -274,7 +276,7 @@ impl Finger<'_> {
         if !reply.code.is_success() {
             return Err(format!("EHLO is answered with {}", reply.one_line()));
         }
-        Ok(Capabilities::parse(&reply, &self.settings.discard_ehlo_keywords))
+        Ok(Capabilities::parse(&reply, &self.settings.discard.keywords))
     }
 
     async fn dialogue(

@@ -174,9 +174,11 @@ impl Lookup<'_> {
         }
         let answer = self.resolver.mx(name).await;
         let reason = error_text(name, RecordType::Mx, &answer);
+        let filtered = is_filtered(&answer);
         let (status, fatal) = match answer {
             Answer::Found { records, .. } => return self.addresses_of(records, name, wanted, trouble).await,
             Answer::NotFound | Answer::NoData => return self.host(name, wanted, trouble).await,
+            Answer::TryAgain(_) if filtered => (FILTERED, true),
             Answer::TryAgain(_) => (EnhancedStatus::transient(4, 3), false),
             Answer::Fail(_) => (EnhancedStatus::permanent(4, 3), false),
         };
@@ -257,7 +259,12 @@ impl Lookup<'_> {
         }
         if settings.lookup_dns {
             match self.dns_addresses(host).await {
-                Ok(addresses) => return found.extend(addresses.into_iter().map(candidate)),
+                Ok(addresses) => {
+                    let called = if settings.canonical_names { self.canonical(host).await } else { None };
+                    let called = called.as_deref().unwrap_or(host);
+                    let candidate = |address| Candidate { host: called.to_owned(), ..candidate(address) };
+                    return found.extend(addresses.into_iter().map(candidate));
+                }
                 Err((status, reason)) => {
                     let not_found = status.subject == 4 && status.detail == 4;
                     trouble.add(status, reason);
@@ -277,6 +284,13 @@ impl Lookup<'_> {
                 }
             }
         }
+    }
+
+    /// The name at the end of a host's CNAMEs.
+    async fn canonical(&self, host: &str) -> Option<String> {
+        let four = self.resolver.security(host, RecordType::A).await;
+        let known = if four.found { four } else { self.resolver.security(host, RecordType::Aaaa).await };
+        (known.failed.is_none() && !known.canonical.is_empty()).then_some(known.canonical)
     }
 
     /// A and AAAA records. The reason is that of the last question, but a soft one comes before a hard one.
@@ -337,8 +351,16 @@ impl Lookup<'_> {
     }
 }
 
+/// The status when `smtp_dns_reply_filter` leaves nothing of an answer.
+const FILTERED: EnhancedStatus = EnhancedStatus::transient(7, 0);
+
+fn is_filtered<T>(answer: &Answer<T>) -> bool {
+    matches!(answer, Answer::TryAgain(why) if why == yamabiko_dns::ALL_DROPPED)
+}
+
 fn status_of<T>(answer: &Answer<T>) -> Option<EnhancedStatus> {
     match answer {
+        filtered if is_filtered(filtered) => Some(FILTERED),
         Answer::Found { .. } => None,
         Answer::NotFound | Answer::NoData => Some(EnhancedStatus::permanent(4, 4)),
         Answer::TryAgain(_) => Some(EnhancedStatus::transient(4, 3)),

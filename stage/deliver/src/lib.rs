@@ -12,9 +12,8 @@
 //! Texts of reasons and log lines are Postfix's. Every outcome keeps the stage of the conversation it came from and the
 //! server's reply. Trouble of our own always defers.
 //!
-//! Not built yet, and refused with a reason rather than passed over: `best_mx_transport`. Not built and without effect:
-//! `smtp_dns_reply_filter`, `smtp_pix_workaround_maps`
-//! ([`unsupported`] names those that are set).
+//! Everything that is decided for one server by its address or name is decided before anything is said to it ([`Terms`],
+//! the tables of `quirks`).
 
 mod agent;
 pub mod command;
@@ -28,9 +27,11 @@ mod generic;
 pub mod hosts;
 mod https;
 mod login;
+mod names;
 pub mod nexthop;
 mod policy;
 mod pool;
+mod quirks;
 mod report;
 mod requiretls;
 mod secure;
@@ -47,27 +48,10 @@ pub mod visit;
 #[doc(hidden)]
 pub use https::read_for_fuzzing;
 
-pub use agent::{Around, RandomSource, SmtpAgent};
+pub use agent::{Around, PassOn, RandomSource, SmtpAgent};
 pub use generic::Generic;
 pub use policy::{Logins, Policy, Terms, Tls, Wish, fetching};
 pub use secure::Memory;
 pub use settings::{Protocol, Settings};
 pub use simple::Simple;
 pub use transcript::{ClientTrouble, TellTrouble};
-
-use yamabiko_config::View;
-
-/// Names of parameters that are set in this view and have no effect yet, each to be told to the administrator.
-pub fn unsupported(view: &View, protocol: Protocol) -> Vec<String> {
-    let prefix = match protocol {
-        Protocol::Smtp => "smtp_",
-        Protocol::Lmtp => "lmtp_",
-    };
-    const SUFFIXES: &[&str] = &["dns_reply_filter", "pix_workaround_maps"];
-    let discard = if protocol == Protocol::Smtp { "discard_ehlo" } else { "discard_lhlo" };
-    let names = SUFFIXES.iter().map(|suffix| format!("{prefix}{suffix}"));
-    names
-        .chain([format!("{prefix}{discard}_keyword_address_maps")])
-        .filter(|name| view.is_set(name) && !view.text(name).is_empty())
-        .collect()
-}

@@ -43,8 +43,9 @@ pub fn split_list(list: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Destination {
-    /// Reads one destination; `default_service` is a port number or the name of a service.
-    pub fn parse(text: &str, default_service: &str) -> Result<Self, BadNexthop> {
+    /// Reads one destination; `default_service` is a port number or the name of a service, `known` (`known_tcp_ports`) has
+    /// services that need not be looked up.
+    pub fn parse(text: &str, default_service: &str, known: &[(String, u16)]) -> Result<Self, BadNexthop> {
         let bad = |why: &str| BadNexthop { text: text.to_owned(), why: why.to_owned() };
         let (host, service, bracketed) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -73,15 +74,18 @@ impl Destination {
             return Err(bad("valid hostname or network address required"));
         }
         let service = if service.is_empty() { default_service } else { service };
-        let port = port_of(service).ok_or_else(|| bad(&format!("unknown service: {service}/tcp")))?;
+        let port = port_of(service, known).ok_or_else(|| bad(&format!("unknown service: {service}/tcp")))?;
         Ok(Self { text: text.to_owned(), host: host.to_owned(), port, service: service.to_owned(), bracketed })
     }
 }
 
 /// A number from 1 to 65535, or a name: the few that mail uses, then `/etc/services`.
-fn port_of(service: &str) -> Option<u16> {
+fn port_of(service: &str, known: &[(String, u16)]) -> Option<u16> {
     if service.bytes().all(|b| b.is_ascii_digit()) {
         return service.parse().ok().filter(|port| *port != 0);
+    }
+    if let Some((_, port)) = known.iter().find(|(name, _)| name == service) {
+        return Some(*port);
     }
     match service {
         "smtp" => Some(25),
@@ -112,6 +116,7 @@ mod tests {
             ("remote.test:2525", "remote.test", 2525, false),
             ("remote.test:submission", "remote.test", 587, false),
             ("remote.test:", "remote.test", 25, false),
+            ("remote.test:mail-in", "remote.test", 2525, false),
             ("[mx.remote.test]", "mx.remote.test", 25, true),
             ("[mx.remote.test]:587", "mx.remote.test", 587, true),
             ("[192.0.2.1]:smtp", "192.0.2.1", 25, true),
@@ -119,7 +124,7 @@ mod tests {
             ("[IPv6:2001:db8::1]:26", "2001:db8::1", 26, true),
         ];
         for (text, host, port, bracketed) in table {
-            let found = Destination::parse(text, "smtp").unwrap();
+            let found = Destination::parse(text, "smtp", &[("mail-in".to_owned(), 2525)]).unwrap();
             assert_eq!((found.host.as_str(), found.port, found.bracketed), (*host, *port, *bracketed), "{text}");
         }
         for (text, why) in [
@@ -132,7 +137,7 @@ mod tests {
             ("remote.test:no-such-service", "unknown service: no-such-service/tcp"),
             ("a b", "valid hostname or network address required"),
         ] {
-            assert_eq!(Destination::parse(text, "25").unwrap_err().why, why, "{text}");
+            assert_eq!(Destination::parse(text, "25", &[]).unwrap_err().why, why, "{text}");
         }
     }
 

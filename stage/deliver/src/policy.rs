@@ -7,6 +7,8 @@
 //!
 //! A policy that cannot be read or obeyed defers mail; it never makes a connection weaker.
 
+mod terms;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,14 +19,15 @@ use yamabiko_dns::{Answer, RecordType, Resolver};
 use yamabiko_lookup::{AddressForms, Locality, LookupError, Maps, TableSet};
 use yamabiko_sasl::client::Login;
 use yamabiko_status::EnhancedStatus;
-use yamabiko_tls::{Anchors, Client, ClientLevel, ClientOptions, Demand, Disk, Fault, Files, Proof, Tlsa};
+use yamabiko_tls::{Anchors, Client, ClientLevel, ClientOptions, Disk, Fault, Files, Proof, Tlsa};
 
 use crate::nexthop::Destination;
 use crate::secure::Memory;
-use crate::session::Peer;
 use crate::settings::Protocol;
 use crate::sts::{Fetching, Finding, Known, Mode};
 use crate::tlsrpt::{self, Applied, Failed};
+
+pub use terms::{Terms, Wish};
 
 /// A status and a reason for which mail waits.
 pub(crate) type Refusal = (EnhancedStatus, String);
@@ -80,6 +83,8 @@ struct DaneSettings {
     force: bool,
     /// `tls_dane_digests`
     digests: Vec<String>,
+    /// `dnssec_probe`: a question whose answer is authentic everywhere, until it was asked.
+    probe: Mutex<Option<(RecordType, String)>>,
 }
 
 /// What a service of master.cf has for logins.
@@ -139,56 +144,6 @@ pub(crate) struct Site {
     given: Applied,
     /// The domain that reports are about; empty when none are made.
     reported: String,
-}
-
-/// What a message wants of TLS (RFC 8689).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wish {
-    /// What the destination's policy says.
-    #[default]
-    Policy,
-    /// REQUIRETLS: TLS that is proved, all the way. `strict`: the next hop has to promise it too.
-    Required {
-        /// `smtp_requiretls_policy` is `enforce` for this destination.
-        strict: bool,
-    },
-    /// `TLS-Required: No`: it may go out in the clear, whatever the policy.
-    NotRequired,
-}
-
-/// What holds for one server.
-#[derive(Clone, Default)]
-pub struct Terms {
-    /// How much TLS.
-    pub level: ClientLevel,
-    /// What a handshake has to bring.
-    pub demand: Demand,
-    /// A connection with TLS is kept for other mail.
-    pub reuse: bool,
-    /// Does handshakes.
-    pub client: Option<Arc<Client>>,
-    /// Name and password.
-    pub login: Option<Login>,
-    /// The server refused that login not long ago, with this status and reply.
-    pub login_refused: Option<(EnhancedStatus, String)>,
-    /// The policy that was found in the world, in words; empty when what holds is our own configuration's.
-    pub policy: String,
-    /// That policy is only being tested: what fails is told and nothing more.
-    pub testing: bool,
-    /// The same for reports.
-    pub applied: Applied,
-    /// The domain that reports are about; empty when none are made.
-    pub reported: String,
-    /// REQUIRETLS is wanted of the server (RFC 8689), and it has to offer it.
-    pub require: Option<bool>,
-    /// The same for the same terms: connections are only used under those that they were made for.
-    pub key: String,
-}
-
-impl std::fmt::Debug for Terms {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Terms").field("level", &self.level).field("login", &self.login).finish_non_exhaustive()
-    }
 }
 
 fn trouble(error: &LookupError, notes: &mut Vec<String>) -> Refusal {
@@ -575,7 +530,23 @@ impl DaneSettings {
                 .unwrap_or(ClientLevel::May),
             force: view.bool(&format!("{prefix}tls_force_insecure_host_tlsa_lookup")),
             digests: view.list("tls_dane_digests"),
+            probe: Mutex::new(probe_of(&view.text("dnssec_probe"))),
         }
+    }
+
+    /// An answer was not authentic. That is so with most domains, and with all of them where the resolver does not
+    /// validate: which of the two it is, is asked once.
+    async fn doubt(&self, dns: &dyn Resolver, notes: &mut Vec<String>) {
+        let Some((kind, name)) = self.probe.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let word = format!("{}:{name}", kind.to_string().to_ascii_lowercase());
+        let answer = dns.security(&name, kind).await;
+        let why = match answer.failed {
+            Some(why) => format!("received no response: {why}"),
+            None if answer.secure => return,
+            None => "received a response that is not DNSSEC validated".to_owned(),
+        };
+        notes.push("DNSSEC validation may be unavailable".to_owned());
+        notes.push(format!("reason: dnssec_probe '{word}' {why}"));
     }
 
     /// What DANE makes of a level (RFC 7672 section 2.2; Postfix's `dane_init`): the level that holds, what has to be
@@ -617,6 +588,9 @@ impl DaneSettings {
             // That there are none has to be authentic too only where names are: the host is then the destination itself.
             secure_mx = !mx.found || (mx.secure && mx.exchangers.contains(&host_name));
         }
+        if !secure_mx {
+            self.doubt(dns, notes).await;
+        }
         if !secure_mx && (only || self.insecure_mx <= ClientLevel::May) {
             return without(ClientLevel::May, "non DNSSEC destination".to_owned());
         }
@@ -626,6 +600,9 @@ impl DaneSettings {
         }
         if address.failed.is_some() {
             return Err(failed());
+        }
+        if !address.secure {
+            self.doubt(dns, notes).await;
         }
         if !address.secure && !self.force {
             return without(ClientLevel::May, "no TLSA records found".to_owned());
@@ -659,6 +636,14 @@ impl DaneSettings {
         }
         without(ClientLevel::May, "no TLSA records found".to_owned())
     }
+}
+
+/// `ns:.`: a type of record and a name; anything else asks nothing.
+fn probe_of(text: &str) -> Option<(RecordType, String)> {
+    let (kind, name) = text.trim().split_once(':')?;
+    let kinds = [RecordType::Ns, RecordType::Mx, RecordType::A, RecordType::Aaaa, RecordType::Txt];
+    let kind = kinds.into_iter().find(|known| known.to_string().eq_ignore_ascii_case(kind))?;
+    (!name.is_empty()).then(|| (kind, name.to_owned()))
 }
 
 /// Attributes that Postfix 3.10 takes from plugins that look up MTA-STS policies.
@@ -699,251 +684,6 @@ impl Policy {
             memory.reports.count(tlsrpt::Session { domain, policy, failure }, crate::secure::now());
         }
     }
-
-    /// What holds for one host of a destination, for mail of `sender`.
-    pub(crate) async fn terms(
-        &self,
-        site: &Site,
-        peer: &Peer,
-        (sender, wish): (&str, Wish),
-        dns: &dyn Resolver,
-        notes: &mut Vec<String>,
-    ) -> Result<Arc<Terms>, Refusal> {
-        let host = peer.host.as_str();
-        let mut level = self.tls.per_site(site, host, notes).await?;
-        let by_table = level != site.level;
-        let mut dane = None;
-        if wish == Wish::NotRequired && level > ClientLevel::None {
-            level = ClientLevel::May;
-        }
-        // Under REQUIRETLS every way to prove a server is good, and one of them has to work.
-        let asked = match wish {
-            Wish::Required { strict: true } if !level.must_match() && self.tls.dane.impossible.is_none() => {
-                ClientLevel::Dane
-            }
-            _ => level,
-        };
-        if asked.is_dane() && peer.port != 0 {
-            match self.tls.dane.apply(asked, site, (host, peer.port), dns, notes).await {
-                Ok((found, proof, base)) => {
-                    if level.is_dane() || found.must_match() {
-                        level = found;
-                        dane = Some((proof, base));
-                    }
-                }
-                Err((status, why)) => {
-                    let kind = if why.starts_with("TLSA records") { "tlsa-invalid" } else { "dnssec-invalid" };
-                    let applied = Applied { kind: "tlsa".into(), domain: host.to_owned(), ..Applied::default() };
-                    let failed = Failed {
-                        kind: kind.to_owned(),
-                        host: host.to_owned(),
-                        address: peer.address.clone(),
-                        reason: why.clone(),
-                        ..Failed::default()
-                    };
-                    self.tls.count(site, applied, failed);
-                    return Err((status, why));
-                }
-            }
-        }
-        let mut found = Strict::default();
-        let open = !by_table && wish != Wish::NotRequired && level <= ClientLevel::Encrypt;
-        if let Some(known) = site.sts.as_ref().filter(|_| open) {
-            found = self.strict(known, site, peer, level)?;
-            level = found.level;
-        }
-        if let Wish::Required { strict: true } = wish
-            && !level.must_match()
-        {
-            // RFC 8689 section 4.2.1: the certificate is good for the name of the host, whose name is known for sure
-            // where it is written in brackets.
-            let nexthop = domain::to_ascii(&site.nexthop).unwrap_or_else(|| site.nexthop.as_str().into());
-            let signed = async || {
-                let mx = dns.security(&nexthop, RecordType::Mx).await;
-                self.tls.dane.impossible.is_none() && mx.secure && mx.failed.is_none()
-            };
-            if !site.bracketed && !found.enforced && !signed().await {
-                let why = format!(
-                    "REQUIRETLS: the name of host {} is not known for sure: no DNSSEC, no MTA-STS",
-                    peer.named()
-                );
-                return Err((EnhancedStatus::permanent(7, 10), why));
-            }
-            level = ClientLevel::Verify;
-        } else if matches!(wish, Wish::Required { .. }) && level == ClientLevel::None {
-            level = ClientLevel::May;
-        }
-        let login = self.logins.find(site, host, sender, notes).await?;
-        let lists = &site.lists;
-        let mut exclude = lists.exclude.clone();
-        let (named, protocols) = if level.is_mandatory() { &lists.mandatory_protocols } else { &lists.protocols };
-        if level.is_mandatory() {
-            exclude.extend(lists.mandatory_exclude.iter().cloned());
-        }
-        let proof = match level {
-            ClientLevel::Fingerprint => {
-                let wanted: Vec<String> = site.patterns.iter().chain(&lists.fingerprints).cloned().collect();
-                if wanted.iter().all(|print| print.trim().is_empty()) {
-                    let domain = &site.destination;
-                    notes.push(format!(
-                        "nexthop domain {domain}: configured at fingerprint security level, but with no fingerprints to match."
-                    ));
-                    return Err(misconfigured());
-                }
-                Proof::Fingerprint(wanted)
-            }
-            ClientLevel::Verify | ClientLevel::Secure => {
-                let usual = if level == ClientLevel::Verify { &lists.verify_match } else { &lists.secure_match };
-                let patterns = if site.patterns.is_empty() { usual } else { &site.patterns };
-                Proof::Names { names: site.names(patterns, host), anchors: site.anchors.clone() }
-            }
-            _ => Proof::None,
-        };
-        let proof = found.proof.take().unwrap_or(proof);
-        let server_name = match site.servername.as_str() {
-            _ if found.known => host.to_owned(),
-            "hostname" => host.to_owned(),
-            "nexthop" => site.nexthop.clone(),
-            other => other.to_owned(),
-        };
-        let mut applied = match (&site.given, found.known) {
-            (_, true) => found.applied(),
-            (given, false) if !given.kind.is_empty() => given.clone(),
-            _ => Applied { kind: "no-policy-found".to_owned(), domain: site.reported.clone(), ..Applied::default() },
-        };
-        let (proof, server_name) = match dane {
-            Some((Proof::None, base)) if !base.is_empty() && !found.known => (Proof::None, base),
-            Some((proof, base)) if !base.is_empty() && !found.known => {
-                if let Proof::Dane { records, .. } = &proof {
-                    let strings = records.iter().map(tlsa_words).collect();
-                    applied = Applied { kind: "tlsa".into(), strings, domain: base.clone(), ..Applied::default() };
-                }
-                (proof, base)
-            }
-            _ => (proof, server_name),
-        };
-        if self.tls.enforce_patterns
-            && site.given.kind == "sts"
-            && level.must_match()
-            && !site.given.patterns.is_empty()
-        {
-            let policy = crate::sts::StsPolicy { patterns: site.given.patterns.clone(), ..Default::default() };
-            if !policy.covers(host) {
-                let why = format!("MTA-STS policy of {} does not name host {host}", site.reported_or_nexthop());
-                return Err((EnhancedStatus::transient(7, 5), why));
-            }
-        }
-        let demand = Demand {
-            protocols_named: named.clone(),
-            protocols: protocols.clone(),
-            exclude,
-            server_name,
-            peer: peer.relay(),
-            proof,
-            explain: level.must_match() || found.testing,
-            describe: false,
-        };
-        let client = self.tls.client.clone();
-        let require = match wish {
-            Wish::Required { strict } => Some(strict),
-            _ => None,
-        };
-        if level > ClientLevel::None
-            && let Some(client) = &client
-            && let Err(Fault(why)) = client.check(&demand)
-        {
-            notes.push(why);
-            return Err(misconfigured());
-        }
-        let key = format!(
-            "{} {require:?} {:?} {:?}",
-            level.word(),
-            demand,
-            login.as_ref().map(|login| (&login.user, &login.password))
-        );
-        let login_refused = login.as_ref().and_then(|login| self.logins.refused(host, login));
-        Ok(Arc::new(Terms {
-            level,
-            demand,
-            reuse: site.reuse,
-            client,
-            login,
-            login_refused,
-            policy: found.words,
-            testing: found.testing,
-            applied,
-            reported: if level > ClientLevel::None { site.reported.clone() } else { String::new() },
-            require,
-            key,
-        }))
-    }
-
-    /// What an MTA-STS policy makes of a host of its domain (RFC 8461 section 5).
-    fn strict(&self, known: &Arc<Known>, site: &Site, peer: &Peer, level: ClientLevel) -> Result<Strict, Refusal> {
-        let host = peer.host.as_str();
-        let domain = domain::to_ascii(&site.nexthop).map(|name| name.to_ascii_lowercase()).unwrap_or_default();
-        let mode = known.policy.mode;
-        let words = format!("MTA-STS policy of {domain}, mode={}, id={}", mode.word(), known.id);
-        let name = domain::to_ascii(host).unwrap_or_else(|| host.into()).to_ascii_lowercase();
-        let covered = known.policy.covers(&name);
-        let mut found = Strict {
-            known: true,
-            enforced: mode == Mode::Enforce,
-            testing: mode == Mode::Testing,
-            level: if mode == Mode::Enforce { ClientLevel::Secure } else { level.max(ClientLevel::May) },
-            proof: None,
-            words,
-            policy: Some(Arc::clone(known)),
-            domain,
-        };
-        if !covered {
-            let why = format!("host {} is not named by the {}", peer.named(), found.words);
-            let failed = Failed {
-                kind: "validation-failure".to_owned(),
-                host: host.to_owned(),
-                address: peer.address.clone(),
-                reason: "mx-mismatch".to_owned(),
-                ..Failed::default()
-            };
-            self.tls.count(site, found.applied(), failed);
-            if mode == Mode::Enforce {
-                return Err((EnhancedStatus::transient(7, 5), why));
-            }
-        }
-        let anchors = self.tls.sts.as_ref().map(|how| how.client.authorities());
-        found.proof = Some(Proof::Names { names: vec![name], anchors });
-        Ok(found)
-    }
-}
-
-/// What MTA-STS makes of a host.
-#[derive(Default)]
-struct Strict {
-    known: bool,
-    enforced: bool,
-    testing: bool,
-    level: ClientLevel,
-    proof: Option<Proof>,
-    words: String,
-    policy: Option<Arc<Known>>,
-    domain: String,
-}
-
-impl Strict {
-    fn applied(&self) -> Applied {
-        let Some(known) = &self.policy else { return Applied::default() };
-        Applied {
-            kind: "sts".to_owned(),
-            strings: known.policy.to_text().lines().map(str::to_owned).collect(),
-            domain: self.domain.clone(),
-            patterns: known.policy.patterns.clone(),
-        }
-    }
-}
-
-fn tlsa_words(record: &Tlsa) -> String {
-    let hex: String = record.data.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{} {} {} {hex}", record.usage, record.selector, record.matching)
 }
 
 impl Logins {

@@ -6,6 +6,7 @@ use yamabiko_dns::FakeResolver;
 use yamabiko_tls::Disk;
 
 use super::*;
+use crate::session::Peer;
 
 fn policy(main: &str) -> Policy {
     let config = Config::from_texts(main, "", ("main.cf", "master.cf"), &Host::default()).unwrap();
@@ -38,7 +39,7 @@ const ZONE: &str = "
 ";
 
 fn terms_of(policy: &Policy, destination: &str, host: &str) -> Result<Arc<Terms>, (Refusal, Vec<String>)> {
-    let destination = Destination::parse(destination, "smtp").unwrap();
+    let destination = Destination::parse(destination, "smtp", &[]).unwrap();
     let mut notes = Vec::new();
     let peer = Peer { host: host.to_owned(), address: "192.0.2.1".to_owned(), port: 25 };
     let dns = FakeResolver::parse(ZONE).unwrap();
@@ -75,6 +76,34 @@ fn levels() {
     ] {
         let terms = terms_of(&policy(main), destination, "mx.test").unwrap_or_else(|e| panic!("{main}: {e:?}"));
         assert_eq!(terms.level, level, "{main} {destination}");
+    }
+}
+
+#[test]
+fn a_resolver_that_does_not_validate_is_told_of_once() {
+    let main = "smtp_dns_support_level = dnssec\nsmtp_tls_security_level = dane\n";
+    // dnssec_probe, what is authentic besides, the lines of the log.
+    let reason = "reason: dnssec_probe 'ns:.' received a response that is not DNSSEC validated";
+    let table: [(&str, &str, &[&str]); 4] = [
+        ("", "", &["DNSSEC validation may be unavailable", reason]),
+        ("", " SECURE", &[]),
+        ("dnssec_probe =\n", "", &[]),
+        ("dnssec_probe = nonsense\n", "", &[]),
+    ];
+    for (probe, root, wanted) in table {
+        let policy = policy(&format!("{main}{probe}"));
+        let dns =
+            FakeResolver::parse(&format!("{ZONE}\n.{}\n", if root.is_empty() { " EMPTY" } else { root })).unwrap();
+        for lines in [wanted, &[]] {
+            let mut notes = Vec::new();
+            let destination = Destination::parse("plain.test", "smtp", &[]).unwrap();
+            let peer = Peer { host: "mx.plain.test".to_owned(), address: "192.0.2.5".to_owned(), port: 25 };
+            block_on(async {
+                let site = policy.site(&destination, &dns, &mut notes).await.unwrap();
+                policy.terms(&site, &peer, ("a@b.test", Wish::Policy), &dns, &mut notes).await.unwrap()
+            });
+            assert_eq!(notes, lines, "{probe:?} {root:?}");
+        }
     }
 }
 

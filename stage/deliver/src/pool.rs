@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::connection::Connection;
 use crate::conversation::Peer;
+use crate::policy::Terms;
 
 #[derive(Default)]
 struct Idle {
@@ -48,13 +49,13 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a connection to this endpoint that was made under these terms ([`Terms::key`](crate::policy::Terms)).
-    pub fn take(&self, endpoint: &str, terms: &str) -> Option<Connection> {
+    /// Takes a connection to this endpoint that was made under terms like these.
+    pub fn take(&self, endpoint: &str, terms: &Terms) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.lock();
         let list = idle.by_endpoint.get_mut(endpoint)?;
         // The youngest is the likeliest to be alive.
-        let at = list.iter().rposition(|kept| kept.end > now && kept.connection.session.terms.key == terms);
+        let at = list.iter().rposition(|kept| kept.end > now && kept.connection.session.terms.are_as(terms));
         let found = at.map(|at| list.remove(at).connection);
         if list.is_empty() {
             idle.by_endpoint.remove(endpoint);

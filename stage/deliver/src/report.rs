@@ -1,7 +1,7 @@
 //! What comes of a conversation: for each recipient, for all of them, for the connection.
 
 use yamabiko_envelope::{SmtpStage, Timestamp};
-use yamabiko_status::{EnhancedStatus, ReplyCode};
+use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
 
 /// How a connection ended that was still needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,14 @@ pub struct Verdict {
     pub stage: SmtpStage,
     /// When.
     pub at: Timestamp,
+}
+
+impl Verdict {
+    /// We are the best mail exchanger of the destination ourselves.
+    pub fn is_loop(&self) -> bool {
+        let EnhancedStatus { class, subject, detail } = self.status;
+        (class, subject, detail) == (Class::Permanent, 4, 6) && !self.remote
+    }
 }
 
 /// What came of one recipient.

@@ -6,6 +6,8 @@ use yamabiko_smtp::capability::Capabilities;
 use yamabiko_tls::Secured;
 
 use crate::policy::Terms;
+use crate::quirks::Quirk;
+use crate::settings::Pix;
 
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +49,10 @@ pub struct Session {
     pub tls: Option<Arc<Secured>>,
     /// We have logged in.
     pub authenticated: bool,
-    /// It greeted as PIX firewalls make servers greet, and mail has waited for long enough.
-    pub pix: bool,
+    /// It greeted as PIX firewalls make servers greet: what is done about that.
+    pub pix: Option<Pix>,
+    /// What is set for its address.
+    pub quirk: Quirk,
     /// Greeting, EHLO, STARTTLS and AUTH are done.
     pub greeted: bool,
     /// Messages it was used for, the present one included.
@@ -72,7 +76,8 @@ impl Session {
             tls: None,
             authenticated: false,
             greeted: false,
-            pix: false,
+            pix: None,
+            quirk: Quirk::default(),
             uses: 0,
             reusable: true,
             best_mx,

@@ -132,10 +132,8 @@ pub struct Settings {
     pub always_send_ehlo: bool,
     /// `smtp_never_send_ehlo`
     pub never_send_ehlo: bool,
-    /// `smtp_discard_ehlo_keywords`, without `silent-discard`
-    pub discard_ehlo_keywords: Vec<String>,
-    /// `silent-discard` was among them.
-    pub discard_silently: bool,
+    /// `smtp_discard_ehlo_keywords`
+    pub discard: Discard,
     /// `smtp_send_xforward_command`
     pub send_xforward: bool,
     /// `smtp_quote_rfc821_envelope`
@@ -226,6 +224,46 @@ pub struct Settings {
     pub ignore_srv_lookup_error: bool,
     /// Workarounds for PIX firewalls.
     pub pix: Pix,
+    /// `smtp_per_request_deadline`: a command and its reply have to get done within their time limit together, the message
+    /// within its own, which grows by a second for each so many bytes sent (`smtp_min_data_rate`).
+    pub deadline: Option<u32>,
+    /// `smtp_cname_overrides_servername`: a server is called as the CNAME at which its name ends.
+    pub canonical_names: bool,
+    /// `tcp_windowsize`: bytes of the socket's buffers; 0 leaves them to the system.
+    pub window: u32,
+    /// `known_tcp_ports`
+    pub known_ports: Vec<(String, u16)>,
+}
+
+/// What a server offers in its reply to EHLO and is not taken up on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discard {
+    /// The keywords.
+    pub keywords: Vec<String>,
+    /// The log does not hear of it.
+    pub silently: bool,
+}
+
+impl Discard {
+    /// Keywords as they are written, `silent-discard` among them.
+    pub fn of(words: Vec<String>) -> Self {
+        let (silent, keywords): (Vec<_>, Vec<_>) =
+            words.into_iter().partition(|word| word.eq_ignore_ascii_case("silent-discard"));
+        Self { keywords, silently: !silent.is_empty() }
+    }
+}
+
+/// `submissions=465`; several names of one port stand before it.
+fn known_ports(words: &[String]) -> Vec<(String, u16)> {
+    let mut known = Vec::new();
+    for word in words {
+        if let Some((names, port)) = word.rsplit_once('=')
+            && let Ok(port) = port.parse()
+        {
+            known.extend(names.split('=').map(|name| (name.to_owned(), port)));
+        }
+    }
+    known
 }
 
 /// What is done when a greeting looks as Cisco's PIX firewalls make it.
@@ -243,14 +281,20 @@ pub struct Pix {
 
 impl Pix {
     fn from_view(view: &View, prefix: &str) -> Self {
-        let words = view.list(&format!("{prefix}pix_workarounds"));
-        let has = |word: &str| words.iter().any(|one| one.eq_ignore_ascii_case(word));
-        Self {
-            helo: has("disable_esmtp"),
-            dot: has("delay_dotcrlf"),
+        let times = Self {
+            helo: false,
+            dot: false,
             delay: view.duration(&format!("{prefix}pix_workaround_delay_time")),
             threshold: view.duration(&format!("{prefix}pix_workaround_threshold_time")),
-        }
+        };
+        times.with(&view.list(&format!("{prefix}pix_workarounds")))
+    }
+
+    /// The same with the workarounds that these words name; others name none, as in Postfix.
+    #[must_use]
+    pub fn with(self, words: &[String]) -> Self {
+        let has = |word: &str| words.iter().any(|one| one.eq_ignore_ascii_case(word));
+        Self { helo: has("disable_esmtp"), dot: has("delay_dotcrlf"), ..self }
     }
 }
 
@@ -265,8 +309,7 @@ impl Default for Settings {
             helo_name: "localhost".to_owned(),
             always_send_ehlo: true,
             never_send_ehlo: false,
-            discard_ehlo_keywords: Vec::new(),
-            discard_silently: false,
+            discard: Discard::default(),
             send_xforward: false,
             quote_envelope: true,
             skip_5xx_greeting: true,
@@ -329,6 +372,10 @@ impl Default for Settings {
             srv_fallback: false,
             ignore_srv_lookup_error: false,
             pix: Pix::default(),
+            deadline: None,
+            canonical_names: false,
+            window: 0,
+            known_ports: Vec::new(),
         }
     }
 }
@@ -348,9 +395,6 @@ impl Settings {
         let count = |suffix: &str| usize::try_from(view.int(&name(suffix))).unwrap_or(0);
         let smtp = protocol == Protocol::Smtp;
 
-        let discard = if smtp { list("discard_ehlo_keywords") } else { list("discard_lhlo_keywords") };
-        let (silent, keywords): (Vec<_>, Vec<_>) =
-            discard.into_iter().partition(|word| word.eq_ignore_ascii_case("silent-discard"));
         let protocols = view.list("inet_protocols");
         let has = |word: &str| protocols.iter().any(|p| p == "all" || p == word);
         let host_lookup = list("host_lookup");
@@ -371,8 +415,7 @@ impl Settings {
             helo_name: if smtp { text("helo_name") } else { text("lhlo_name") },
             always_send_ehlo: smtp && view.bool("smtp_always_send_ehlo"),
             never_send_ehlo: smtp && view.bool("smtp_never_send_ehlo"),
-            discard_ehlo_keywords: keywords,
-            discard_silently: !silent.is_empty(),
+            discard: Discard::of(list(if smtp { "discard_ehlo_keywords" } else { "discard_lhlo_keywords" })),
             send_xforward: flag("send_xforward_command"),
             quote_envelope: flag("quote_rfc821_envelope"),
             skip_5xx_greeting: flag("skip_5xx_greeting"),
@@ -435,6 +478,13 @@ impl Settings {
             srv_fallback: view.bool("allow_srv_lookup_fallback"),
             ignore_srv_lookup_error: view.bool("ignore_srv_lookup_error"),
             pix: Pix::from_view(view, prefix),
+            deadline: text("per_request_deadline").eq_ignore_ascii_case("yes").then(|| {
+                let rate = u32::try_from(view.int(&name("min_data_rate"))).unwrap_or(u32::MAX);
+                rate.max(1)
+            }),
+            canonical_names: flag("cname_overrides_servername"),
+            window: u32::try_from(view.int("tcp_windowsize")).unwrap_or(0),
+            known_ports: known_ports(&view.list("known_tcp_ports")),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use yamabiko_envelope::Timestamp;
 use yamabiko_lookup::{LookupError, Maps};
 use yamabiko_smtp::reply::{Reply, ReplyParser};
@@ -32,6 +33,11 @@ pub(crate) async fn talk(
     let mut conversation = Conversation::new(settings, session, job, keep, buffer, Timestamp::now());
     loop {
         let step = conversation.next();
+        // With deadlines a command and its reply have one time limit together.
+        let until = match step {
+            Step::Read(limit) if settings.deadline.is_some() && !limit.is_zero() => Some(Instant::now() + limit),
+            _ => None,
+        };
         if step != Step::Send && !conversation.output.is_empty() {
             let output = std::mem::take(&mut conversation.output);
             if let Some(transcript) = &mut transcript {
@@ -65,7 +71,7 @@ pub(crate) async fn talk(
                 let done = Box::pin(socket.secure(client, &terms.demand, settings.timeouts.starttls)).await;
                 conversation.secured(done, Timestamp::now());
             }
-            Step::Read(limit) => match socket.reply(limit).await {
+            Step::Read(limit) => match socket.reply(limit, until).await {
                 Ok(Ok(reply)) => {
                     let reply = match filter {
                         None => reply,
@@ -124,6 +130,35 @@ fn limit_of(step: Step, settings: &Settings) -> Duration {
     }
 }
 
+/// The time that a message may still take.
+struct Allowance {
+    most: Duration,
+    left: Duration,
+    /// Bytes for which it grows by a second; without a deadline each write has all of the time.
+    rate: Option<u32>,
+}
+
+impl Allowance {
+    fn new(settings: &Settings) -> Self {
+        let most = settings.timeouts.data_transfer;
+        Self { most, left: most, rate: settings.deadline.filter(|_| !most.is_zero()) }
+    }
+
+    async fn write(&mut self, socket: &mut Socket, bytes: &[u8]) -> Result<(), Broken> {
+        let Some(rate) = self.rate else { return socket.write(bytes, self.most).await };
+        let begun = Instant::now();
+        // Zero would be for ever.
+        socket.write(bytes, self.left.max(Duration::from_millis(1))).await?;
+        self.spent(begun.elapsed(), bytes.len(), rate);
+        Ok(())
+    }
+
+    fn spent(&mut self, time: Duration, bytes: usize, rate: u32) {
+        let earned = Duration::from_secs_f64(bytes as f64 / f64::from(rate));
+        self.left = (self.left.saturating_sub(time) + earned).min(self.most);
+    }
+}
+
 /// Sends the message: in one write together with what follows it when it is small, in pieces when it is not. How much of it
 /// is in the output still.
 async fn send(
@@ -135,6 +170,7 @@ async fn send(
 ) -> usize {
     let downgrade = needs_downgrade(job, &conversation.session().capabilities, settings);
     let mut wire = Wire::new(text, settings.line_length_limit, downgrade);
+    let mut allowance = Allowance::new(settings);
     if settings.replace_stray_cr {
         wire = wire.without_stray_cr();
     }
@@ -147,7 +183,7 @@ async fn send(
             }
             Ok(true) if conversation.output.len() >= PIECE => {
                 let output = std::mem::take(&mut conversation.output);
-                let written = socket.write(&output, settings.timeouts.data_transfer).await;
+                let written = allowance.write(socket, &output).await;
                 conversation.output = output;
                 conversation.output.clear();
                 if let Err(how) = written {
@@ -158,12 +194,13 @@ async fn send(
             Ok(true) => {}
             Ok(false) => {
                 // PIX firewalls want the last dot in a packet of its own.
-                let pix = settings.pix;
-                if pix.dot && conversation.session().pix && job.waits_for_pix && conversation.output.ends_with(b".\r\n")
+                let pix = conversation.session().pix.filter(|pix| pix.dot && job.waits_for_pix);
+                if let Some(pix) = pix
+                    && conversation.output.ends_with(b".\r\n")
                 {
                     let mut output = std::mem::take(&mut conversation.output);
                     output.truncate(output.len() - 3);
-                    let written = socket.write(&output, settings.timeouts.data_transfer).await;
+                    let written = allowance.write(socket, &output).await;
                     if let Err(how) = written {
                         conversation.broken(how, true, Timestamp::now());
                         return 0;
@@ -181,5 +218,23 @@ async fn send(
                 return of_message;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_earns_time_by_getting_on() {
+        // Seconds and bytes of one write after the other; seconds that are left then, of 180, at 500 bytes a second.
+        let table: &[(u64, usize, u64)] = &[(10, 0, 170), (5, 5_000, 175), (1, 32_768, 180), (200, 500, 1), (0, 0, 1)];
+        let settings = Settings { deadline: Some(500), ..Settings::default() };
+        let mut allowance = Allowance::new(&settings);
+        for &(seconds, bytes, left) in table {
+            allowance.spent(Duration::from_secs(seconds), bytes, 500);
+            assert_eq!(allowance.left.as_secs(), left, "{seconds} {bytes}");
+        }
+        assert!(Allowance::new(&Settings::default()).rate.is_none());
     }
 }

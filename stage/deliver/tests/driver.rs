@@ -656,8 +656,10 @@ fn every_setting_is_in_the_table_of_parameters() {
         smtp_bind_address6 = [2001:db8::1]
         smtp_discard_ehlo_keywords = silent-discard, dsn
         smtp_generic_maps = inline:{ a@b=c@d }
-        smtp_dns_reply_filter = regexp:/etc/postfix/x
-        lmtp_pix_workaround_maps = regexp:/etc/postfix/x
+        smtp_per_request_deadline = yes
+        smtp_min_data_rate = 20
+        tcp_windowsize = 65535
+        known_tcp_ports = lmtp=24, smtps=submissions=465
         inet_protocols = ipv4
         lmtp_lhlo_name = lmtp.test
     ";
@@ -668,12 +670,14 @@ fn every_setting_is_in_the_table_of_parameters() {
     let settings = Settings::from_view(&view, Protocol::Smtp);
     assert_eq!(settings.bind_address, "192.0.2.1".parse().ok());
     assert_eq!(settings.bind_address6, "2001:db8::1".parse().ok());
-    assert_eq!((settings.discard_silently, settings.discard_ehlo_keywords), (true, vec!["dsn".to_owned()]));
+    assert_eq!((settings.discard.silently, settings.discard.keywords), (true, vec!["dsn".to_owned()]));
     assert_eq!((settings.ipv4, settings.ipv6, settings.lookup_dns), (true, false, true));
     assert_eq!(settings.timeouts.connect, Duration::from_secs(30));
     assert_eq!(Settings::from_view(&view, Protocol::Lmtp).helo_name, "lmtp.test");
-    assert_eq!(yamabiko_deliver::unsupported(&view, Protocol::Smtp), ["smtp_dns_reply_filter"]);
-    assert_eq!(yamabiko_deliver::unsupported(&view, Protocol::Lmtp), ["lmtp_pix_workaround_maps"]);
+    assert_eq!((settings.deadline, settings.window), (Some(20), 65535));
+    let ports = [("lmtp", 24), ("smtps", 465), ("submissions", 465)].map(|(name, port)| (name.to_owned(), port));
+    assert_eq!(settings.known_ports, ports);
+    assert_eq!(Settings::from_view(&view, Protocol::Lmtp).deadline, None);
     let log: Events = Arc::new(Log::default());
     for protocol in [Protocol::Smtp, Protocol::Lmtp] {
         let resolver: Arc<dyn Resolver> = Arc::new(FakeResolver::default());

@@ -179,10 +179,10 @@ impl<'a> Evaluation<'a> {
             }
             Answer::TryAgain(why) | Answer::Fail(why) => {
                 // What a filter of ours took away is not the list's fault.
-                let judged = (why != super::dns_filter::ALL_DROPPED).then(|| list.guard.failed(why, now)).flatten();
+                let judged = (why != yamabiko_dns::ALL_DROPPED).then(|| list.guard.failed(why, now)).flatten();
                 let line = match judged {
                     Some(line) => line,
-                    None if why == super::dns_filter::ALL_DROPPED => Some(format!("{query}: RBL lookup error: {why}")),
+                    None if why == yamabiko_dns::ALL_DROPPED => Some(format!("{query}: RBL lookup error: {why}")),
                     None => Some(format!("{query}: RBL lookup error: {}", error_text(&query, RecordType::A, &answer))),
                 };
                 self.inform(line);

@@ -31,7 +31,7 @@ use std::sync::atomic::AtomicBool;
 
 use futures_util::FutureExt;
 use yamabiko_config::{Place, View};
-use yamabiko_dns::Resolver;
+use yamabiko_dns::{Filtered, Resolver};
 use yamabiko_envelope::{QueueId, SaslIdentity, Timestamp};
 use yamabiko_lookup::matchlist::{AddressList, DomainList, StringList};
 use yamabiko_lookup::{Hit, Maps, ParentStyle, TableSet};
@@ -738,10 +738,11 @@ impl Policy {
         if self.dns_filter.is_empty() {
             return eval::Evaluation::new(self, facts, state, resolver, engine).run(check).await;
         }
-        let filtered = dns_filter::Filtered::new(resolver, &self.dns_filter);
+        let ear = dns_filter::Ear::default();
+        let filtered = Filtered::new(resolver, &self.dns_filter, |told| ear.hear(told));
         let outcome = eval::Evaluation::new(self, facts, state, &filtered, engine).run(check).await;
         // They were seen before anything was decided by them.
-        state.records.splice(0..0, filtered.into_told());
+        state.records.splice(0..0, ear.into_told());
         outcome
     }
 }
