@@ -8,6 +8,7 @@ use ldap3::{DerefAliases, Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scop
 use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{Answer, LookupError, OpenError, Options, Table, Wanted};
 
+use crate::ldap_url::{self, Url};
 use crate::pool::{Backend, Limits, Pool, Trouble};
 use crate::settings::{Parameter, Settings, wanted_domain};
 use crate::template::{Joiner, Needs, Template};
@@ -23,6 +24,10 @@ const OTHER_SERVER: [u32; 3] = [51, 52, 53];
 
 /// Searches for one lookup, whatever the limits say.
 const MOST_SEARCHES: u32 = 10_000;
+/// Referrals one after the other, as OpenLDAP's library has it.
+const MOST_REFERRALS: u32 = 5;
+/// Servers for one lookup.
+const MOST_SERVERS: usize = 16;
 
 enum Bind {
     None,
@@ -52,8 +57,6 @@ struct Search {
     special: Vec<String>,
     terminal: Vec<String>,
     leaf: Vec<String>,
-    /// The servers that are asked, `host` or `host:port`: a referral to another one cannot be followed.
-    hosts: Vec<String>,
 }
 
 struct Question {
@@ -103,7 +106,7 @@ pub(crate) fn open(wanted: &Wanted<'_>, parameter: &Parameter) -> Result<Arc<dyn
         dereference,
         size_limit: settings.number("size_limit", expansion_limit, 0)?,
         recursion_limit: settings.number("recursion_limit", 1000, 1)?,
-        chase: matches!(settings.text_or("chase_referrals", "0").as_str(), "1" | "yes"),
+        chase: chases(&settings),
         dynamic_base: base.depends_on_key(),
         result,
         expansion_limit,
@@ -111,7 +114,6 @@ pub(crate) fn open(wanted: &Wanted<'_>, parameter: &Parameter) -> Result<Arc<dyn
         special: settings.list("special_result_attribute", ""),
         terminal: settings.list("terminal_result_attribute", ""),
         leaf: settings.list("leaf_result_attribute", ""),
-        hosts: urls(&settings)?.iter().filter_map(|url| host_of(url)).collect(),
     };
     let needs = base.needs().and(filter.needs()).and(search.result.needs());
     settings.without_effect(
@@ -123,8 +125,8 @@ pub(crate) fn open(wanted: &Wanted<'_>, parameter: &Parameter) -> Result<Arc<dyn
             ("debuglevel", "it is about OpenLDAP's library"),
             ("tls_random_file", "random numbers come from the system"),
             ("tls_cipher_suite", "rustls offers good ones only"),
-            ("tls_ca_cert_dir", "name a file with all of them in tls_ca_cert_file"),
             ("sasl_realm", "only EXTERNAL is there"),
+            ("sasl_authz_id", "only EXTERNAL is there"),
             ("sasl_minssf", "only EXTERNAL is there"),
         ],
     );
@@ -141,6 +143,10 @@ pub(crate) fn open(wanted: &Wanted<'_>, parameter: &Parameter) -> Result<Arc<dyn
     let pool = Pool::new(server, limits, Box::new(move |text| notices.warn(format!("{name}: {text}"))));
     let (options, domains) = (wanted.options.clone(), settings.domains(wanted));
     Ok(Arc::new(Table5 { spec, options, base, filter, needs, domains, pool }))
+}
+
+fn chases(settings: &Settings) -> bool {
+    matches!(settings.text_or("chase_referrals", "0").as_str(), "1" | "yes")
 }
 
 fn urls(settings: &Settings) -> Result<Vec<String>, OpenError> {
@@ -166,12 +172,15 @@ fn connection(settings: &Settings, timeout: Duration) -> Result<LdapConnSettings
     };
     let files = Files {
         authorities: settings.filled("tls_ca_cert_file"),
+        directory: settings.filled("tls_ca_cert_dir"),
         certificate: settings.filled("tls_cert"),
         key: settings.filled("tls_key"),
     };
     let start_tls = settings.bool("start_tls", false)?;
     let mut connection = LdapConnSettings::new().set_conn_timeout(timeout).set_starttls(start_tls);
-    if start_tls || settings.text_or("server_host", "").contains("ldaps:") {
+    // A referral may lead to such a server.
+    let chases = chases(settings);
+    if start_tls || chases || settings.text_or("server_host", "").to_ascii_lowercase().contains("ldaps:") {
         let config = client(trust, &files).map_err(|why| OpenError(format!("{}: {why}", settings.spec)))?;
         connection = connection.set_config(config);
     }
@@ -193,11 +202,15 @@ fn bind(settings: &Settings) -> Result<Bind, OpenError> {
 
 /// One search that is still to do.
 struct Step {
+    /// Which of the connections is asked.
+    link: usize,
     base: String,
     scope: Scope,
     filter: String,
     attributes: Vec<String>,
     depth: u32,
+    /// Referrals on the way here.
+    referrals: u32,
     /// The first search of a lookup, whose base must be there.
     first: bool,
 }
@@ -210,31 +223,42 @@ fn trouble(error: LdapError) -> Trouble {
     }
 }
 
-impl Search {
-    fn attributes(&self) -> Vec<String> {
-        [&self.ordinary, &self.leaf, &self.terminal, &self.special].into_iter().flatten().cloned().collect()
-    }
+/// A lookup under way.
+struct Run<'a> {
+    server: &'a Server,
+    search: &'a Search,
+    /// The table's own connection, then those to servers that it referred to, with their URLs.
+    links: Vec<(String, Ldap)>,
+}
 
+impl Run<'_> {
     /// Runs the search of a lookup and those that its answers ask for.
-    async fn run(&self, ldap: &mut Ldap, question: &Question) -> Result<Option<String>, Trouble> {
-        let mut joiner = Joiner::new(&self.result, &question.key, self.expansion_limit);
+    async fn whole(&mut self, question: &Question) -> Result<Option<String>, Trouble> {
+        let mut joiner = Joiner::new(&self.search.result, &question.key, self.search.expansion_limit);
         let mut steps = VecDeque::from([Step {
+            link: 0,
             base: question.base.clone(),
-            scope: self.filter_scope,
+            scope: self.search.filter_scope,
             filter: question.filter.clone(),
-            attributes: self.attributes(),
+            attributes: self.search.attributes(),
             depth: 1,
+            referrals: 0,
             first: true,
         }]);
         let mut searches = 0;
         while let Some(step) = steps.pop_front() {
             searches += 1;
-            if step.depth > self.recursion_limit || searches > MOST_SEARCHES {
+            if step.depth > self.search.recursion_limit || searches > MOST_SEARCHES {
                 return Err(Trouble::Refused(format!("Recursion limit exceeded for key '{}'", question.key)));
             }
             let mut next = Vec::new();
-            for entry in self.search(ldap, &step, &mut next).await? {
-                self.read(&entry, &step, &mut joiner, &mut next).map_err(Trouble::Refused)?;
+            let entries = match self.search(&step, &mut next).await {
+                // The connection of the table is all right when another one is not.
+                Err(Trouble::Lost(why)) if step.link > 0 => return Err(self.elsewhere(step.link, &why)),
+                entries => entries?,
+            };
+            for entry in entries {
+                self.search.read(&entry, &step, &mut joiner, &mut next).map_err(Trouble::Refused)?;
             }
             // What an entry refers to comes right behind it.
             for step in next.into_iter().rev() {
@@ -244,25 +268,39 @@ impl Search {
         Ok(joiner.finish())
     }
 
-    async fn search(&self, ldap: &mut Ldap, step: &Step, next: &mut Vec<Step>) -> Result<Vec<SearchEntry>, Trouble> {
-        let limit = i32::try_from(self.size_limit).unwrap_or(i32::MAX);
-        let options = SearchOptions::new().deref(self.dereference).sizelimit(limit);
-        let found = ldap
+    fn elsewhere(&self, link: usize, why: &str) -> Trouble {
+        let url = self.links.get(link).map_or("", |(url, _)| url);
+        Trouble::Refused(format!("{url}, which the server refers to: {why}"))
+    }
+
+    async fn search(&mut self, step: &Step, next: &mut Vec<Step>) -> Result<Vec<SearchEntry>, Trouble> {
+        let search = self.search;
+        let limit = i32::try_from(search.size_limit).unwrap_or(i32::MAX);
+        let options = SearchOptions::new().deref(search.dereference).sizelimit(limit);
+        let Some((_, link)) = self.links.get_mut(step.link) else {
+            return Err(Trouble::Lost("no such connection".to_owned()));
+        };
+        let found = link
             .with_search_options(options)
-            .with_timeout(self.timeout)
+            .with_timeout(search.timeout)
             .search(&step.base, step.scope, &step.filter, &step.attributes)
             .await
             .map_err(trouble)?;
         let (raw, result) = (found.0, found.1);
         match result.rc {
-            SUCCESS => {}
-            REFERRAL if self.chase => self.follow(&result.refs, step.depth, next)?,
+            // What is elsewhere of the answer (continuation references); without chase_referrals it is left out.
+            SUCCESS => {
+                for url in result.refs.iter().filter(|_| search.chase) {
+                    next.push(self.follow(std::slice::from_ref(url), step).await?);
+                }
+            }
+            REFERRAL if search.chase => next.push(self.follow(&result.refs, step).await?),
             REFERRAL => {
                 return Err(Trouble::Refused(
                     "the server refers to another one (chase_referrals is not set)".to_owned(),
                 ));
             }
-            NO_SUCH_OBJECT if !step.first || self.dynamic_base => return Ok(Vec::new()),
+            NO_SUCH_OBJECT if !step.first || search.dynamic_base => return Ok(Vec::new()),
             NO_SUCH_OBJECT => return Err(Trouble::Refused(format!("Search base '{}' not found", step.base))),
             SIZE_LIMIT_EXCEEDED => {
                 return Err(Trouble::Refused(
@@ -274,23 +312,76 @@ impl Search {
             }
             code => return Err(Trouble::Refused(format!("Search error {code} ({})", result.text))),
         }
-        let mut entries = Vec::new();
-        for entry in raw {
-            if entry.is_ref() && self.chase {
-                return Err(Trouble::Refused(
-                    "the server has parts of the answer elsewhere (continuation references), which are not followed: \
-                     name that server in server_host, or set chase_referrals = 0 to leave them out"
-                        .to_owned(),
-                ));
-            }
-            if !entry.is_ref() && !entry.is_intermediate() {
-                entries.push(SearchEntry::construct(entry));
-            }
-        }
-        if self.size_limit > 0 && entries.len() > self.size_limit as usize {
+        let entries: Vec<_> =
+            raw.into_iter().filter(|entry| !entry.is_intermediate()).map(SearchEntry::construct).collect();
+        if search.size_limit > 0 && entries.len() > search.size_limit as usize {
             return Err(Trouble::Refused("more entries than size_limit allows".to_owned()));
         }
         Ok(entries)
+    }
+
+    /// The search goes on at the first of `urls` that can be reached (RFC 4511 section 4.1.10: they are equal).
+    async fn follow(&mut self, urls: &[String], step: &Step) -> Result<Step, Trouble> {
+        let shown = urls.join(" ");
+        if step.referrals >= MOST_REFERRALS {
+            return Err(Trouble::Refused(format!("more than {MOST_REFERRALS} referrals, the last to {shown:.200}")));
+        }
+        let mut why = "it cannot be read".to_owned();
+        for url in urls {
+            let Some(read) = Url::read(url) else { continue };
+            let link = match &read.server {
+                None => step.link,
+                Some(server) => match self.link_to(server).await {
+                    Ok(link) => link,
+                    Err(error) => {
+                        why = error;
+                        continue;
+                    }
+                },
+            };
+            return Ok(Step {
+                link,
+                base: read.base.unwrap_or_else(|| step.base.clone()),
+                scope: read.scope.unwrap_or(step.scope),
+                filter: read.filter.unwrap_or_else(|| step.filter.clone()),
+                attributes: step.attributes.clone(),
+                depth: step.depth,
+                referrals: step.referrals + 1,
+                first: false,
+            });
+        }
+        Err(Trouble::Refused(format!("the server refers to {shown:.200}: {why}")))
+    }
+
+    /// The connection to a server that was referred to. Only servers that the table names get its password; others are
+    /// asked as anybody may ask them, which is what OpenLDAP's library does.
+    async fn link_to(&mut self, server: &str) -> Result<usize, String> {
+        if let Some(known) = self.links.iter().position(|(url, _)| url == server) {
+            return Ok(known);
+        }
+        if self.links.len() >= MOST_SERVERS {
+            return Err("too many servers for one lookup".to_owned());
+        }
+        let host = |url: &str| url.split_once("://").map(|(_, host)| host.to_owned());
+        let ours =
+            self.server.urls.iter().find(|url| ldap_url::server(url).is_some_and(|url| host(&url) == host(server)));
+        // By our own URL: a referral must not talk us out of encryption.
+        let (url, bind) = match ours {
+            Some(url) => (url.as_str(), &self.server.bind),
+            None if server.starts_with("ldap://") || server.starts_with("ldaps://") => (server, &Bind::None),
+            None => return Err("not a server of the network".to_owned()),
+        };
+        let link = self.server.dial(url, bind);
+        let made = tokio::time::timeout(self.search.timeout, link).await;
+        let link = made.unwrap_or_else(|_| Err("no connection in time".to_owned()))?;
+        self.links.push((server.to_owned(), link));
+        Ok(self.links.len() - 1)
+    }
+}
+
+impl Search {
+    fn attributes(&self) -> Vec<String> {
+        [&self.ordinary, &self.leaf, &self.terminal, &self.special].into_iter().flatten().cloned().collect()
     }
 
     /// Takes an entry's values, and what it refers to.
@@ -333,88 +424,67 @@ impl Search {
         for name in self.special.iter().filter(|name| asked(name)) {
             for value in values(name)?.iter().filter(|value| !value.is_empty()) {
                 let depth = step.depth + 1;
-                let is_url = ["ldap:", "ldaps:", "ldapi:"]
-                    .iter()
-                    .any(|start| value.get(..start.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(start)));
-                if is_url {
-                    match self.step_of_url(value, step.depth) {
+                if Url::is(value) {
+                    match self.step_of_url(value, step) {
                         Some(step) => next.push(step),
                         None => return Err(format!("{}: bad URL in {name}: {value}", entry.dn)),
                     }
                 } else {
                     let attributes = self.attributes();
                     let (filter, base) = ("(objectclass=*)".to_owned(), value.clone());
-                    next.push(Step { base, scope: Scope::Base, filter, attributes, depth, first: false });
+                    let (link, referrals) = (step.link, step.referrals);
+                    next.push(Step {
+                        link,
+                        base,
+                        scope: Scope::Base,
+                        filter,
+                        attributes,
+                        depth,
+                        referrals,
+                        first: false,
+                    });
                 }
             }
         }
         Ok(())
     }
 
-    /// Referrals to a server that is asked anyway become further steps.
-    fn follow(&self, urls: &[String], depth: u32, next: &mut Vec<Step>) -> Result<(), Trouble> {
-        let ours: Vec<&String> = urls
-            .iter()
-            .filter(|url| host_of(url).is_none_or(|host| host.is_empty() || self.hosts.contains(&host)))
-            .collect();
-        if ours.is_empty() {
-            let named = urls.join(" ");
-            return Err(Trouble::Refused(format!(
-                "the server refers to {named:.200}, which is not asked: name that server in server_host"
-            )));
-        }
-        next.extend(ours.into_iter().take(1).filter_map(|url| self.step_of_url(url, depth)));
-        Ok(())
-    }
-
-    /// RFC 4516; asked of the same server, as Postfix does.
-    fn step_of_url(&self, url: &str, depth: u32) -> Option<Step> {
-        let rest = url.split_once("://")?.1;
-        let path = rest.split_once('/').map_or("", |(_, path)| path);
-        let mut parts = path.split('?');
-        let base = percent(parts.next()?)?;
-        let names = percent(parts.next().unwrap_or_default())?;
-        let scope = match parts.next().unwrap_or_default() {
-            "" | "base" => Scope::Base,
-            "one" => Scope::OneLevel,
-            "sub" => Scope::Subtree,
-            _ => return None,
-        };
-        let filter = percent(parts.next().unwrap_or_default())?;
-        let filter = if filter.is_empty() { "(objectclass=*)".to_owned() } else { filter };
+    /// Asked of the same server, as Postfix does.
+    fn step_of_url(&self, url: &str, from: &Step) -> Option<Step> {
+        let url = Url::read(url)?;
+        let named = |name: &String| url.attributes.iter().any(|named| named.eq_ignore_ascii_case(name));
         let ours = self.attributes();
-        let named: Vec<&str> = names.split(',').filter(|name| !name.is_empty() && *name != "*").collect();
-        let attributes = match named.is_empty() {
-            true => ours,
-            false => {
-                ours.into_iter().filter(|name| named.iter().any(|named| named.eq_ignore_ascii_case(name))).collect()
-            }
-        };
-        Some(Step { base, scope, filter, attributes, depth: depth + 1, first: false })
+        Some(Step {
+            link: from.link,
+            base: url.base.unwrap_or_default(),
+            scope: url.scope.unwrap_or(Scope::Base),
+            filter: url.filter.unwrap_or_else(|| "(objectclass=*)".to_owned()),
+            attributes: if url.attributes.is_empty() { ours } else { ours.into_iter().filter(named).collect() },
+            depth: from.depth + 1,
+            referrals: from.referrals,
+            first: false,
+        })
     }
 }
 
-/// `host` or `host:port` of a URL, in lower case and without the usual ports.
-fn host_of(url: &str) -> Option<String> {
-    let rest = url.split_once("://")?.1;
-    let host = rest.split(['/', '?']).next().unwrap_or_default().to_ascii_lowercase();
-    let plain = host.strip_suffix(":389").or_else(|| host.strip_suffix(":636"));
-    Some(plain.map_or(host.clone(), str::to_owned))
-}
-
-fn percent(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let digits = [bytes.next()?, bytes.next()?];
-            let value = |digit: u8| char::from(digit).to_digit(16);
-            out.push(u8::try_from(value(digits[0])? * 16 + value(digits[1])?).ok()?);
-        } else {
-            out.push(byte);
+impl Server {
+    /// A connection that is ready for questions.
+    async fn dial(&self, url: &str, bind: &Bind) -> Result<Ldap, String> {
+        let made = LdapConnAsync::with_settings(self.settings.clone(), url).await;
+        let (connection, mut ldap) = made.map_err(|error| format!("Unable to connect: {error}"))?;
+        // Ends with the last handle.
+        tokio::spawn(async move { drop(connection.drive().await) });
+        let bound = match bind {
+            Bind::None => return Ok(ldap),
+            Bind::Simple(name, password) => ldap.simple_bind(name, password).await,
+            Bind::External => ldap.sasl_external_bind().await,
+        };
+        let bound = bound.map_err(|error| format!("Unable to bind: {error}"))?;
+        match bound.rc {
+            SUCCESS => Ok(ldap),
+            code => Err(format!("Unable to bind: {code} ({})", bound.text)),
         }
     }
-    String::from_utf8(out).ok()
 }
 
 impl Backend for Server {
@@ -435,28 +505,14 @@ impl Backend for Server {
     }
 
     async fn connect(&self, server: usize) -> Result<Ldap, String> {
-        let url = self.urls.get(server).ok_or("no such server")?;
-        let made = LdapConnAsync::with_settings(self.settings.clone(), url).await;
-        let (connection, mut ldap) = made.map_err(|error| format!("Unable to connect: {error}"))?;
-        // Ends with the last handle.
-        tokio::spawn(async move { drop(connection.drive().await) });
-        let bound = match &self.bind {
-            Bind::None => return Ok(ldap),
-            Bind::Simple(name, password) => ldap.simple_bind(name, password).await,
-            Bind::External => ldap.sasl_external_bind().await,
-        };
-        let bound = bound.map_err(|error| format!("Unable to bind: {error}"))?;
-        match bound.rc {
-            SUCCESS => Ok(ldap),
-            code => Err(format!("Unable to bind: {code} ({})", bound.text)),
-        }
+        self.dial(self.urls.get(server).ok_or("no such server")?, &self.bind).await
     }
 
     async fn ask(&self, link: &mut Ldap, question: &Question) -> Result<Option<String>, Trouble> {
         if link.is_closed() {
             return Err(Trouble::Lost("the connection was closed".to_owned()));
         }
-        self.search.run(link, question).await
+        Run { server: self, search: &self.search, links: vec![(String::new(), link.clone())] }.whole(question).await
     }
 }
 
@@ -531,8 +587,5 @@ mod tests {
             quote_name(text, &mut second);
             assert_eq!((first.as_str(), second.as_str()), (filter, name));
         }
-        assert_eq!(percent("a%2Cb").as_deref(), Some("a,b"));
-        assert_eq!(percent("a%2"), None);
-        assert_eq!(percent("%ff"), None);
     }
 }

@@ -16,6 +16,8 @@
 
 #[cfg(feature = "ldap")]
 mod ldap;
+#[cfg(feature = "ldap")]
+mod ldap_url;
 mod memcache;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -28,7 +30,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod template;
-#[cfg(any(feature = "pgsql", feature = "ldap"))]
+#[cfg(any(feature = "mysql", feature = "pgsql", feature = "ldap"))]
 mod tls;
 
 use std::future::Future;

@@ -1,5 +1,6 @@
 //! mysql_table(5), for MySQL and MariaDB.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
@@ -10,6 +11,7 @@ use yamabiko_lookup::{Answer, OpenError, Table, Wanted};
 use crate::pool::{Backend, Limits, Pool, Trouble};
 use crate::settings::{Parameter, Settings};
 use crate::sql::{Rows, Shape, double_quotes};
+use crate::tls::authorities_in;
 
 /// The socket that `localhost` means.
 const SOCKETS: [&str; 3] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"];
@@ -53,13 +55,7 @@ pub(crate) fn open(wanted: &Wanted<'_>, parameter: &Parameter) -> Result<Arc<dyn
         .prefer_socket(false)
         .stmt_cache_size(0)
         .ssl_opts(tls(&settings, option)?);
-    settings.without_effect(
-        wanted,
-        &[
-            ("tls_ciphers", "rustls offers good ones only"),
-            ("tls_CApath", "name a file with all of them in tls_CAfile"),
-        ],
-    );
+    settings.without_effect(wanted, &[("tls_ciphers", "rustls offers good ones only")]);
     let charset = settings.text_or("charset", "utf8mb4").to_ascii_lowercase();
     if !charset.starts_with("utf8") {
         wanted.options.warn(format!("{}: charset = {charset}: utf8mb4 is used, the server converts", settings.spec));
@@ -134,18 +130,23 @@ fn options_of(text: &str, group: &str) -> Vec<(String, String)> {
 
 fn tls(settings: &Settings, option: impl Fn(&str) -> Option<String>) -> Result<Option<SslOpts>, OpenError> {
     let either = |name: &str, other: &str| settings.filled(name).or_else(|| option(other));
-    let authorities = either("tls_CAfile", "ssl-ca");
+    let mut authorities: Vec<_> = either("tls_CAfile", "ssl-ca").into_iter().map(PathBuf::from).collect();
+    if let Some(directory) = either("tls_CApath", "ssl-capath") {
+        let files = authorities_in(&directory).map_err(|why| OpenError(format!("{}: {why}", settings.spec)))?;
+        authorities.extend(files);
+    }
     let (certificate, key) = (either("tls_cert_file", "ssl-cert"), either("tls_key_file", "ssl-key"));
     let verify = settings.bool("tls_verify_cert", false)?;
-    if authorities.is_none() && certificate.is_none() && key.is_none() && !verify {
+    if authorities.is_empty() && certificate.is_none() && key.is_none() && !verify {
         return Ok(None);
     }
-    let path = std::path::PathBuf::from;
+    let path = PathBuf::from;
     let mut opts = SslOpts::default()
-        .with_danger_accept_invalid_certs(authorities.is_none() && !verify)
+        .with_danger_accept_invalid_certs(authorities.is_empty() && !verify)
         .with_danger_skip_domain_validation(!verify);
-    if let Some(file) = authorities {
-        opts = opts.with_root_certs(vec![path(file).into()]).with_disable_built_in_roots(true);
+    if !authorities.is_empty() {
+        let files = authorities.into_iter().map(Into::into).collect();
+        opts = opts.with_root_certs(files).with_disable_built_in_roots(true);
     }
     match (certificate, key) {
         (Some(certificate), Some(key)) => {

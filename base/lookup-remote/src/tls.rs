@@ -1,6 +1,6 @@
 //! TLS to databases and directories: whom to trust, what to show.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -29,6 +29,8 @@ pub(crate) enum Trust {
 pub(crate) struct Files {
     /// Authorities; the system's without one.
     pub(crate) authorities: Option<String>,
+    /// A directory of files with authorities, in addition.
+    pub(crate) directory: Option<String>,
     /// Our certificate.
     pub(crate) certificate: Option<String>,
     /// Its key.
@@ -44,7 +46,7 @@ pub(crate) fn client(trust: Trust, files: &Files) -> Result<Arc<ClientConfig>, S
     let inner = if trust == Trust::Any {
         None
     } else {
-        let roots = Arc::new(authorities(files.authorities.as_deref())?);
+        let roots = Arc::new(authorities(files)?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
         Some(verifier.map_err(|error| error.to_string())?)
     };
@@ -61,19 +63,41 @@ pub(crate) fn client(trust: Trust, files: &Files) -> Result<Arc<ClientConfig>, S
     Ok(Arc::new(config))
 }
 
-fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(file).map_err(|error| format!("{file}: {error}"))?;
-    read.collect::<Result<_, _>>().map_err(|error| format!("{file}: {error}"))
+fn certificates(file: impl AsRef<Path>) -> Result<Vec<CertificateDer<'static>>, String> {
+    let file = file.as_ref();
+    let bad = |error| format!("{}: {error}", file.display());
+    CertificateDer::pem_file_iter(file).map_err(bad)?.collect::<Result<_, _>>().map_err(bad)
 }
 
-fn authorities(file: Option<&str>) -> Result<RootCertStore, String> {
-    let file = match file {
-        Some(file) => file,
-        None => SYSTEM.iter().find(|file| Path::new(file).exists()).ok_or("the system has no list of authorities")?,
-    };
+/// The files of a directory with certificates in them. There are other things in such directories, and names that lead
+/// nowhere.
+pub(crate) fn authorities_in(directory: &str) -> Result<Vec<PathBuf>, String> {
+    let entries = std::fs::read_dir(directory).map_err(|error| format!("{directory}: {error}"))?;
+    let files = entries.flatten().map(|entry| entry.path());
+    Ok(files.filter(|file| certificates(file).is_ok_and(|found| !found.is_empty())).collect())
+}
+
+fn authorities(files: &Files) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(certificates(file)?);
-    if added == 0 { Err(format!("{file}: no certificate in it can be used")) } else { Ok(roots) }
+    if let Some(directory) = &files.directory {
+        for file in authorities_in(directory)? {
+            roots.add_parsable_certificates(certificates(&file)?);
+        }
+    }
+    let system = || SYSTEM.iter().find(|file| Path::new(file).exists()).copied();
+    let file = match (&files.authorities, &files.directory) {
+        (Some(file), _) => Some(file.as_str()),
+        (None, Some(_)) => None,
+        (None, None) => Some(system().ok_or("the system has no list of authorities")?),
+    };
+    if let Some(file) = file {
+        roots.add_parsable_certificates(certificates(file)?);
+    }
+    if roots.is_empty() {
+        let place = file.or(files.directory.as_deref()).unwrap_or_default();
+        return Err(format!("{place}: no certificate in it can be used"));
+    }
+    Ok(roots)
 }
 
 #[derive(Debug)]

@@ -329,6 +329,7 @@ fn mysql() {
             ("query = CALL nothing('%s')\nrequire_result_set = no", "k", Ok(None)),
         ],
     );
+    let directory_of = |name: &str| hashed(home.path(), name);
     // Who must come encrypted does, to a server that our own CA vouches for; with another's it is trouble.
     let secure = format!(
         "hosts = 127.0.0.1:{port}\nuser = secure\npassword = hidden\ndbname = d\nquery = SELECT goto FROM alias WHERE address='%s'"
@@ -341,6 +342,16 @@ fn mysql() {
             (&format!("tls_CAfile = {}", file("ca.pem")), "a@x.test", Ok(Some("one@y.test"))),
             (&format!("tls_CAfile = {}\ntls_verify_cert = yes", file("ca.pem")), "a@x.test", Ok(Some("one@y.test"))),
             (&format!("tls_CAfile = {}\ntls_verify_cert = yes", file("other.pem")), "a@x.test", Err("certificate")),
+            (
+                &format!("tls_CApath = {}\ntls_verify_cert = yes", directory_of("ca.pem")),
+                "a@x.test",
+                Ok(Some("one@y.test")),
+            ),
+            (
+                &format!("tls_CApath = {}\ntls_verify_cert = yes", directory_of("other.pem")),
+                "a@x.test",
+                Err("certificate"),
+            ),
         ],
     );
     // A wrong password is trouble and is not shown; a dead server besides a living one does no harm.
@@ -459,6 +470,15 @@ fn pgsql() {
     bench.dies_and_returns("pgsql", &format!("{base}\n{query}\n"), "a@x.test", home.path(), start, running);
 }
 
+/// A directory of authorities, as OpenSSL has them.
+fn hashed(home: &Path, certificate: &str) -> String {
+    let directory = home.join(format!("{certificate}.d"));
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::copy(home.join(certificate), directory.join("0a1b2c3d.0")).unwrap();
+    std::fs::write(directory.join("README"), "no certificate").unwrap();
+    directory.display().to_string()
+}
+
 #[test]
 fn ldap() {
     let Some(server) = program(&["/usr/sbin/slapd"]) else { return };
@@ -470,17 +490,16 @@ fn ldap() {
         return;
     }
     let home = directory("openldap");
-    let data = home.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    if is_root() {
-        let id = id("openldap").unwrap();
-        chown(&data, Some(id), Some(id)).unwrap();
-    }
     certificates(home.path(), "openldap");
-    let configuration = home.path().join("slapd.conf");
-    std::fs::write(
-        &configuration,
-        format!(
+    let configuration = |name: &str, suffix: &str, password: &str, access: &str| {
+        let file = home.path().join(format!("{name}.conf"));
+        let data = home.path().join(format!("{name}.data"));
+        std::fs::create_dir(&data).unwrap();
+        if is_root() {
+            let id = id("openldap").unwrap();
+            chown(&data, Some(id), Some(id)).unwrap();
+        }
+        let text = format!(
             "modulepath /usr/lib/ldap\nmoduleload back_mdb\n\
              include /etc/ldap/schema/core.schema\ninclude /etc/ldap/schema/cosine.schema\n\
              include /etc/ldap/schema/inetorgperson.schema\n\
@@ -489,15 +508,26 @@ fn ldap() {
              attributetype ( 1.3.6.1.4.1.99999.1.3 NAME 'memberurl' EQUALITY caseExactMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )\n\
              objectclass ( 1.3.6.1.4.1.99999.2.1 NAME 'mailthing' SUP top AUXILIARY MAY ( maildrop $ memberdn $ memberurl $ mail ) )\n\
              TLSCACertificateFile {home}/ca.pem\nTLSCertificateFile {home}/server.pem\nTLSCertificateKeyFile {home}/server.key\n\
-             database mdb\nmaxsize 10485760\nsuffix dc=x,dc=test\nrootdn cn=admin,dc=x,dc=test\nrootpw hidden\n\
-             directory {}\naccess to * by users read by anonymous auth\n",
+             database mdb\nmaxsize 10485760\nsuffix {suffix}\nrootdn cn=admin,{suffix}\nrootpw {password}\n\
+             directory {}\naccess to * {access}\n",
             data.display(),
             home = home.path().display()
-        ),
-    )
-    .unwrap();
+        );
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let fill = |configuration: &Path, ldif: &str| {
+        let file = home.path().join("data.ldif");
+        std::fs::write(&file, ldif).unwrap();
+        let mut add = as_user("openldap", &add);
+        assert!(add.arg("-q").arg("-f").arg(configuration).arg("-l").arg(&file).status().unwrap().success());
+    };
+    let (port, second) = (free_port(), free_port());
     let entry = |cn: &str, more: &str| {
         format!("dn: cn={cn},dc=x,dc=test\nobjectClass: person\nobjectClass: mailthing\ncn: {cn}\nsn: s\n{more}\n")
+    };
+    let referral = |ou: &str, refs: &str| {
+        format!("dn: ou={ou},dc=x,dc=test\nobjectClass: referral\nobjectClass: extensibleObject\nou: {ou}\n{refs}\n")
     };
     let ldif = [
         "dn: dc=x,dc=test\nobjectClass: dcObject\nobjectClass: organization\ndc: x\no: x\n\n".to_owned(),
@@ -507,29 +537,43 @@ fn ldap() {
         entry("group", "mail: group@x.test\nmemberdn: cn=a,dc=x,dc=test\nmemberdn: cn=m,dc=x,dc=test\nmemberdn: cn=gone,dc=x,dc=test\n"),
         entry("ends", "mail: ends@x.test\nmaildrop: there@h.test\nmemberdn: cn=a,dc=x,dc=test\n"),
         entry("loop", "mail: loop@x.test\nmemberdn: cn=loop,dc=x,dc=test\n"),
-        "dn: ou=far,dc=x,dc=test\nobjectClass: referral\nobjectClass: extensibleObject\nou: far\n\
-         ref: ldap://far.test/ou=far,dc=x,dc=test\n\n"
-            .to_owned(),
+        referral("far", "ref: ldap://far.test/ou=far,dc=x,dc=test\n"),
+        referral("near", &format!("ref: ldap://127.0.0.1:{second}/dc=z,dc=test\n")),
+        referral("either", &format!("ref: ldap://127.0.0.1:1/dc=z,dc=test\nref: ldap://127.0.0.1:{second}/dc=z,dc=test\n")),
+        referral("round", &format!("ref: ldap://127.0.0.1:{port}/ou=round,dc=x,dc=test\n")),
         entry("urls", "mail: urls@x.test\nmemberurl: ldap:///dc=x,dc=test??sub?(cn=m)\n"),
     ]
     .join("\n");
-    let file = home.path().join("data.ldif");
-    std::fs::write(&file, ldif).unwrap();
-    let added =
-        as_user("openldap", &add).arg("-q").arg("-f").arg(&configuration).arg("-l").arg(&file).status().unwrap();
-    assert!(added.success());
-    let (port, other) = (free_port(), home.path().join("ldapi"));
+    let first = configuration("first", "dc=x,dc=test", "hidden", "by users read by anonymous auth");
+    fill(&first, &ldif);
+    let there = configuration("second", "dc=z,dc=test", "another", "by * read");
+    let ldif = "dn: dc=z,dc=test\nobjectClass: dcObject\nobjectClass: organization\ndc: z\no: z\n\n\
+                dn: cn=t,dc=z,dc=test\nobjectClass: person\nobjectClass: mailthing\ncn: t\nsn: s\n\
+                mail: only-there@x.test\nmaildrop: there@z.test\n";
+    fill(&there, ldif);
+    let other = home.path().join("ldapi");
     let socket = other.display().to_string().replace('/', "%2F");
     let wrapped = free_port();
     let urls = format!("ldap://127.0.0.1:{port}/ ldaps://127.0.0.1:{wrapped}/ ldapi://{socket}/");
     let start = || {
         Running::start(
-            as_user("openldap", &server).arg("-f").arg(&configuration).args(["-d", "0", "-h", &urls]),
+            as_user("openldap", &server).arg("-f").arg(&first).args(["-d", "0", "-h", &urls]),
             home.path(),
             "TERM",
         )
     };
     let running = start();
+    let elsewhere = Running::start(
+        as_user("openldap", &server).arg("-f").arg(&there).args([
+            "-d",
+            "0",
+            "-h",
+            &format!("ldap://127.0.0.1:{second}/"),
+        ]),
+        home.path(),
+        "TERM",
+    );
+    wait_for(home.path(), || std::net::TcpStream::connect(("127.0.0.1", second)).is_ok());
     wait_for(home.path(), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
 
     let bench = Bench::new();
@@ -600,16 +644,37 @@ fn ldap() {
             ],
         );
     }
-    // A part of the tree that is elsewhere: left out, or, where referrals are to be followed, trouble that says where.
-    let elsewhere = "search_base = ou=far,dc=x,dc=test";
+    for (name, expected) in [("ca.pem", Ok(Some("one@y.test"))), ("other.pem", Err("certificate"))] {
+        let directory = hashed(home.path(), name);
+        let host = format!("server_host = ldaps://127.0.0.1:{wrapped}\n{user}\ntls_require_cert = yes");
+        bench.check("ldap", &host, &[(&format!("tls_ca_cert_dir = {}", directory), "a@x.test", expected)]);
+    }
+    // Parts of the tree that are elsewhere: left out, or, where referrals are to be followed, asked for there; where that
+    // cannot be, trouble that says where.
+    let chase = "chase_referrals = 1";
+    let part = |ou: &str| format!("search_base = ou={ou},dc=x,dc=test");
     bench.check(
         "ldap",
         &base,
         &[
-            (elsewhere, "a@x.test", Err("chase_referrals is not set")),
-            (&format!("{elsewhere}\nchase_referrals = 1"), "a@x.test", Err("ldap://far.test/ou=far,dc=x,dc=test")),
+            (&part("near"), "a@x.test", Err("chase_referrals is not set")),
+            ("", "only-there@x.test", Ok(None)),
+            // The whole tree has continuation references, one of them to a server that is not there.
+            (chase, "a@x.test", Err("ldap://far.test/ou=far,dc=x,dc=test")),
+            (&format!("{}\n{chase}", part("far")), "a@x.test", Err("ldap://far.test/ou=far,dc=x,dc=test")),
+            // Nobody's password is shown to a server that is not ours: it answers what it answers to anybody.
+            (&format!("{}\n{chase}", part("near")), "only-there@x.test", Ok(Some("there@z.test"))),
+            (&format!("{}\n{chase}", part("near")), "a@x.test", Ok(None)),
+            // The first server that is named for the same part is not there, the second is.
+            (&format!("{}\n{chase}", part("either")), "only-there@x.test", Ok(Some("there@z.test"))),
+            // Round and round.
+            (&format!("{}\n{chase}", part("round")), "a@x.test", Err("more than 5 referrals")),
         ],
     );
+    // The other server has another password; with ours it would have been refused.
+    let named = format!("server_host = ldap://127.0.0.1:{port} ldap://127.0.0.1:{second}\n{user}");
+    bench.check("ldap", &named, &[(&format!("{}\n{chase}", part("near")), "only-there@x.test", Err("Unable to bind"))]);
+    drop(elsewhere);
     // Who does not bind may not look; a wrong password is trouble.
     let none = format!("{base}\nbind = no\n");
     assert!(!matches!(bench.ask("ldap", &none, "a@x.test"), Ok(Some(_))));

@@ -355,10 +355,13 @@ async fn run<S>(
         conversation.milters = milters;
     }
     conversation.run(shutdown).await;
-    if let Some(filters) = conversation.filters.take() {
+    let Conversation { session, stream, filters, .. } = conversation;
+    let notices = session.finish(Timestamp::now());
+    // The client has waited long enough: what it was told last may only leave with the end of the connection.
+    drop(stream);
+    if let Some(filters) = filters {
         filters.quit().await;
     }
-    let notices = conversation.session.finish(Timestamp::now());
     for notice in notices {
         Box::pin(submit_notice(&service.around, &settings, notice)).await;
     }
@@ -440,7 +443,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             }
         }
         // Only then: closing while something of the client's is not read yet throws away what has not left us.
-        if self.session.said_goodbye()
+        if (self.session.said_goodbye() || self.is_silent())
             && let Some(connection) = self.stream.below()
         {
             (self.last_words)(connection);
@@ -461,6 +464,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
         }
         self.make_room();
         let _ = self.stream.read_buf(&mut self.buffer).now_or_never();
+    }
+
+    /// Nothing more has come from the client: it waits for an answer. When that is the last one, the end of the connection
+    /// goes with it, and the client cannot say something in between.
+    fn is_silent(&mut self) -> bool {
+        self.make_room();
+        self.start == self.buffer.len() && self.stream.read_buf(&mut self.buffer).now_or_never().is_none()
     }
 
     /// The futures of lookups are large: boxed, they are there while they are needed and not as long as the session.
