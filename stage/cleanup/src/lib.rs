@@ -253,10 +253,12 @@ impl Cleanup {
         if let Some(filter) = filter {
             envelope.filter = filter;
         }
-        // RFC 8689 section 4.1: REQUIRETLS counts for more than the field.
-        if envelope.tls == TlsWish::Policy && self.settings.tls_required && says_no_tls(&bytes) {
-            envelope.tls = TlsWish::NotRequired;
-        }
+        // A header that nothing changes is stored with the body.
+        let header = if head.body_at > 0 { &head.fields } else { &bytes };
+        let bytes = match self.tls_wish(&mut envelope, header) {
+            Some(field) => [field.as_bytes(), &bytes].concat().into(),
+            None => bytes,
+        };
         envelope.size = bytes.len() as u64 + body.iter().map(Content::len).sum::<u64>();
         envelope.message_id = head.message_id;
         if head.eight_bit && envelope.body == BodyType::Unspecified {
@@ -273,6 +275,24 @@ impl Cleanup {
         Ok((accepted, refusal))
     }
 
+    /// Takes over what the header says of TLS. The result is the field that says there what the envelope says: with it
+    /// REQUIRETLS survives where there is no envelope, in a filter that is run as a command (`requiretls_esmtp_header`).
+    fn tls_wish(&self, envelope: &mut Envelope, header: &[u8]) -> Option<&'static str> {
+        let recorded = self.settings.requiretls_header && says(header, b"Require-TLS-ESMTP", b"yes");
+        match envelope.tls {
+            TlsWish::Required if self.settings.requiretls_header && !recorded => {
+                return Some("Require-TLS-ESMTP: yes\n");
+            }
+            // RFC 8689 section 4.1: REQUIRETLS counts for more than the other field.
+            TlsWish::Policy if recorded => envelope.tls = TlsWish::Required,
+            TlsWish::Policy if self.settings.tls_required && says(header, b"TLS-Required", b"no") => {
+                envelope.tls = TlsWish::NotRequired;
+            }
+            _ => {}
+        }
+        None
+    }
+
     fn emit(&self, job: &Job<'_>, kind: Kind) {
         self.events.emit(Event { at: job.now, origin: self.origin.clone(), kind });
     }
@@ -281,12 +301,12 @@ impl Cleanup {
         self.emit(job, Kind::Text { severity: Severity::Warning, queue_id: Some(job.id), text });
     }
 }
-/// The header has `TLS-Required: No`.
-fn says_no_tls(header: &[u8]) -> bool {
+/// The header has a field with this value.
+fn says(header: &[u8], wanted: &[u8], word: &[u8]) -> bool {
     let said = |line: &[u8]| {
         let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(line.len()));
         let value = value.get(1..).unwrap_or_default();
-        name.trim_ascii_end().eq_ignore_ascii_case(b"TLS-Required") && value.trim_ascii().eq_ignore_ascii_case(b"no")
+        name.trim_ascii_end().eq_ignore_ascii_case(wanted) && value.trim_ascii().eq_ignore_ascii_case(word)
     };
     header.split(|byte| *byte == b'\n').any(said)
 }

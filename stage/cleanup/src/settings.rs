@@ -104,6 +104,8 @@ pub(crate) struct Settings {
     pub(crate) smtputf8_for_sendmail: bool,
     /// `tls_required_enable`
     pub(crate) tls_required: bool,
+    /// `requiretls_esmtp_header`, where REQUIRETLS is obeyed.
+    pub(crate) requiretls_header: bool,
     pub(crate) characters: Characters,
     /// `header_address_token_limit`
     pub(crate) token_limit: usize,
@@ -177,6 +179,7 @@ impl Settings {
             message_size_limit: u64::try_from(view.int("message_size_limit")).unwrap_or(0),
             detect_8bit: view.bool("detect_8bit_encoding_header"),
             tls_required: view.bool("tls_required_enable"),
+            requiretls_header: view.bool("requiretls_enable") && view.bool("requiretls_esmtp_header"),
             token_limit: count("header_address_token_limit"),
             to_seven_bits: view.bool("force_mime_input_conversion") && !view.bool("disable_mime_input_processing"),
             unended_header: match view.text("non_empty_end_of_header_action").to_ascii_lowercase().as_str() {

@@ -380,3 +380,32 @@ fn only_so_many_tokens_of_addresses() {
     let many = done("To: a@b.c, user, other, more\n\nx\n");
     check("header_address_token_limit = 7", &[(&many, &done("To: a@b.c, user@mx.lab.test\n\nx\n"))]);
 }
+
+#[test]
+fn requiretls_is_recorded_in_the_header_and_read_from_it() {
+    use yamabiko_envelope::TlsWish::{NotRequired, Policy, Required};
+    let field = "Require-TLS-ESMTP: yes\n";
+    // Settings, the envelope's wish, fields of the message; the wish then, and whether our field is put in front.
+    let table = [
+        ("", Policy, "", Policy, false),
+        ("", Required, "", Required, true),
+        ("", Required, field, Required, false),
+        ("", Policy, field, Required, false),
+        ("", Policy, "require-tls-esmtp : Yes\n", Required, false),
+        ("", Policy, "Require-TLS-ESMTP: no\n", Policy, false),
+        ("", Policy, "TLS-Required: No\nRequire-TLS-ESMTP: yes\n", Required, false),
+        ("", Policy, "TLS-Required: No\n", NotRequired, false),
+        ("", Required, "TLS-Required: No\n", Required, true),
+        ("requiretls_esmtp_header = no", Required, "", Required, false),
+        ("requiretls_esmtp_header = no", Policy, field, Policy, false),
+        ("requiretls_enable = no", Policy, field, Policy, false),
+    ];
+    for (settings, wish, fields, wanted, added) in table {
+        let mut submission = message("s@lab.test", &["x@remote.test"], format!("{DONE}{fields}\nbody\n"));
+        submission.envelope.tls = wish;
+        let accepted = Bench::new(settings).accept(submission);
+        assert_eq!(accepted.envelope.tls, wanted, "{settings} {wish:?} {fields}");
+        let text = text(&accepted);
+        assert_eq!(text.starts_with(&format!("{field}Received: by mx\n")), added, "{text}");
+    }
+}

@@ -20,7 +20,6 @@ const TLS: Group = Group {
         "*mtp_tls_loglevel_maps",
         "tls_trust_server_ccerts",
         "*_log_tls_feature_status",
-        "requiretls_esmtp_header",
     ],
 };
 
