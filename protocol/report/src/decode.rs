@@ -144,6 +144,11 @@ pub fn header(value: &[u8]) -> String {
 
 /// As [`header`], without a copy where nothing is to be decoded.
 pub fn header_text(value: &[u8]) -> Cow<'_, str> {
+    if is_plain(value)
+        && let Ok(text) = std::str::from_utf8(value)
+    {
+        return Cow::Borrowed(text.trim_ascii());
+    }
     let plain = !memchr::memchr_iter(b'=', value).any(|at| value.get(at + 1) == Some(&b'?'));
     let folded = memchr(b'\n', value).is_some();
     if plain && !folded {
@@ -171,6 +176,12 @@ pub fn header_text(value: &[u8]) -> Cow<'_, str> {
         return Cow::Owned(charset(&unfolded, None).trim().to_owned());
     }
     Cow::Owned(encoded_words(&unfolded))
+}
+
+/// ASCII without folds, encoded words and escape sequences, as most values are: nothing is to be done with it.
+fn is_plain(value: &[u8]) -> bool {
+    // All of them, without a way out: so the compiler takes many bytes at once.
+    value.iter().fold(true, |plain, byte| plain & (matches!(byte, b'\t' | b' '..=b'~') & (*byte != b'=')))
 }
 
 fn encoded_words(value: &[u8]) -> String {

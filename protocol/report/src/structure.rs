@@ -15,13 +15,35 @@ const MAX_PARTS: usize = 200;
 /// Fields of one header beyond are not kept.
 const MAX_FIELDS: usize = 2000;
 
+/// The first of these bytes in a text. For lines, which are short: nothing is set up before the first byte is looked at.
+pub fn find_near(byte: u8, text: &[u8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    /// So many times eight bytes are a long line already.
+    const NEAR: usize = 16;
+    let (eights, rest) = text.as_chunks::<8>();
+    for (number, eight) in eights.iter().take(NEAR).enumerate() {
+        // Zero where the byte is; the lowest bit that stands then is the first of them.
+        let other = u64::from_le_bytes(*eight) ^ (LOW * u64::from(byte));
+        let found = other.wrapping_sub(LOW) & !other & HIGH;
+        if found != 0 {
+            return Some(number * 8 + (found.trailing_zeros() / 8) as usize);
+        }
+    }
+    if eights.len() > NEAR {
+        let far = NEAR * 8;
+        return memchr(byte, &text[far..]).map(|at| far + at);
+    }
+    rest.iter().position(|b| *b == byte).map(|at| eights.len() * 8 + at)
+}
+
 /// The message with LF line ends, whatever it had: CRLF, CR alone, or LF. Copies only where it must.
 pub fn with_lf(message: &[u8]) -> Cow<'_, [u8]> {
     let Some(first) = memchr(b'\r', message) else { return Cow::Borrowed(message) };
     let mut out = Vec::with_capacity(message.len());
     out.extend_from_slice(&message[..first]);
     let mut rest = &message[first..];
-    while let Some(at) = memchr(b'\r', rest) {
+    while let Some(at) = find_near(b'\r', rest) {
         out.extend_from_slice(&rest[..at]);
         // Some transports double the CR.
         let mut after = at + 1;
@@ -121,12 +143,15 @@ pub fn field(line: &[u8]) -> Option<HeaderField<'_>> {
     let limit = line.len().min(200);
     let head = &line[..limit];
     let end = head.iter().position(|b| !matches!(b, 33..=57 | 59..=126))?;
-    let colon = end + head[end..].iter().position(|b| !b.is_ascii_whitespace())?;
+    let colon = match head[end] {
+        b':' => end,
+        _ => end + head[end..].iter().position(|b| !b.is_ascii_whitespace())?,
+    };
     (end > 0 && line[colon] == b':').then(|| HeaderField { name: &line[..end], value: line[colon + 1..].trim_ascii() })
 }
 
 fn line_end(text: &[u8]) -> usize {
-    memchr(b'\n', text).map_or(text.len(), |n| n + 1)
+    find_near(b'\n', text).map_or(text.len(), |n| n + 1)
 }
 
 /// Media types that mean something to a reader of reports.

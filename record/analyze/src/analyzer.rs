@@ -117,6 +117,12 @@ impl Analyzer {
     pub fn embedded() -> Self {
         Self::new(Rules::default())
     }
+    /// The same, but findings and verdicts come without their evidence: for whoever does not show it. Nothing else changes.
+    #[must_use]
+    pub fn without_evidence(mut self) -> Self {
+        self.rules.explains = false;
+        self
+    }
     /// The rules in use.
     pub fn rules(&self) -> &Rules {
         &self.rules
@@ -135,15 +141,22 @@ impl Analyzer {
         let words = text::squeeze(reply.text, 8192);
         let status = text::statuses(&words).next();
         let code = text::reply_code(&words, status.map(|s| s.class.digit()));
+        let stage = reply.stage.or_else(|| text::stage(&words));
+        // Where nobody says who it was: what answers to a recipient and names an address names that one.
+        let unnamed = reply.recipient.is_empty() && reply.remote_host.is_empty();
+        let recipient = match text::address(&words) {
+            Some(named) if unnamed && matches!(stage, Some(Stage::Rcpt | Stage::Data)) => named.address,
+            _ => reply.recipient,
+        };
         let decision = decide(
             &self.rules,
             &Facts {
                 diagnostic: &words,
                 status,
                 code,
-                stage: reply.stage.or_else(|| text::stage(&words)),
+                stage,
                 rhost: reply.remote_host,
-                destination: text::domain(reply.recipient),
+                destination: text::domain(recipient),
                 date: reply.date,
                 trusting: true,
                 ..Facts::default()

@@ -10,22 +10,23 @@ use crate::rules::Scan;
 use crate::systems::System;
 use crate::transcript::Refusal;
 use crate::{Reason, Rules, civil, text};
+use std::cell::OnceCell;
 use yamabiko_report::decode;
+use yamabiko_report::structure::Header;
 use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
 
 /// What all findings of one message share.
-#[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct Shared<'s> {
     pub addresser: String,
     pub date: Option<Date>,
-    pub received_rhost: String,
-    pub received_lhost: String,
-    /// There is more than one recipient.
-    pub several: bool,
+    header: &'s Header<'s>,
+    /// Hosts of the Received fields, once somebody asked for them: most notices name their hosts elsewhere.
+    rhost: OnceCell<String>,
+    lhost: OnceCell<String>,
 }
 
-impl Shared {
-    pub(crate) fn of(mail: &Mail<'_>) -> Self {
+impl<'s> Shared<'s> {
+    pub(crate) fn of(mail: &'s Mail<'_>) -> Self {
         let header = mail.header();
         let addressed = || {
             ["To", "X-Original-To", "Delivered-To"]
@@ -41,21 +42,36 @@ impl Shared {
             .find(|a| !a.is_empty())
             .map_or_else(addressed, str::to_owned);
         let date = original.date.or_else(|| header.get("Date").and_then(|d| civil::parse(&decode::header(d))));
-        // The oldest Received was written where the notice was, if it names that host; otherwise the oldest that names both sides.
-        let received: Vec<&[u8]> = header.all("Received").take(100).collect();
-        let hop = |value: &&[u8]| Hop::of(&text::lossy(value));
-        let received_rhost = Self::writer(&received, hop).unwrap_or_else(|| {
-            // It was never received by mail: who wrote it says so in its sender.
-            let from = header.get("From").map(decode::header).unwrap_or_default();
-            if received.is_empty() {
-                text::domain(text::one_address(&from).unwrap_or_default()).to_owned()
-            } else {
-                String::new()
-            }
-        });
-        let newest = received.first().map(hop);
-        let received_lhost = newest.map(|hop| if hop.from.is_empty() { hop.by } else { hop.from }).unwrap_or_default();
-        Self { addresser, date, received_rhost, received_lhost, several: false }
+        Self { addresser, date, header, rhost: OnceCell::new(), lhost: OnceCell::new() }
+    }
+
+    /// The host that wrote the notice, by its Received fields or else its sender.
+    pub(crate) fn received_rhost(&self) -> &str {
+        self.rhost.get_or_init(|| {
+            let received = self.received();
+            Self::writer(&received, hop).unwrap_or_else(|| {
+                // It was never received by mail: who wrote it says so in its sender.
+                let from = self.header.get("From").map(decode::header).unwrap_or_default();
+                if received.is_empty() {
+                    text::domain(text::one_address(&from).unwrap_or_default()).to_owned()
+                } else {
+                    String::new()
+                }
+            })
+        })
+    }
+
+    /// The host from which it came last, by the newest Received field.
+    pub(crate) fn received_lhost(&self) -> &str {
+        self.lhost.get_or_init(|| {
+            let newest = self.header.get("Received").map(|value| hop(&value));
+            newest.map(|hop| if hop.from.is_empty() { hop.by } else { hop.from }).unwrap_or_default()
+        })
+    }
+
+    /// The oldest Received was written where the notice was, if it names that host; otherwise the oldest that names both sides.
+    fn received(&self) -> Vec<&'s [u8]> {
+        self.header.all("Received").take(100).collect()
     }
 
     /// The host where the notice was written, as its Received fields (newest first) tell.
@@ -75,6 +91,10 @@ impl Shared {
         let host = if is_name(&named.by) && !(silent && is_host_name(&named.from)) { named.by } else { named.from };
         (!host.is_empty()).then_some(host)
     }
+}
+
+fn hop(value: &&[u8]) -> Hop {
+    Hop::of(&text::lossy(value))
 }
 
 /// The hosts of a Received field.
@@ -164,19 +184,22 @@ pub(crate) struct Notice<'n, 'm> {
     /// The text for people, scanned.
     pub human: &'n Scan,
     pub system: System,
-    pub shared: &'n Shared,
+    pub shared: &'n Shared<'n>,
+    /// There is more than one recipient.
+    pub several: bool,
     pub refusals: &'n [Refusal],
 }
 
-/// Completes and decides one draft.
-pub(crate) fn finding(notice: Notice<'_, '_>, draft: Draft) -> Finding {
+/// Completes and decides one draft; beside it whether there was more to go by than single words.
+pub(crate) fn finding(notice: Notice<'_, '_>, draft: Draft) -> (Finding, bool) {
     let mut case = Case::of(notice, draft);
     case.choose_diagnostic();
     case.choose_human();
     case.choose_status();
     case.choose_host();
     let verdict = case.decide();
-    case.complete(verdict)
+    let more_than_words = verdict.decision.more_than_words;
+    (case.complete(verdict), more_than_words)
 }
 
 /// One recipient on the way from what was read to what it means.
@@ -273,7 +296,7 @@ impl<'n, 'm> Case<'n, 'm> {
     /// What is said of one recipient must not decide about another, and nothing is to be counted twice.
     fn choose_human(&mut self) {
         let diagnostic = &self.draft.diagnostic;
-        let several = self.notice.shared.several && !diagnostic.is_empty();
+        let several = self.notice.several && !diagnostic.is_empty();
         if diagnostic.len() + 200 > self.notice.mail.human.len() || several {
             self.human = None;
         }
@@ -324,14 +347,14 @@ impl<'n, 'm> Case<'n, 'm> {
             .or_else(|| self.refusal.map(|r| r.host.as_str()).filter(|h| !h.is_empty() && draft.rhost.is_empty()))
             .unwrap_or_default();
         if draft.rhost.is_empty() {
-            let host = if named.is_empty() { &shared.received_rhost } else { named };
+            let host = if named.is_empty() { shared.received_rhost() } else { named };
             draft.rhost = host.to_owned();
         } else if !named.is_empty() && mail.report.get("Reporting-MTA").is_some_and(|r| text::host(r) == draft.rhost) {
             // The reporting host only stood in for one that was not noted.
             draft.rhost = named.to_owned();
         }
         if draft.lhost.is_empty() {
-            draft.lhost.clone_from(&shared.received_lhost);
+            draft.lhost = shared.received_lhost().to_owned();
         }
     }
 
@@ -343,7 +366,8 @@ impl<'n, 'm> Case<'n, 'm> {
         let date = mail.original.date.filter(|_| arrival_is_own).or(draft.date).or(shared.date);
         let delayed = draft.action == Some(Action::Delayed) || (draft.action.is_none() && system.delay);
         if matches!(draft.action, Some(Action::Delivered | Action::Relayed | Action::Expanded)) {
-            let decision = Decision { reason: Reason::Delivered, evidence: Vec::new(), confidence: 95 };
+            let decision =
+                Decision { reason: Reason::Delivered, evidence: Vec::new(), confidence: 95, more_than_words: false };
             return Verdict { decision, date, delayed };
         }
         let smtp = matches!(draft.kind.as_str(), "" | "SMTP" | "LMTP" | "UNKNOWN");
@@ -398,9 +422,9 @@ impl<'n, 'm> Case<'n, 'm> {
     }
 
     fn complete(self, verdict: Verdict) -> Finding {
-        let Decision { reason, evidence, confidence } = verdict.decision;
+        let Decision { reason, evidence, confidence, .. } = verdict.decision;
         let (status, made_up) = self.final_status(reason, verdict.delayed);
-        let Notice { mail, system, shared, .. } = self.notice;
+        let Notice { mail, system, shared, several, .. } = self.notice;
         let (draft, original) = (self.draft, &mail.original);
         let action = match (reason, draft.action) {
             (Reason::Expired, _) => Some(Action::Delayed),
@@ -410,7 +434,7 @@ impl<'n, 'm> Case<'n, 'm> {
         };
         let named = !original.subject.is_empty();
         // Forwarded on the way: the oldest hop knows whom it was for at first.
-        let first = if shared.several { "" } else { original.first_for.as_str() };
+        let first = if several { "" } else { original.first_for.as_str() };
         let alias = if draft.alias.is_empty() { first.to_owned() } else { draft.alias };
         let alias = if alias.eq_ignore_ascii_case(&draft.recipient) { String::new() } else { alias };
         Finding {

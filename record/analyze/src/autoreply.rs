@@ -48,7 +48,7 @@ const SUBJECTS: &[&str] = &[
 ];
 
 /// The finding of an automatic reply, when the message is one.
-pub(crate) fn finding(mail: &Mail<'_>, shared: &Shared) -> Option<Finding> {
+pub(crate) fn finding(mail: &Mail<'_>, shared: &Shared<'_>) -> Option<Finding> {
     let header = mail.header();
     let value = |name: &str| {
         header.get(name).map(|v| String::from_utf8_lossy(v).trim().to_ascii_lowercase()).unwrap_or_default()
@@ -128,7 +128,7 @@ fn is_abandoned(human: &str, recipient: &str) -> bool {
 }
 
 /// The finding of a reply that says that its mailbox is not in use any more.
-fn gone(recipient: String, mail: &Mail<'_>, shared: &Shared) -> Finding {
+fn gone(recipient: String, mail: &Mail<'_>, shared: &Shared<'_>) -> Finding {
     let mut finding = empty(recipient, Reason::Suspend, mail, shared);
     finding.diagnostic.text = text::squeeze(&mail.human, 2048);
     finding.subject = original_subject(&mail.subject);

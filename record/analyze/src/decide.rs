@@ -10,6 +10,7 @@ use crate::finding::{Date, Evidence, EvidenceKind};
 use crate::rules::{Circumstances, Rule, Scan, fold};
 use crate::{Reason, Rules};
 use std::borrow::Cow;
+use std::fmt;
 use yamabiko_status::EnhancedStatus;
 
 /// Rules of this weight and more are certain of themselves: the stage does not change them.
@@ -58,6 +59,8 @@ pub(crate) struct Decision {
     pub reason: Reason,
     pub evidence: Vec<Evidence>,
     pub confidence: u8,
+    /// More was seen than single words.
+    pub more_than_words: bool,
 }
 
 /// Texts are folded up to this many bytes: a reply is never longer, a notice says it in the beginning.
@@ -77,7 +80,7 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
         code: facts.code,
         date: facts.date,
     };
-    let mut scale = Scale { facts, found: Vec::new() };
+    let mut scale = Scale { facts, found: Vec::new(), explains: rules.explains, more_than_words: false };
     if let Some((reason, weight, rule)) = facts.hint {
         scale.add(EvidenceKind::System, reason, rule, "system", weight, "");
     }
@@ -195,18 +198,23 @@ fn is_status(word: &str) -> bool {
 struct Scale<'f, 'a> {
     facts: &'f Facts<'a>,
     found: Vec<Evidence>,
+    /// Somebody wants to read which rules and words it was; otherwise they are not written down.
+    explains: bool,
+    more_than_words: bool,
 }
 
 impl Scale<'_, '_> {
     fn add(&mut self, kind: EvidenceKind, reason: Reason, rule: &str, place: &'static str, weight: u8, text: &str) {
         if self.found.len() < 64 {
-            let (rule, text) = (rule.to_owned(), text.to_owned());
+            self.more_than_words |= !rule.starts_with("words.rules:");
+            let (rule, text) = if self.explains { (rule.to_owned(), text.to_owned()) } else { Default::default() };
             self.found.push(Evidence { kind, reason, rule, place, weight, text });
         }
     }
 
     fn phrase(&mut self, rule: &Rule, place: &'static str, weight: u8, words: &[u8]) {
-        let text = &*String::from_utf8_lossy(words);
+        let text = if self.explains { String::from_utf8_lossy(words) } else { Cow::Borrowed("") };
+        let text = &*text;
         let kind = if rule.is_special() { EvidenceKind::Provider } else { EvidenceKind::Phrase };
         let mut reason = rule.reason;
         if self.facts.stage == Some(Stage::Mail)
@@ -248,11 +256,13 @@ impl Scale<'_, '_> {
         } else {
             EvidenceKind::Stage
         };
+        let explains = self.explains;
+        let written = |text: &dyn fmt::Display| if explains { text.to_string() } else { String::new() };
         let (place, text) = match (kind, at.status, at.code, at.stage) {
-            (EvidenceKind::Status, Some(status), ..) => ("Status", status.to_string()),
-            (EvidenceKind::ReplyCode, _, Some(code), _) => ("reply code", code.to_string()),
-            (EvidenceKind::Stage, _, _, Some(stage)) => ("stage", stage.name().to_owned()),
-            _ => ("host", at.hosts.iter().find(|h| !h.is_empty()).map_or(String::new(), |h| (*h).to_owned())),
+            (EvidenceKind::Status, Some(status), ..) => ("Status", written(&status)),
+            (EvidenceKind::ReplyCode, _, Some(code), _) => ("reply code", written(&code)),
+            (EvidenceKind::Stage, _, _, Some(stage)) => ("stage", written(&stage.name())),
+            _ => ("host", at.hosts.iter().find(|h| !h.is_empty()).map_or(String::new(), |host| written(host))),
         };
         self.add(kind, rule.reason, &rule.name, place, rule.weight, &text);
     }
@@ -282,14 +292,15 @@ impl Scale<'_, '_> {
         let Some(&(reason, best)) = scores.first() else {
             let nothing = self.facts.diagnostic.is_empty();
             let reason = if nothing { Reason::Undefined } else { Reason::OnHold };
-            return Decision { reason, evidence: Vec::new(), confidence: 5 };
+            return Decision { reason, evidence: Vec::new(), confidence: 5, more_than_words: false };
         };
         let second = scores.get(1).map_or(0, |(_, score)| *score);
         // Half of it is how heavy the evidence is, half by how far it leads.
         let lead = 100 * (best - second.min(best)) / best.max(1);
         let confidence = (best.min(400) / 8 + lead / 2).clamp(5, 99);
         let confidence = u8::try_from(confidence).unwrap_or(99);
-        Decision { reason, evidence: self.found, confidence }
+        let evidence = if self.explains { self.found } else { Vec::new() };
+        Decision { reason, evidence, confidence, more_than_words: self.more_than_words }
     }
 }
 

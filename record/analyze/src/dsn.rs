@@ -5,6 +5,7 @@ use crate::draft::Draft;
 use crate::finding::{Action, Date};
 use crate::mail::{Group, Mail};
 use crate::{Reason, text};
+use std::borrow::Cow;
 use yamabiko_status::{Class, EnhancedStatus};
 
 pub(crate) fn action(word: &str) -> Option<Action> {
@@ -27,7 +28,10 @@ pub(crate) fn recipient(value: &str) -> Option<String> {
 }
 
 /// `\x{XXXX}` of RFC 6533 section 3.
-fn unescape(text: &str) -> String {
+fn unescape(text: &str) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("\\x{") {
@@ -42,7 +46,7 @@ fn unescape(text: &str) -> String {
         rest = tail.split_once('}').map_or("", |(_, rest)| rest);
     }
     out.push_str(rest);
-    out
+    Cow::Owned(out)
 }
 
 /// Type and text of a `Diagnostic-Code:`.

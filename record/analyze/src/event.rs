@@ -102,6 +102,8 @@ struct Event<'v> {
     decoded_by: &'static str,
     feedback_type: &'v str,
     reason: Option<Reason>,
+    /// The provider says that it may pass.
+    transient: bool,
 }
 
 fn finding(rules: &Rules, event: Event<'_>) -> Finding {
@@ -136,6 +138,7 @@ fn finding(rules: &Rules, event: Event<'_>) -> Finding {
     let class = match (stated, event.action, code) {
         (Some(status), ..) => status.class,
         (None, Some(Action::Delayed), _) => Class::Transient,
+        (None, ..) if event.transient => Class::Transient,
         (None, _, Some(code)) if code < 500 => Class::Transient,
         _ => Class::Permanent,
     };
@@ -147,7 +150,8 @@ fn finding(rules: &Rules, event: Event<'_>) -> Finding {
         status_is_made_up: made_up,
         reply_code: code.map(ReplyCode),
         action: if reason == Reason::Feedback { None } else { event.action },
-        hard_bounce: reason.is_hard(class.digit()),
+        // Words that sound final do not outweigh a provider that goes on trying.
+        hard_bounce: reason.is_hard(class.digit()) && !(stated.is_none() && event.transient),
         sender_domain: text::domain(&event.addresser).to_owned(),
         addresser: event.addresser,
         destination: destination.to_owned(),
@@ -217,6 +221,7 @@ fn ses(rules: &Rules, value: &Value) -> Option<Analysis> {
                 hint: (event.hint)(body),
                 reason: event.reason,
                 feedback_type: string(body, &["complaintFeedbackType"]),
+                transient: string(body, &["bounceType"]) == "Transient",
                 ..base(body)
             },
         ));

@@ -7,7 +7,7 @@ use crate::systems::Signs;
 use crate::{Reason, civil, text};
 
 /// The findings of a feedback report: one for each recipient it names.
-pub(crate) fn findings(mail: &Mail<'_>, group: &Group, shared: &Shared) -> Vec<Finding> {
+pub(crate) fn findings(mail: &Mail<'_>, group: &Group, shared: &Shared<'_>) -> Vec<Finding> {
     let original = &mail.original;
     let mut recipients: Vec<String> = ["Original-Rcpt-To", "Removal-Recipient", "Removal-Request"]
         .iter()
@@ -35,7 +35,7 @@ pub(crate) fn findings(mail: &Mail<'_>, group: &Group, shared: &Shared) -> Vec<F
         .filter_map(|name| group.get(name))
         .map(text::host)
         .find(|host| !host.is_empty())
-        .map_or_else(|| shared.received_rhost.clone(), str::to_owned);
+        .map_or_else(|| shared.received_rhost().to_owned(), str::to_owned);
     let first = mail.human.split("\n\n").map(|p| text::squeeze(p, 1024)).find(|p| p.len() > 20).unwrap_or_default();
     let said = match group.get("Authentication-Results") {
         Some(results) if !results.is_empty() => format!("{first} {}", text::squeeze(results, 1024)),
@@ -58,7 +58,7 @@ pub(crate) fn findings(mail: &Mail<'_>, group: &Group, shared: &Shared) -> Vec<F
 }
 
 /// A complaint without a report part: the words of hotmail's and of Apple's unsubscribe mails.
-pub(crate) fn without_report(mail: &Mail<'_>, signs: &Signs, shared: &Shared) -> Option<Vec<Finding>> {
+pub(crate) fn without_report(mail: &Mail<'_>, signs: &Signs, shared: &Shared<'_>) -> Option<Vec<Finding>> {
     if signs.unsubscribe {
         let recipient = text::one_address(&mail.from)?.to_owned();
         let mut finding = empty(recipient, Reason::Feedback, mail, shared);
@@ -87,7 +87,7 @@ pub(crate) fn without_report(mail: &Mail<'_>, signs: &Signs, shared: &Shared) ->
 }
 
 /// A finding without a status.
-pub(crate) fn empty(recipient: String, reason: Reason, mail: &Mail<'_>, shared: &Shared) -> Finding {
+pub(crate) fn empty(recipient: String, reason: Reason, mail: &Mail<'_>, shared: &Shared<'_>) -> Finding {
     let original = &mail.original;
     Finding {
         alias: String::new(),
@@ -100,8 +100,8 @@ pub(crate) fn empty(recipient: String, reason: Reason, mail: &Mail<'_>, shared: 
         addresser: shared.addresser.clone(),
         sender_domain: text::domain(&shared.addresser).to_owned(),
         destination: text::domain(&recipient).to_owned(),
-        rhost: shared.received_rhost.clone(),
-        lhost: shared.received_lhost.clone(),
+        rhost: shared.received_rhost().to_owned(),
+        lhost: shared.received_lhost().to_owned(),
         diagnostic: Diagnostic::default(),
         command: String::new(),
         decoded_by: "RFC3834",

@@ -217,7 +217,7 @@ pub(crate) fn cut(text: &str) -> Option<Cut> {
     while at < text.len() {
         let start = at;
         let bytes = text.as_bytes();
-        at = memchr::memchr(b'\n', &bytes[at..]).map_or(text.len(), |end| at + end + 1);
+        at = structure::find_near(b'\n', &bytes[at..]).map_or(text.len(), |end| at + end + 1);
         let end = at;
         // Most lines begin with something else.
         let mut from = start;

@@ -19,7 +19,10 @@ pub(crate) struct Match {
 /// An edge of the tree and where it leads.
 #[derive(Clone, Copy, Default)]
 struct Node {
-    /// Its bytes: `labels[label..label + length]`.
+    /// Its bytes: the first eight, and which bits of them there are.
+    start: u64,
+    mask: u64,
+    /// All of them: `labels[label..label + length]`.
     label: u32,
     length: u32,
     /// Its children, side by side: `nodes[child..child + children]`, sorted by their first byte.
@@ -46,10 +49,13 @@ pub(crate) struct Phrases {
     heads: Heads,
 }
 
-/// The first four bytes of all phrases, as bits by a hash: a place whose bytes are not among them begins no phrase.
+/// The first bytes of all phrases, as bits by a hash: a place whose bytes are not among them begins no phrase.
 #[derive(Clone)]
 struct Heads {
-    bits: Vec<u64>,
+    /// The first four bytes: of all phrases, and of those that are shorter than eight bytes.
+    fours: Vec<[u64; 2]>,
+    /// The first eight bytes of all others. Many texts begin a word like some phrase ("your", "mess"), few go on like it.
+    eights: Vec<u64>,
     /// First bytes of the phrases of one or two bytes: no such, before the end of a word, anywhere.
     short: [Short; 256],
 }
@@ -64,20 +70,25 @@ enum Short {
 
 impl Default for Heads {
     fn default() -> Self {
-        Self { bits: Vec::new(), short: [Short::Nowhere; 256] }
+        Self { fours: Vec::new(), eights: Vec::new(), short: [Short::Nowhere; 256] }
     }
 }
 
 impl Heads {
     fn of(phrases: &[(&str, u32)]) -> Self {
-        let mut heads = Self { bits: vec![0; 1 << 10], short: [Short::Nowhere; 256] };
+        let mut heads = Self { fours: vec![[0; 2]; 1 << 10], eights: vec![0; 1 << 10], short: [Short::Nowhere; 256] };
         for (phrase, _) in phrases {
             match phrase.as_bytes() {
-                [a, b, c, d, ..] => heads.set([*a, *b, *c, *d]),
+                whole @ [a, b, c, d, _, _, _, _, ..] => {
+                    heads.set([*a, *b, *c, *d], false);
+                    let (word, bit) = Self::place_of_eight(eight_of(whole));
+                    heads.eights[word] |= bit;
+                }
+                [a, b, c, d, ..] => heads.set([*a, *b, *c, *d], true),
                 // What follows it may be anything: a phrase that ends in no letter may be within a word.
                 [a, b, c] => (0..=255_u8)
                     .filter(|d| !d.is_ascii_alphanumeric() || !c.is_ascii_alphanumeric())
-                    .for_each(|d| heads.set([*a, *b, *c, d])),
+                    .for_each(|d| heads.set([*a, *b, *c, d], true)),
                 [a, rest @ ..] => {
                     let last = rest.last().unwrap_or(a);
                     let short = if last.is_ascii_alphanumeric() { Short::AtEnds } else { Short::Anywhere };
@@ -89,24 +100,52 @@ impl Heads {
         }
         heads
     }
-    fn place(four: [u8; 4]) -> (usize, u64) {
+    /// Place of the first four bytes of these.
+    fn place(eight: u64) -> (usize, u64) {
         // The upper 16 bits of the product depend on all bits of the four bytes.
-        let hash = u32::from_le_bytes(four).wrapping_mul(0x9e37_79b1) >> 16;
+        let hash = (eight as u32).wrapping_mul(0x9e37_79b1) >> 16;
         ((hash >> 6) as usize, 1 << (hash & 63))
     }
-    fn set(&mut self, four: [u8; 4]) {
-        let (word, bit) = Self::place(four);
-        self.bits[word] |= bit;
+    fn place_of_eight(eight: u64) -> (usize, u64) {
+        // As above; 16 bits of it.
+        let hash = eight.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        ((hash >> 6) as usize, 1 << (hash & 63))
     }
-    fn may_begin(&self, four: [u8; 4]) -> bool {
-        let (word, bit) = Self::place(four);
-        let [first, second, third, _] = four;
-        self.bits.get(word).is_some_and(|bits| bits & bit != 0)
-            || match self.short[usize::from(first)] {
-                Short::Nowhere => false,
-                Short::AtEnds => !second.is_ascii_alphanumeric() || !third.is_ascii_alphanumeric(),
-                Short::Anywhere => true,
-            }
+    fn set(&mut self, four: [u8; 4], whole: bool) {
+        let (word, bit) = Self::place(eight_of(&four));
+        self.fours[word][0] |= bit;
+        if whole {
+            self.fours[word][1] |= bit;
+        }
+    }
+    /// A phrase may begin with these bytes; those that are beyond the text are zero.
+    fn may_begin(&self, eight: u64) -> bool {
+        let (word, bit) = Self::place(eight);
+        if let Some([all, whole]) = self.fours.get(word)
+            && all & bit != 0
+            && (whole & bit != 0 || self.goes_on(eight))
+        {
+            return true;
+        }
+        let [first, second, third, ..] = eight.to_le_bytes();
+        match self.short[usize::from(first)] {
+            Short::Nowhere => false,
+            Short::AtEnds => !second.is_ascii_alphanumeric() || !third.is_ascii_alphanumeric(),
+            Short::Anywhere => true,
+        }
+    }
+    /// All of them are the first bytes of a phrase.
+    fn goes_on(&self, eight: u64) -> bool {
+        let (word, bit) = Self::place_of_eight(eight);
+        self.eights.get(word).is_some_and(|bits| bits & bit != 0)
+    }
+}
+
+/// The first eight bytes of a text, and zeros where it is shorter.
+fn eight_of(text: &[u8]) -> u64 {
+    match text.first_chunk::<8>() {
+        Some(eight) => u64::from_le_bytes(*eight),
+        None => text.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)),
     }
 }
 
@@ -202,7 +241,10 @@ impl Phrases {
             let common = first.iter().zip(last).take_while(|(a, b)| a == b).count();
             self.nodes[at].label = number(self.labels.len());
             self.nodes[at].length = number(common.saturating_sub(depth));
-            self.labels.extend_from_slice(first.get(depth..common).unwrap_or_default());
+            let label = first.get(depth..common).unwrap_or_default();
+            self.labels.extend_from_slice(label);
+            self.nodes[at].start = eight_of(label);
+            self.nodes[at].mask = u64::MAX.checked_shr(64 - 8 * number(label.len().min(8))).unwrap_or(0);
             let mut rest = from;
             self.nodes[at].ends = number(self.numbers.len());
             while let Some((_, id)) = phrases[..to].get(rest).filter(|(phrase, _)| phrase.len() == common) {
@@ -228,38 +270,27 @@ impl Phrases {
     /// All phrases in a folded text that are no piece of a longer word (`relay` is not in `relayed`, but `rbl` is in
     /// `rbl.example`), by where they end, then by where they begin, then by number.
     pub(crate) fn find(&self, text: &[u8]) -> Vec<Match> {
-        let mut found = Vec::with_capacity((text.len() / 16).min(256));
+        let mut found = Vec::with_capacity((text.len() / 8).min(256));
         if self.nodes.len() < 2 {
             return found;
         }
         let mut after_word = false;
-        let mut at = 0;
-        while at < text.len() {
-            let eight = text.get(at..at + 8).and_then(|whole| <[u8; 8]>::try_from(whole).ok()).unwrap_or_else(|| {
-                let mut last = [b' '; 8];
-                text[at..].iter().zip(&mut last).for_each(|(byte, place)| *place = *byte);
-                last
-            });
-            let eight = u64::from_le_bytes(eight);
+        let (whole, last) = text.as_chunks::<8>();
+        let mut padded = [b' '; 8];
+        padded.iter_mut().zip(last).for_each(|(place, byte)| *place = *byte);
+        for (eight, at) in whole.iter().chain([&padded]).zip((0..).step_by(8)) {
+            let eight = u64::from_le_bytes(*eight);
             let words = words(eight);
             let mut begin = beginnings(eight, words, after_word);
             after_word = words >> 63 != 0;
             while begin != 0 {
                 let start = at + (begin.trailing_zeros() / 8) as usize;
                 begin &= begin - 1;
-                let four = text.get(start..start + 4).and_then(|whole| <[u8; 4]>::try_from(whole).ok());
-                let four = four.unwrap_or_else(|| {
-                    let mut last = [0; 4];
-                    text[start..].iter().zip(&mut last).for_each(|(byte, place)| *place = *byte);
-                    last
-                });
-                if self.heads.may_begin(four) {
+                if text.get(start..).is_some_and(|rest| self.heads.may_begin(eight_of(rest))) {
                     self.look(text, start, &mut found);
                 }
             }
-            at += 8;
         }
-        found.sort_unstable_by_key(|m: &Match| (m.end, m.start, m.number));
         found
     }
 
@@ -284,16 +315,19 @@ impl Phrases {
         loop {
             // Nodes, labels and numbers are where the tree says, as it was built.
             let node = &self.nodes[at as usize];
-            let label = &self.labels[node.label as usize..(node.label + node.length) as usize];
+            let length = node.length as usize;
             let rest = text.get(end..).unwrap_or_default();
-            // Mostly the first byte tells already.
-            if rest.len() < label.len() || rest.first() != label.first().or(rest.first()) || !rest.starts_with(label) {
+            // Mostly the first bytes tell already.
+            if (eight_of(rest) ^ node.start) & node.mask != 0 || rest.len() < length {
                 return;
             }
-            end += label.len();
+            if length > 8 && rest[8..length] != self.labels[node.label as usize + 8..node.label as usize + length] {
+                return;
+            }
+            end += length;
             if node.count > 0 && ends_word(text, end) {
                 let numbers = &self.numbers[node.ends as usize..(node.ends + node.count) as usize];
-                found.extend(numbers.iter().map(|number| Match { start, end, number: *number }));
+                numbers.iter().for_each(|number| add(found, Match { start, end, number: *number }));
             }
             let Some(next) = text.get(end) else { return };
             let children = &self.firsts[node.child as usize..(node.child + node.children) as usize];
@@ -302,6 +336,18 @@ impl Phrases {
             at = node.child + position as u32;
             end += 1;
         }
+    }
+}
+
+/// Adds a phrase at its place in the order of [`Phrases::find`]. They come by where they begin, so only phrases that overlap
+/// it are passed: as many as a phrase has bytes, at most, and phrases end there.
+fn add(found: &mut Vec<Match>, one: Match) {
+    let key = |m: &Match| (m.end, m.start, m.number);
+    let later = found.iter().rev().take_while(|m| key(m) > key(&one)).count();
+    if later == 0 {
+        found.push(one);
+    } else {
+        found.insert(found.len() - later, one);
     }
 }
 

@@ -203,7 +203,7 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
 
 fn close(drafts: &mut [Draft], open: &mut Vec<usize>, said: &mut Vec<&str>) {
     let mut text = text::squeeze(&said.join(" "), 4096);
-    if is_disclaimer(&text) && text::reply_codes(&text).next().is_none() {
+    if text::reply_codes(&text).next().is_none() && is_disclaimer(&text) {
         // It stands below a recipient of whom nothing is said.
         text.clear();
     }
@@ -222,12 +222,16 @@ pub(crate) fn is_disclaimer(paragraph: &str) -> bool {
     ["confidential", "vertraulich", "confidencia", "vertrouwelijk", "riservat"]
         .iter()
         .any(|word| text::contains(paragraph, word))
-        || ["конфиденциальн", "機密情報", "機密信息", "保密"].iter().any(|word| paragraph.contains(word))
+        || !paragraph.is_ascii()
+            && ["конфиденциальн", "機密情報", "機密信息", "保密"].iter().any(|word| paragraph.contains(word))
 }
 
 /// A line that says that the address below it is the sender's.
 fn announces_sender(line: &str) -> bool {
     let line = line.trim_end_matches([':', ' ']);
+    if !matches!(line.as_bytes().last().map(u8::to_ascii_lowercase), Some(b'y' | b'm' | b'r')) {
+        return false;
+    }
     ["message sent by", "message from", "mail sent by", "mail from the sender"].iter().any(|words| {
         line.len()
             .checked_sub(words.len())

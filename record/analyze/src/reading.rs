@@ -3,7 +3,7 @@
 use crate::assemble::{Notice, Shared, finding};
 use crate::decide::LIMIT;
 use crate::draft::Draft;
-use crate::finding::{Analysis, Kind};
+use crate::finding::{Analysis, Finding, Kind};
 use crate::mail::Mail;
 use crate::rules::Scan;
 use crate::systems::{self, Signs, System};
@@ -112,10 +112,9 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         if !drafts.is_empty() {
             let findings = conclude(rules, mail, &human, system, &shared, drafts);
             // Whoever writes to people about parcels means the one to whom it is written; a notice means somebody else.
-            let findings: Vec<_> =
-                findings.into_iter().filter(|f| system.machine || !is_addressee(mail, &f.recipient)).collect();
-            let meaningful = !findings.is_empty() && (findings.iter().any(says_something) || system.points >= 6);
-            if meaningful {
+            let of_others = |found: &(Finding, bool)| system.machine || !is_addressee(mail, &found.0.recipient);
+            let (findings, more_than_words): (Vec<_>, Vec<_>) = findings.into_iter().filter(of_others).unzip();
+            if !findings.is_empty() && (more_than_words.contains(&true) || system.points >= 6) {
                 return Analysis { kind: Kind::Bounce, findings, undecoded: None };
             }
         }
@@ -129,11 +128,6 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
             Some("it looks like a notice, but it names no recipient and no error that is known".to_owned());
     }
     found
-}
-
-/// There is more to go by than single words.
-fn says_something(finding: &crate::Finding) -> bool {
-    finding.evidence.iter().any(|evidence| !evidence.rule.starts_with("words.rules:"))
 }
 
 /// What has the words of a notice and is none, and what tells so.
@@ -175,10 +169,10 @@ fn notification(rules: &Rules, mail: &Mail<'_>) -> Option<Analysis> {
     let mut found = found;
     for finding in &mut found.findings {
         if finding.rhost.is_empty() {
-            finding.rhost.clone_from(&shared.received_rhost);
+            finding.rhost = shared.received_rhost().to_owned();
         }
         if finding.lhost.is_empty() {
-            finding.lhost.clone_from(&shared.received_lhost);
+            finding.lhost = shared.received_lhost().to_owned();
         }
     }
     Some(found)
@@ -233,7 +227,7 @@ fn with_recipients(mail: &Mail<'_>, machine: bool, mut drafts: Vec<Draft>) -> Ve
     drafts
 }
 
-fn delivery_status(rules: &Rules, mail: &Mail<'_>, human: &Scan, system: System, shared: &Shared) -> Analysis {
+fn delivery_status(rules: &Rules, mail: &Mail<'_>, human: &Scan, system: System, shared: &Shared<'_>) -> Analysis {
     let mut drafts = dsn::drafts(mail);
     let blocks = plain_drafts(mail);
     if drafts.iter().all(|d| d.recipient.is_empty()) {
@@ -262,7 +256,9 @@ fn delivery_status(rules: &Rules, mail: &Mail<'_>, human: &Scan, system: System,
         let undecoded = Some("a delivery status that names no recipient".to_owned());
         return Analysis { kind: Kind::Bounce, findings: Vec::new(), undecoded };
     }
-    Analysis { kind: Kind::Bounce, findings: conclude(rules, mail, human, system, shared, drafts), undecoded: None }
+    let findings =
+        conclude(rules, mail, human, system, shared, drafts).into_iter().map(|(finding, _)| finding).collect();
+    Analysis { kind: Kind::Bounce, findings, undecoded: None }
 }
 
 fn conclude(
@@ -270,11 +266,10 @@ fn conclude(
     mail: &Mail<'_>,
     human: &Scan,
     system: System,
-    shared: &Shared,
+    shared: &Shared<'_>,
     drafts: Vec<Draft>,
-) -> Vec<crate::Finding> {
+) -> Vec<(Finding, bool)> {
     let alone = drafts.len() == 1;
-    let shared = &Shared { several: !alone, ..shared.clone() };
-    let notice = Notice { rules, mail, human, system, shared, refusals: &refusals(&mail.human) };
+    let notice = Notice { rules, mail, human, system, shared, several: !alone, refusals: &refusals(&mail.human) };
     drafts.into_iter().map(|draft| finding(notice, Draft { alone, ..draft })).collect()
 }

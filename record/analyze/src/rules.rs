@@ -27,6 +27,7 @@
 use crate::analyzer::Stage;
 use crate::finding::Date;
 use crate::phrases::{Match, Phrases};
+use crate::text::squeezed;
 use crate::{Reason, civil, systems};
 use std::fmt;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct Rules {
     bare: Vec<Bare>,
     fragments: Vec<Fragment>,
     phrases: Phrases,
+    /// Findings say what they rest on.
+    pub(crate) explains: bool,
 }
 
 /// A fragment of a phrase.
@@ -314,7 +317,7 @@ impl Rules {
         let first = u32::try_from(fragments.len()).unwrap_or(u32::MAX);
         phrases.extend(systems::signs().map(|words| -> &str { words }).zip(first..));
         let phrases = Phrases::of(phrases);
-        Self { rules, bare, fragments, phrases }
+        Self { rules, bare, fragments, phrases, explains: true }
     }
 
     /// Folds a text, up to `limit` bytes, and looks for all phrases.
@@ -349,7 +352,12 @@ impl Rules {
             }
             let state = open.iter().position(|(n, ..)| *n == number);
             match state {
-                None if index == 0 && open.len() < 500 => open.push((number, 1, found.start, found.end)),
+                None if index == 0 && open.len() < 500 => {
+                    if open.is_empty() {
+                        open.reserve(16);
+                    }
+                    open.push((number, 1, found.start, found.end));
+                }
                 Some(at) if open[at].1 == index && found.start >= open[at].3 && found.start - open[at].3 <= MAX_GAP => {
                     open[at].1 += 1;
                     open[at].3 = found.end;
@@ -408,26 +416,14 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
             if blank && !out.is_empty() {
                 out.push(b' ');
             }
-            (blank, wide_before, broken) = (false, false, false);
+            (wide_before, broken) = (false, false);
             // Eight bytes at once, as far as single blanks are all that is between words.
-            while out.len() + 8 < limit
-                && let Some(eight) = bytes.get(at..at + 8).and_then(|eight| <[u8; 8]>::try_from(eight).ok())
-                && is_squeezed(eight)
-            {
-                out.extend_from_slice(&eight);
-                at += 8;
-                blank = eight[7] == b' ';
-                if blank {
-                    out.truncate(out.len() - 1);
-                    if bytes.get(at).is_none_or(|next| !next.is_ascii() || next.is_ascii_whitespace())
-                        || out.len() + 9 >= limit
-                    {
-                        break;
-                    }
-                    out.push(b' ');
-                    blank = false;
-                }
-            }
+            let room = limit.saturating_sub(out.len() + 1).min(bytes.len() - at);
+            let run = squeezed(&bytes[at..at + room]);
+            // What comes after a last blank tells whether it is written.
+            blank = run > 0 && bytes[at + run - 1] == b' ';
+            out.extend_from_slice(&bytes[at..at + run - usize::from(blank)]);
+            at += run;
             if blank {
                 continue;
             }
@@ -465,17 +461,6 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
     }
     out.make_ascii_lowercase();
     out
-}
-
-/// Eight bytes of ASCII without control characters, the first of them no blank, and no two blanks side by side.
-fn is_squeezed(eight: [u8; 8]) -> bool {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = LOW << 7;
-    let bits = u64::from_le_bytes(eight);
-    // For bytes below 128 no difference and no sum reaches into the next byte.
-    let control = !((bits & !HIGH) + LOW * 0x60);
-    let blank = !(((bits & !HIGH) ^ (LOW * 0x20)) + LOW * 0x7f) & HIGH;
-    bits & HIGH == 0 && control & HIGH == 0 && blank & (blank << 8) == 0 && blank & 0x80 == 0
 }
 
 /// A folded text, or a piece of one, as text.

@@ -5,6 +5,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::memmem::Finder;
 use std::borrow::Cow;
 use std::sync::LazyLock;
+use yamabiko_report::structure::find_near;
 use yamabiko_status::{Class, EnhancedStatus};
 
 /// `text` without white space at its ends, as [`str::trim`]; quick where both ends are ASCII.
@@ -42,7 +43,7 @@ impl<'t> Iterator for Lines<'t> {
         if self.rest.is_empty() {
             return None;
         }
-        let Some(end) = memchr::memchr(b'\n', self.rest.as_bytes()) else {
+        let Some(end) = find_near(b'\n', self.rest.as_bytes()) else {
             return Some(std::mem::take(&mut self.rest));
         };
         let (line, rest) = self.rest.split_at(end);
@@ -69,6 +70,13 @@ const fn ascii_table(others: &[u8]) -> [bool; 128] {
         place += 1;
     }
     table
+}
+
+/// How many bytes at the end of `text` belong to a local part; the same for most addresses as looking at characters.
+fn local_bytes(text: &[u8]) -> Option<usize> {
+    let length = text.iter().rev().take_while(|byte| LOCAL.get(usize::from(**byte)).copied().unwrap_or(true)).count();
+    // Longer ones and those with other letters are counted in characters.
+    (length < 320 && text[text.len() - length..].is_ascii()).then_some(length)
 }
 
 fn is_local(c: char) -> bool {
@@ -108,11 +116,15 @@ fn address_at(text: &str, at: usize, from: usize) -> Option<Found<'_>> {
         let open = inner.rfind('"').filter(|open| inner.len() - open < 256 && !inner[*open..].contains('\n'))?;
         start = from + open;
     } else {
-        for (index, c) in before.char_indices().rev().take(320) {
-            if !is_local(c) {
-                break;
+        if let Some(length) = local_bytes(before.as_bytes()) {
+            start -= length;
+        } else {
+            for (index, c) in before.char_indices().rev().take(320) {
+                if !is_local(c) {
+                    break;
+                }
+                start = from + index;
             }
-            start = from + index;
         }
         // Quotation marks and signs of lists, not of the address.
         while text[start..at].starts_with(['\'', '`', '*']) {
@@ -124,11 +136,16 @@ fn address_at(text: &str, at: usize, from: usize) -> Option<Found<'_>> {
     }
     let after = &text[at + 1..];
     let mut end = at + 1;
-    for (index, c) in after.char_indices().take(260) {
-        if !is_domain(c) {
-            break;
+    let plain = after.bytes().take(260).take_while(|byte| DOMAIN.get(usize::from(*byte)) == Some(&true)).count();
+    if after.as_bytes().get(plain).is_none_or(u8::is_ascii) {
+        end += plain;
+    } else {
+        for (index, c) in after.char_indices().take(260) {
+            if !is_domain(c) {
+                break;
+            }
+            end = at + 1 + index + c.len_utf8();
         }
-        end = at + 1 + index + c.len_utf8();
     }
     while text[at + 1..end].ends_with(['.', '-', '_']) {
         end -= 1;
@@ -175,19 +192,33 @@ fn is_word(byte: Option<&u8>) -> bool {
     byte.is_some_and(u8::is_ascii_alphanumeric)
 }
 
+/// The first digit 4 or 5: they differ in one bit only.
+fn four_or_five(text: &[u8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    let (eights, rest) = text.as_chunks::<8>();
+    for (number, eight) in eights.iter().enumerate() {
+        let other = (u64::from_le_bytes(*eight) | LOW) ^ (LOW * u64::from(b'5'));
+        let found = other.wrapping_sub(LOW) & !other & HIGH;
+        if found != 0 {
+            return Some(number * 8 + (found.trailing_zeros() / 8) as usize);
+        }
+    }
+    rest.iter().position(|byte| matches!(byte, b'4' | b'5')).map(|at| eights.len() * 8 + at)
+}
+
 /// All reply codes from 400 to 599 (and 2xx where a text begins with it), in their order.
 pub(crate) fn reply_codes(text: &str) -> impl Iterator<Item = u16> + '_ {
     let bytes = text.as_bytes();
     let mut at = 0;
     std::iter::from_fn(move || {
         while at + 3 <= bytes.len() {
-            let here = at;
-            at += 1;
-            let first = bytes[here];
-            let begins = matches!(first, b'4' | b'5') || (first == b'2' && here == 0);
-            if !begins {
-                continue;
+            let here = if at == 0 && bytes[0] == b'2' { 0 } else { at + four_or_five(&bytes[at..])? };
+            at = here + 1;
+            if here + 3 > bytes.len() {
+                return None;
             }
+            let first = bytes[here];
             let (b, c) = (bytes[here + 1], bytes[here + 2]);
             if !(b'0'..=b'7').contains(&b) || !c.is_ascii_digit() {
                 continue;
@@ -373,6 +404,14 @@ pub(crate) fn stage(text: &str) -> Option<Stage> {
     Some(COMMANDS[found.pattern().as_usize()].1)
 }
 
+/// What follows this text at the beginning of another one, however often it stands there.
+pub(crate) fn without<'t>(prefix: &str, mut text: &'t str) -> &'t str {
+    while let Some(rest) = text.strip_prefix(prefix) {
+        text = rest;
+    }
+    text
+}
+
 /// True for something that can be the name or the address of a host.
 pub(crate) fn is_host(name: &str) -> bool {
     let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
@@ -388,7 +427,7 @@ pub(crate) fn host(text: &str) -> &str {
     };
     let text = text.split([' ', '\t', '\n', '(', ',', ';']).find(|word| !word.is_empty()).unwrap_or("");
     if let Some(inner) = text.strip_prefix('[') {
-        return inner.split(']').next().unwrap_or("").trim_start_matches("IPv6:");
+        return without("IPv6:", inner.split(']').next().unwrap_or(""));
     }
     let text = text.split('[').next().unwrap_or(text);
     text.trim_matches(['<', '>', '"', '\'', '.', ':'])
@@ -531,11 +570,37 @@ pub(crate) fn floor(text: &str, limit: usize) -> usize {
     end
 }
 
+/// How many bytes at the beginning of `text`, by the eight, are ASCII without control characters and without two blanks side
+/// by side. A blank before the text does not count.
+pub(crate) fn squeezed(text: &[u8]) -> usize {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    let (eights, _) = text.as_chunks::<8>();
+    let mut blank_before = 0;
+    for (number, eight) in eights.iter().enumerate() {
+        let bits = u64::from_le_bytes(*eight);
+        // For bytes below 128 no difference and no sum reaches into the next byte.
+        let control = !((bits & !HIGH) + LOW * 0x60) & HIGH;
+        let blank = !(((bits & !HIGH) ^ (LOW * 0x20)) + LOW * 0x7f) & HIGH;
+        if (bits & HIGH) | control | (blank & (blank << 8 | blank_before)) != 0 {
+            return number * 8;
+        }
+        blank_before = blank >> 56;
+    }
+    eights.len() * 8
+}
+
 /// White space squeezed to single blanks, none at the ends, at most `limit` bytes.
 pub(crate) fn squeeze(text: &str, limit: usize) -> String {
     let mut out = String::with_capacity(text.len().min(limit));
     if text.len() <= limit && text.is_ascii() {
         let mut rest = trim(text);
+        // As it is, up to where blanks are to be left out: mostly to the end.
+        let run = squeezed(rest.as_bytes());
+        if rest.len() - run < 8 && rest.as_bytes()[run..].iter().all(|byte| !matches!(byte, b' ' | 9..=13)) {
+            out.push_str(rest);
+            return out;
+        }
         while let Some(end) = rest.as_bytes().iter().position(|b| matches!(b, b' ' | 9..=13)) {
             out.push_str(&rest[..end]);
             out.push(' ');

@@ -42,7 +42,7 @@ pub(crate) fn refusals(human: &str) -> Vec<Refusal> {
             host = text::host(line[at + 16..].trim_end_matches([':', '.'])).to_owned();
             continue;
         }
-        let line = line.trim_start_matches("... ");
+        let line = text::without("... ", line);
         let line = text::after_prefix(line, "sent ").or_else(|| text::after_prefix(line, "received ")).unwrap_or(line);
         let Some(words) = line.strip_prefix(">>>").or_else(|| line.strip_prefix("<<<")) else { continue };
         let words = words.trim();

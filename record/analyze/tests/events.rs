@@ -129,6 +129,35 @@ fn fields_of_events() {
     assert_eq!(found.date.map(|date| date.seconds), Some(1_794_445_200));
 }
 
+/// What SES says of a bounce without a status code: its type decides the class, and what may pass is no hard bounce.
+#[test]
+fn status_of_bounces_that_have_none() {
+    for (kind, subtype, said, class, hard) in [
+        ("Transient", "General", "", 4, false),
+        ("Transient", "MailboxFull", "", 4, false),
+        ("Transient", "MessageTooLarge", "", 4, false),
+        ("Transient", "ContentRejected", "", 4, false),
+        ("Transient", "General", "smtp; 550 user unknown", 4, false),
+        ("Transient", "General", "smtp; 550 5.1.1 user unknown", 5, true),
+        ("Permanent", "General", "", 5, true),
+        ("Permanent", "NoEmail", "", 5, true),
+        ("Undetermined", "Undetermined", "", 5, false),
+    ] {
+        let recipient = match said {
+            "" => r#"{"emailAddress":"kim@example.net"}"#.to_owned(),
+            said => format!(r#"{{"emailAddress":"kim@example.net","diagnosticCode":"{said}"}}"#),
+        };
+        let json = format!(
+            r#"{{"notificationType":"Bounce","bounce":{{"bounceType":"{kind}","bounceSubType":"{subtype}","bouncedRecipients":[{recipient}]}},
+            "mail":{{"source":"news@example.com"}}}}"#
+        );
+        let all = Analyzer::embedded().analyze_event(json.as_bytes()).unwrap();
+        let found = &all[0].findings[0];
+        let status = found.status.unwrap();
+        assert_eq!((status.class.digit(), found.hard_bounce), (class, hard), "{kind} {subtype} {said}: {status}");
+    }
+}
+
 #[test]
 fn wrapped_without_end() {
     let mut json = SES_BOUNCE.to_owned();

@@ -56,7 +56,14 @@ const LARGE_PROVIDERS: &[Case] = &[
 #[rustfmt::skip]
 const JAPAN: &[Case] = &[
     ("550 Unknown user nobody@docomo.ne.jp", RCPT, "mfsmax.docomo.ne.jp", "userunknown", true),
-    ("550 Unknown user somebody@docomo.ne.jp", DATA, "mfsmax.docomo.ne.jp", "filtered|rejected", false),
+    ("550 Unknown user somebody@docomo.ne.jp", DATA, "mfsmax.docomo.ne.jp", "rejected", false),
+    // Nobody says which host it was: the address that the reply names tells.
+    ("550 Unknown user nobody@docomo.ne.jp", RCPT, "", "userunknown", true),
+    ("550 Unknown user somebody@docomo.ne.jp", DATA, "", "rejected", false),
+    ("550 5.2.0 Unknown user somebody@docomo.ne.jp", DATA, "", "filtered", false),
+    ("550 5.1.1 <nobody@ezweb.ne.jp>: User unknown", RCPT, "", "userunknown", true),
+    // At MAIL the address is the sender's, who may be a customer of docomo anywhere.
+    ("550 Unknown user somebody@docomo.ne.jp", MAIL, "", "rejected", false),
     ("550 <nobody@ezweb.ne.jp>: User unknown", RCPT, "lsean.ezweb.ne.jp", "userunknown|filtered", true),
     ("550 Invalid recipient: <nobody@softbank.ne.jp>", RCPT, "mx.softbank.ne.jp", "userunknown", true),
     ("550 Invalid recipient: <nobody@ymobile.ne.jp>", RCPT, "mx.ymobile.ne.jp", "userunknown", true),
