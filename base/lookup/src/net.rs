@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// A network, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Network {
+pub struct Network {
     address: IpAddr,
     prefix: u8,
 }

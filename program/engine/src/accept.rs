@@ -276,6 +276,8 @@ impl Acceptance {
         if matches!(error, QueueError::ReadOnly(_)) {
             // The alarm must not wait for the next delivery.
             self.inner.manager.send(Order::Look);
+        } else if matches!(error, QueueError::NoSpace) {
+            self.inner.desk.no_room("no mail is taken: there is no room left for the queue");
         }
         let (code, text) = match error {
             QueueError::NoSpace => (452, "Error: insufficient system storage"),
@@ -406,6 +408,17 @@ impl Admission for Acceptance {
         let stat = nix::sys::statvfs::statvfs(&self.inner.spool).ok();
         let free = stat.map(|stat| stat.blocks_available() * stat.fragment_size());
         *space = Some((Instant::now(), free));
+        drop(space);
+        if let Some(free) = free {
+            let generation = self.inner.current.get();
+            let number = |name: &str| u64::try_from(generation.config.main().int(name)).unwrap_or(0);
+            // As the server compares it.
+            if free / 3 < number("message_size_limit") / 2 || free < number("queue_minfree") {
+                self.inner.desk.no_room(&format!("no mail is taken: {free} bytes are left for the queue"));
+            } else {
+                self.inner.desk.room_again();
+            }
+        }
         free
     }
 }

@@ -61,8 +61,15 @@ pub struct Desk {
     held: Mutex<Digest>,
     governor: Mutex<Governor>,
     backscatter: Mutex<Rates>,
+    /// When it was told last that there is no room for mail; `None` while there is.
+    no_room: Mutex<Option<Timestamp>>,
     bell: Bell,
 }
+
+/// How often it is told that there is no room, while there is none.
+const TOLD_AGAIN: Duration = Duration::from_secs(3600);
+/// Room that comes and goes is not told of each time.
+const SETTLED: Duration = Duration::from_secs(60);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -83,6 +90,7 @@ impl Desk {
             digest: Mutex::new(Digest::new(settings)),
             governor: Mutex::default(),
             backscatter: Mutex::default(),
+            no_room: Mutex::default(),
             bell: Bell::new(),
         })
     }
@@ -128,6 +136,32 @@ impl Desk {
         if generation.desk.channel.covers(class) {
             let trouble = Trouble { classes: vec![class], reason: text.to_owned(), ..Trouble::default() };
             generation.desk.channel.tell(engine, object(engine, class, &trouble, 1, Timestamp::now()));
+        }
+    }
+
+    /// A message was not taken, or would not be, for want of room. The notice that `notify_classes` may ask for has no room either.
+    pub fn no_room(&self, text: &str) {
+        let now = Timestamp::now();
+        let first = {
+            let mut told = lock(&self.no_room);
+            let first = told.is_none_or(|told| now.since(told) >= TOLD_AGAIN);
+            if first {
+                *told = Some(now);
+            }
+            first
+        };
+        if first {
+            self.alarm(TroubleClass::Resource, text);
+        }
+    }
+
+    /// There is room.
+    pub fn room_again(&self) {
+        let mut told = lock(&self.no_room);
+        if told.is_some_and(|told| Timestamp::now().since(told) >= SETTLED) {
+            *told = None;
+            drop(told);
+            self.alarm(TroubleClass::Resource, "there is room for mail again");
         }
     }
 

@@ -136,7 +136,11 @@ impl Remembered {
         let main = config.main();
         if main.bool("late_bounce_analysis") {
             match crate::ledger_late::Reader::start(&main, &inner.directory, Arc::clone(&inner.feed)) {
-                Ok(reader) => {
+                Ok((reader, faults)) => {
+                    for why in faults {
+                        let text = format!("late_bounce_trusted_hosts: {why}");
+                        crate::say(events, setup, Severity::Warning, &text);
+                    }
                     let _ = inner.late.set(reader);
                 }
                 Err(error) => {

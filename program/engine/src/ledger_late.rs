@@ -15,7 +15,7 @@ use yamabiko_analyze::{Analyzer, Kind};
 use yamabiko_config::View;
 use yamabiko_envelope::{Content, Envelope, Source, Timestamp};
 use yamabiko_ledger::late::{Incoming, Token, join};
-use yamabiko_ledger::{Entry, Feed, Input, Ledger, analyzer};
+use yamabiko_ledger::{Entry, Feed, Input, Ledger, Origin, SURE, Trusted, What, analyzer};
 
 /// Messages that may wait to be read.
 const WAITING: usize = 2000;
@@ -28,9 +28,6 @@ const CATCHING_UP: Duration = Duration::from_secs(60);
 /// A ledger that does not answer is asked again, after so long each time.
 const ASKED_AGAIN: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
-/// A report joined by less than this is not kept from anybody.
-const SURE: u8 = 80;
-
 /// Takes a verified token out of an address.
 pub type Tokens = Box<dyn Fn(&str) -> Option<Token> + Send + Sync>;
 
@@ -42,6 +39,7 @@ pub struct Reader {
     read: AtomicU64,
     /// Reports that are known to belong to a message of ours are not delivered.
     pub discards: bool,
+    trusted: Trusted,
     tokens: std::sync::OnceLock<Tokens>,
 }
 
@@ -54,14 +52,17 @@ struct Job {
 }
 
 impl Reader {
-    /// Starts the thread.
-    pub fn start(main: &View, directory: &Path, feed: Arc<Feed>) -> io::Result<Arc<Self>> {
+    /// Starts the thread. Words of `late_bounce_trusted_hosts` that mean nothing are told.
+    pub fn start(main: &View, directory: &Path, feed: Arc<Feed>) -> io::Result<(Arc<Self>, Vec<String>)> {
+        let words = main.list("late_bounce_trusted_hosts");
+        let (trusted, faults) = Trusted::parse(words.iter().map(String::as_str));
         let reader = Arc::new(Self {
             jobs: Mutex::default(),
             work: Condvar::new(),
             skipped: AtomicU64::new(0),
             read: AtomicU64::new(0),
             discards: main.text("late_bounce_disposition") == "discard",
+            trusted,
             tokens: std::sync::OnceLock::new(),
         });
         let (shared, mut ledger) = (Arc::clone(&reader), Ledger::open(directory));
@@ -77,7 +78,7 @@ impl Reader {
             }
         };
         std::thread::Builder::new().name("late-bounces".into()).spawn(run)?;
-        Ok(reader)
+        Ok((reader, faults))
     }
 
     /// What reads tokens in addresses, once it is known.
@@ -145,8 +146,16 @@ impl Reader {
             .filter(|address| !address.is_empty())
             .collect();
         let id = job.envelope.queue_id.to_string();
-        let incoming =
-            Incoming { at: job.at, queue_id: &id, recipients: &recipients, message: &message, analysis: &analysis };
+        let client = &job.envelope.client;
+        let incoming = Incoming {
+            at: job.at,
+            queue_id: &id,
+            recipients: &recipients,
+            message: &message,
+            analysis: &analysis,
+            client: client.address.map(|address| Origin::new(&client.name, address)),
+            trusted: &self.trusted,
+        };
         let token = |address: &str| self.tokens.get().and_then(|read| read(address));
         let mut again = ASKED_AGAIN.iter();
         let entries: Vec<Entry> = loop {
@@ -160,9 +169,13 @@ impl Reader {
                 }
             }
         };
-        let ours = !entries.is_empty() && entries.iter().all(|entry| entry.confidence >= SURE);
+        // Automatic replies are for people, and nothing of them is kept here.
+        let told = |entry: &Entry| entry.confidence >= SURE && matches!(entry.what, What::Report | What::Complaint);
+        let ours = !entries.is_empty() && entries.iter().all(told);
+        let lost = feed.dropped();
         entries.into_iter().for_each(|entry| feed.push(Input::Entry(Box::new(entry))));
-        ours
+        // Where there was no room for it the mail is what is left of it.
+        ours && feed.dropped() == lost
     }
 }
 

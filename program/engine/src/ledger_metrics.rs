@@ -1,7 +1,7 @@
 //! Counters for Prometheus, made from the entries of the ledger (`metrics_listen_address`).
 //!
-//! A request gets the whole page in the text format of OpenMetrics, whatever its path; nothing can be changed here. Listen on
-//! an address that only the collector reaches.
+//! A request gets the whole page, whatever its path, in the text format of OpenMetrics, or in the older one of Prometheus where
+//! OpenMetrics is not asked for; nothing can be changed here. Listen on an address that only the collector reaches.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -125,6 +125,27 @@ impl Counters {
     }
 }
 
+/// What a collector is told that it gets.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0";
+
+/// The page for those who read only Prometheus' older format: there a counter is called as its samples are.
+fn plain(page: &str) -> String {
+    let mut out = String::with_capacity(page.len());
+    let counters: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    for line in page.lines().filter(|line| *line != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(&name) => {
+                // Writing to a String cannot fail.
+                let _ = writeln!(out, "# {what} {name}_total {rest}");
+            }
+            _ => out.extend([line, "\n"]),
+        }
+    }
+    out
+}
+
 /// What is asked for at the moment of the request.
 #[derive(Debug, Default)]
 pub struct Gauges {
@@ -180,13 +201,18 @@ pub async fn serve(listener: TcpListener, engine: Acceptance) {
                         Ok(more) => got += more,
                     }
                 }
-                let page = match engine.current().remembered().counters() {
+                let mut page = match engine.current().remembered().counters() {
                     Some((counters, ..)) => counters.page(&gauges(&engine)),
                     None => Counters::new().page(&gauges(&engine)),
                 };
+                let wanted =
+                    memchr::memmem::find(buffer.get(..got).unwrap_or_default(), b"application/openmetrics-text");
+                let kind = if wanted.is_some() { OPEN_METRICS } else { "text/plain; version=0.0.4" };
+                if wanted.is_none() {
+                    page = plain(&page);
+                }
                 let head = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n\
-                     Content-Length: {}\r\nConnection: close\r\n\r\n",
+                    "HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     page.len()
                 );
                 let _ = stream.write_all(head.as_bytes()).await;
@@ -228,5 +254,10 @@ mod tests {
             assert!(page.lines().any(|known| known == line), "{line} in\n{page}");
         }
         assert!(page.ends_with("# EOF\n"));
+        let plain = plain(&page);
+        for line in ["# TYPE yamabiko_events_total counter", "# TYPE yamabiko_queue_messages gauge"] {
+            assert!(plain.lines().any(|known| known == line), "{line} in\n{plain}");
+        }
+        assert!(plain.contains("# HELP yamabiko_events_total What happened to recipients, ") && !plain.contains("EOF"));
     }
 }

@@ -3,13 +3,16 @@
 //! The ladder, each rung with what it is worth: a signed token in the address the report came to; the envelope ID; our own
 //! queue ID in the returned header or in the report; Message-ID with recipient; the next hop's queue ID; recipient and time
 //! alone. The last is a guess and says so; where two messages could be meant it says nothing.
+//!
+//! But for a token that one recipient alone was given, all these are known to more than one: a report from a host that has
+//! nothing to do with the message is worth less ([`Origin`]), and where it names nothing it is worth nothing.
 
 use std::time::Duration;
 
 use yamabiko_analyze::{Action, Analysis, Finding, Kind, Reason};
 use yamabiko_envelope::Timestamp;
 
-use crate::{Entry, Error, Field, History, Ledger, Query, ReportAction, State, What, remote_id};
+use crate::{Entry, Error, Field, History, Ledger, Origin, Query, ReportAction, State, Trusted, What, remote_id};
 
 /// A report as it came in.
 #[derive(Clone, Debug)]
@@ -24,6 +27,10 @@ pub struct Incoming<'a> {
     pub message: &'a [u8],
     /// What the analyzer found.
     pub analysis: &'a Analysis,
+    /// Who brought it, where that is known; otherwise its header tells.
+    pub client: Option<Origin>,
+    /// Whose reports are believed.
+    pub trusted: &'a Trusted,
 }
 
 /// What a verified token in an address says.
@@ -43,6 +50,8 @@ const WINDOW: Duration = Duration::from_secs(5 * 86_400);
 const LONG: Duration = Duration::from_secs(60 * 86_400);
 /// Candidates that are looked at.
 const CANDIDATES: usize = 50;
+/// What a report is worth, at most, that anybody could have written: more than a guess, and nothing to act on.
+const ANYBODY: u8 = 60;
 
 /// The entries that follow from a report. Findings that belong to no message of the ledger are left out, and counted in the
 /// second number.
@@ -50,8 +59,9 @@ pub fn join(ledger: &mut Ledger, incoming: &Incoming<'_>, token: ReadToken<'_>) 
     let mut out = Vec::new();
     let mut unknown = 0;
     let named = incoming.recipients.iter().find_map(|address| token(address));
+    let origin = Origin::of(header(incoming.message), incoming.client.clone());
     for finding in &incoming.analysis.findings {
-        let found = match climb(ledger, incoming, finding, named.as_ref())? {
+        let found = match climb(ledger, incoming, finding, named.as_ref(), origin.as_ref())? {
             Some(found) => found,
             None => {
                 unknown += 1;
@@ -70,19 +80,45 @@ struct Found {
     host: String,
     queue_id: String,
     recipient: String,
+    original: String,
     confidence: u8,
-    by: &'static str,
+    by: String,
 }
 
 impl Found {
-    fn new(history: &History, confidence: u8, by: &'static str) -> Self {
+    fn new(history: &History, confidence: u8, by: &str) -> Self {
         Self {
             host: history.host.clone(),
             queue_id: history.queue_id.clone(),
             recipient: history.recipient.clone(),
+            original: history.original.clone(),
             confidence,
-            by,
+            by: by.to_owned(),
         }
+    }
+
+    /// Joined by a name that more than one knows.
+    fn by_name(history: &History, confidence: u8, by: &str, from: Whence<'_>) -> Self {
+        let mut found = Self::new(history, confidence, by);
+        if from.is_far(history) {
+            found.confidence = found.confidence.min(ANYBODY);
+            found.by.push_str(", from a host that has nothing to do with it");
+        }
+        found
+    }
+}
+
+/// Where a report came from, and who is believed.
+#[derive(Clone, Copy)]
+struct Whence<'a> {
+    origin: Option<&'a Origin>,
+    trusted: &'a Trusted,
+}
+
+impl Whence<'_> {
+    /// A file that does not say where its mail is from was put there by somebody who knows.
+    fn is_far(self, history: &History) -> bool {
+        self.origin.is_some_and(|origin| !origin.is_near(history, self.trusted))
     }
 }
 
@@ -91,7 +127,9 @@ fn climb(
     incoming: &Incoming<'_>,
     finding: &Finding,
     token: Option<&Token>,
+    origin: Option<&Origin>,
 ) -> Result<Option<Found>, Error> {
+    let from = Whence { origin, trusted: incoming.trusted };
     let since = Timestamp(incoming.at.0.saturating_sub(micros(LONG)));
     // In a mailbox the report has the name of its own delivery on top, and an imported log has that delivery.
     let own = queue_ids(header(incoming.message));
@@ -106,36 +144,41 @@ fn climb(
     if let Some(token) = token {
         let mut histories = ask(Field::QueueId, &token.queue_id)?;
         histories.retain(|history| (token.fits)(&history.recipient) || (token.fits)(&history.original));
+        // A token about all recipients of a message is known to all of them.
+        let shared = histories.windows(2).any(|two| !two[0].recipient.eq_ignore_ascii_case(&two[1].recipient));
         if let Some(history) = whom(&histories) {
-            return Ok(Some(Found::new(&history, 100, "signed token")));
+            return Ok(Some(match shared {
+                true => Found::by_name(&history, 100, "signed token", from),
+                false => Found::new(&history, 100, "signed token"),
+            }));
         }
     }
     if !finding.envelope_id.is_empty() {
         let histories = ask(Field::EnvelopeId, &finding.envelope_id)?;
         if let Some(history) = whom(&histories) {
-            return Ok(Some(Found::new(&history, 98, "Original-Envelope-Id")));
+            return Ok(Some(Found::by_name(&history, 98, "Original-Envelope-Id", from)));
         }
     }
     for id in queue_ids(incoming.message) {
         let histories = ask(Field::QueueId, &id)?;
         // Another machine may have used a short ID too: the recipient must be one of the message's.
         if let Some(history) = whom(&histories) {
-            return Ok(Some(Found::new(&history, 95, "queue ID in the report")));
+            return Ok(Some(Found::by_name(&history, 95, "queue ID in the report", from)));
         }
     }
     if !finding.message_id.is_empty() {
         let histories = ask(Field::MessageId, &finding.message_id)?;
         if let Some(history) = whom(&histories) {
-            return Ok(Some(Found::new(&history, 92, "Message-ID and recipient")));
+            return Ok(Some(Found::by_name(&history, 92, "Message-ID and recipient", from)));
         }
     }
     for id in remote_ids(incoming.message) {
         let histories = ask(Field::RemoteId, &id)?;
         if let Some(history) = whom(&histories) {
-            return Ok(Some(Found::new(&history, 85, "queue ID at the next hop")));
+            return Ok(Some(Found::by_name(&history, 85, "queue ID at the next hop", from)));
         }
     }
-    guess(ledger, incoming, finding)
+    guess(ledger, incoming, finding, from)
 }
 
 /// The header section of a message.
@@ -162,7 +205,12 @@ fn pick<'a>(histories: &'a [History], finding: &Finding) -> Option<&'a History> 
 }
 
 /// One message to this recipient was sent in the last days, and no other: it may be that.
-fn guess(ledger: &mut Ledger, incoming: &Incoming<'_>, finding: &Finding) -> Result<Option<Found>, Error> {
+fn guess(
+    ledger: &mut Ledger,
+    incoming: &Incoming<'_>,
+    finding: &Finding,
+    from: Whence<'_>,
+) -> Result<Option<Found>, Error> {
     if finding.recipient.is_empty() {
         return Ok(None);
     }
@@ -176,13 +224,16 @@ fn guess(ledger: &mut Ledger, incoming: &Incoming<'_>, finding: &Finding) -> Res
                 || history.sender().is_none_or(|sender| sender.eq_ignore_ascii_case(&finding.addresser)))
     });
     match open.as_slice() {
-        [only] => Ok(Some(Found::new(only, 40, "recipient and time: a guess"))),
+        // Whoever knows an address could say that of it.
+        [only] if !from.is_far(only) => Ok(Some(Found::new(only, 40, "recipient and time: a guess"))),
         _ => Ok(None),
     }
 }
 
 fn entry_of(incoming: &Incoming<'_>, finding: &Finding, found: Found) -> Option<Entry> {
     let (what, action) = match &incoming.analysis.kind {
+        // Filters and DMARC write in this form too; only what a person says of the mail is a complaint.
+        Kind::Feedback if !is_complaint(&finding.feedback_type) => (What::Note, None),
         Kind::Feedback => (What::Complaint, None),
         Kind::AutoReply => (What::AutoReply, None),
         Kind::Bounce => match (finding.action, finding.reason) {
@@ -204,23 +255,36 @@ fn entry_of(incoming: &Incoming<'_>, finding: &Finding, found: Found) -> Option<
     };
     Some(Entry {
         host: found.host,
-        original: finding.alias.clone(),
+        // A report may name others as whom it was for: that is not to be found under their names.
+        original: found.original,
         relay: if finding.rhost.is_empty() { finding.lhost.clone() } else { finding.rhost.clone() },
         status: finding.status,
         reply: finding.reply_code,
-        reason: if what == What::Complaint && !finding.feedback_type.is_empty() {
-            finding.feedback_type.clone()
-        } else {
-            reason.to_owned()
+        reason: match what {
+            What::Complaint | What::Note if !finding.feedback_type.is_empty() => {
+                known_feedback(&finding.feedback_type).to_owned()
+            }
+            _ => reason.to_owned(),
         },
         text,
         related: incoming.queue_id.to_owned(),
         action,
         confidence: found.confidence,
-        by: found.by.to_owned(),
+        by: found.by,
         program: finding.decoded_by.to_owned(),
         ..Entry::new(incoming.at, what, found.queue_id, found.recipient)
     })
+}
+
+/// Kinds of feedback reports (RFC 5965, RFC 6591, RFC 6650). A report may say any word; there are not to be more than these.
+const FEEDBACK: [&str; 7] = ["abuse", "fraud", "opt-out", "not-spam", "virus", "auth-failure", "other"];
+
+fn known_feedback(kind: &str) -> &'static str {
+    FEEDBACK.into_iter().find(|known| *known == kind).unwrap_or("other")
+}
+
+fn is_complaint(kind: &str) -> bool {
+    kind.is_empty() || matches!(known_feedback(kind), "abuse" | "fraud" | "opt-out" | "other")
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -368,6 +432,8 @@ mod tests {
                 recipients: &[],
                 message: mail.as_bytes(),
                 analysis: &analysis,
+                client: None,
+                trusted: &Trusted::default(),
             };
             let (entries, unknown) = join(&mut ledger, &incoming, &|_| None).unwrap();
             let found = entries.first().map(|entry| (entry.queue_id.as_str(), entry.confidence));
@@ -395,6 +461,8 @@ mod tests {
             recipients: &["s+token@a.test".to_owned()],
             message: mail.as_bytes(),
             analysis: &analysis,
+            client: None,
+            trusted: &Trusted::default(),
         };
         let token = |address: &str| {
             address.contains("+token").then(|| Token {
@@ -406,6 +474,80 @@ mod tests {
         assert_eq!(entries.len(), 1);
         assert_eq!((entries[0].confidence, entries[0].action), (100, Some(ReportAction::Delayed)));
         assert_eq!(entries[0].recipient, "gone@b.test");
+    }
+
+    /// Everybody who was sent the message, or read it in an archive, knows its names.
+    #[test]
+    fn a_report_that_anybody_can_have_written() {
+        let (dir, _) = ledger();
+        let mut writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        let (at, id) = (Timestamp::from_seconds(SENT), "AB12CD34EF7");
+        let to = ["victim@b.test", "attacker@evil.test"].map(|address| (address.to_owned(), String::new()));
+        let queued =
+            Entry { recipients: to.to_vec(), message_id: "<m7@a.test>".into(), ..Entry::new(at, What::Queued, id, "") };
+        writer.append(&queued).unwrap();
+        for (recipient, relay, remote_id) in [
+            ("victim@b.test", "mx.b.test[192.0.2.7]:25", "4REMOTE7"),
+            ("attacker@evil.test", "mx.evil.test[203.0.113.6]:25", ""),
+        ] {
+            let sent =
+                Entry { relay: relay.into(), remote_id: remote_id.into(), ..Entry::new(at, What::Sent, id, recipient) };
+            writer.append(&sent).unwrap();
+        }
+        writer.commit_all().unwrap();
+        let mut ledger = Ledger::open(dir.path());
+        let evil = || Some(Origin::new("mx.evil.test", "203.0.113.6".parse().unwrap()));
+        let theirs = || Some(Origin::new("out.b.test", "198.51.100.1".parse().unwrap()));
+        let token: ReadToken<'_> = &|address| {
+            let fits: Box<dyn Fn(&str) -> bool> = match address {
+                "all" => Box::new(|_| true),
+                "victim" => Box::new(|recipient| recipient == "victim@b.test"),
+                _ => return None,
+            };
+            Some(Token { queue_id: id.into(), fits })
+        };
+        for (name, to, returned, client, expected) in [
+            ("queue ID", "", format!("X-Postfix-Queue-ID: {id}\n"), evil(), Some(60)),
+            ("Message-ID", "", "Message-ID: <m7@a.test>\n".into(), evil(), Some(60)),
+            ("next hop", "", "Received: from a by mx.b.test id 4REMOTE7; x\n".into(), evil(), Some(60)),
+            ("nothing", "", "Subject: x\n".into(), evil(), None),
+            ("a token of all", "all", "Subject: x\n".into(), evil(), Some(60)),
+            ("the victim's token", "victim", "Subject: x\n".into(), evil(), Some(100)),
+            ("queue ID", "", format!("X-Postfix-Queue-ID: {id}\n"), theirs(), Some(95)),
+            ("Message-ID", "", "Message-ID: <m7@a.test>\n".into(), theirs(), Some(92)),
+            ("a token of all", "all", "Subject: x\n".into(), theirs(), Some(100)),
+            ("nothing", "", "Subject: x\n".into(), theirs(), Some(40)),
+        ] {
+            let mail = report("", &returned, "victim@b.test", "failed");
+            let analysis = Analyzer::embedded().analyze(mail.as_bytes());
+            let incoming = Incoming {
+                at: Timestamp::from_seconds(SENT + 3600),
+                queue_id: "R",
+                recipients: &[to.to_owned()],
+                message: mail.as_bytes(),
+                analysis: &analysis,
+                client: client.clone(),
+                trusted: &Trusted::default(),
+            };
+            let (entries, _) = join(&mut ledger, &incoming, token).unwrap();
+            assert_eq!(entries.first().map(|entry| entry.confidence), expected, "{name} from {client:?}");
+            assert!(entries.iter().all(|entry| entry.recipient == "victim@b.test"), "{name}");
+        }
+        // Of oneself one may say what one likes, but not under the name of another.
+        let mail = report("X-Postfix-Queue-ID: AB12CD34EF7\n", "Subject: x\n", "attacker@evil.test", "failed")
+            .replace("Action:", "Original-Recipient: rfc822; victim@b.test\nAction:");
+        let analysis = Analyzer::embedded().analyze(mail.as_bytes());
+        let incoming = Incoming {
+            at: Timestamp::from_seconds(SENT + 3600),
+            queue_id: "R",
+            recipients: &[],
+            message: mail.as_bytes(),
+            analysis: &analysis,
+            client: evil(),
+            trusted: &Trusted::default(),
+        };
+        let (entries, _) = join(&mut ledger, &incoming, token).unwrap();
+        assert!(entries.iter().all(|entry| entry.original.is_empty()), "{entries:?}");
     }
 
     #[test]
@@ -429,10 +571,45 @@ mod tests {
                 recipients: &["s@a.test".to_owned()],
                 message: mail.as_bytes(),
                 analysis: &analysis,
+                client: None,
+                trusted: &Trusted::default(),
             };
             let (entries, unknown) = join(&mut ledger, &incoming, &|_| None).unwrap();
             assert_eq!((entries.len(), unknown), (1, 0));
             assert_eq!((entries[0].queue_id.as_str(), entries[0].confidence), ("AB12CD34EF0", 92));
+        }
+    }
+
+    #[test]
+    fn feedback_is_not_always_a_complaint() {
+        let (_dir, mut ledger) = ledger();
+        for (kind, what, reason) in [
+            ("abuse", What::Complaint, "abuse"),
+            ("Opt-Out", What::Complaint, "opt-out"),
+            ("made-up-by-somebody", What::Complaint, "other"),
+            ("not-spam", What::Note, "not-spam"),
+            ("auth-failure", What::Note, "auth-failure"),
+        ] {
+            let mail = format!(
+                "From: fbl@b.test\nTo: s@a.test\nSubject: FW: hello\nMIME-Version: 1.0\nContent-Type: multipart/report; \
+                 report-type=feedback-report; boundary=\"x\"\n\n--x\n\nA report.\n\n--x\nContent-Type: \
+                 message/feedback-report\n\nFeedback-Type: {kind}\nUser-Agent: x/1\nVersion: 1\nOriginal-Rcpt-To: \
+                 <gone@b.test>\n\n--x\nContent-Type: message/rfc822\n\nFrom: s@a.test\nTo: gone@b.test\nMessage-ID: \
+                 <m0@a.test>\nSubject: hello\n\nx\n--x--\n"
+            );
+            let analysis = Analyzer::embedded().analyze(mail.as_bytes());
+            let incoming = Incoming {
+                at: Timestamp::from_seconds(SENT + 3600),
+                queue_id: "R",
+                recipients: &[],
+                message: mail.as_bytes(),
+                analysis: &analysis,
+                client: None,
+                trusted: &Trusted::default(),
+            };
+            let (entries, _) = join(&mut ledger, &incoming, &|_| None).unwrap();
+            let found: Vec<_> = entries.iter().map(|entry| (entry.what, entry.reason.as_str())).collect();
+            assert_eq!(found, [(what, reason)], "{kind}");
         }
     }
 

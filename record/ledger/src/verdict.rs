@@ -136,6 +136,8 @@ pub struct Verdict {
 
 /// A report that was joined by nothing better than this proves nothing.
 pub const GUESS: u8 = 50;
+/// A report that is as sure as this, or surer, is acted on: by it addresses are suppressed and bounces kept from mailboxes.
+pub const SURE: u8 = 80;
 
 /// Judges the entries of one recipient, which are in the order of time. After `quiet` without bad news a message that was
 /// sent is presumed delivered.
@@ -192,21 +194,32 @@ fn step(now: &Verdict, entry: &Entry, before_hold: State) -> Option<State> {
         What::Requeued => return unsettled.then_some(State::Moved),
         What::Held => return unsettled.then_some(State::Held),
         What::Released => return (now.state == State::Held).then_some(before_hold),
+        // An unsure report says nothing of what was not handed over yet, nor of what is known to have arrived.
+        What::Report | What::Complaint
+            if entry.confidence < SURE
+                && matches!(now.state, State::Queued | State::Deferred | State::Held | State::Delivered) =>
+        {
+            return None;
+        }
         What::Report => match entry.action {
-            Some(ReportAction::Failed) => {
-                // What failed here needs no news from elsewhere.
-                return (!matches!(now.state, State::Bounced | State::Expired | State::Complained))
-                    .then_some(State::LateBounced);
-            }
+            // What failed here, or was never sent, needs no news from elsewhere.
+            Some(ReportAction::Failed) => return (!is_over(now.state)).then_some(State::LateBounced),
             Some(ReportAction::Delivered) => {
                 return (!matches!(now.state, State::LateBounced | State::Complained)).then_some(State::Delivered);
             }
             _ => return None,
         },
-        What::Complaint => State::Complained,
+        What::Complaint => {
+            return (now.state == State::LateBounced || !is_over(now.state)).then_some(State::Complained);
+        }
         What::Expanded => return unsettled.then_some(State::Moved),
         What::Noticed | What::AutoReply | What::Note | What::Removed => return None,
     })
+}
+
+/// It did not leave, or somebody complained: no report of a failure changes that.
+fn is_over(state: State) -> bool {
+    state == State::Complained || (state.is_failure() && state != State::LateBounced)
 }
 
 /// The connection was lost, or nothing was heard, after the final dot.
@@ -239,6 +252,14 @@ mod tests {
 
     fn report(seconds: u64, action: ReportAction) -> Entry {
         Entry { action: Some(action), confidence: 90, ..at(seconds, What::Report) }
+    }
+
+    fn sure(entry: Entry) -> Entry {
+        Entry { confidence: SURE, ..entry }
+    }
+
+    fn unsure(entry: Entry) -> Entry {
+        Entry { confidence: 60, ..entry }
     }
 
     fn lost(seconds: u64) -> Entry {
@@ -292,7 +313,22 @@ mod tests {
                 vec![at(1, Sent), report(2, ReportAction::Delivered), report(9, ReportAction::Failed)],
                 State::LateBounced,
             ),
-            ("complained", vec![at(1, Sent), at(9, Complaint)], State::Complained),
+            ("complained", vec![at(1, Sent), sure(at(9, Complaint))], State::Complained),
+            ("complained of what bounced", vec![at(1, Bounced), sure(at(9, Complaint))], State::Bounced),
+            (
+                "complained of what waits",
+                vec![at(0, Queued), at(1, Deferred), unsure(at(9, Complaint))],
+                State::Deferred,
+            ),
+            (
+                "came back before it went, perhaps",
+                vec![at(0, Queued), unsure(report(1, ReportAction::Failed))],
+                State::Queued,
+            ),
+            ("came back, perhaps", vec![at(1, Sent), unsure(report(9, ReportAction::Failed))], State::LateBounced),
+            ("is in a mailbox", vec![at(1, Delivered), unsure(report(9, ReportAction::Failed))], State::Delivered),
+            ("was in a mailbox", vec![at(1, Delivered), report(9, ReportAction::Failed)], State::LateBounced),
+            ("suppressed, and a report", vec![at(1, Suppressed), report(9, ReportAction::Failed)], State::Suppressed),
             ("automatic reply", vec![at(1, Sent), at(9, AutoReply)], State::Sent),
             ("lost after the dot", vec![at(0, Queued), lost(1)], State::Uncertain),
             ("another message was lost there", vec![at(0, Queued), suspended], State::Deferred),

@@ -45,10 +45,19 @@ impl Transcript {
     }
 }
 
-/// The last refusal in a transcript: what the notice is about.
-fn reason(transcript: &str) -> String {
-    let mut said = transcript.lines().rev().filter_map(|line| line.strip_prefix("Out: "));
-    said.find(|line| line.starts_with(['4', '5'])).unwrap_or_default().to_owned()
+/// What the notice is about: the last refusal in a transcript. Trouble of our own (`4.3.x`) comes before what the client did
+/// wrong afterwards.
+fn reason(transcript: &str, seen: ErrorClasses) -> String {
+    let refusals = || {
+        let said = transcript.lines().rev().filter_map(|line| line.strip_prefix("Out: "));
+        said.filter(|line| line.starts_with(['4', '5']))
+    };
+    let ours = [ErrorClasses::RESOURCE, ErrorClasses::SOFTWARE, ErrorClasses::DATA];
+    let own = ours
+        .into_iter()
+        .any(|class| seen.meets(class))
+        .then(|| refusals().find(|line| line.get(3..).is_some_and(|rest| rest.starts_with(" 4.3."))));
+    own.flatten().or_else(|| refusals().next()).unwrap_or_default().to_owned()
 }
 
 /// The notice about what was `seen`, in a session from which it is known who the sender is.
@@ -86,7 +95,7 @@ pub(crate) fn notice(
     submission.trace_fields = format!("Received: by {host} ({name})\n\tid {queue_id}; {date}\n").into_bytes();
     submission.trouble = Some(Box::new(Trouble {
         classes: seen.and(settings.notify_classes).classes(),
-        reason: reason(transcript),
+        reason: reason(transcript, seen),
         destination: String::new(),
         sender: sender.to_owned(),
         client: peer.name_and_address.to_string(),
@@ -97,6 +106,19 @@ pub(crate) fn notice(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_it_is_about() {
+        let said = "In:  MAIL FROM:<a@b>\nOut: 452 4.3.1 Insufficient system storage\nIn:  RCPT TO:<c@d>\nOut: 503 5.5.1 Error: need MAIL command\nOut: 221 2.0.0 Bye\n";
+        for (seen, expected) in [
+            (ErrorClasses::RESOURCE, "452 4.3.1 Insufficient system storage"),
+            (ErrorClasses::PROTOCOL, "503 5.5.1 Error: need MAIL command"),
+        ] {
+            assert_eq!(reason(said, seen), expected);
+        }
+        assert_eq!(reason("Out: 503 5.5.1 x\n", ErrorClasses::RESOURCE), "503 5.5.1 x");
+        assert_eq!(reason("In:  500 x\nOut: 22\n", ErrorClasses::RESOURCE), "");
+    }
 
     #[test]
     fn a_transcript_stays_bounded() {

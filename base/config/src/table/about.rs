@@ -111,6 +111,10 @@ static ABOUT: &[(&str, &str)] = &[
         "What happens to a bounce that was read and belongs to a message of ours: deliver, or discard once it is entered.",
     ),
     (
+        "late_bounce_trusted_hosts",
+        "Hosts, domains and networks whose reports are believed although they have nothing to do with the message.",
+    ),
+    (
         "ledger_directory",
         "Where the history of every recipient is kept. In $data_directory, or the engine cannot write.",
     ),
@@ -225,6 +229,10 @@ static ABOUT: &[(&str, &str)] = &[
         "Where suppressed recipients are kept back: submission, delivery; empty: nowhere, only listed.",
     ),
     ("suppression_enable", "Put addresses that failed onto the suppression list, by suppression_rules_file."),
+    (
+        "suppression_report_checks",
+        "Let no report suppress an address that comes from a host which has nothing to do with the message.",
+    ),
     ("suppression_rules_file", "Which failures suppress an address, and for how long; empty: the built-in rules."),
     ("syslog_name", "The first part of a log line's program name."),
     ("transport_maps", "Tables that choose transport and next hop by recipient."),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use yamabiko_analyze::{Analyzer, Kind};
 use yamabiko_envelope::Timestamp;
 use yamabiko_ledger::late::{Incoming, join};
-use yamabiko_ledger::{Entry, Ledger};
+use yamabiko_ledger::{Entry, Ledger, Trusted};
 
 use super::Import;
 use crate::analyze::files::{Piece, Walk, open, pieces};
@@ -123,7 +123,8 @@ fn one(
     let at =
         analysis.findings.iter().find_map(|finding| finding.date).and_then(|date| u64::try_from(date.seconds).ok());
     let at = at.map_or(written, Timestamp::from_seconds);
-    let incoming = Incoming { at, queue_id: "", recipients: &[], message, analysis: &analysis };
+    let (client, trusted) = (None, &Trusted::default());
+    let incoming = Incoming { at, queue_id: "", recipients: &[], message, analysis: &analysis, client, trusted };
     let (entries, unknown) = join(ledger, &incoming, &|_| None).map_err(|error| error.to_string())?;
     joined.joined += entries.len() as u64;
     joined.strangers += unknown as u64;

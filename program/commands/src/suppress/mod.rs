@@ -103,6 +103,9 @@ enum Action {
         /// The rules, instead of suppression_rules_file.
         #[arg(long, value_name = "FILE")]
         rules: Option<PathBuf>,
+        /// Reports count too that anybody can have written: from hosts that have nothing to do with the message.
+        #[arg(long)]
+        unproven: bool,
     },
     /// Shows the rules in force, or checks a file of rules.
     Rules {
@@ -168,175 +171,43 @@ pub fn run(args: &[String]) -> ExitCode {
 
 fn act(options: &Options) -> Result<bool, Trouble> {
     let mut out = io::BufWriter::new(io::stdout().lock());
+    let out: &mut dyn Write = &mut out;
     if let Action::Rules { file: Some(file) } = &options.action {
         rules_of(file)?;
         writeln!(out, "{}: the rules are well", file.display())?;
         return Ok(true);
     }
-    let place = place(options.ledger.clone(), options.config.as_deref()).map_err(Trouble::Usage)?;
-    let path = place.directory.join(FILE);
-    let now = Timestamp::now();
-    let open = || {
-        std::fs::create_dir_all(&place.directory)
-            .map_err(|error| Trouble::Input(format!("{}: {error}", place.directory.display())))?;
-        Ok::<List, Trouble>(List::open(&path)?)
-    };
+    let directory = place(options.ledger.clone(), options.config.as_deref()).map_err(Trouble::Usage)?.directory;
+    let shelf = Shelf { path: directory.join(FILE), directory, now: Timestamp::now() };
     match &options.action {
         Action::List { json } => {
-            if !path.exists() {
-                return Ok(true);
-            }
-            let mut all = Vec::new();
-            List::open_for_reading(&path)?.each(now, |entry| all.push(entry))?;
-            for entry in all {
+            let all = shelf.all()?;
+            for entry in &all {
                 match json {
-                    true => writeln!(out, "{}", object(&entry))?,
-                    false => writeln!(out, "{}", line(&entry))?,
+                    true => writeln!(out, "{}", object(entry))?,
+                    false => writeln!(out, "{}", line(entry))?,
                 }
             }
             Ok(true)
         }
         Action::Add { address, reason, note, until, sender } => {
-            let until = until.as_deref().map(|text| ask::moment(text, now)).transpose().map_err(Trouble::Usage)?;
-            if until.is_some_and(|until| until <= now) {
-                return Err(Trouble::Usage("--until: that is over already".to_owned()));
-            }
-            let address = address.trim_matches(['<', '>']);
-            if !address.contains('@') {
-                return Err(Trouble::Usage(format!("{address}: neither an address nor @domain")));
-            }
-            let entry = Suppressed {
-                address: address.to_owned(),
-                sender: sender.trim_start_matches('@').to_ascii_lowercase(),
-                reason: reason.clone(),
-                evidence: note.clone(),
-                since: now,
-                until,
-                source: format!("operator {}", crate::context::caller()),
-            };
-            let list = open()?;
-            let new = list.add(&entry)?;
-            writeln!(out, "{address}: {}", if new { "added" } else { "is there already, and for longer" })?;
-            Ok(new)
+            shelf.add(address, reason, note, until.as_deref(), sender, out)
         }
-        Action::Remove { addresses } => {
-            let list = open()?;
-            let mut any = false;
-            for address in addresses {
-                let gone = list.remove(address.trim_matches(['<', '>']), None)?;
-                any |= gone;
-                writeln!(out, "{address}: {}", if gone { "removed" } else { "is not there" })?;
-            }
-            Ok(any)
-        }
-        Action::Check { addresses, sender } => {
-            let mut addresses = addresses.clone();
-            if addresses == ["-"] {
-                let mut text = String::new();
-                io::stdin().lock().read_to_string(&mut text)?;
-                addresses = text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
-            }
-            if !path.exists() {
-                return Ok(true);
-            }
-            let list = List::open_for_reading(&path)?;
-            let mut nobody = true;
-            for address in addresses {
-                if let Some(entry) = list.find(address.trim_matches(['<', '>']), sender, now)? {
-                    nobody = false;
-                    writeln!(out, "{}", line(&Suppressed { address, ..entry }))?;
-                }
-            }
-            Ok(nobody)
-        }
-        Action::Why { address } => why(&open()?, address.trim_matches(['<', '>']), now, &mut out),
-        Action::Import { file, from, dry_run } => {
-            let text = match file.as_str() {
-                "-" => {
-                    let mut bytes = Vec::new();
-                    io::stdin().lock().read_to_end(&mut bytes)?;
-                    String::from_utf8_lossy(&bytes).into_owned()
-                }
-                file => std::fs::read(file)
-                    .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                    .map_err(|error| Trouble::Input(format!("{file}: {error}")))?,
-            };
-            let found = foreign::read(&text, from, now);
-            let mut new = 0usize;
-            if !dry_run {
-                let list = open()?;
-                for entry in &found.entries {
-                    new += usize::from(list.add(entry)?);
-                }
-            }
-            let (all, passed) = (found.entries.len(), found.passed_over);
-            writeln!(
-                out,
-                "{all} addresses, {new} of them new; {passed} passed over (no fault of the address); {} not read",
-                found.unread.len()
-            )?;
-            if let Some(first) = found.unread.first() {
-                writeln!(out, "the first that was not read is number {first}")?;
-            }
-            Ok(all > 0)
-        }
+        Action::Remove { addresses } => shelf.remove(addresses, out),
+        Action::Check { addresses, sender } => shelf.check(addresses, sender, out),
+        Action::Why { address } => why(&shelf.open()?, address.trim_matches(['<', '>']), shelf.now, out),
+        Action::Import { file, from, dry_run } => shelf.import(file, from, *dry_run, out),
         Action::Export { access } => {
-            if !path.exists() {
-                return Ok(true);
-            }
-            let mut all = Vec::new();
-            List::open_for_reading(&path)?.each(now, |entry| all.push(entry))?;
-            if !access {
-                writeln!(out, "address,sender,reason,evidence,since,until,source")?;
-            }
-            for entry in all {
-                match access {
-                    // A table is not told who sends.
-                    true if entry.sender.is_empty() => {
-                        let key = entry.address.strip_prefix('@').unwrap_or(&entry.address);
-                        writeln!(out, "{key} {}", yamabiko_ledger::suppress::table::action(&entry))?;
-                    }
-                    true => {}
-                    false => {
-                        let until = entry.until.map(json::time).unwrap_or_default();
-                        let since = json::time(entry.since);
-                        let fields = [
-                            &entry.address,
-                            &entry.sender,
-                            &entry.reason,
-                            &entry.evidence,
-                            &since,
-                            &until,
-                            &entry.source,
-                        ];
-                        writeln!(out, "{}", fields.map(|field| quoted(field)).join(","))?;
-                    }
-                }
-            }
+            export(&shelf.all()?, *access, out)?;
             Ok(true)
         }
-        Action::Learn { since, rules } => {
+        Action::Learn { since, rules, unproven } => {
             let rules = match rules {
                 Some(file) => rules_of(file)?,
                 None => in_force(options)?.1,
             };
-            let since = since.as_deref().map(|text| ask::moment(text, now)).transpose().map_err(Trouble::Usage)?;
-            let list = open()?;
-            let mut ledger = Ledger::open(&place.directory);
-            let (mut new, mut failed) = (0u64, None);
-            ledger.each(since, None, |entry| match list.judge(&rules, &entry) {
-                Ok(found) => {
-                    new += u64::from(found.is_some());
-                    true
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    false
-                }
-            })?;
-            if let Some(error) = failed {
-                return Err(error.into());
-            }
+            let rules = if *unproven { rules.believing_all() } else { rules };
+            let new = shelf.learn(since.as_deref(), &rules)?;
             writeln!(out, "{new} addresses were put onto the list")?;
             Ok(true)
         }
@@ -346,16 +217,178 @@ fn act(options: &Options) -> Result<bool, Trouble> {
             Ok(true)
         }
         Action::Serve { listen, socketmap, policy } => {
-            drop(out);
             let protocol = match (socketmap, policy) {
                 (true, _) => serve::Protocol::Socketmap,
                 (_, true) => serve::Protocol::Policy,
                 _ => serve::Protocol::Table,
             };
-            serve::run(&path, listen, protocol).map_err(|error| Trouble::Input(format!("{listen}: {error}")))?;
+            serve::run(&shelf.path, listen, protocol).map_err(|error| Trouble::Input(format!("{listen}: {error}")))?;
             Ok(true)
         }
     }
+}
+
+/// Where the list is, and when it is looked at.
+struct Shelf {
+    directory: PathBuf,
+    path: PathBuf,
+    now: Timestamp,
+}
+
+impl Shelf {
+    /// The list, made if it is not there.
+    fn open(&self) -> Result<List, Trouble> {
+        std::fs::create_dir_all(&self.directory)
+            .map_err(|error| Trouble::Input(format!("{}: {error}", self.directory.display())))?;
+        Ok(List::open(&self.path)?)
+    }
+
+    /// Everybody who is kept back now; nobody where there is no list.
+    fn all(&self) -> Result<Vec<Suppressed>, Trouble> {
+        let mut all = Vec::new();
+        if self.path.exists() {
+            List::open_for_reading(&self.path)?.each(self.now, |entry| all.push(entry))?;
+        }
+        Ok(all)
+    }
+
+    fn moment(&self, text: Option<&str>) -> Result<Option<Timestamp>, Trouble> {
+        text.map(|text| ask::moment(text, self.now)).transpose().map_err(Trouble::Usage)
+    }
+
+    fn add(
+        &self,
+        address: &str,
+        reason: &str,
+        note: &str,
+        until: Option<&str>,
+        sender: &str,
+        out: &mut dyn Write,
+    ) -> Result<bool, Trouble> {
+        let until = self.moment(until)?;
+        if until.is_some_and(|until| until <= self.now) {
+            return Err(Trouble::Usage("--until: that is over already".to_owned()));
+        }
+        let address = address.trim_matches(['<', '>']);
+        if !address.contains('@') {
+            return Err(Trouble::Usage(format!("{address}: neither an address nor @domain")));
+        }
+        let entry = Suppressed {
+            address: address.to_owned(),
+            sender: sender.trim_start_matches('@').to_ascii_lowercase(),
+            reason: reason.to_owned(),
+            evidence: note.to_owned(),
+            since: self.now,
+            until,
+            source: format!("operator {}", crate::context::caller()),
+        };
+        let new = self.open()?.add(&entry)?;
+        writeln!(out, "{address}: {}", if new { "added" } else { "is there already, and for longer" })?;
+        Ok(new)
+    }
+
+    fn remove(&self, addresses: &[String], out: &mut dyn Write) -> Result<bool, Trouble> {
+        let list = self.open()?;
+        let mut any = false;
+        for address in addresses {
+            let gone = list.remove(address.trim_matches(['<', '>']), None)?;
+            any |= gone;
+            writeln!(out, "{address}: {}", if gone { "removed" } else { "is not there" })?;
+        }
+        Ok(any)
+    }
+
+    fn check(&self, addresses: &[String], sender: &str, out: &mut dyn Write) -> Result<bool, Trouble> {
+        let mut addresses = addresses.to_owned();
+        if addresses == ["-"] {
+            let mut text = String::new();
+            io::stdin().lock().read_to_string(&mut text)?;
+            addresses = text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
+        }
+        if !self.path.exists() {
+            return Ok(true);
+        }
+        let list = List::open_for_reading(&self.path)?;
+        let mut nobody = true;
+        for address in addresses {
+            if let Some(entry) = list.find(address.trim_matches(['<', '>']), sender, self.now)? {
+                nobody = false;
+                writeln!(out, "{}", line(&Suppressed { address, ..entry }))?;
+            }
+        }
+        Ok(nobody)
+    }
+
+    fn import(&self, file: &str, from: &str, dry_run: bool, out: &mut dyn Write) -> Result<bool, Trouble> {
+        let mut bytes = Vec::new();
+        match file {
+            "-" => {
+                io::stdin().lock().read_to_end(&mut bytes)?;
+            }
+            file => bytes = std::fs::read(file).map_err(|error| Trouble::Input(format!("{file}: {error}")))?,
+        }
+        let found = foreign::read(&String::from_utf8_lossy(&bytes), from, self.now);
+        let mut new = 0usize;
+        if !dry_run {
+            let list = self.open()?;
+            for entry in &found.entries {
+                new += usize::from(list.add(entry)?);
+            }
+        }
+        let (all, passed) = (found.entries.len(), found.passed_over);
+        writeln!(
+            out,
+            "{all} addresses, {new} of them new; {passed} passed over (no fault of the address); {} not read",
+            found.unread.len()
+        )?;
+        if let Some(first) = found.unread.first() {
+            writeln!(out, "the first that was not read is number {first}")?;
+        }
+        Ok(all > 0)
+    }
+
+    /// How many addresses of the ledger are new on the list.
+    fn learn(&self, since: Option<&str>, rules: &Rules) -> Result<u64, Trouble> {
+        let since = self.moment(since)?;
+        let list = self.open()?;
+        let mut ledger = Ledger::open(&self.directory);
+        let (mut new, mut failed) = (0u64, None);
+        ledger.each(since, None, |entry| match list.judge(rules, &entry) {
+            Ok(found) => {
+                new += u64::from(found.is_some());
+                true
+            }
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        })?;
+        failed.map_or(Ok(new), |error| Err(error.into()))
+    }
+}
+
+fn export(all: &[Suppressed], access: bool, out: &mut dyn Write) -> io::Result<()> {
+    if !access {
+        writeln!(out, "address,sender,reason,evidence,since,until,source")?;
+    }
+    for entry in all {
+        match access {
+            // A table is not told who sends.
+            true if entry.sender.is_empty() => {
+                let key = entry.address.strip_prefix('@').unwrap_or(&entry.address);
+                writeln!(out, "{key} {}", yamabiko_ledger::suppress::table::action(entry))?;
+            }
+            true => {}
+            false => {
+                let until = entry.until.map(json::time).unwrap_or_default();
+                let since = json::time(entry.since);
+                let fields =
+                    [&entry.address, &entry.sender, &entry.reason, &entry.evidence, &since, &until, &entry.source];
+                writeln!(out, "{}", fields.map(|field| quoted(field)).join(","))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn rules_of(file: &std::path::Path) -> Result<Rules, Trouble> {
@@ -367,13 +400,16 @@ fn rules_of(file: &std::path::Path) -> Result<Rules, Trouble> {
 fn in_force(options: &Options) -> Result<(String, Rules), Trouble> {
     let mail_system = crate::context::instance(options.config.as_deref(), true);
     let config = mail_system.load().ok().or_else(|| mail_system.load_unchecked());
-    let file = config.map(|config| config.main().text("suppression_rules_file")).unwrap_or_default();
+    let main = config.as_ref().map(|config| config.main());
+    let checks = main.as_ref().is_none_or(|main| main.bool("suppression_report_checks"));
+    let judging = |rules: Rules| if checks { rules } else { rules.believing_all() };
+    let file = main.map(|main| main.text("suppression_rules_file")).unwrap_or_default();
     if file.is_empty() {
-        return Ok((BUILT_IN.to_owned(), Rules::default()));
+        return Ok((BUILT_IN.to_owned(), judging(Rules::default())));
     }
     let path = std::path::Path::new(&file);
     let text = std::fs::read_to_string(path).map_err(|error| Trouble::Input(format!("{file}: {error}")))?;
-    Ok((text, rules_of(path)?))
+    Ok((text, judging(rules_of(path)?)))
 }
 
 fn why(list: &List, address: &str, now: Timestamp, out: &mut dyn Write) -> Result<bool, Trouble> {

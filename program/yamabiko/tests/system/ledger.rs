@@ -76,6 +76,78 @@ fn sent_and_then_it_comes_back() {
     instance.stop();
 }
 
+/// A report as [`REPORT`], about somebody else.
+fn report(recipient: &str, message_id: &str) -> String {
+    REPORT.replace("late@far.example", recipient).replace("<late-1@box.example>", message_id)
+}
+
+/// Bounces and automatic replies of a host that took the message, and of one that only knows of it.
+#[test]
+fn a_forged_bounce_kills_no_address() {
+    let mut instance = Instance::new();
+    for (name, value) in [
+        ("suppression_enable", "yes"),
+        ("late_bounce_disposition", "discard"),
+        ("smtpd_authorized_xclient_hosts", "127.0.0.0/8"),
+        (
+            "smtpd_recipient_restrictions",
+            "check_recipient_access suppression:, permit_mynetworks, reject_unauth_destination",
+        ),
+        ("late_bounce_trusted_hosts", "198.51.100.0/24"),
+    ] {
+        instance.set(name, value);
+    }
+    let _sink = Sink::start(instance.next_hop);
+    instance.start();
+    let from = |address: &str, mail: &str| {
+        let mut client = instance.client();
+        client.expect("EHLO proxy.example", 250);
+        client.expect(&format!("XCLIENT ADDR={address} NAME=host.elsewhere.example"), 220);
+        client.mail("", &["me@box.example"], mail).unwrap().code
+    };
+    let victims = ["victim@far.example", "dead@far.example", "fbl@far.example"];
+    let mail = "Message-ID: <to-all@box.example>\nSubject: hello\n\nhello\n";
+    let recipients = [&victims[..], &["attacker@evil.example"]].concat();
+    assert_eq!(instance.client().mail("me@box.example", &recipients, mail).unwrap().code, 250);
+    victims.iter().for_each(|victim| drop(fate(&instance, victim, "relayed")));
+    // Whoever got a copy knows its names. It is told of, with what it is worth; it does nothing, and its reader may judge.
+    assert_eq!(from("192.0.2.66", &report(victims[0], "<to-all@box.example>")), 250);
+    let found = fate(&instance, victims[0], "late-bounced");
+    assert_eq!(found[0]["confidence"], 60, "{found:?}");
+    instance.until_mails("me", 1);
+    // One of those that took it, and one that is believed.
+    assert_eq!(from("127.0.0.9", &report(victims[1], "<to-all@box.example>")), 250);
+    assert_eq!(from("198.51.100.7", &report(victims[2], "<to-all@box.example>")), 250);
+    for victim in &victims[1..] {
+        assert_eq!(fate(&instance, victim, "late-bounced")[0]["confidence"], 92);
+        instance.until("suppression", || instance.run("yamabiko", &["suppress", "check", victim]).code == 1);
+    }
+    assert_eq!(instance.run("yamabiko", &["suppress", "check", victims[0]]).code, 0);
+    // Automatic replies are for people, whoever sends them.
+    let reply = "From: fbl@far.example\nTo: me@box.example\nSubject: Out of office\nAuto-Submitted: auto-replied\n\
+        In-Reply-To: <to-all@box.example>\n\nI am away.\n";
+    assert_eq!(from("127.0.0.9", reply), 250);
+    let mails = instance.until_mails("me", 2);
+    assert!(mails.iter().any(|mail| mail.contains("I am away.")) && mails.len() == 2, "{mails:?}");
+    assert_eq!(instance.log().matches("discard: a bounce of a message of ours").count(), 2);
+    std::thread::sleep(Duration::from_millis(1100));
+    let mut client = instance.client();
+    client.expect("EHLO client.example", 250);
+    client.expect("MAIL FROM:<me@box.example>", 250);
+    client.expect("RCPT TO:<victim@far.example>", 250);
+    client.expect("RCPT TO:<dead@far.example>", 554);
+    // Without the checks any name will do.
+    instance.set("suppression_report_checks", "no");
+    instance.stop();
+    instance.start();
+    let from_afar = "192.0.2.66";
+    let mut client = instance.client();
+    client.expect("EHLO proxy.example", 250);
+    client.expect(&format!("XCLIENT ADDR={from_afar} NAME=host.elsewhere.example"), 220);
+    assert_eq!(client.mail("", &["me@box.example"], &report(victims[0], "<to-all@box.example>")).unwrap().code, 250);
+    instance.until("suppression", || instance.run("yamabiko", &["suppress", "check", victims[0]]).code == 1);
+}
+
 #[test]
 fn what_a_killed_engine_has_not_written_is_made_again() {
     let instance = Instance::new();

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use yamabiko_envelope::Timestamp;
 
 use super::Rules;
-use crate::{Entry, Error, GUESS, ReportAction, What, domain_of};
+use crate::{Entry, Error, ReportAction, What, domain_of};
 
 /// An address that is not mailed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl List {
 
     /// Looks at something that happened: enters a strike, and the address when there are enough. What was entered.
     pub fn judge(&self, rules: &Rules, entry: &Entry) -> Result<Option<Suppressed>, Error> {
-        let Some(reason) = telling(entry) else { return Ok(None) };
+        let Some(reason) = telling(entry, rules) else { return Ok(None) };
         let sender = entry.sender.as_deref().map(domain_of).unwrap_or_default();
         let Some(rule) = rules.of(reason, &sender) else { return Ok(None) };
         let text: String = entry.text.chars().filter(|c| !c.is_control()).take(300).collect();
@@ -211,18 +211,20 @@ impl List {
 }
 
 /// The reason by which an entry speaks against an address; `None` where it does not.
-fn telling(entry: &Entry) -> Option<&str> {
+fn telling<'a>(entry: &'a Entry, rules: &Rules) -> Option<&'a str> {
     if entry.recipient.is_empty() || entry.program == "error" {
         return None;
     }
     match entry.what {
         What::Bounced if !entry.reason.is_empty() => Some(&entry.reason),
         What::Report
-            if entry.action == Some(ReportAction::Failed) && entry.confidence > GUESS && !entry.reason.is_empty() =>
+            if entry.action == Some(ReportAction::Failed)
+                && rules.counts(entry.confidence)
+                && !entry.reason.is_empty() =>
         {
             Some(&entry.reason)
         }
-        What::Complaint if entry.confidence > GUESS && entry.reason != "not-spam" => Some("complaint"),
+        What::Complaint if rules.counts(entry.confidence) => Some("complaint"),
         _ => None,
     }
 }
@@ -298,12 +300,19 @@ mod tests {
         let list = List::open(&dir.path().join("s.db")).unwrap();
         for (what, action, confidence, entered) in [
             (What::Report, Some(ReportAction::Failed), 40, false),
+            (What::Report, Some(ReportAction::Failed), 60, false),
+            (What::Complaint, None, 60, false),
             (What::Report, Some(ReportAction::Delayed), 100, false),
             (What::Deferred, None, 0, false),
             (What::Report, Some(ReportAction::Failed), 92, true),
         ] {
             let entry = Entry { what, action, confidence, ..bounce(1, "userunknown") };
             assert_eq!(list.judge(&Rules::default(), &entry).unwrap().is_some(), entered);
+        }
+        for (confidence, entered) in [(40, false), (60, true)] {
+            let entry =
+                Entry { recipient: "other@b.test".into(), what: What::Complaint, confidence, ..bounce(1, "abuse") };
+            assert_eq!(list.judge(&Rules::default().believing_all(), &entry).unwrap().is_some(), entered);
         }
     }
 

@@ -12,6 +12,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::{GUESS, SURE};
+
 /// The rules where no file is named.
 pub const BUILT_IN: &str = "\
 # reason      times  within  for      sender domain
@@ -70,10 +72,11 @@ pub struct Rule {
     pub sender: String,
 }
 
-/// All lines of a file.
+/// All lines of a file, and how sure a report must be to count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     rules: Vec<Rule>,
+    least: u8,
 }
 
 /// A line that says nothing.
@@ -96,7 +99,7 @@ impl std::error::Error for RuleError {}
 impl Default for Rules {
     fn default() -> Self {
         // The built-in text is well formed: a test reads it.
-        Self::parse(BUILT_IN).unwrap_or(Self { rules: Vec::new() })
+        Self::parse(BUILT_IN).unwrap_or(Self { rules: Vec::new(), least: SURE })
     }
 }
 
@@ -110,7 +113,19 @@ impl Rules {
                 rules.push(rule(line).map_err(|why| RuleError { line: number, why })?);
             }
         }
-        Ok(Self { rules })
+        Ok(Self { rules, least: SURE })
+    }
+
+    /// Reports count from wherever they come, if they name the message: then anybody who knows of one can have an address
+    /// suppressed.
+    #[must_use]
+    pub fn believing_all(self) -> Self {
+        Self { least: GUESS + 1, ..self }
+    }
+
+    /// A report that was joined by as much as that counts.
+    pub fn counts(&self, confidence: u8) -> bool {
+        confidence >= self.least
     }
 
     /// The rule for a reason and a sender's domain: its own before that of all.

@@ -1,9 +1,10 @@
 //! The life of notices in the running program: the lines of the docs (`asked`); whoever makes loops, set against each other (`pairs`); a client that forges
 //! senders (`storm`); qmail's controls and `.qmail` (`qmail`); what main.cf has for calm, languages and a second way
-//! (`controls`); the reports that people ask for (`reports`); whether anybody reads the postmaster's mail (`postmaster`).
+//! (`controls`), and who is told when the queue is what is broken (`dead_queue`); the reports that people ask for (`reports`); whether anybody reads the postmaster's mail (`postmaster`).
 
 mod asked;
 mod controls;
+mod dead_queue;
 mod pairs;
 mod postmaster;
 mod qmail;

@@ -50,7 +50,7 @@ pub fn shell(line: &str) {
 }
 
 /// Puts a small disk on a directory; what was in it is not seen any more.
-fn mount(path: &Path, megabytes: usize) {
+pub fn mount(path: &Path, megabytes: usize) {
     let mode =
         fs::metadata(path).map_or(0o755, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o7777);
     fs::create_dir_all(path).unwrap();
@@ -59,7 +59,7 @@ fn mount(path: &Path, megabytes: usize) {
 }
 
 /// Nothing more fits, not even a block.
-fn fill(path: &Path) {
+pub fn fill(path: &Path) {
     let mut file = fs::File::create(path.join("filler")).expect("a file name fits");
     let mut piece = vec![1; 1 << 20];
     while !piece.is_empty() {
@@ -70,7 +70,7 @@ fn fill(path: &Path) {
     }
 }
 
-fn free(path: &Path) {
+pub fn free(path: &Path) {
     fs::remove_file(path.join("filler")).unwrap();
 }
 
@@ -209,7 +209,7 @@ fn mail_leaves_a_full_queue() {
 }
 
 /// The library that makes disks fail, and the file that says how. `None` where there is no C compiler.
-fn faults(instance: &mut Instance) -> Option<PathBuf> {
+pub fn fault_library(instance: &mut Instance) -> Option<PathBuf> {
     let (library, control) = (instance.path().join("bin/faults.so"), instance.path().join("faults"));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system/disk/faults.c");
     let built =
@@ -241,7 +241,7 @@ fn slow(world: &World, random: &mut Random) -> Act {
 #[test]
 fn a_slow_disk_is_waited_for() {
     let mut there = false;
-    let world = World::prepared(|instance| there = faults(instance).is_some());
+    let world = World::prepared(|instance| there = fault_library(instance).is_some());
     if there {
         run("slow disk", &Run::new(3), world, slow, Manners::Only(&[]));
     }
@@ -253,7 +253,7 @@ fn a_slow_disk_is_waited_for() {
 fn a_disk_that_fails_stops_acceptance_and_loses_nothing() {
     for fault in ["fdatasync /queue/queue/log 5\n", "pwritev /queue/queue/ 5\nwrite /queue/queue/ 5\n"] {
         let mut instance = Instance::new();
-        let Some(control) = faults(&mut instance) else { return };
+        let Some(control) = fault_library(&mut instance) else { return };
         instance.start();
         let sink = Sink::start(instance.next_hop);
         sink.rule("RCPT", "", "451 4.2.0 come back later");
@@ -296,7 +296,7 @@ fn a_disk_that_fails_stops_acceptance_and_loses_nothing() {
 fn a_disk_that_can_be_written_again_is_written() {
     const FAULT: &str = "pwritev /queue/queue/ 30\nwrite /queue/queue/ 30\nfdatasync /queue/queue/ 30\n";
     let mut instance = Instance::new();
-    let Some(control) = faults(&mut instance) else { return };
+    let Some(control) = fault_library(&mut instance) else { return };
     instance.start();
     let send = |word: &str| {
         let message = format!("Subject: {word}\n\nx\n");
