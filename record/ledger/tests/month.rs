@@ -11,7 +11,9 @@ use yamabiko_envelope::{
     Delays, Delivery, DeliveryStatus, Envelope, Event, Kind, Origin, QueueId, Recipient, SmtpStage, Timestamp,
 };
 use yamabiko_ledger::late::{Incoming, join};
-use yamabiko_ledger::{Entry, Field, Input, Ledger, Options, Query, Recorder, Source, State, Writer, reason_of};
+use yamabiko_ledger::{
+    Entry, Field, Input, Ledger, Options, Query, Recorder, Source, State, Trusted, Writer, reason_of,
+};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 const BEGIN: u64 = 1_790_000_000;
@@ -254,6 +256,8 @@ fn the_verdict_is_the_truth_where_there_is_evidence() {
             recipients: &[],
             message: mail.as_bytes(),
             analysis: &analysis,
+            client: None,
+            trusted: &Trusted::default(),
         };
         let (entries, left) = join(&mut ledger, &incoming, &|_| None).unwrap();
         assert!(!entries.is_empty(), "nothing was joined:\n{mail}\n{analysis:?}");
