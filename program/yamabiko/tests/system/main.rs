@@ -13,6 +13,7 @@
 //!   nothing; `rehearsal` has receivers of many moods, `shaping` receivers with limits; `door` is what stands before a
 //!   session: postscreen, a load balancer; `authentication` is SPF, DKIM and DMARC; `bounces` is the life of notices: loops,
 //!   storms, qmail's ways, controls;
+//!   `peers` is real mail systems as next hops, `strict_transport` is MTA-STS;
 //!   `strangers` is tricks of relay testers and the like; `scanners` is filters that look for spam and viruses.
 
 #![allow(missing_docs)]
@@ -31,6 +32,7 @@ mod life;
 mod milter;
 mod month;
 mod operators;
+mod peers;
 mod policy;
 mod queue;
 mod rehearsal;
@@ -38,4 +40,5 @@ mod scanners;
 mod scripts;
 mod shaping;
 mod strangers;
+mod strict_transport;
 mod submission;

@@ -2,6 +2,7 @@
 
 mod client;
 mod sink;
+pub mod world;
 
 pub use client::Client;
 pub use sink::{Sink, Transaction};

@@ -1,0 +1,154 @@
+//! MTA-STS through the real program: DNS, a web server with a policy, and another mail system as the receiver.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+
+use crate::harness::Instance;
+use crate::harness::world::{Authority, Records, Web, names, web};
+
+struct World {
+    sender: Instance,
+    receiver: Instance,
+    records: Records,
+    web: Web,
+    authority: Authority,
+}
+
+impl World {
+    fn new() -> Self {
+        let authority = Authority::new();
+        let web = web(&authority.certificate("mta-sts.far.example"));
+        let mut receiver = Instance::new();
+        receiver.set("virtual_mailbox_domains", "far.example");
+        receiver.set("virtual_mailbox_maps", "static:me/");
+        let keys = receiver.etc().join("keys.pem").display().to_string();
+        receiver.set("smtpd_tls_chain_files", &keys);
+        receiver.set("smtpd_tls_security_level", "may");
+        receiver.file("keys.pem", &authority.certificate("other.example"));
+        receiver.start();
+        let records = Records::default();
+        let mut sender = Instance::new();
+        sender.file("ca.pem", &authority.pem());
+        let ca = sender.etc().join("ca.pem").display().to_string();
+        for (name, value) in [
+            ("relayhost", String::new()),
+            ("smtp_dns_support_level", "enabled".to_owned()),
+            ("dns_servers", names(&records).to_string()),
+            ("smtp_tcp_port", receiver.smtp.port().to_string()),
+            ("smtp_tls_security_level", "may".to_owned()),
+            ("smtp_tls_CAfile", ca),
+            ("smtp_tls_loglevel", "1".to_owned()),
+            ("smtp_tls_mta_sts", "yes".to_owned()),
+            ("smtp_tls_mta_sts_port", web.address.port().to_string()),
+            ("smtp_tlsrpt_enable", "yes".to_owned()),
+            ("tls_report_contact", "postmaster@test.example".to_owned()),
+        ] {
+            sender.set(name, &value);
+        }
+        let world = Self { sender, receiver, records, web, authority };
+        world.announce(Some("1"));
+        world
+    }
+
+    /// The zone, with the record of this `id`.
+    fn announce(&self, id: Option<&str>) {
+        let host = self.receiver.smtp.ip();
+        let mut zone =
+            format!("far.example MX 10 mx1.far.example\nmx1.far.example A {host}\nmta-sts.far.example A 127.0.0.1\n");
+        if let Some(id) = id {
+            zone.push_str(&format!("_mta-sts.far.example TXT v=STSv1; id={id};\n"));
+        }
+        *self.records.lock().unwrap() = zone;
+    }
+
+    fn policy(&self, mode: &str, max_age: u64) {
+        let text = format!("version: STSv1\r\nmode: {mode}\r\nmx: mx1.far.example\r\nmax_age: {max_age}\r\n");
+        *self.web.text.lock().unwrap() = text;
+    }
+
+    fn send(&self) {
+        self.sender.client().mail("me@box.example", &["x@far.example"], "Subject: x\n\ntext\n").unwrap();
+    }
+
+    /// The receiver shows a certificate for this name from now on.
+    fn present(&self, name: &str) {
+        self.receiver.file("keys.pem", &self.authority.certificate(name));
+        self.receiver.reload();
+    }
+
+    fn deferred(&self) -> usize {
+        let why = "status=deferred (Server certificate not verified (MTA-STS policy of far.example, mode=enforce";
+        self.sender.log().matches(why).count()
+    }
+}
+
+#[test]
+fn a_policy_is_tested_enforced_and_kept_over_a_restart() {
+    let world = World::new();
+    let sender = &world.sender;
+    world.policy("testing", 86_400);
+    sender.start();
+    // The certificate is another host's: that is told, and the mail goes.
+    world.send();
+    world.receiver.until_mails("me", 1);
+    let log = sender.log();
+    assert!(log.contains("MTA-STS policy of far.example fetched: mode=testing, id=1, max_age=86400"), "{log}");
+    assert!(log.contains("MTA-STS policy of far.example, mode=testing, id=1: is not met"), "{log}");
+    // A new `id` counts at once, and what is enforced is enforced.
+    world.policy("enforce", 86_400);
+    world.announce(Some("2"));
+    world.send();
+    sender.until("the mail to wait", || world.deferred() == 1);
+    assert_eq!(world.web.asked.load(Ordering::SeqCst), 2);
+
+    // Record and policy are gone, as by somebody in between: what is known holds, over a restart too.
+    sender.stop();
+    let file = fs::read_to_string(sender.path().join("lib/mta-sts/far.example.policy")).unwrap();
+    let report = sender.ok("yamabiko", &["tls-report", "-c", &sender.etc().display().to_string()]);
+    assert_eq!(report.matches("far.example sts: 0 well, 1 failed").count(), 2, "{report}");
+    assert!(report.contains("certificate-host-mismatch"), "{report}");
+    assert!(file.starts_with("id: 2\n") && file.contains("mode: enforce\n"), "{file}");
+    world.announce(None);
+    world.web.text.lock().unwrap().clear();
+    sender.start();
+    world.send();
+    sender.until("the second mail to wait", || world.deferred() >= 2);
+    assert_eq!(world.receiver.mails("me").len(), 1);
+
+    // The right certificate lets both through.
+    world.present("mx1.far.example");
+    sender.ok("postqueue", &["-f"]);
+    world.receiver.until_mails("me", 3);
+    sender.until_empty();
+    let log = sender.log();
+    assert!(log.contains("Verified TLS connection established to mx1.far.example["), "{log}");
+    assert!(log.contains("MTA-STS policy of far.example, mode=enforce, id=2: is met"), "{log}");
+    assert_eq!(world.web.asked.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_policy_that_is_over_is_fetched_again() {
+    let world = World::new();
+    world.policy("testing", 0);
+    world.sender.start();
+    for asked in 1..=3 {
+        world.send();
+        world.receiver.until_mails("me", asked);
+        world.sender.until_empty();
+        assert_eq!(world.web.asked.load(Ordering::SeqCst), asked, "{}", world.sender.log());
+    }
+}
+
+#[test]
+fn a_web_server_that_does_not_prove_its_name_has_no_policy() {
+    let mut world = World::new();
+    world.web = web(&world.authority.certificate("far.example"));
+    world.sender.set("smtp_tls_mta_sts_port", &world.web.address.port().to_string());
+    world.policy("enforce", 86_400);
+    world.sender.start();
+    world.send();
+    world.receiver.until_mails("me", 1);
+    let log = world.sender.log();
+    assert!(log.contains("warning: MTA-STS policy of far.example: https://mta-sts.far.example/.well-known/"), "{log}");
+    assert!(!world.sender.path().join("lib/mta-sts/far.example.policy").exists());
+}
