@@ -32,8 +32,8 @@ mod types;
 
 pub use braces::{Braced, braced, split_list};
 pub use cdb::{CdbReader, CdbWriter};
-pub use net::Network;
 pub use maps::{AddressForms, Hit, IsLocal, Locality, Maps, ParentStyle};
+pub use net::Network;
 pub use set::{
     Extension, Format, Notice, NoticeKind, OpenError, Opener, OpensTables, Options, TableSet, Usage, Wanted,
 };

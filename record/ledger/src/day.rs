@@ -633,12 +633,12 @@ fn tail_condition(field: Field) -> &'static str {
             "(recipient = ?2 COLLATE NOCASE OR original = ?2 COLLATE NOCASE OR recipients LIKE '%' || ?2 || '%')"
         }
         Field::Domain => "(recipient LIKE '%@' || ?2 OR recipients LIKE '%@' || ?2 || '%')",
-        Field::QueueId => "queue_id = ?2 COLLATE NOCASE",
+        Field::QueueId => "queue_id = ?2",
         Field::MessageId => "trim(message_id, ' <>') = trim(?2, ' <>') COLLATE NOCASE",
-        Field::RemoteId => "remote_id = ?2 COLLATE NOCASE",
+        Field::RemoteId => "remote_id = ?2",
         Field::Sender => "sender = ?2 COLLATE NOCASE",
         Field::EnvelopeId => "envelope_id = ?2 COLLATE NOCASE",
-        Field::Related => "related = ?2 COLLATE NOCASE",
+        Field::Related => "related = ?2",
     }
 }
 
@@ -735,7 +735,7 @@ mod tests {
         let runs: i64 = conn.query_row("SELECT count(*) FROM run", [], |row| row.get(0)).unwrap();
         assert_eq!(runs, 3);
         for n in [1, 77, RUN as u64, RUN as u64 + 1, rows - 50, rows] {
-            for (field, text) in [(Field::QueueId, format!("Q{n}")), (Field::RemoteId, format!("r{n}"))] {
+            for (field, text) in [(Field::QueueId, format!("Q{n}")), (Field::RemoteId, format!("R{n}"))] {
                 let mut found = Vec::new();
                 find(&conn, &mut Runs::default(), field, &text, |id, entry| found.push((id as u64, entry))).unwrap();
                 assert_eq!(found, [(n, entry(n))], "{text}");
@@ -749,7 +749,7 @@ mod tests {
                 writer.commit().unwrap();
             }
             let mut found = Vec::new();
-            find(&conn, &mut often, Field::RemoteId, &format!("r{n}"), |id, entry| found.push((id as u64, entry)))
+            find(&conn, &mut often, Field::RemoteId, &format!("R{n}"), |id, entry| found.push((id as u64, entry)))
                 .unwrap();
             assert_eq!(found, [(n, entry(n))]);
         }

@@ -13,11 +13,11 @@ pub enum Field {
     Recipient = b'r',
     /// A recipient's domain.
     Domain = b'd',
-    /// A queue ID.
+    /// A queue ID, exact.
     QueueId = b'q',
     /// A Message-ID, with or without angle brackets.
     MessageId = b'm',
-    /// A queue ID at a next hop.
+    /// A queue ID at a next hop, exact.
     RemoteId = b'x',
     /// An envelope sender.
     Sender = b's',
@@ -84,8 +84,9 @@ fn tells_sender(entry: &Entry) -> bool {
     matches!(entry.what, What::Queued | What::Rejected) || entry.size > 0
 }
 
-/// Whether an entry is an answer to a question.
-pub(crate) fn matches(entry: &Entry, field: Field, text: &str) -> bool {
+/// Whether an entry is an answer to a question. Addresses and domains are the same in any case of letters; names of messages
+/// are exact.
+pub fn matches(entry: &Entry, field: Field, text: &str) -> bool {
     let same = |other: &str| normal(field, other).eq_ignore_ascii_case(normal(field, text));
     match field {
         Field::Recipient => {
@@ -100,12 +101,13 @@ pub(crate) fn matches(entry: &Entry, field: Field, text: &str) -> bool {
             let of = |address: &str| address.rsplit_once('@').is_some_and(|(_, domain)| same(domain));
             of(&entry.recipient) || entry.recipients.iter().any(|(address, _)| of(address))
         }
-        Field::QueueId => same(&entry.queue_id),
+        // Names of messages are exact: two long queue IDs of the same second may differ by the case of one letter.
+        Field::QueueId => entry.queue_id == text,
         Field::MessageId => !entry.message_id.is_empty() && same(&entry.message_id),
-        Field::RemoteId => !entry.remote_id.is_empty() && same(&entry.remote_id),
+        Field::RemoteId => !entry.remote_id.is_empty() && entry.remote_id == text,
         Field::Sender => tells_sender(entry) && entry.sender.as_deref().is_some_and(same),
         Field::EnvelopeId => !entry.envelope_id.is_empty() && same(&entry.envelope_id),
-        Field::Related => !entry.related.is_empty() && same(&entry.related),
+        Field::Related => !entry.related.is_empty() && entry.related == text,
     }
 }
 

@@ -12,7 +12,9 @@ use std::time::Duration;
 use yamabiko_analyze::{Action, Analysis, Finding, Kind, Reason};
 use yamabiko_envelope::Timestamp;
 
-use crate::{Entry, Error, Field, History, Ledger, Origin, Query, ReportAction, State, Trusted, What, remote_id};
+use crate::{
+    Entry, Error, Field, GUESS, History, Ledger, Origin, Query, ReportAction, State, Trusted, What, remote_id,
+};
 
 /// A report as it came in.
 #[derive(Clone, Debug)]
@@ -83,23 +85,33 @@ struct Found {
     original: String,
     confidence: u8,
     by: String,
+    /// It is known to have failed here, or to have gone further.
+    settled: bool,
 }
 
 impl Found {
-    fn new(history: &History, confidence: u8, by: &str) -> Self {
+    fn new(history: &History, finding: &Finding, confidence: u8, by: &str) -> Self {
+        // A log whose lines are not all there knows a message and not to whom it went.
+        let recipient = if history.recipient.is_empty() { &finding.recipient } else { &history.recipient };
         Self {
             host: history.host.clone(),
             queue_id: history.queue_id.clone(),
-            recipient: history.recipient.clone(),
+            recipient: recipient.clone(),
             original: history.original.clone(),
             confidence,
             by: by.to_owned(),
+            settled: history.entries.iter().any(|entry| {
+                matches!(
+                    entry.what,
+                    What::Sent | What::Relayed | What::Delivered | What::Expanded | What::Bounced | What::Expired
+                )
+            }),
         }
     }
 
     /// Joined by a name that more than one knows.
-    fn by_name(history: &History, confidence: u8, by: &str, from: Whence<'_>) -> Self {
-        let mut found = Self::new(history, confidence, by);
+    fn by_name(history: &History, finding: &Finding, confidence: u8, by: &str, from: Whence<'_>) -> Self {
+        let mut found = Self::new(history, finding, confidence, by);
         if from.is_far(history) {
             found.confidence = found.confidence.min(ANYBODY);
             found.by.push_str(", from a host that has nothing to do with it");
@@ -140,45 +152,51 @@ fn climb(
         histories.retain(|history| history.queue_id != incoming.queue_id && !own.contains(&history.queue_id));
         Ok(histories)
     };
-    let whom = |histories: &[History]| pick(histories, finding).cloned();
     if let Some(token) = token {
         let mut histories = ask(Field::QueueId, &token.queue_id)?;
         histories.retain(|history| (token.fits)(&history.recipient) || (token.fits)(&history.original));
         // A token about all recipients of a message is known to all of them.
         let shared = histories.windows(2).any(|two| !two[0].recipient.eq_ignore_ascii_case(&two[1].recipient));
-        if let Some(history) = whom(&histories) {
+        if let Some(history) = named(&histories, finding).or_else(|| only(&histories)) {
             return Ok(Some(match shared {
-                true => Found::by_name(&history, 100, "signed token", from),
-                false => Found::new(&history, 100, "signed token"),
+                true => Found::by_name(history, finding, 100, "signed token", from),
+                false => Found::new(history, finding, 100, "signed token"),
             }));
         }
     }
-    if !finding.envelope_id.is_empty() {
-        let histories = ask(Field::EnvelopeId, &finding.envelope_id)?;
-        if let Some(history) = whom(&histories) {
-            return Ok(Some(Found::by_name(&history, 98, "Original-Envelope-Id", from)));
+    let mut asked = Vec::new();
+    for (field, text, confidence, by) in rungs(incoming, finding) {
+        let histories = ask(field, &text)?;
+        if let Some(history) = named(&histories, finding) {
+            return Ok(Some(Found::by_name(history, finding, confidence, by, from)));
         }
+        asked.push((histories, confidence, by));
     }
-    for id in queue_ids(incoming.message) {
-        let histories = ask(Field::QueueId, &id)?;
-        // Another machine may have used a short ID too: the recipient must be one of the message's.
-        if let Some(history) = whom(&histories) {
-            return Ok(Some(Found::by_name(&history, 95, "queue ID in the report", from)));
-        }
-    }
-    if !finding.message_id.is_empty() {
-        let histories = ask(Field::MessageId, &finding.message_id)?;
-        if let Some(history) = whom(&histories) {
-            return Ok(Some(Found::by_name(&history, 92, "Message-ID and recipient", from)));
-        }
-    }
-    for id in remote_ids(incoming.message) {
-        let histories = ask(Field::RemoteId, &id)?;
-        if let Some(history) = whom(&histories) {
-            return Ok(Some(Found::by_name(&history, 85, "queue ID at the next hop", from)));
+    // A forwarded address fails under another name: one recipient can be no other. Only after every name was tried: a
+    // report has the names of messages in it that carried it here.
+    for (histories, confidence, by) in &asked {
+        if let Some(history) = only(histories) {
+            return Ok(Some(Found::by_name(history, finding, *confidence, by, from)));
         }
     }
     guess(ledger, incoming, finding, from)
+}
+
+/// What is looked up, the surest first, with what it is worth.
+fn rungs(incoming: &Incoming<'_>, finding: &Finding) -> Vec<(Field, String, u8, &'static str)> {
+    let mut rungs = Vec::new();
+    if !finding.envelope_id.is_empty() {
+        rungs.push((Field::EnvelopeId, finding.envelope_id.clone(), 98, "Original-Envelope-Id"));
+    }
+    // Another machine may have used a short ID too: the recipient must be one of the message's.
+    let ids = queue_ids(incoming.message).into_iter();
+    rungs.extend(ids.map(|id| (Field::QueueId, id, 95, "queue ID in the report")));
+    if !finding.message_id.is_empty() {
+        rungs.push((Field::MessageId, finding.message_id.clone(), 92, "Message-ID and recipient"));
+    }
+    let ids = remote_ids(incoming.message).into_iter();
+    rungs.extend(ids.map(|id| (Field::RemoteId, id, 85, "queue ID at the next hop")));
+    rungs
 }
 
 /// The header section of a message.
@@ -188,20 +206,23 @@ fn header(message: &[u8]) -> &[u8] {
     message.get(..end.unwrap_or(message.len()).min(SEARCHED)).unwrap_or_default()
 }
 
-/// The one that the finding speaks of. Without an address in the finding, the only one there is.
-fn pick<'a>(histories: &'a [History], finding: &Finding) -> Option<&'a History> {
+/// The one that the finding speaks of by its address.
+fn named<'a>(histories: &'a [History], finding: &Finding) -> Option<&'a History> {
     let names = [&finding.recipient, &finding.alias];
-    let is = |history: &&History| {
+    histories.iter().find(|history| {
         names.iter().any(|name| {
             !name.is_empty()
                 && (history.recipient.eq_ignore_ascii_case(name) || history.original.eq_ignore_ascii_case(name))
         })
-    };
-    histories.iter().find(is).or(match histories {
-        // A forwarded address fails under another name: one recipient can be no other.
-        [only] => Some(only),
-        _ => None,
     })
+}
+
+/// The only one there is. Nobody reports to the null sender.
+fn only(histories: &[History]) -> Option<&History> {
+    match histories {
+        [only] if only.sender() != Some("") => Some(only),
+        _ => None,
+    }
 }
 
 /// One message to this recipient was sent in the last days, and no other: it may be that.
@@ -225,7 +246,7 @@ fn guess(
     });
     match open.as_slice() {
         // Whoever knows an address could say that of it.
-        [only] if !from.is_far(only) => Ok(Some(Found::new(only, 40, "recipient and time: a guess"))),
+        [only] if !from.is_far(only) => Ok(Some(Found::new(only, finding, 40, "recipient and time: a guess"))),
         _ => Ok(None),
     }
 }
@@ -243,6 +264,7 @@ fn entry_of(incoming: &Incoming<'_>, finding: &Finding, found: Found) -> Option<
             (Some(Action::Delayed), _) => (What::Report, Some(ReportAction::Delayed)),
             (Some(Action::Relayed), _) => (What::Report, Some(ReportAction::Relayed)),
             (Some(Action::Expanded), _) => (What::Report, Some(ReportAction::Expanded)),
+            (Some(Action::Failed), _) if is_the_bounce_itself(incoming, &found) => (What::Bounced, None),
             (Some(Action::Failed), _) | (None, _) => (What::Report, Some(ReportAction::Failed)),
         },
         Kind::Receipt | Kind::NotABounce(_) => return None,
@@ -319,6 +341,26 @@ pub(crate) fn queue_ids(message: &[u8]) -> Vec<String> {
         }
     }
     found
+}
+
+/// The notice of the machine that had the message, which a mailbox has and the log beside it not: it never went further. What
+/// comes in by SMTP is nobody's own notice.
+fn is_the_bounce_itself(incoming: &Incoming<'_>, found: &Found) -> bool {
+    incoming.queue_id.is_empty()
+        && !found.settled
+        && found.confidence > GUESS
+        && is_notice_of(incoming.message, &found.queue_id)
+}
+
+/// The report names this message as the one that its writer had in its queue: `X-Postfix-Queue-ID:` of its fields.
+fn is_notice_of(message: &[u8], queue_id: &str) -> bool {
+    let text = message.get(..message.len().min(SEARCHED)).unwrap_or_default();
+    text.split(|byte| *byte == b'\n').any(|line| {
+        let Some((name, value)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(':')) else {
+            return false;
+        };
+        name.to_ascii_lowercase().ends_with("-queue-id") && value.trim() == queue_id
+    })
 }
 
 /// Long, or short: six to twenty hexadecimal digits.
@@ -611,6 +653,81 @@ mod tests {
             let found: Vec<_> = entries.iter().map(|entry| (entry.what, entry.reason.as_str())).collect();
             assert_eq!(found, [(what, reason)], "{kind}");
         }
+    }
+
+    #[test]
+    fn the_notice_of_the_machine_that_had_it_is_the_bounce_itself() {
+        let (dir, _) = ledger();
+        let mut writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        let recipients = vec![("gone@b.test".to_owned(), String::new())];
+        let queued = Entry::new(Timestamp::from_seconds(SENT), What::Queued, "AB12CD34EF7", "");
+        writer.append(&Entry { recipients, ..queued }).unwrap();
+        writer.commit_all().unwrap();
+        let mut ledger = Ledger::open(dir.path());
+        let mail = report("X-Postfix-Queue-ID: AB12CD34EF7\n", "Subject: x\n", "gone@b.test", "failed");
+        let analysis = Analyzer::embedded().analyze(mail.as_bytes());
+        let at = Timestamp::from_seconds(SENT + 60);
+        let incoming = Incoming {
+            at,
+            queue_id: "",
+            recipients: &[],
+            message: mail.as_bytes(),
+            analysis: &analysis,
+            client: None,
+            trusted: &Trusted::default(),
+        };
+        let (entries, _) = join(&mut ledger, &incoming, &|_| None).unwrap();
+        assert_eq!((entries[0].what, entries[0].action), (What::Bounced, None));
+        // What is known to have failed is not said twice.
+        entries.iter().for_each(|entry| assert!(writer.append(entry).unwrap()));
+        writer.commit_all().unwrap();
+        let (entries, _) = join(&mut ledger, &incoming, &|_| None).unwrap();
+        assert_eq!((entries[0].what, entries[0].action), (What::Report, Some(ReportAction::Failed)));
+    }
+
+    #[test]
+    fn names_that_differ_in_the_case_of_a_letter_are_two_messages() {
+        let (dir, _) = ledger();
+        let mut writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        let at = Timestamp("4jXMkC3M0zz1".parse::<yamabiko_envelope::QueueId>().unwrap().micros());
+        let mut queued = |id: &str, sender: &str, recipient: &str| {
+            let recipients = vec![(recipient.to_owned(), String::new())];
+            let entry = Entry { sender: Some(sender.into()), recipients, ..Entry::new(at, What::Queued, id, "") };
+            writer.append(&entry).unwrap();
+        };
+        queued("4jXMkC3M0zz1", "s@a.test", "sent@b.test");
+        // Another report of the same moment, a message of another sender, and one that differs from the report's own name.
+        for (id, sender) in [("4jXMkJ3Hhjz1", ""), ("4jXMkc3M0zz1", "t@a.test"), ("4jXMkj3HHjz1", "t@a.test")] {
+            queued(id, sender, "elsewhere@a.test");
+        }
+        writer.commit_all().unwrap();
+        let mut ledger = Ledger::open(dir.path());
+        let own = "4jXMkJ3HHjz1";
+        let received = format!("Received: from mx.b.test\n\tby mail.a.test with ESMTP id {own}\n\tfor <s@a.test>; x\n");
+        let returned = "Received: from c by mail.a.test with ESMTP id 4jXMkC3M0zz1; x\nSubject: y\n";
+        for (recipient, expected) in [("sent@b.test", "sent@b.test"), ("forwarded@c.test", "sent@b.test")] {
+            let mail = received.clone() + &report("", returned, recipient, "failed");
+            let analysis = Analyzer::embedded().analyze(mail.as_bytes());
+            // As it comes in, and as a mailbox has it.
+            for queue_id in [own, ""] {
+                let incoming = Incoming {
+                    at: Timestamp(at.0 + 2_000_000),
+                    queue_id,
+                    recipients: &[],
+                    message: mail.as_bytes(),
+                    analysis: &analysis,
+                    client: None,
+                    trusted: &Trusted::default(),
+                };
+                let (entries, _) = join(&mut ledger, &incoming, &|_| None).unwrap();
+                let found: Vec<_> = entries.iter().map(|e| (e.queue_id.as_str(), e.recipient.as_str())).collect();
+                assert_eq!(found, [("4jXMkC3M0zz1", expected)], "{recipient} {queue_id}");
+            }
+        }
+        // Asked for by one of the two names, a message is that one.
+        let asked = ledger.histories(&Query::new(Field::QueueId, "4jXMkc3M0zz1")).unwrap();
+        assert_eq!(asked.iter().map(|history| history.queue_id.as_str()).collect::<Vec<_>>(), ["4jXMkc3M0zz1"]);
+        assert_eq!(ledger.entries(Field::QueueId, "4jXMkc3M0zz1", None).unwrap().len(), 1);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use error::Error;
 pub use feed::{Feed, GATHER, Listener, Surroundings};
 pub use journal::Journal;
 pub use keep::{Retention, backup, check, retire};
-pub use keys::Field;
+pub use keys::{Field, matches};
 pub use origin::{Origin, Trusted};
 pub use query::{History, LISTED, Ledger, Part, Query, by_state, split};
 pub use recorder::{Input, Recorder, entry_of, in_mailbox};

@@ -346,7 +346,7 @@ fn asked_for(history: &History, query: &Query) -> bool {
                 || history.entries.iter().any(|entry| same(&entry.original))
         }
         Field::Domain => history.recipient.rsplit_once('@').is_some_and(|(_, domain)| same(domain)),
-        Field::RemoteId => history.entries.iter().any(|entry| same(&entry.remote_id)),
+        Field::RemoteId => history.entries.iter().any(|entry| entry.remote_id == query.text),
         _ => true,
     }
 }

@@ -16,11 +16,7 @@ pub struct Group {
 
 const TLS: Group = Group {
     work: "TLS of the SMTP client",
-    patterns: &[
-        "*mtp_tls_loglevel_maps",
-        "tls_trust_server_ccerts",
-        "*_log_tls_feature_status",
-    ],
+    patterns: &["*mtp_tls_loglevel_maps", "tls_trust_server_ccerts", "*_log_tls_feature_status"],
 };
 
 const OTHER: Group = Group {

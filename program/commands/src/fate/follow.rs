@@ -44,18 +44,9 @@ pub fn run(ledger: &mut Ledger, options: &Options, _language: Language) -> Resul
 fn wanted(entry: &Entry, asked: &[(Field, String)], options: &Options) -> bool {
     let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
     let is = |(field, text): &(Field, String)| match field {
-        Field::Recipient => {
-            same(&entry.recipient, text)
-                || same(&entry.original, text)
-                || entry.recipients.iter().any(|(address, _)| same(address, text))
-        }
-        Field::Domain => same(&entry.domain(), text),
-        Field::QueueId => same(&entry.queue_id, text),
-        Field::MessageId => same(entry.message_id.trim_matches(['<', '>']), text),
-        Field::RemoteId => same(&entry.remote_id, text),
+        // Every line of a sender's mail, not only the first.
         Field::Sender => entry.sender.as_deref().is_some_and(|sender| same(sender, text)),
-        Field::EnvelopeId => same(&entry.envelope_id, text),
-        Field::Related => same(&entry.related, text),
+        field => yamabiko_ledger::matches(entry, *field, text),
     };
     // What the entry by itself would make of a recipient.
     let state = || yamabiko_ledger::judge([entry], entry.at, Duration::MAX).state;
