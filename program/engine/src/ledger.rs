@@ -135,12 +135,10 @@ impl Remembered {
         let Some(inner) = &self.inner else { return };
         let main = config.main();
         if main.bool("late_bounce_analysis") {
-            match crate::ledger_late::Reader::start(&main, &inner.directory, Arc::clone(&inner.feed)) {
-                Ok((reader, faults)) => {
-                    for why in faults {
-                        let text = format!("late_bounce_trusted_hosts: {why}");
-                        crate::say(events, setup, Severity::Warning, &text);
-                    }
+            let (log, said) = (Arc::clone(events), setup.clone());
+            let complain = Box::new(move |text: &str| crate::say(&log, &said, Severity::Warning, text));
+            match crate::ledger_late::Reader::start(&main, &inner.directory, Arc::clone(&inner.feed), complain) {
+                Ok(reader) => {
                     let _ = inner.late.set(reader);
                 }
                 Err(error) => {

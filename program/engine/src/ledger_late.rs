@@ -31,6 +31,9 @@ const ASKED_AGAIN: [Duration; 4] =
 /// Takes a verified token out of an address.
 pub type Tokens = Box<dyn Fn(&str) -> Option<Token> + Send + Sync>;
 
+/// Says in the log what is wrong.
+pub type Complain = Box<dyn Fn(&str) + Send>;
+
 /// Reads what comes back.
 pub struct Reader {
     jobs: Mutex<VecDeque<Job>>,
@@ -52,10 +55,12 @@ struct Job {
 }
 
 impl Reader {
-    /// Starts the thread. Words of `late_bounce_trusted_hosts` that mean nothing are told.
-    pub fn start(main: &View, directory: &Path, feed: Arc<Feed>) -> io::Result<(Arc<Self>, Vec<String>)> {
+    /// Starts the thread. What keeps it from reading a report, and words of `late_bounce_trusted_hosts` that mean nothing, are
+    /// said through `complain`.
+    pub fn start(main: &View, directory: &Path, feed: Arc<Feed>, complain: Complain) -> io::Result<Arc<Self>> {
         let words = main.list("late_bounce_trusted_hosts");
         let (trusted, faults) = Trusted::parse(words.iter().map(String::as_str));
+        faults.iter().for_each(|why| complain(&format!("late_bounce_trusted_hosts: {why}")));
         let reader = Arc::new(Self {
             jobs: Mutex::default(),
             work: Condvar::new(),
@@ -69,9 +74,18 @@ impl Reader {
         let run = move || {
             loop {
                 let jobs = shared.wait();
-                feed.flush(CATCHING_UP);
+                if !feed.flush(CATCHING_UP) {
+                    complain("the ledger is behind: reports that come in now may not find the message they are about");
+                }
                 for job in jobs {
-                    let ours = shared.one(analyzer(), &mut ledger, &feed, &job);
+                    let ours = shared.one(analyzer(), &mut ledger, &feed, &job).unwrap_or_else(|error| {
+                        shared.skipped.fetch_add(1, Ordering::Relaxed);
+                        complain(&format!(
+                            "{}: delivered without being read for the ledger: {error}",
+                            job.envelope.queue_id
+                        ));
+                        false
+                    });
                     // Whoever asked may have gone on.
                     let _ = job.answer.send(ours);
                 }
@@ -125,18 +139,16 @@ impl Reader {
         std::mem::take(&mut *jobs)
     }
 
-    fn one(&self, analyzer: &Analyzer, ledger: &mut Ledger, feed: &Feed, job: &Job) -> bool {
+    fn one(&self, analyzer: &Analyzer, ledger: &mut Ledger, feed: &Feed, job: &Job) -> io::Result<bool> {
         let mut message = Vec::new();
         for part in &job.parts {
             let room = READ.saturating_sub(message.len() as u64);
-            // What cannot be read now is delivered all the same.
-            let Ok(bytes) = part.slice(0, room.min(part.len())).to_bytes() else { return false };
-            message.extend_from_slice(&bytes);
+            message.extend_from_slice(&part.slice(0, room.min(part.len())).to_bytes()?);
         }
         self.read.fetch_add(1, Ordering::Relaxed);
         let analysis = analyzer.analyze(&message);
         if matches!(analysis.kind, Kind::NotABounce(_) | Kind::Receipt) || analysis.findings.is_empty() {
-            return false;
+            return Ok(false);
         }
         let recipients: Vec<String> = job
             .envelope
@@ -162,11 +174,7 @@ impl Reader {
             match (join(ledger, &incoming, &token), again.next()) {
                 (Ok((entries, _)), _) => break entries,
                 (Err(_), Some(pause)) => std::thread::sleep(*pause),
-                // Said by whoever writes there; the report is delivered.
-                (Err(_), None) => {
-                    self.skipped.fetch_add(1, Ordering::Relaxed);
-                    return false;
-                }
+                (Err(error), None) => return Err(io::Error::other(error.to_string())),
             }
         };
         // Automatic replies are for people, and nothing of them is kept here.
@@ -175,7 +183,7 @@ impl Reader {
         let lost = feed.dropped();
         entries.into_iter().for_each(|entry| feed.push(Input::Entry(Box::new(entry))));
         // Where there was no room for it the mail is what is left of it.
-        ours && feed.dropped() == lost
+        Ok(ours && feed.dropped() == lost)
     }
 }
 

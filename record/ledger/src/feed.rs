@@ -73,10 +73,16 @@ struct State {
     inputs: VecDeque<Input>,
     lost: u64,
     waits: bool,
-    hurry: bool,
     stop: bool,
-    queued: u64,
-    done: u64,
+    /// Times that somebody wanted everything written, and how many of them that was done for.
+    asked: u64,
+    served: u64,
+}
+
+impl State {
+    fn hurries(&self) -> bool {
+        self.asked > self.served
+    }
 }
 
 impl Shared {
@@ -135,7 +141,6 @@ impl Feed {
             return;
         }
         state.inputs.push_back(input);
-        state.queued += 1;
         if std::mem::take(&mut state.waits) {
             self.shared.work.notify_one();
         }
@@ -160,17 +165,19 @@ impl Feed {
     pub fn flush(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut state = self.shared.lock();
-        let goal = state.queued;
-        loop {
-            state.hurry = true;
-            self.shared.work.notify_one();
-            // Two rounds: some entries wait for one.
-            if state.done >= goal {
-                return true;
+        // A round of its own, even when nothing waits in the line: some entries wait behind it for what follows them.
+        state.asked += 1;
+        let ticket = state.asked;
+        self.shared.work.notify_one();
+        while state.served < ticket {
+            if state.stop {
+                // The last round may be over.
+                return false;
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
             state = self.shared.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
     }
 
     /// Writes what is left and ends.
@@ -193,6 +200,17 @@ impl Drop for Feed {
     }
 }
 
+/// What one round writes.
+struct Round {
+    inputs: VecDeque<Input>,
+    lost: u64,
+    stop: bool,
+    /// Requests to write everything that this round serves.
+    asked: u64,
+    /// There is one among them that was not served before.
+    hurry: bool,
+}
+
 struct Work {
     shared: Arc<Shared>,
     writer: Writer,
@@ -206,8 +224,7 @@ struct Work {
 impl Work {
     fn run(&mut self) {
         loop {
-            let (inputs, lost, stop, hurry) = self.gather();
-            let taken = inputs.len() as u64;
+            let Round { inputs, lost, stop, asked, hurry } = self.gather();
             let mut entries = Vec::with_capacity(inputs.len());
             for input in inputs {
                 self.recorder.take(input, &mut |entry| entries.push(entry));
@@ -219,7 +236,7 @@ impl Work {
             self.write(entries, stop || hurry);
             {
                 let mut state = self.shared.lock();
-                state.done += taken;
+                state.served = asked;
                 self.shared.progress.notify_all();
             }
             if lost > 0 {
@@ -234,9 +251,9 @@ impl Work {
         }
     }
 
-    fn gather(&mut self) -> (VecDeque<Input>, u64, bool, bool) {
+    fn gather(&mut self) -> Round {
         let mut state = self.shared.lock();
-        while state.inputs.is_empty() && state.lost == 0 && !state.stop && !state.hurry {
+        while state.inputs.is_empty() && state.lost == 0 && !state.stop && !state.hurries() {
             state.waits = true;
             if self.recorder.is_waiting() {
                 // A message that nothing follows is written all the same.
@@ -250,18 +267,23 @@ impl Work {
             }
         }
         state.waits = false;
-        let more = |state: &mut State| !state.stop && !state.hurry && state.inputs.len() < ENOUGH;
+        let more = |state: &mut State| !state.stop && !state.hurries() && state.inputs.len() < ENOUGH;
         if more(&mut state) && !state.inputs.is_empty() {
             let napped = self.shared.work.wait_timeout_while(state, GATHER, more);
             state = napped.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let hurry = std::mem::take(&mut state.hurry);
         if let Some(journal) = &self.shared.journal
             && (!state.inputs.is_empty() || self.recorder.is_waiting() || state.stop)
         {
             journal.turn();
         }
-        (std::mem::take(&mut state.inputs), std::mem::take(&mut state.lost), state.stop, hurry)
+        Round {
+            inputs: std::mem::take(&mut state.inputs),
+            lost: std::mem::take(&mut state.lost),
+            stop: state.stop,
+            asked: state.asked,
+            hurry: state.hurries(),
+        }
     }
 
     fn write(&mut self, entries: Vec<Entry>, all: bool) {
@@ -327,6 +349,26 @@ mod tests {
         let mut tallied = 0;
         ledger.tallies(None, None, |_, tally| tallied += tally.count).unwrap();
         assert_eq!(tallied, 100);
+    }
+
+    #[test]
+    fn a_message_that_waits_for_what_becomes_of_it_is_written_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        let feed = Feed::start(writer, 1000, Surroundings::default()).unwrap();
+        for n in 1..=5 {
+            let id = yamabiko_envelope::QueueId::new(1_795_280_034_000_000 + n, 1);
+            let mut envelope = yamabiko_envelope::Envelope::new(id, Timestamp(id.micros()), "s@a.test");
+            envelope.recipients =
+                vec![yamabiko_envelope::Recipient { address: "r@b.test".into(), ..Default::default() }];
+            feed.push(Input::Queued { envelope: Arc::new(envelope), hold: false });
+            while feed.waiting() > 0 {
+                std::thread::yield_now();
+            }
+            assert!(feed.flush(Duration::from_secs(60)));
+            let found = Ledger::open(dir.path()).entries(Field::QueueId, &id.to_string(), None).unwrap();
+            assert_eq!(found.len(), 1);
+        }
     }
 
     #[test]
