@@ -215,12 +215,15 @@ impl Helper {
                     return Some(Work::Index(epoch));
                 }
             }
+            state.helper_rests = state.draining.is_empty() && !state.reclaiming && !state.copying;
+            shared.rested.notify_all();
             let again = !state.draining.is_empty() || state.no_space.is_some() || self.copy_after.is_some();
             state = if again {
                 shared.wake_helper.wait_timeout(state, RETRY).unwrap_or_else(std::sync::PoisonError::into_inner).0
             } else {
                 shared.wake_helper.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner)
             };
+            state.helper_rests = false;
         }
     }
 

@@ -36,6 +36,8 @@ const SLOWER: Duration = Duration::from_millis(100);
 const MESSAGE_COST: u64 = 300;
 /// Messages looked at in one turn under the lock.
 const PAGE: usize = 1000;
+/// Whoever waits for the helper looks so often whether it can still come to its end.
+const LOOKED_AT: Duration = Duration::from_millis(50);
 
 /// The store of a running engine. See the crate's documentation.
 pub struct Queue {
@@ -108,6 +110,7 @@ impl Queue {
             newest: recovery.newest.unwrap_or(QueueId::new(0, 0)),
             reclaiming: false,
             copying: false,
+            helper_rests: false,
             no_space: None,
             space_is_short: false,
             free_checked: None,
@@ -505,6 +508,27 @@ impl Queue {
     /// Waits until everything that was told before is durable. Not for the threads of an async runtime.
     pub fn sync(&self) -> Result<(), QueueError> {
         wait_for(|done| self.flush(done))
+    }
+
+    /// Waits until the helper has done what there is to do: segments that are used up taken back, others made ready, side
+    /// indexes written. For whoever counts files or measures. False when that takes longer than `patience`, or when
+    /// nothing is written any more.
+    pub fn rest(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.lock();
+        // It may sleep on what was true before: it is to look once more.
+        state.helper_rests = false;
+        self.shared.wake_helper.notify_one();
+        while !state.helper_rests {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.writable().is_err() {
+                return false;
+            }
+            // Looked at now and then all the same: whoever makes the queue read-only has no word for those who wait here.
+            let left = left.min(LOOKED_AT);
+            state = self.shared.rested.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// Stores a message and waits. Not for the threads of an async runtime.

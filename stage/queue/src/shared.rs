@@ -203,6 +203,8 @@ pub struct State {
     pub reclaiming: bool,
     /// Messages of the oldest segment are on their way to the end of the log.
     pub copying: bool,
+    /// The helper has looked and found nothing to do.
+    pub helper_rests: bool,
     /// The helper could not make a segment, at that time.
     pub no_space: Option<Instant>,
     /// Less is free on the disk than would let everybody sleep well.
@@ -232,13 +234,23 @@ pub struct Shared {
     pub wake_log: Condvar,
     /// The helper's thread waits here.
     pub wake_helper: Condvar,
+    /// The helper has nothing to do, or nothing is written any more.
+    pub rested: Condvar,
 }
 
 impl Shared {
     /// All parts.
     pub fn new(fs: Arc<dyn FileSystem>, paths: Paths, options: Options, state: State) -> Self {
         let state = Mutex::new(state);
-        Self { fs, paths, options, state, wake_log: Condvar::new(), wake_helper: Condvar::new() }
+        Self {
+            fs,
+            paths,
+            options,
+            state,
+            wake_log: Condvar::new(),
+            wake_helper: Condvar::new(),
+            rested: Condvar::new(),
+        }
     }
 
     /// The lock. A thread that panicked while it had it left the state as any of its steps leave it.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use yamabiko_envelope::{Envelope, Failure, QueueId, Recipient, RecipientState, Timestamp};
 use yamabiko_status::EnhancedStatus;
@@ -9,8 +10,11 @@ use yamabiko_status::EnhancedStatus;
 use crate::fs::RealFileSystem;
 use crate::{Inspection, NewMessage, Options, Queue, QueueError, Recovered, State};
 
+/// Small, so that a test uses many.
+const SEGMENT: u32 = 64 << 10;
+
 fn small() -> Options {
-    Options { segment_size: 64 << 10, ..Options::default() }
+    Options { segment_size: SEGMENT, ..Options::default() }
 }
 
 fn open(dir: &Path) -> (Arc<Queue>, Recovered) {
@@ -112,14 +116,21 @@ fn segments_are_used_again_and_old_mail_is_kept() {
             } else {
                 queue.remove(id(n)).unwrap();
             }
+            if n % 50 == 49 {
+                // However busy the machine is: what is counted below is what remains when the helper has done its work.
+                queue.sync().unwrap();
+                assert!(queue.rest(Duration::from_secs(60)), "{:?}", queue.stats());
+            }
         }
-        queue.sync().unwrap();
         let stats = queue.stats();
-        assert!(stats.copied > 0 && stats.segments < 60, "{stats:?}");
+        // What counts, fourfold, and four more: the promise of the helper. And the one that is written to.
+        let most = 4 * stats.live_bytes / u64::from(SEGMENT) + 5;
+        assert!(stats.copied > 0 && stats.segments as u64 <= most, "{stats:?}");
+        let files = std::fs::read_dir(dir.path().join("log")).unwrap().count();
+        // Each used one may have a side index, those that are ready may have an old one.
+        let few = 2 * (stats.segments + stats.segments_ready);
+        assert!(files <= few && files < 80, "{files} files, {few} at most: {stats:?}");
     }
-    let files = std::fs::read_dir(dir.path().join("log")).unwrap().count();
-    // Segments and their indexes, with those made ready ahead while they were used; nothing used again would be 250.
-    assert!(files < 150, "{files} files");
     let (queue, recovered) = open(dir.path());
     assert_eq!(recovered.messages, 20);
     assert!(recovered.damaged.is_empty(), "{:?}", recovered.damaged);

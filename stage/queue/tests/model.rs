@@ -28,6 +28,9 @@ fn options() -> Options {
     }
 }
 
+/// One message in so many is never removed.
+const STAYING: u64 = 16;
+
 /// What the runs have come by: a proof that leaves something out proves nothing.
 static COPIED: AtomicU64 = AtomicU64::new(0);
 static SPILLED: AtomicU64 = AtomicU64::new(0);
@@ -177,6 +180,23 @@ fn state(n: u64) -> RecipientState {
     }))
 }
 
+/// Mail that comes and goes at once, through some segments.
+fn pass_through(queue: &Queue, model: &mut Model, dice: &mut Dice) -> Result<(), QueueError> {
+    for _ in 0..25 {
+        model.next += 1;
+        let id = QueueId::new(1_000_000 + model.next, 1);
+        let mut envelope = Envelope::new(id, Timestamp(model.next), "s@example.com");
+        envelope.recipients.push(Recipient { address: "r@example.net".to_owned(), ..Recipient::default() });
+        let content: Vec<u8> = (0..8000 + dice.below(3000)).map(|_| dice.below(256) as u8).collect();
+        model.messages.insert(id, known(content.clone(), 1));
+        queue.append_and_wait(NewMessage::new(envelope, content))?;
+        let known = model.messages.get_mut(&id).unwrap();
+        (known.acknowledged, known.removed) = (true, true);
+        queue.remove(id)?;
+    }
+    Ok(())
+}
+
 fn step(queue: &Queue, model: &mut Model, dice: &mut Dice) -> Result<(), QueueError> {
     model.next += 1;
     let n = model.next;
@@ -253,12 +273,23 @@ fn step(queue: &Queue, model: &mut Model, dice: &mut Dice) -> Result<(), QueueEr
         }
         15..19 => {
             let Some(id) = model.present(dice) else { return Ok(()) };
+            // Some stay for as long as the disk does: they are copied forward again and again.
+            if id.micros() % STAYING == 0 {
+                return Ok(());
+            }
             model.messages.get_mut(&id).unwrap().removed = true;
             queue.remove(id)
         }
         _ => {
             queue.sync()?;
             model.synced();
+            // Now and then the log turns, and the helper comes to the end of its work, however busy the machine is.
+            if dice.below(4) == 0 {
+                pass_through(queue, model, dice)?;
+                queue.sync()?;
+                model.synced();
+                queue.rest(Duration::from_secs(10));
+            }
             Ok(())
         }
     }
