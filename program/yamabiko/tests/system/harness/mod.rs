@@ -431,7 +431,9 @@ impl Drop for Instance {
             eprintln!("---- mail log of {}\n{}----", self.path().display(), self.log());
         }
         self.kill_all();
-        if self.kept.load(Ordering::SeqCst) {
+        // What a failed test has left is looked at afterwards, where that is asked.
+        let asked = std::thread::panicking() && std::env::var_os("YAMABIKO_KEEP").is_some();
+        if asked || self.kept.load(Ordering::SeqCst) {
             self.root.disable_cleanup(true);
         }
     }
