@@ -92,7 +92,7 @@ impl Reader {
             }
         };
         std::thread::Builder::new().name("late-bounces".into()).spawn(run)?;
-        Ok((reader, faults))
+        Ok(reader)
     }
 
     /// What reads tokens in addresses, once it is known.
