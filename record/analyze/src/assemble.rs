@@ -61,11 +61,16 @@ impl<'s> Shared<'s> {
         })
     }
 
-    /// The host from which it came last, by the newest Received field.
+    /// The host from which it came last, by the newest Received field that names one (within some systems mail is handed on
+    /// without a name).
     pub(crate) fn received_lhost(&self) -> &str {
         self.lhost.get_or_init(|| {
-            let newest = self.header.get("Received").map(|value| hop(&value));
-            newest.map(|hop| if hop.from.is_empty() { hop.by } else { hop.from }).unwrap_or_default()
+            let mut hops = self.header.all("Received").take(100).map(|value| hop(&value));
+            let Some(newest) = hops.next() else { return String::new() };
+            if !newest.from.is_empty() {
+                return newest.from;
+            }
+            hops.take(4).map(|hop| hop.from).find(|from| is_host_name(from)).unwrap_or(newest.by)
         })
     }
 
@@ -111,8 +116,17 @@ impl Hop {
         let mut words = received.split_ascii_whitespace().take(40).peekable();
         while let Some(word) = words.next() {
             let (first, length) = (word.as_bytes()[0], word.len());
-            // Comments say other things.
+            // Comments say other things; but a client without a name in the DNS said one: `from 192.0.2.1 (EHLO mx.example)`.
             if first == b'(' || depth > 0 {
+                if (word == "(EHLO" || word == "(HELO")
+                    && hop.by.is_empty()
+                    && !is_host_name(&hop.from)
+                    && let Some(said) = words.peek().map(|next| text::host(next.trim_end_matches(')')))
+                    && is_host_name(said)
+                    && text::is_host(said)
+                {
+                    hop.from = said.to_ascii_lowercase();
+                }
                 depth = depth.saturating_add(u32::from(first == b'('));
                 depth = depth.saturating_sub(u32::from(word.trim_end_matches(';').ends_with(')')));
                 continue;
@@ -316,6 +330,9 @@ impl<'n, 'm> Case<'n, 'm> {
                 };
                 self.refusal.filter(own).and_then(|r| r.stage)
             });
+        if self.stage.is_none() && draft.alone {
+            self.stage = text::stage_of_dialogue(&mail.human);
+        }
         if system.name == "OpenSMTPD" && text::contains(&draft.diagnostic, "envelope expired") {
             // What it gave up it calls 4.4.7.
             draft.status = Some(EnhancedStatus::permanent(4, 7));

@@ -30,7 +30,7 @@ pub(crate) fn parse_iso(text: &str) -> Option<Date> {
     let seconds = clock_seconds(clock)?;
     let zone = tail.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit()).trim();
     let offset_minutes = zone_minutes(zone).unwrap_or(0);
-    Some(Date { seconds: day + seconds - i64::from(offset_minutes) * 60, offset_minutes })
+    Some(Date { seconds: day + seconds - i64::from(offset_minutes) * 60, offset_minutes, zone_unknown: false })
 }
 
 fn clock_seconds(clock: &str) -> Option<i64> {
@@ -146,8 +146,9 @@ fn parse_common(text: &[u8]) -> Option<Date> {
         && second <= 60
         && zone < 24 * 60;
     let offset_minutes = sign * zone;
+    let zone_unknown = sign < 0 && zone == 0;
     let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - i64::from(offset_minutes) * 60;
-    fits.then_some(Date { seconds, offset_minutes })
+    fits.then_some(Date { seconds, offset_minutes, zone_unknown })
 }
 
 /// A Date field and what passes for one: day of the week or none, commas or none, two-digit years, month before the day,
@@ -234,7 +235,8 @@ pub(crate) fn parse(text: &str) -> Option<Date> {
         _ => {}
     }
     let offset_minutes = zone.unwrap_or(0);
-    Some(Date { seconds: days(year, mon, day) * 86_400 + clock - i64::from(offset_minutes) * 60, offset_minutes })
+    let seconds = days(year, mon, day) * 86_400 + clock - i64::from(offset_minutes) * 60;
+    Some(Date { seconds, offset_minutes, zone_unknown: zone == Some(0) && text.contains("-0000") })
 }
 
 #[cfg(test)]
@@ -245,6 +247,7 @@ mod tests {
     fn dates() {
         for (text, seconds, offset) in [
             ("Thu, 1 Jan 1970 00:00:00 +0000", 0, 0),
+            ("1 Jan 1970 00:00:00 UTC", 0, 0),
             ("Thu, 29 Apr 2010 23:34:45 +0900 (JST)", 1_272_551_685, 540),
             ("29 Apr 2010 14:34:45 -0000", 1_272_551_685, 0),
             ("Thu, 29 Apr 2010 06:34:45 PST", 1_272_551_685, -480),
@@ -256,7 +259,17 @@ mod tests {
             ("29-Apr-10 14:34:45 GMT", 1_272_551_685, 0),
             ("Thursday, Apr 29, 2010 2:34:45 PM", 1_272_551_685, 0),
         ] {
-            assert_eq!(parse(text), Some(Date { seconds, offset_minutes: offset }), "{text}");
+            let zone_unknown = text.ends_with("-0000");
+            assert_eq!(parse(text), Some(Date { seconds, offset_minutes: offset, zone_unknown }), "{text}");
+        }
+        for (text, offset) in [
+            ("29 Apr 2010 14:34:45 -0000", "-0000"),
+            ("Thu Apr 29 14:34:45 2010 -0000", "-0000"),
+            ("29 Apr 2010 14:34:45 +0000", "+0000"),
+            ("29 Apr 2010 14:34:45 GMT", "+0000"),
+            ("29 Apr 2010 14:34:45 -0330", "-0330"),
+        ] {
+            assert_eq!(parse(text).map(|date| date.offset()).as_deref(), Some(offset), "{text}");
         }
         for text in ["", "yesterday", "Thu, 29 Apr", "99 99 9999 99:99:99", "1 Jan 1970"] {
             assert_eq!(parse(text), None, "{text}");

@@ -343,10 +343,7 @@ fn sendgrid(rules: &Rules, value: &Value) -> Option<Analysis> {
         recipient: string(value, &["email"]),
         diagnostic: said.to_owned(),
         status: string(value, &["status"]),
-        date: ["timestamp", "created"]
-            .iter()
-            .find_map(|name| value.get(name)?.as_i64())
-            .map(|seconds| Date { seconds, offset_minutes: 0 }),
+        date: ["timestamp", "created"].iter().find_map(|name| value.get(name)?.as_i64()).map(Date::utc),
         message_id: string(value, &["smtp-id"]).trim_matches(['<', '>']).to_owned(),
         decoded_by: "SendGrid",
         ..Event::default()
@@ -395,7 +392,7 @@ fn mailgun(rules: &Rules, data: &Value) -> Option<Analysis> {
         diagnostic,
         status: string(status, &["enhanced-code"]),
         rhost: string(status, &["mx-host"]).to_owned(),
-        date: seconds.map(|t| Date { seconds: t as i64, offset_minutes: 0 }),
+        date: seconds.map(|t| Date::utc(t as i64)),
         message_id: string(data, &["message", "headers", "message-id"]).to_owned(),
         subject: string(data, &["message", "headers", "subject"]),
         decoded_by: "Mailgun",

@@ -136,12 +136,18 @@ pub struct Date {
     pub seconds: i64,
     /// Minutes east of Greenwich, -1439 to 1439.
     pub offset_minutes: i32,
+    /// It was written as `-0000`: universal time, and nothing is said of where the writer is (RFC 5322 section 3.3).
+    pub zone_unknown: bool,
 }
 
 impl Date {
+    /// A moment in universal time, in seconds since 1970-01-01.
+    pub const fn utc(seconds: i64) -> Self {
+        Self { seconds, offset_minutes: 0, zone_unknown: false }
+    }
     /// The offset as headers have it: `+0900`.
     pub fn offset(&self) -> String {
-        let sign = if self.offset_minutes < 0 { '-' } else { '+' };
+        let sign = if self.offset_minutes < 0 || self.zone_unknown { '-' } else { '+' };
         let minutes = self.offset_minutes.unsigned_abs();
         format!("{sign}{:02}{:02}", minutes / 60, minutes % 60)
     }

@@ -146,6 +146,8 @@ pub(crate) struct Mail<'m> {
     pub original: Original,
     /// There is a returned message of some kind.
     pub has_original: bool,
+    /// It is announced as "unsent message".
+    pub unsent: bool,
     /// The message inside, as bytes, for bounces that were forwarded.
     pub inner: Option<Cow<'m, [u8]>>,
 }
@@ -166,6 +168,7 @@ impl<'m> Mail<'m> {
             has_disposition: false,
             original: Original::default(),
             has_original: false,
+            unsent: false,
             inner: None,
         };
         let mut html: Option<&Part<'_>> = None;
@@ -327,6 +330,7 @@ impl<'m> Mail<'m> {
                     self.has_original = true;
                 }
             }
+            self.unsent = crate::text::contains(&self.human[cut.human..cut.original], "unsent message");
             self.human.truncate(cut.human);
         }
         if self.recipients.is_empty()

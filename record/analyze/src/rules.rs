@@ -224,7 +224,7 @@ impl Rule {
         let code = self.asks.codes.first().map(u16::to_string);
         let words = [code, status].into_iter().flatten().collect::<Vec<_>>().join(" ");
         let day = self.asks.until.map(|until| until - 86_400).or(self.asks.from);
-        (host, self.asks.stages.first().copied(), words, day.map(|seconds| Date { seconds, offset_minutes: 0 }))
+        (host, self.asks.stages.first().copied(), words, day.map(Date::utc))
     }
 }
 

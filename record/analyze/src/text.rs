@@ -333,6 +333,15 @@ const COMMANDS: &[(&str, Stage)] = &[
     ("rcpt to:", Stage::Rcpt),
     ("does not like recipient", Stage::Rcpt),
     ("rcpt_to", Stage::Rcpt),
+    ("following rcpt command", Stage::Rcpt),
+    // Google's numbers of the steps of a dialogue.
+    ("(state 14)", Stage::Rcpt),
+    ("(state 15)", Stage::Data),
+    ("(state 17)", Stage::Data),
+    ("(state 18)", Stage::Data),
+    ("(state 6)", Stage::Mail),
+    ("following mail command", Stage::Mail),
+    ("following data command", Stage::Data),
     ("after mail from", Stage::Mail),
     ("in reply to mail from", Stage::Mail),
     ("our mail from", Stage::Mail),
@@ -350,6 +359,7 @@ const COMMANDS: &[(&str, Stage)] = &[
     ("in reply to data", Stage::Data),
     ("in reply to end of data", Stage::Data),
     ("our data", Stage::Data),
+    ("our final data", Stage::Data),
     ("data command", Stage::Data),
     ("after sending data block", Stage::Data),
     ("while sending end of data", Stage::Data),
@@ -410,6 +420,19 @@ pub(crate) fn without<'t>(prefix: &str, mut text: &'t str) -> &'t str {
         text = rest;
     }
     text
+}
+
+/// The command that a text says was answered "in reply to" it, or names below a heading of its own (`SMTP command`): words that
+/// are about a dialogue wherever they stand.
+pub(crate) fn stage_of_dialogue(text: &str) -> Option<Stage> {
+    static IN_REPLY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"(in reply to "));
+    static HEADING: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"-SMTP command\n"));
+    let bytes = text.as_bytes();
+    if let Some(at) = IN_REPLY.find(bytes) {
+        return stage(&text[at..floor(text, at + 60)]);
+    }
+    let below = HEADING.find(bytes)? + HEADING.needle().len();
+    text[below..].split_whitespace().next().and_then(Stage::named)
 }
 
 /// True for something that can be the name or the address of a host.

@@ -32,7 +32,7 @@ pub fn reason_of(analyzer: &Analyzer, entry: &Entry) -> String {
         stage: entry.stage.and_then(stage_of).or_else(|| stage_in(&entry.text)),
         remote_host: entry.relay.split('[').next().unwrap_or(""),
         recipient: &entry.recipient,
-        date: i64::try_from(entry.at.seconds()).ok().map(|seconds| Date { seconds, offset_minutes: 0 }),
+        date: i64::try_from(entry.at.seconds()).ok().map(Date::utc),
     });
     match verdict.reason {
         Reason::Undefined => String::new(),

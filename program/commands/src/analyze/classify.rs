@@ -18,7 +18,7 @@ pub fn run(args: &[String]) -> ExitCode {
         Err(code) => return code,
     };
     let date = match options.date.as_deref().map(|text| select::moment(text, super::now())).transpose() {
-        Ok(seconds) => seconds.map(|seconds| Date { seconds, offset_minutes: 0 }),
+        Ok(seconds) => seconds.map(Date::utc),
         Err(why) => {
             eprintln!("yamabiko classify: {why}");
             return ExitCode::from(exit::USAGE);

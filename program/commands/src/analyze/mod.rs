@@ -105,7 +105,8 @@ fn prepared(options: &Options) -> Result<(Analyzer, Reporter), ExitCode> {
         not_decoded: options.not_decoded,
         merged: options.merged_reasons,
     };
-    Ok((analyzer("yamabiko analyze", &options.rules)?, reporter))
+    let analyzer = analyzer("yamabiko analyze", &options.rules)?;
+    Ok((if options.why { analyzer } else { analyzer.without_evidence() }, reporter))
 }
 
 /// An analyzer with the user's own rules.

@@ -20,6 +20,8 @@ use super::report::{Reported, Reporter};
 const BATCH_BYTES: usize = 256 << 10;
 /// ... or this many messages.
 const BATCH_ITEMS: usize = 128;
+/// As many tokens there are beside one for each thread.
+const MORE_TOKENS: usize = 4;
 /// Files up to this size are opened by the thread that analyses them; opening is most of the work for a small file.
 const SMALL: u64 = 128 << 10;
 
@@ -52,6 +54,11 @@ impl Batch {
     fn push(&mut self, origin: &Arc<Path>, offset: u64, piece: Piece) {
         let from = self.data.len();
         let what = match piece {
+            // A long one is not copied.
+            Piece::Message(bytes) if from == 0 && bytes.len() >= BATCH_BYTES => {
+                self.data = bytes;
+                What::Message(0..self.data.len())
+            }
             Piece::Message(bytes) => {
                 self.data.extend_from_slice(&bytes);
                 What::Message(from..self.data.len())
@@ -86,15 +93,16 @@ pub fn run(
     mut take: impl FnMut(Reported) -> bool,
 ) {
     let jobs = jobs.max(1);
-    // Tokens bound what is on its way: a batch takes one when it is made and gives it back when it has been written.
-    let (token, tokens) = sync_channel::<()>(jobs + 2);
-    let (batches, work) = sync_channel::<(u64, Batch)>(jobs + 2);
-    let (done, results) = channel::<(u64, Reported)>();
+    // Tokens bound what is on its way: a batch takes some when it is made and gives them back when it has been written.
+    let most = jobs + MORE_TOKENS;
+    let (token, tokens) = sync_channel::<()>(most);
+    let (batches, work) = sync_channel::<(u64, Batch)>(most);
+    let (done, results) = channel::<(u64, usize, Reported)>();
     let work = Mutex::new(work);
     let spare = Spare::default();
     std::thread::scope(|scope| {
         let (spare, work) = (&spare, &work);
-        scope.spawn(move || read(found, progress, Sending { token, batches, number: 0, spare }));
+        scope.spawn(move || read(found, progress, Sending { token, most, batches, number: 0, spare }));
         for _ in 0..jobs {
             let done = done.clone();
             scope.spawn(move || analyse(work, spare, &done, analyzer, reporter));
@@ -102,21 +110,29 @@ pub fn run(
         drop(done);
         let mut early = BTreeMap::new();
         let mut next = 0;
-        'all: for (number, result) in results {
-            early.insert(number, result);
-            while let Some(result) = early.remove(&next) {
+        'all: for (number, size, result) in results {
+            early.insert(number, (size, result));
+            while let Some((size, result)) = early.remove(&next) {
                 if !take(result) {
                     break 'all;
                 }
                 next += 1;
-                if tokens.recv().is_err() {
-                    break 'all;
+                for _ in 0..weight(size, most) {
+                    if tokens.recv().is_err() {
+                        break 'all;
+                    }
                 }
             }
         }
         // Whoever still waits for a token or a receiver finds that there is none.
         drop(tokens);
     });
+}
+
+/// How many of `most` tokens a batch of this many bytes takes. A message of megabytes takes most of them: few such are on
+/// their way at a time, however many threads there are.
+fn weight(size: usize, most: usize) -> usize {
+    size.div_ceil(BATCH_BYTES).clamp(1, most)
 }
 
 /// Memory of batches that are done, for the next ones: what one thread takes and another one gives back, an allocator keeps
@@ -139,6 +155,8 @@ impl Spare {
 
 struct Sending<'s> {
     token: SyncSender<()>,
+    /// How many tokens there are.
+    most: usize,
     batches: SyncSender<(u64, Batch)>,
     number: u64,
     spare: &'s Spare,
@@ -148,7 +166,8 @@ impl Sending<'_> {
     /// Sends a batch and leaves an empty one. False when nobody listens any more.
     fn send(&mut self, batch: &mut Batch) -> bool {
         let batch = std::mem::replace(batch, Batch { data: self.spare.take(), items: Vec::new() });
-        let sent = self.token.send(()).is_ok() && self.batches.send((self.number, batch)).is_ok();
+        let paid = (0..weight(batch.data.len(), self.most)).all(|_| self.token.send(()).is_ok());
+        let sent = paid && self.batches.send((self.number, batch)).is_ok();
         self.number += 1;
         sent
     }
@@ -220,7 +239,7 @@ impl files::Input for Counted<'_> {
 fn analyse(
     work: &Mutex<Receiver<(u64, Batch)>>,
     spare: &Spare,
-    done: &Sender<(u64, Reported)>,
+    done: &Sender<(u64, usize, Reported)>,
     analyzer: &Analyzer,
     reporter: &Reporter,
 ) {
@@ -255,8 +274,9 @@ fn analyse(
                 },
             }
         }
+        let size = batch.data.len();
         spare.give(batch.data);
-        if done.send((number, result)).is_err() {
+        if done.send((number, size, result)).is_err() {
             return;
         }
     }

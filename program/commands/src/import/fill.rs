@@ -167,7 +167,7 @@ impl<'a> Fill<'a> {
             stage: said.stage.and_then(stage),
             remote_host: if said.host.name == "unknown" { "" } else { said.host.name },
             recipient,
-            date: Some(Date { seconds: i64::try_from(line.at.seconds()).unwrap_or(0), offset_minutes: 0 }),
+            date: Some(Date::utc(i64::try_from(line.at.seconds()).unwrap_or(0))),
         };
         let mut found = self.analyzer.classify(&reply).reason.name();
         // Its age is why it was given up, if nobody said anything else.
