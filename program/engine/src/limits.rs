@@ -59,6 +59,12 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl Line {
+    /// Names are as they come from DNS: a file that has others is somebody else's work.
+    fn is_sound(&self) -> bool {
+        let name = |text: &str| text.len() <= 1000 && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        !self.site.is_empty() && name(&self.site) && name(&self.source)
+    }
+
     fn of(known: &Known) -> Self {
         let learned = &known.learned;
         Self {
@@ -78,7 +84,7 @@ impl Line {
         }
     }
 
-    fn learned(&self) -> Learned {
+    fn learned(&self, now: Timestamp) -> Learned {
         let mut learned = Learned::default();
         learned.concurrency = self.concurrency;
         learned.refused_concurrency = self.refused_concurrency.map(|(limit, at)| (limit, Timestamp::from_seconds(at)));
@@ -87,7 +93,9 @@ impl Line {
             .refused_delay_ms
             .map(|(delay, at)| (Duration::from_millis(delay.min(86_400_000)), Timestamp::from_seconds(at)));
         learned.session_messages = self.session_messages;
-        learned.suspended_until = self.suspended_until.map(Timestamp::from_seconds);
+        // Nobody is left alone for longer than a day, whatever became of the file or of the clock.
+        let latest = Timestamp::from_seconds(seconds(now).saturating_add(86_400));
+        learned.suspended_until = self.suspended_until.map(|until| Timestamp::from_seconds(until).min(latest));
         learned.blocked = self.blocked;
         learned.reply = self.reply.chars().take(300).collect();
         learned.at = self.at.map(Timestamp::from_seconds);
@@ -108,21 +116,28 @@ pub fn path_of(current: &Current) -> PathBuf {
     Path::new(&current.get().config.main().text("data_directory")).join(FILE)
 }
 
+/// Reads the file, if there is one. What is no file, or is too large, is not opened.
+fn read(path: &Path) -> Result<Option<Sheet>, String> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+        Ok(meta) if !meta.is_file() => return Err("it is no file".to_owned()),
+        Ok(meta) if meta.len() > LARGEST => return Err("it is too large".to_owned()),
+        Ok(_) => {}
+    }
+    let text = std::fs::read(path).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&text).map(Some).map_err(|error| error.to_string())
+}
+
 /// What was learned before the restart.
 pub fn take_up(schedule: &mut Schedule, current: &Current) {
     let path = path_of(current);
-    let too_large = std::fs::metadata(&path).is_ok_and(|meta| meta.len() > LARGEST);
-    let text = match std::fs::read(&path) {
-        Ok(_) if too_large => Err("it is too large".to_owned()),
-        Ok(text) => serde_json::from_slice::<Sheet>(&text).map_err(|error| error.to_string()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
-        Err(error) => Err(error.to_string()),
-    };
-    match text {
-        Ok(sheet) => {
+    match read(&path) {
+        Ok(None) => {}
+        Ok(Some(sheet)) => {
             let now = Timestamp::now();
-            for line in &sheet.sites {
-                schedule.teach(&line.source, &line.site, line.learned(), now);
+            for line in sheet.sites.iter().filter(|line| line.is_sound()) {
+                schedule.teach(&line.source, &line.site, line.learned(now), now);
             }
         }
         Err(why) => {
@@ -233,7 +248,7 @@ mod tests {
         let read: Sheet = serde_json::from_str(&list).unwrap();
         let mut other = Schedule::new(yamabiko_schedule::Settings::default());
         for line in &read.sites {
-            other.teach(&line.source, &line.site, line.learned(), Timestamp::from_seconds(1));
+            other.teach(&line.source, &line.site, line.learned(Timestamp::from_seconds(1)), Timestamp::from_seconds(1));
         }
         assert_eq!(other.known_sites(), schedule.known_sites());
         assert_eq!(said(&mut schedule, "forget google.com").as_deref(), Ok("google.com: forgotten"));
@@ -244,8 +259,92 @@ mod tests {
     fn any_text_is_read_or_refused() {
         for text in ["", "{", "[]", "{\"version\":1,\"sites\":[{}]}", "{\"version\":1,\"sites\":[{\"site\":1}]}"] {
             if let Ok(sheet) = serde_json::from_str::<Sheet>(text) {
-                assert!(sheet.sites.iter().all(|line| line.learned().is_nothing()), "{text}");
+                assert!(sheet.sites.iter().all(|line| line.learned(Timestamp::from_seconds(9)).is_nothing()), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_none_of_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        assert!(matches!(read(&path), Ok(None)));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read(&path).unwrap_err(), "it is no file");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(read(&path).unwrap_err(), "it is too large");
+        std::fs::write(&path, "{\"version\":1,\"sites\":[{\"site\":\"x\\u001b[2J\"},{\"site\":\"\"}]}").unwrap();
+        assert!(read(&path).unwrap().unwrap().sites.iter().all(|line| !line.is_sound()));
+        // A time far away is a day.
+        let line = Line { site: "x".into(), suspended_until: Some(u64::MAX), ..Line::default() };
+        let until = line.learned(Timestamp::from_seconds(1000)).suspended_until;
+        assert_eq!(until, Some(Timestamp::from_seconds(87_400)));
+    }
+
+    /// Pieces of real files, profiles and replies, put together at random.
+    #[test]
+    fn made_up_input_is_read_or_refused() {
+        const PIECES: &[&str] = &[
+            "{\"version\":1,\"sites\":[",
+            "{\"site\":\"a.test\",",
+            "\"concurrency\":",
+            "4294967296",
+            "-1",
+            "1",
+            "3e400",
+            "null",
+            "]}",
+            "},",
+            "}",
+            "\"suspended_until\":",
+            "\"rate_delay_ms\":",
+            "\"refused_concurrency\":[1,2]",
+            "\"frozen\":true",
+            ",",
+            "\"",
+            "[docomo]\n",
+            "[",
+            "]",
+            "\n",
+            "concurrency = ",
+            "rate_delay = ",
+            "messages=",
+            "sites = ",
+            "5s",
+            "1e9h",
+            ".",
+            "NaN",
+            "..5ms",
+            "try again in ",
+            "300 seconds",
+            "18446744073709551615 hours",
+            "retry after",
+            "5 minutes",
+            " wait ",
+            "h",
+            "é",
+            "\u{0}",
+            " ",
+        ];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state >> 16).unwrap_or(0)
+        };
+        let now = Timestamp::from_seconds(1000);
+        for _ in 0..20_000 {
+            let text: String = (0..next() % 14).map(|_| PIECES[next() % PIECES.len()]).collect();
+            if let Ok(sheet) = serde_json::from_str::<Sheet>(&text) {
+                let day = Duration::from_secs(86_400);
+                assert!(sheet.sites.iter().all(|line| line.learned(now).rate_delay <= day), "{text}");
+            }
+            let (rules, _) = crate::profiles::rules("/x, all", |_| Ok(text.clone()));
+            assert!(rules.iter().all(|rule| rule.limits.rate_delay.as_secs() <= 86_400), "{text}");
+            let wait = crate::meaning::hinted_wait(&text);
+            assert!(wait.is_none_or(|wait| wait.as_secs() <= 86_400), "{text}");
         }
     }
 }

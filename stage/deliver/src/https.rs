@@ -12,6 +12,8 @@ use yamabiko_tls::{Client, Demand, Failure, Proof};
 
 /// Bytes of the head of an answer.
 const MOST_HEAD: usize = 16 * 1024;
+/// Bytes of the line before a chunk.
+const MOST_LINE: usize = 1024;
 /// Addresses of a host that are tried.
 const MOST_ADDRESSES: usize = 4;
 
@@ -126,32 +128,151 @@ async fn talk(client: &Client, stream: TcpStream, request: Request<'_>) -> Resul
 
 /// Reads an answer to its end.
 async fn read_answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), most: usize) -> Result<Answer, Trouble> {
-    let mut all = Vec::new();
+    let mut reading = Reading::new(most);
     let mut piece = vec![0; 4096];
     loop {
-        match parse(&all, most, false)? {
-            Some(answer) => return Ok(answer),
-            None if all.len() > MOST_HEAD + most * 2 => return Err(other("the answer is too long")),
-            None => {}
-        }
         match stream.read(&mut piece).await {
             Ok(0) => break,
-            Ok(n) => all.extend_from_slice(piece.get(..n).unwrap_or_default()),
+            Ok(n) => {
+                if let Some(answer) = reading.take(piece.get(..n).unwrap_or_default())? {
+                    return Ok(answer);
+                }
+            }
             // A server that just goes away has said all it will say.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
             Err(error) => return Err(other(error)),
         }
     }
-    parse(&all, most, true)?.ok_or_else(|| other("the answer is not complete"))
+    reading.ended()
 }
 
-/// Reads what has come so far; `None` when more is needed. `ended`: nothing more will come.
-fn parse(all: &[u8], most: usize, ended: bool) -> Result<Option<Answer>, Trouble> {
-    let Some(end) = all.windows(4).take(MOST_HEAD).position(|four| four == b"\r\n\r\n") else {
-        return if all.len() > MOST_HEAD { Err(other("the head of the answer is too long")) } else { Ok(None) };
-    };
-    let head = String::from_utf8_lossy(all.get(..end).unwrap_or_default()).into_owned();
-    let rest = all.get(end + 4..).unwrap_or_default();
+/// How far the body reaches.
+#[derive(Clone, Copy, Debug)]
+enum Extent {
+    /// So many bytes.
+    Length(usize),
+    /// Chunks, to one of size 0.
+    Chunks,
+    /// To the end of the connection.
+    End,
+}
+
+/// An answer that is being read, in pieces of any size, each byte looked at once: a server that sends it byte by byte costs
+/// no more than another.
+struct Reading {
+    /// Bytes of a body that are taken at most.
+    most: usize,
+    /// What has come and is not used up.
+    all: Vec<u8>,
+    /// So far no line end was found in it.
+    searched: usize,
+    /// The answer with its body so far, once the head is read.
+    answer: Option<(Answer, Extent)>,
+}
+
+impl Reading {
+    fn new(most: usize) -> Self {
+        Self { most, all: Vec::new(), searched: 0, answer: None }
+    }
+
+    /// One piece more. `None`: more is needed.
+    fn take(&mut self, piece: &[u8]) -> Result<Option<Answer>, Trouble> {
+        self.all.extend_from_slice(piece);
+        if self.answer.is_none() {
+            match self.line_end(b"\r\n\r\n") {
+                Some(end) => {
+                    let head: Vec<u8> = self.all.drain(..end + 4).collect();
+                    self.answer = Some(head_of(head.get(..end).unwrap_or_default())?);
+                }
+                None if self.all.len() > MOST_HEAD => return Err(other("the head of the answer is too long")),
+                None => return Ok(None),
+            }
+        }
+        let Some((answer, extent)) = &mut self.answer else { return Ok(None) };
+        match *extent {
+            Extent::Length(length) if length > self.most => return Err(self.too_long()),
+            Extent::Length(length) if self.all.len() < length => return Ok(None),
+            Extent::Length(length) => {
+                self.all.truncate(length);
+                answer.body.append(&mut self.all);
+            }
+            Extent::Chunks => {
+                if !self.chunks()? {
+                    return Ok(None);
+                }
+            }
+            Extent::End if self.all.len() > self.most => return Err(self.too_long()),
+            Extent::End => return Ok(None),
+        }
+        Ok(self.answer.take().map(|(answer, _)| answer))
+    }
+
+    /// Nothing more will come.
+    fn ended(self) -> Result<Answer, Trouble> {
+        match self.answer {
+            Some((answer, Extent::End)) => Ok(Answer { body: self.all, ..answer }),
+            _ => Err(other("the answer is not complete")),
+        }
+    }
+
+    fn too_long(&self) -> Trouble {
+        other(format!("the answer is longer than {} bytes", self.most))
+    }
+
+    /// Where this stands first, searched for from where the last search ended.
+    fn line_end(&mut self, wanted: &[u8]) -> Option<usize> {
+        let from = self.searched;
+        let found = self.all.get(from..)?.windows(wanted.len()).position(|bytes| bytes == wanted);
+        self.searched = if found.is_some() { 0 } else { (self.all.len() + 1).saturating_sub(wanted.len()) };
+        found.map(|at| from + at)
+    }
+
+    /// Moves chunks that are complete to the body. True with the last one.
+    fn chunks(&mut self) -> Result<bool, Trouble> {
+        let mut used = 0;
+        let mut last = false;
+        while !last {
+            let from = used.max(self.searched);
+            let rest = self.all.get(from..).unwrap_or_default();
+            let Some(end) = rest.windows(2).position(|two| two == b"\r\n").map(|at| from + at) else {
+                if self.all.len() - used > MOST_LINE {
+                    return Err(other("bad chunk"));
+                }
+                self.searched = self.all.len().saturating_sub(1).max(used);
+                break;
+            };
+            if end - used > MOST_LINE {
+                return Err(other("bad chunk"));
+            }
+            let line = String::from_utf8_lossy(self.all.get(used..end).unwrap_or_default());
+            let digits = line.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(digits, 16).map_err(|_| other("bad chunk"))?;
+            let Some((answer, _)) = &mut self.answer else { break };
+            if size > self.most || answer.body.len() + size > self.most {
+                return Err(self.too_long());
+            }
+            last = size == 0;
+            // With its line end, which the last one need not have.
+            match self.all.get(end + 2..end + 2 + size + if last { 0 } else { 2 }) {
+                Some(chunk) => answer.body.extend_from_slice(chunk.get(..size).unwrap_or_default()),
+                None => {
+                    self.searched = end;
+                    break;
+                }
+            }
+            used = end + 2 + size + 2;
+            self.searched = 0;
+        }
+        let used = used.min(self.all.len());
+        self.all.drain(..used);
+        self.searched = self.searched.saturating_sub(used);
+        Ok(last)
+    }
+}
+
+/// Reads the head of an answer.
+fn head_of(head: &[u8]) -> Result<(Answer, Extent), Trouble> {
+    let head = String::from_utf8_lossy(head);
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
     let code = status.strip_prefix("HTTP/1.").and_then(|text| text.get(2..5)).and_then(|text| text.parse().ok());
@@ -171,55 +292,29 @@ fn parse(all: &[u8], most: usize, ended: bool) -> Result<Option<Answer>, Trouble
             _ => {}
         }
     }
-    let too_long = || other(format!("the answer is longer than {most} bytes"));
-    if chunked {
-        let Some(body) = unchunk(rest, most)? else {
-            return if ended { Err(other("the answer is not complete")) } else { Ok(None) };
-        };
-        answer.body = body;
-        return Ok(Some(answer));
-    }
-    if length.unwrap_or(rest.len()) > most {
-        return Err(too_long());
-    }
-    let body = match length {
-        Some(length) => match rest.get(..length) {
-            Some(body) => body,
-            None if ended => return Err(other("the answer is not complete")),
-            None => return Ok(None),
-        },
-        None if ended => rest,
-        None => return Ok(None),
+    let extent = match length {
+        _ if chunked => Extent::Chunks,
+        Some(length) => Extent::Length(length),
+        None => Extent::End,
     };
-    answer.body = body.to_vec();
-    Ok(Some(answer))
-}
-
-/// The body of a chunked answer, when its last chunk is there.
-fn unchunk(mut rest: &[u8], most: usize) -> Result<Option<Vec<u8>>, Trouble> {
-    let mut body = Vec::new();
-    loop {
-        let Some(end) = rest.windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
-        let line = String::from_utf8_lossy(rest.get(..end).unwrap_or_default()).into_owned();
-        let digits = line.split(';').next().unwrap_or_default().trim();
-        let size = usize::from_str_radix(digits, 16).map_err(|_| other("bad chunk"))?;
-        if size > most || body.len() + size > most {
-            return Err(other(format!("the answer is longer than {most} bytes")));
-        }
-        if size == 0 {
-            return Ok(Some(body));
-        }
-        let Some(chunk) = rest.get(end + 2..end + 2 + size) else { return Ok(None) };
-        body.extend_from_slice(chunk);
-        let Some(after) = rest.get(end + 2 + size + 2..) else { return Ok(None) };
-        rest = after;
-    }
+    Ok((answer, extent))
 }
 
 /// An answer as it came, read (fuzzing).
 #[doc(hidden)]
 pub fn read_for_fuzzing(all: &[u8]) -> Option<Answer> {
-    parse(all, 64 * 1024, true).ok().flatten()
+    read(all, 64 * 1024, all.len().max(1))
+}
+
+/// Reads an answer that comes in pieces of this size.
+fn read(all: &[u8], most: usize, piece: usize) -> Option<Answer> {
+    let mut reading = Reading::new(most);
+    for piece in all.chunks(piece) {
+        if let Some(answer) = reading.take(piece).ok()? {
+            return Some(answer);
+        }
+    }
+    reading.ended().ok()
 }
 
 #[cfg(test)]
@@ -245,11 +340,29 @@ mod tests {
             ("", None),
         ];
         for (text, wanted) in table {
-            let read = parse(text.as_bytes(), 100, true).ok().flatten();
-            let read = read.as_ref().map(|answer| (answer.code, std::str::from_utf8(&answer.body).unwrap()));
-            assert_eq!(read, *wanted, "{text:?}");
+            for piece in [1, 2, 7, 1000] {
+                let read = read(text.as_bytes(), 100, piece);
+                let read = read.as_ref().map(|answer| (answer.code, std::str::from_utf8(&answer.body).unwrap()));
+                assert_eq!(read, *wanted, "{text:?} in pieces of {piece}");
+            }
         }
-        let typed = parse(b"HTTP/1.1 200 OK\r\nContent-Type: Text/Plain; charset=x\r\n\r\n", 100, true);
-        assert_eq!(typed.unwrap().unwrap().content_type, "text/plain");
+        let typed = read(b"HTTP/1.1 200 OK\r\nContent-Type: Text/Plain; charset=x\r\n\r\n", 100, 1000);
+        assert_eq!(typed.unwrap().content_type, "text/plain");
+    }
+
+    /// Thousands of chunks of a byte each, sent byte by byte: reading all of it anew with each piece would take
+    /// minutes.
+    #[test]
+    fn an_answer_in_crumbs_is_read_once() {
+        let most = 16 * 1024;
+        let mut text = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        text.extend(b"1\r\na\r\n".repeat(most));
+        text.extend(b"0\r\n\r\n");
+        assert_eq!(read(&text, most, 1).map(|answer| answer.body.len()), Some(most));
+        // Chunks without end, lines without end.
+        let endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        assert_eq!(read(&[endless.clone(), b"1\r\na\r\n".repeat(most + 1)].concat(), most, 3), None);
+        assert_eq!(read(&[endless, b"1;".repeat(most * 2)].concat(), most, 3), None);
+        assert_eq!(read(&b"X-Head: more\r\n".repeat(10_000), most, 3), None);
     }
 }

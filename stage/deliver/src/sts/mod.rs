@@ -154,8 +154,10 @@ impl Sts {
             let path = entry.path();
             let domain = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".policy"));
             let Some(domain) = domain else { continue };
+            // What is no small file is not opened: a FIFO would keep us waiting.
             let small = entry.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= 2 * LONGEST as u64);
-            let known = std::fs::read_to_string(&path).ok().filter(|_| small).and_then(|text| from_file(&text));
+            let text = small.then(|| std::fs::read_to_string(&path).ok()).flatten();
+            let known = text.and_then(|text| from_file(&text));
             match known.filter(|known| known.until() > now) {
                 Some(known) => {
                     let used = known.fetched;
@@ -331,7 +333,7 @@ pub(crate) async fn fetch(domain: &str, dns: &dyn Resolver, how: &Fetching) -> R
         return Err(failed("sts-policy-fetch-error", format!("the server answers {}", answer.code)));
     }
     if answer.content_type != "text/plain" {
-        let kind = answer.content_type.escape_default();
+        let kind = policy::shown(&answer.content_type);
         return Err(failed("sts-policy-invalid", format!("its type is \"{kind}\", not text/plain")));
     }
     let text =

@@ -68,7 +68,7 @@ impl StsPolicy {
                     let pattern = value.to_ascii_lowercase();
                     let host = pattern.strip_prefix("*.").unwrap_or(&pattern);
                     if !domain::valid_hostname(host) {
-                        return Err(format!("bad mx \"{}\"", value.escape_default()));
+                        return Err(format!("bad mx \"{}\"", shown(value)));
                     }
                     if patterns.len() < MOST_PATTERNS {
                         patterns.push(pattern);
@@ -84,7 +84,7 @@ impl StsPolicy {
             Some("none") => Mode::None,
             Some("testing") => Mode::Testing,
             Some("enforce") => Mode::Enforce,
-            Some(other) => return Err(format!("unknown mode \"{}\"", other.escape_default())),
+            Some(other) => return Err(format!("unknown mode \"{}\"", shown(other))),
             None => return Err("it has no mode".to_owned()),
         };
         let max_age = max_age.filter(|value| value.len() <= 10).and_then(|value| value.parse::<u64>().ok());
@@ -113,6 +113,11 @@ impl StsPolicy {
         text.push_str(&format!("max_age: {}\n", self.max_age));
         text
     }
+}
+
+/// What a stranger wrote, for one line of the log.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(100).flat_map(char::escape_default).collect()
 }
 
 /// The `id` of the record of `_mta-sts.DOMAIN`; `None` when there is none that counts. RFC 8461 section 3.1: there must be

@@ -20,6 +20,13 @@ use serde_json::{Value, json};
 pub use mail::message;
 pub use record::{Rua, read_record};
 
+/// Lines of a policy, and characters of a line or a reason, that are kept.
+const MOST_LINES: usize = 50;
+const MOST_CHARS: usize = 300;
+/// Bytes of a day; then only what is known already is counted.
+const MOST_BYTES: usize = 64 << 20;
+/// A file of a day is never so long.
+const LARGEST: u64 = 512 << 20;
 /// Domains of a day.
 const MOST_DOMAINS: usize = 10_000;
 /// Policies of a domain on one day: it may change them.
@@ -83,6 +90,9 @@ pub struct Day {
     pub settled: BTreeSet<String>,
     /// Sessions with domains for which there was no room.
     pub passed_over: u64,
+    /// Bytes of names, policies and reasons, roughly.
+    #[serde(skip)]
+    bytes: usize,
 }
 
 /// What came of one session.
@@ -94,6 +104,43 @@ pub struct Session {
     pub policy: Applied,
     /// `None`: it was as the policy wants it. The count is one, whatever it says.
     pub failure: Option<Failed>,
+}
+
+impl Session {
+    /// Without what no report needs: policies and reasons are written by strangers, at any length.
+    fn cut(mut self) -> Self {
+        let policy = &mut self.policy;
+        for list in [&mut policy.strings, &mut policy.patterns] {
+            list.truncate(MOST_LINES);
+            list.iter_mut().for_each(cut);
+        }
+        if let Some(failure) = &mut self.failure {
+            cut(&mut failure.reason);
+        }
+        self
+    }
+}
+
+fn cut(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(MOST_CHARS) {
+        text.truncate(end);
+    }
+}
+
+/// What an entry costs besides its texts.
+const OVERHEAD: usize = 200;
+
+impl Applied {
+    fn bytes(&self) -> usize {
+        let lists = self.strings.iter().chain(&self.patterns);
+        OVERHEAD + 2 * self.domain.len() + lists.map(|line| line.len() + 32).sum::<usize>()
+    }
+}
+
+impl Failed {
+    fn bytes(&self) -> usize {
+        OVERHEAD + self.host.len() + self.reason.len()
+    }
 }
 
 /// Counts. Shared by all clients; it stays when the configuration changes.
@@ -125,7 +172,11 @@ pub fn read_days(directory: &Path) -> Vec<(u64, Day)> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).take(1000);
     let read = |path: PathBuf| {
         let day = day_of(path.file_name()?.to_str()?.strip_suffix(".json")?)?;
-        Some((day, serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?))
+        // What is no file of ours is not opened: a FIFO would keep us waiting.
+        let ours = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() <= LARGEST);
+        let text = ours.then(|| std::fs::read(&path).ok()).flatten()?;
+        let read: Day = serde_json::from_slice(&text).ok()?;
+        Some((day, Day { bytes: text.len(), ..read }))
     };
     let mut days: Vec<(u64, Day)> = entries.filter_map(|entry| read(entry.path())).collect();
     days.sort_by_key(|(day, _)| *day);
@@ -151,21 +202,25 @@ impl Collector {
     /// Counts a session, at `now` in seconds since 1970.
     pub fn count(&self, session: Session, now: u64) {
         self.changed.store(true, Ordering::Relaxed);
+        let session = session.cut();
         let mut days = self.lock();
         let day = days.entry(now / DAY).or_default();
-        if day.domains.len() >= MOST_DOMAINS && !day.domains.contains_key(&session.domain) {
+        let full = day.domains.len() >= MOST_DOMAINS || day.bytes >= MOST_BYTES;
+        if full && !day.domains.contains_key(&session.domain) {
             day.passed_over += 1;
             return;
         }
+        let full = day.bytes >= MOST_BYTES;
         let policies = day.domains.entry(session.domain).or_default();
         let at = policies.iter().position(|counted| counted.policy == session.policy);
         let at = match at {
             Some(at) => at,
-            None if policies.len() >= MOST_POLICIES => {
+            None if full || policies.len() >= MOST_POLICIES => {
                 day.passed_over += 1;
                 return;
             }
             None => {
+                day.bytes += session.policy.bytes();
                 policies.push(Counted { policy: session.policy, ..Counted::default() });
                 policies.len() - 1
             }
@@ -181,7 +236,8 @@ impl Collector {
         };
         if let Some(known) = counted.failures.iter_mut().find(same) {
             known.count += 1;
-        } else if counted.failures.len() < MOST_FAILURES {
+        } else if counted.failures.len() < MOST_FAILURES && !full {
+            day.bytes += failure.bytes();
             counted.failures.push(Failed { count: 1, ..failure });
         } else {
             counted.unlisted += 1;

@@ -77,3 +77,28 @@ fn dates() {
     assert_eq!(day_of("2024-10-04"), Some(20_000));
     assert_eq!(day_of("new"), None);
 }
+
+#[test]
+fn what_strangers_write_has_its_bounds() {
+    let collector = Collector::in_memory();
+    let long = "é".repeat(20_000);
+    for number in 0..3 {
+        let mut session = session("a.example", Some("validation-failure"));
+        session.policy.strings = vec![long.clone(); 5000];
+        session.policy.patterns = vec![long.clone(); 5000];
+        session.failure.as_mut().unwrap().reason = format!("{number}{long}");
+        collector.count(session, NOON);
+    }
+    let due = collector.due(NOON + 2 * DAY, 0);
+    let [(_, _, policies)] = &due[..] else { panic!("{}", due.len()) };
+    assert_eq!(policies.len(), 1);
+    let size = serde_json::to_string(policies).unwrap().len();
+    assert!(size < 100_000, "{size}");
+    assert_eq!(policies[0].failures.len(), 3);
+    // A day that is full counts what it knows, and nothing else.
+    collector.lock().get_mut(&(NOON / DAY)).unwrap().bytes = MOST_BYTES;
+    collector.count(session("b.example", None), NOON);
+    let days = collector.lock();
+    let day = &days[&(NOON / DAY)];
+    assert_eq!((day.domains.len(), day.passed_over), (1, 1));
+}
