@@ -1,8 +1,9 @@
 //! `cargo xtask lab`: the laboratory as a test that only goes forward.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use serde_json::Value;
 
@@ -96,9 +97,18 @@ fn passing(lab: &str, bin: &str, patterns: &[&str]) -> Result<BTreeSet<String>, 
 fn run_to(lab: &str, bin: &str, patterns: &[&str], summary: &Path) -> Result<BTreeSet<String>, String> {
     let mut command = Command::new(lab);
     command.args(["run", "--bin", bin, "--json"]).arg(summary).args(patterns);
+    let mut running = command.stdout(Stdio::piped()).spawn().map_err(|error| format!("{lab}: {error}"))?;
+    // What goes well is a number at the end: who looks for what does not shall find it.
+    for line in running.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+        match line {
+            Ok(line) if line.starts_with("ok ") => {}
+            Ok(line) => println!("{line}"),
+            Err(error) => return Err(format!("{lab}: {error}")),
+        }
+    }
     // Its exit code says whether all is equal, which is not what is asked here.
-    command.status().map_err(|error| format!("{lab}: {error}"))?;
-    let text = std::fs::read_to_string(summary).map_err(|error| format!("{lab} left no summary: {error}"))?;
+    let ended = running.wait().map_err(|error| format!("{lab}: {error}"))?;
+    let text = std::fs::read_to_string(summary).map_err(|error| format!("{lab} left no summary ({ended}): {error}"))?;
     let summary: Value =
         serde_json::from_str(&text).map_err(|error| format!("the summary is not readable: {error}"))?;
     let passed = summary["pass"].as_array().ok_or("the summary has no `pass`")?;
