@@ -97,6 +97,7 @@ pub struct SmtpAgent {
     /// `smtp_connection_cache_destinations`
     cached: Option<StringList>,
     pool: Arc<Pool>,
+    memory: Option<Arc<Memory>>,
     /// Who hears of servers that do not understand us.
     troubles: Option<TellTrouble>,
     /// Where REQUIRETLS is insisted upon.
@@ -129,7 +130,7 @@ impl SmtpAgent {
         events: Events,
         origin: Origin,
     ) -> Self {
-        let pool = Pool::new(settings.cache.idle_limit);
+        let pool = Pool::new(settings.cache.idle_limit, (settings.bind_address, settings.bind_address6));
         let native = Native::new(hosts, Arc::clone(&resolver));
         let random = Arc::new(system_random);
         let (generic, policy, cached) = (None, Policy::default(), None);
@@ -145,6 +146,7 @@ impl SmtpAgent {
             policy,
             cached,
             pool,
+            memory: None,
             troubles: None,
             requiretls: RequireTls::default(),
             replies: None,
@@ -236,6 +238,8 @@ impl SmtpAgent {
     /// counting for reports.
     #[must_use]
     pub fn with_memory(mut self, memory: Arc<Memory>) -> Self {
+        memory.pools.join(&self.pool);
+        self.memory = Some(Arc::clone(&memory));
         self.policy.remember_in(memory);
         self
     }
@@ -279,6 +283,17 @@ impl SmtpAgent {
         };
         delivery.run().await;
         Attempt { outcomes: delivery.outcomes, destination_failure: delivery.destination_failure }
+    }
+
+    /// Ends idle sessions with a receiving site, whichever transport from our address they belong to.
+    async fn end_idle(&self, receiver: &str) {
+        let alone = || vec![Arc::clone(&self.pool)];
+        for pool in self.memory.as_ref().map_or_else(alone, |memory| memory.pools.beside(&self.pool)) {
+            for mut idle in pool.take_all(receiver) {
+                idle.socket.farewell().await;
+            }
+            pool.none_leaves(receiver).await;
+        }
     }
 
     fn log(&self, severity: Severity, queue_id: Option<QueueId>, text: String) {
@@ -747,9 +762,7 @@ impl<'a> Delivery<'a> {
             let detect_loops = settings.protocol == Protocol::Smtp && destination.port == 25;
             let session = Session::new(peer, candidate.preference == best, detect_loops);
             if let Some(receiver) = &self.receiver {
-                for mut idle in agent.pool.take_all(receiver) {
-                    idle.socket.farewell().await;
-                }
+                agent.end_idle(receiver).await;
             }
             let port = candidate.port.unwrap_or(destination.port);
             let to = SocketAddr::new(candidate.address, port);

@@ -2,12 +2,15 @@
 //!
 //! A connection is kept under its endpoint (host, address, port). Besides, a destination remembers the endpoint that
 //! last took its mail, so that the next message need not go by the hosts that did not answer. What has been idle for
-//! too long is closed, as Postfix does, without a word.
+//! too long is closed, as Postfix does, without a word; but where sessions are counted the server is told and its end is
+//! waited for, and a new session waits for that too ([`Pool::none_leaves`]).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::connection::Connection;
@@ -18,6 +21,8 @@ use crate::policy::Terms;
 struct Idle {
     by_endpoint: HashMap<String, Vec<Kept>>,
     by_destination: HashMap<String, (Instant, Peer)>,
+    /// Connections to receiving sites that are being closed.
+    leaving: HashMap<Arc<str>, usize>,
     sweeping: bool,
 }
 
@@ -32,6 +37,52 @@ struct Kept {
 pub(crate) struct Pool {
     idle: Mutex<Idle>,
     limit: Duration,
+    /// Rings when a connection has been closed.
+    bell: Notify,
+    source: Source,
+}
+
+/// `smtp_bind_address` and `smtp_bind_address6`: receiving sites count sessions by where they come from.
+pub(crate) type Source = (Option<IpAddr>, Option<IpAddr>);
+
+/// The pools of all transports, those of configurations before the last reload among them.
+#[derive(Default)]
+pub(crate) struct Pools(Mutex<Vec<Weak<Pool>>>);
+
+impl Pools {
+    /// One more. Those that are gone are forgotten.
+    pub fn join(&self, pool: &Arc<Pool>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known.strong_count() > 0);
+        all.push(Arc::downgrade(pool));
+    }
+
+    /// Those whose connections come from where this one's do.
+    pub fn beside(&self, pool: &Pool) -> Vec<Arc<Pool>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(Weak::upgrade).filter(|known| known.source == pool.source).collect()
+    }
+}
+
+/// A connection to a receiving site that is being closed; it counts until this is dropped.
+struct Leaving {
+    pool: Arc<Pool>,
+    receiver: Arc<str>,
+    connection: Connection,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let mut idle = self.pool.lock();
+        if let Some(count) = idle.leaving.get_mut(&self.receiver) {
+            *count -= 1;
+            if *count == 0 {
+                idle.leaving.remove(&self.receiver);
+            }
+        }
+        drop(idle);
+        self.pool.bell.notify_waiters();
+    }
 }
 
 /// The name of an endpoint.
@@ -40,9 +91,9 @@ pub(crate) fn endpoint(peer: &Peer) -> String {
 }
 
 impl Pool {
-    /// Keeps connections for so long.
-    pub fn new(limit: Duration) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), limit })
+    /// Keeps connections from that source for so long.
+    pub fn new(limit: Duration, source: Source) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), limit, bell: Notify::new(), source })
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
@@ -75,6 +126,17 @@ impl Pool {
         found
     }
 
+    /// Waits until no connection to a receiving site is being closed. Each takes a few seconds at most.
+    pub async fn none_leaves(&self, receiver: &str) {
+        loop {
+            let bell = self.bell.notified();
+            if !self.lock().leaving.contains_key(receiver) {
+                return;
+            }
+            bell.await;
+        }
+    }
+
     /// There may be a connection to this endpoint.
     pub fn has(&self, endpoint: &str) -> bool {
         self.lock().by_endpoint.contains_key(endpoint)
@@ -103,14 +165,21 @@ impl Pool {
     }
 
     /// Removes what is too old. False when nothing is left.
-    fn prune(&self) -> bool {
+    fn prune(self: &Arc<Self>) -> bool {
         let now = Instant::now();
         let mut idle = self.lock();
         idle.by_destination.retain(|_, (end, _)| *end > now);
+        let mut old = Vec::new();
         idle.by_endpoint.retain(|_, list| {
-            list.retain(|kept| kept.end > now);
+            old.extend(list.extract_if(.., |kept| kept.end <= now));
             !list.is_empty()
         });
+        for Kept { connection, receiver, .. } in old {
+            let Some(receiver) = receiver else { continue };
+            *idle.leaving.entry(Arc::clone(&receiver)).or_default() += 1;
+            let mut leaving = Leaving { pool: Arc::clone(self), receiver, connection };
+            tokio::spawn(async move { leaving.connection.socket.farewell().await });
+        }
         let left = !idle.by_endpoint.is_empty() || !idle.by_destination.is_empty();
         idle.sweeping = left;
         left

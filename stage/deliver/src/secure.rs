@@ -1,9 +1,11 @@
-//! What the clients know of secure transport beyond one configuration: policies that were fetched, sessions that were counted.
+//! What the clients know beyond one configuration: policies of secure transport that were fetched, sessions that were counted,
+//! connections that are idle.
 
 use std::path::Path;
 
 use yamabiko_envelope::Timestamp;
 
+use crate::pool::Pools;
 use crate::sts::Sts;
 use crate::tlsrpt::Collector;
 
@@ -18,12 +20,14 @@ pub struct Memory {
     pub sts: Sts,
     /// Counts for TLS reports.
     pub reports: Collector,
+    /// Idle connections of all transports.
+    pub(crate) pools: Pools,
 }
 
 impl Memory {
     /// Without files.
     pub fn in_memory() -> Self {
-        Self { sts: Sts::in_memory(), reports: Collector::in_memory() }
+        Self { sts: Sts::in_memory(), reports: Collector::in_memory(), pools: Pools::default() }
     }
 
     /// With its files below `data_directory`: `mta-sts/` and `tls-reports/`.
@@ -32,6 +36,7 @@ impl Memory {
         Self {
             sts: Sts::open(&data_directory.join("mta-sts"), now),
             reports: Collector::open(&data_directory.join("tls-reports")),
+            pools: Pools::default(),
         }
     }
 }

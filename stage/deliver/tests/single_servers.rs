@@ -1,11 +1,13 @@
 //! What is set for single servers and names, with the agent as a configuration makes it: tables of addresses, filters of DNS
 //! records, completed names, deadlines, mail that comes back to us.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use yamabiko_config::{Config, Host};
+use yamabiko_deliver::visit::{Heard, Pass, Visitor, within};
 use yamabiko_deliver::{Around, PassOn, Protocol, SmtpAgent};
 use yamabiko_dns::{FakeResolver, Hosts};
 use yamabiko_envelope::{
@@ -194,5 +196,31 @@ async fn mail_that_comes_back_to_us_goes_to_best_mx_transport() {
         let attempt = deliver(&agent.with_other_transports(pass), "ours.test").await;
         assert_eq!(*passed.lock().unwrap(), wanted);
         assert_eq!(attempt.outcomes.len(), usize::from(setting.is_empty()));
+    }
+}
+
+/// Lets everybody in.
+struct Open;
+
+impl Visitor for Open {
+    fn enter(&self, _: Vec<String>) -> Pin<Box<dyn Future<Output = Pass> + Send + '_>> {
+        Box::pin(std::future::ready(Pass { go: true, session_messages: 0, site: "site.test".into() }))
+    }
+    fn heard(&self, _: Heard) {}
+    fn session_ended(&self) {}
+}
+
+#[tokio::test]
+async fn where_sessions_are_counted_an_idle_one_ends_with_a_word() {
+    let (port, heard) = server("127.0.0.1", "220 fake.test ESMTP", false).await;
+    let (agent, _) =
+        agent("smtp_connection_cache_destinations = static:all\nsmtp_connection_cache_time_limit = 1s", "");
+    let attempt = within(Arc::new(Open), deliver(&agent, &format!("[127.0.0.1]:{port}"))).await;
+    assert!(matches!(attempt.outcomes[0].result, Fated::Sent(_)), "{:?}", attempt.outcomes);
+    assert!(!heard.lock().unwrap().contains(&"QUIT".to_owned()), "the session is kept");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !heard.lock().unwrap().contains(&"QUIT".to_owned()) {
+        assert!(std::time::Instant::now() < end, "{:?}", heard.lock().unwrap());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

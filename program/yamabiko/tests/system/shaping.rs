@@ -142,3 +142,88 @@ fn a_limit_is_learned_shown_and_kept_over_a_restart() {
     let second = rehearsal.end("docomo");
     assert_eq!(second["sessions_refused"].as_u64(), refused, "refused again after it was learned: {second}");
 }
+
+/// Limits count for each address that mail comes from, and transports that share one share them.
+#[test]
+fn each_source_address_has_limits_of_its_own() {
+    let mut rehearsal = Rehearsal::new();
+    let [a, b, c, _] = match rehearsal.hosts.ip() {
+        std::net::IpAddr::V4(ip) => ip.octets(),
+        std::net::IpAddr::V6(_) => unreachable!("an address of the loopback network"),
+    };
+    let sources = [251, 252].map(|d| format!("{a}.{b}.{c}.{d}"));
+    for (name, source) in [("one", &sources[0]), ("two", &sources[1]), ("three", &sources[1])] {
+        rehearsal.instance.services.push(format!("{name} unix - - n - - smtp -o smtp_bind_address={source}"));
+    }
+    rehearsal.instance.set("transport_maps", "inline:{{a.example=one:} {b.example=two:} {c.example=three:}}");
+    rehearsal.instance.set("default_sending_profiles", "docomo");
+    rehearsal.start(&["docomo=a.example,b.example,c.example"]);
+    rehearsal.send(&recipients(45, &["a.example", "b.example", "c.example"]), 45);
+    let seen = rehearsal.end("docomo");
+    let at_once = seen["sessions_at_once"].as_object().expect("an object");
+    let of = |source: &str| at_once.get(source).and_then(Value::as_u64);
+    assert_eq!((of(&sources[0]), of(&sources[1]), at_once.len()), (Some(1), Some(1), 2), "{seen}");
+    assert_eq!((seen["sessions_refused"].as_u64(), seen["messages"].as_u64()), (Some(0), Some(45)), "{seen}");
+}
+
+#[test]
+fn operators_freeze_and_forget_what_was_learned() {
+    let mut rehearsal = Rehearsal::new();
+    rehearsal.instance.set("smtp_site_adaptive_limits", "yes");
+    rehearsal.start(&["docomo"]);
+    rehearsal.send(&recipients(20, &["docomo.ne.jp"]), 20);
+    rehearsal.end("docomo");
+    let etc = rehearsal.instance.etc().display().to_string();
+    let limits = |words: &[&str]| rehearsal.instance.ok("yamabiko", &[&["limits", "-c", &etc][..], words].concat());
+    let is_frozen = || limits(&[]).lines().any(|line| line.starts_with("docomo.ne.jp") && line.contains("frozen"));
+    assert!(!is_frozen());
+    assert_eq!(limits(&["freeze", "docomo.ne.jp"]), "docomo.ne.jp: frozen\n");
+    assert!(is_frozen());
+    // Over a restart, too.
+    rehearsal.instance.stop();
+    rehearsal.instance.start();
+    assert!(is_frozen(), "{}", limits(&[]));
+    assert_eq!(limits(&["thaw", "docomo.ne.jp"]), "docomo.ne.jp: learns again\n");
+    assert!(!is_frozen());
+    assert_eq!(limits(&["forget", "docomo.ne.jp"]), "docomo.ne.jp: forgotten\n");
+    assert!(!limits(&[]).contains("docomo.ne.jp"), "{}", limits(&[]));
+    let said = rehearsal.instance.run("yamabiko", &["limits", "-c", &etc, "forget", "docomo.ne.jp"]);
+    assert_ne!(said.code, 0, "{said:?}");
+}
+
+/// Who says that we are blocked is left alone, and somebody hears of it by a way that needs no mail.
+#[test]
+fn a_block_suspends_with_a_notice() {
+    let mut rehearsal = Rehearsal::new();
+    let notices = rehearsal.instance.path().join("lib/notices.json");
+    for (name, value) in [
+        ("smtp_site_adaptive_limits", "yes"),
+        ("notify_channel_classes", "policy"),
+        ("notify_channel_file", notices.to_str().expect("a name in ASCII")),
+    ] {
+        rehearsal.instance.set(name, value);
+    }
+    rehearsal.instance.file(
+        "mine.conf",
+        "[blocker]\ndomains = blocker.example\nexchangers = blocker.example\n\
+         connect = refuses 554 5.7.1 Service unavailable; Client host blocked using list.example\n",
+    );
+    let file = rehearsal.instance.etc().join("mine.conf").display().to_string();
+    rehearsal.start(&["--profiles", &file, "blocker", "plain"]);
+    // The null sender: no notice comes in between.
+    let instance = &rehearsal.instance;
+    instance.client().mail("", &["x@blocker.example"], "Subject: x\n\ntext\n").unwrap();
+    instance.until("the block", || instance.log().contains("limits for blocker.example: "));
+    instance.until("the notice", || fs::read_to_string(&notices).is_ok_and(|text| text.contains("blocker.example")));
+    let notice = fs::read_to_string(&notices).unwrap();
+    assert!(notice.contains("\"policy\"") && notice.contains("Client host blocked"), "{notice}");
+    // What comes later waits without a connection.
+    instance.client().mail("", &["y@blocker.example"], "Subject: y\n\ntext\n").unwrap();
+    instance.until("the second mail to wait", || {
+        instance.log().lines().any(|line| line.contains("to=<y@blocker.example>") && line.contains("status=deferred"))
+    });
+    std::thread::sleep(Duration::from_millis(1500));
+    let report: Value = serde_json::from_slice(&fs::read(instance.path().join("sim.json")).unwrap()).expect("JSON");
+    // Two addresses of one delivery at most.
+    assert!(report["sites"]["blocker"]["sessions"].as_u64() <= Some(2), "{report}");
+}

@@ -84,8 +84,8 @@ fn what_strangers_write_has_its_bounds() {
     let long = "é".repeat(20_000);
     for number in 0..3 {
         let mut session = session("a.example", Some("validation-failure"));
-        session.policy.strings = vec![long.clone(); 5000];
-        session.policy.patterns = vec![long.clone(); 5000];
+        session.policy.strings = vec![long.clone(); 60];
+        session.policy.patterns = vec![long.clone(); 60];
         session.failure.as_mut().unwrap().reason = format!("{number}{long}");
         collector.count(session, NOON);
     }
