@@ -204,8 +204,8 @@ pub enum ParameterError<'a> {
     BadNotify,
     /// `ORCPT=` twice, without type or not xtext
     BadOrcpt,
-    /// `AUTH=` is not xtext
-    BadAuth,
+    /// `AUTH=` twice
+    SeveralLogins,
     /// A parameter of RFC 3461 where DSN is not offered
     DsnDisabled,
     /// `XVERP=` is not two allowed characters; these are
@@ -224,7 +224,7 @@ impl fmt::Display for ParameterError<'_> {
             ParameterError::BadEnvid => f.write_str("501 5.5.4 Bad ENVID parameter syntax"),
             ParameterError::BadNotify => f.write_str("501 5.5.4 Error: Bad NOTIFY parameter syntax"),
             ParameterError::BadOrcpt => f.write_str("501 5.5.4 Error: Bad ORCPT parameter syntax"),
-            ParameterError::BadAuth => f.write_str("501 5.5.4 Bad AUTH parameter syntax"),
+            ParameterError::SeveralLogins => f.write_str("503 5.5.4 Error: multiple AUTH= options"),
             ParameterError::DsnDisabled => f.write_str("501 5.7.1 DSN support is disabled"),
             ParameterError::BadVerp(allowed) => {
                 write!(f, "501 5.5.4 Error: XVERP needs two characters from {allowed}")
@@ -289,7 +289,11 @@ impl MailParameters {
             } else if allowed.requiretls && text.eq_ignore_ascii_case("REQUIRETLS") {
                 found.requiretls = true;
             } else if let Some(login) = after(text, "AUTH=").filter(|_| allowed.auth) {
-                found.auth = Some(xtext::decode(login).map_err(|_| ParameterError::BadAuth)?);
+                // What is no xtext stands for itself, as in Postfix.
+                let login = xtext::decode(login).unwrap_or_else(|_| login.to_owned());
+                if found.auth.replace(login).is_some() {
+                    return Err(ParameterError::SeveralLogins);
+                }
             } else if let (Some(tail), Some((default, filter))) = (after(text, "XVERP"), allowed.xverp) {
                 let value = match tail.strip_prefix('=') {
                     Some(value) => value,

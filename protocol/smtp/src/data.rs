@@ -53,17 +53,25 @@ pub struct DataDecoder {
     /// The line before this one ended in CRLF, whatever stood before that; so did the DATA command.
     after_crlf: bool,
     bare_newline: bool,
+    /// What is kept for a CR within a line.
+    stray: u8,
 }
 
 impl DataDecoder {
     /// For the content after DATA.
     pub fn new(ends: LineEnds) -> Self {
-        Self { dots: true, ends, at: At::Start, held: 0, after_crlf: true, bare_newline: false }
+        Self { dots: true, ends, at: At::Start, held: 0, after_crlf: true, bare_newline: false, stray: b'\r' }
     }
 
     /// For BDAT chunks: the same line ends, but dots are data and only the count says where the end is.
     pub fn chunks() -> Self {
         Self { dots: false, ..Self::new(LineEnds::Any) }
+    }
+
+    /// Keeps a blank for every CR within a line: what others take for a line end is none (Postfix:
+    /// `cleanup_replace_stray_cr_lf`).
+    pub fn without_stray_cr(self) -> Self {
+        Self { stray: b' ', ..self }
     }
 
     /// An LF without CR was seen.
@@ -105,15 +113,20 @@ impl DataDecoder {
         let end = piece.iter().rposition(|b| *b != b'\r').map_or(0, |last| last + 1);
         let crs = piece.len() - end;
         if end > 0 {
-            out.extend(std::iter::repeat_n(b'\r', self.held));
+            out.extend(std::iter::repeat_n(self.stray, self.held));
             self.held = 0;
+            let start = out.len();
             out.extend_from_slice(&piece[..end]);
+            if self.stray != b'\r' {
+                // `start` was the length.
+                replace_cr(&mut out[start..], self.stray);
+            }
             self.at = At::Middle;
         }
         self.held += crs;
         if self.held > MAX_HELD {
             // All the same bytes, so it does not matter which of them go first.
-            out.extend(std::iter::repeat_n(b'\r', self.held - MAX_HELD));
+            out.extend(std::iter::repeat_n(self.stray, self.held - MAX_HELD));
             self.held = MAX_HELD;
             self.at = At::Middle;
         }
@@ -140,6 +153,15 @@ impl DataDecoder {
             out.push(b'\n');
             self.at = At::Start;
         }
+    }
+}
+
+/// Writes `instead` over every CR.
+fn replace_cr(mut text: &mut [u8], instead: u8) {
+    while let Some(at) = memchr(b'\r', text) {
+        // `at` is within the text.
+        text[at] = instead;
+        text = &mut text[at + 1..];
     }
 }
 
@@ -222,12 +244,7 @@ impl DataEncoder {
         let start = out.len();
         out.extend_from_slice(piece);
         if self.stray != b'\r' {
-            let new = out.get_mut(start..).unwrap_or_default();
-            for at in memchr::memchr_iter(b'\r', piece) {
-                if let Some(byte) = new.get_mut(at) {
-                    *byte = self.stray;
-                }
-            }
+            replace_cr(out.get_mut(start..).unwrap_or_default(), self.stray);
         }
     }
 
@@ -293,6 +310,28 @@ mod tests {
                 assert_eq!((got.as_str(), end.is_some()), (*content, *ended), "{input:?} {ends:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_stray_cr_becomes_a_blank() {
+        for (input, expected) in [
+            (&b"a\rb\r\nc\r\r\n\r.\r\n.\r\n"[..], &b"a b\nc\n .\n"[..]),
+            (b"\rx\r\ry\r\n.\r\n", b" x  y\n"),
+            (b"a\r.\rb\r\n.\r\n", b"a . b\n"),
+        ] {
+            for size in 1..=input.len() {
+                let mut decoder = DataDecoder::new(LineEnds::Standard).without_stray_cr();
+                let mut out = Vec::new();
+                for piece in input.chunks(size) {
+                    decoder.decode(piece, &mut out);
+                }
+                assert_eq!(out, expected, "{size}");
+            }
+        }
+        let (many, mut out) = ([b'\r'; 3 * MAX_HELD], Vec::new());
+        let mut decoder = DataDecoder::chunks().without_stray_cr();
+        decoder.decode(&many, &mut out);
+        assert_eq!(out, [b' '; 2 * MAX_HELD]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `message_reject_characters` and `message_strip_characters`: bytes that must not be in a message.
+//! `message_reject_characters`, `message_strip_characters`, `cleanup_replace_stray_cr_lf`: bytes that must not be in a message.
 
 use bytes::Bytes;
 use yamabiko_envelope::{Content, ContentAction, Envelope, Kind, Recipient};
@@ -74,6 +74,36 @@ fn set(text: &str) -> [bool; 256] {
     }
     out[usize::from(b'\n')] = false;
     out
+}
+
+/// How much of a file is looked at at once.
+const WINDOW: usize = 64 * 1024;
+
+/// A blank for every CR within a line: what others take for a line end is none, and a signature is made over what is
+/// sent. What came by SMTP has none any more; a message without one is not copied.
+pub(crate) fn without_stray_cr(content: Content) -> Result<Content, Refusal> {
+    let affected = match &content {
+        Content::Memory(bytes) => memchr::memchr(b'\r', bytes).is_some(),
+        Content::File { .. } => {
+            let (mut window, mut at) = (vec![0; WINDOW], 0);
+            loop {
+                let read = content.read_at(&mut window, at).map_err(|_| Refusal::trouble())?;
+                // `read` is at most the length of the window.
+                if read == 0 || memchr::memchr(b'\r', &window[..read]).is_some() {
+                    break read > 0;
+                }
+                at += read as u64;
+            }
+        }
+    };
+    if !affected {
+        return Ok(content);
+    }
+    let mut bytes = content.to_bytes().map_err(|_| Refusal::trouble())?.to_vec();
+    for byte in bytes.iter_mut().filter(|byte| **byte == b'\r') {
+        *byte = b' ';
+    }
+    Ok(bytes.into())
 }
 
 impl Cleanup {

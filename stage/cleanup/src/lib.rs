@@ -5,7 +5,8 @@
 //!   completion), limits.
 //! * [`Verdict`] is what came of it. An accepted message is its envelope, a new head and the untouched rest.
 //!
-//! What can be relied on: bytes of the body are never changed and never copied (but by `message_strip_characters`); a
+//! What can be relied on: bytes of the body are never changed and never copied (but by `message_strip_characters`, and a CR
+//! within a line becomes a blank: `cleanup_replace_stray_cr_lf`); a
 //! header field that needs no change keeps its bytes; trouble with a table is a refusal with a 4xx code. There is no
 //! clock and no I/O here: the time is an argument, tables answer.
 //!
@@ -233,6 +234,7 @@ impl Cleanup {
         let given = std::mem::take(&mut envelope.recipients);
         let mut recipients = self.recipients(&job, &mut envelope.sender, given, &bcc).await?;
 
+        let content = if self.settings.replace_stray_cr { characters::without_stray_cr(content)? } else { content };
         let content = if self.settings.to_seven_bits && from_outside { seven_bits(content)? } else { content };
         let mut checking = Checking::new(self, &job, &envelope, &recipients.list, hold);
         let head = self.head(&mut checking, trace_fields, &content, zone).await?;

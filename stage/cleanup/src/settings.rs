@@ -109,6 +109,8 @@ pub(crate) struct Settings {
     pub(crate) characters: Characters,
     /// `header_address_token_limit`
     pub(crate) token_limit: usize,
+    /// `cleanup_replace_stray_cr_lf`
+    pub(crate) replace_stray_cr: bool,
     /// `force_mime_input_conversion`
     pub(crate) to_seven_bits: bool,
     /// `non_empty_end_of_header_action`
@@ -181,6 +183,7 @@ impl Settings {
             tls_required: view.bool("tls_required_enable"),
             requiretls_header: view.bool("requiretls_enable") && view.bool("requiretls_esmtp_header"),
             token_limit: count("header_address_token_limit"),
+            replace_stray_cr: view.bool("cleanup_replace_stray_cr_lf"),
             to_seven_bits: view.bool("force_mime_input_conversion") && !view.bool("disable_mime_input_processing"),
             unended_header: match view.text("non_empty_end_of_header_action").to_ascii_lowercase().as_str() {
                 "add_header" => UnendedHeader::Tell,

@@ -264,8 +264,16 @@ fn characters() {
 }
 
 #[test]
-fn hostile_headers_end_and_keep_the_body() {
+fn a_stray_cr_is_a_blank() {
     let bench = Bench::new("");
+    let given = done("Subject: a\rb\nTo: a@b.c\n\nx\r.\ry\n\r.\n");
+    let accepted = bench.accept(message("s@lab.test", &["x@r.test"], given));
+    assert_eq!(text(&accepted), format!("Received: by mx\n{DONE}Subject: a b\nTo: a@b.c\n\nx . y\n .\n"));
+}
+
+#[test]
+fn hostile_headers_end_and_keep_the_body() {
+    let bench = Bench::new("cleanup_replace_stray_cr_lf = no\n");
     let body = "\n.body\r\0\u{fffd} \n\n";
     for head in [
         format!("X: {}\n", "y".repeat(1 << 20)),

@@ -200,7 +200,14 @@ fn begin(
             match Box::pin(upstream.ends(&mut stream)).await {
                 Ok(None) => {}
                 Ok(Some(ends)) => (client, ours) = (ends.client, Some(ends.server)),
-                Err(why) => return service.log(&service.settings(), Severity::Warning, why),
+                Err(why) => {
+                    let settings = service.settings();
+                    service.log(&settings, Severity::Warning, why);
+                    let words = format!("421 4.3.0 {} Server local error\r\n", settings.myhostname);
+                    // Fits into the socket's buffer; whoever is there may have gone.
+                    let _ = timeout(FAREWELL, stream.write_all(words.as_bytes())).await;
+                    return;
+                }
             }
         }
         let (ip, port) = unmapped(client);

@@ -141,6 +141,8 @@ pub struct Settings {
     pub line_limit: usize,
     pub helo_required: bool,
     pub message_size_limit: u64,
+    /// `cleanup_replace_stray_cr_lf`: a CR within a line of a message becomes a blank.
+    pub replace_stray_cr: bool,
     pub recipient_limit: usize,
     pub recipient_overshoot: u32,
     pub disable_vrfy: bool,
@@ -270,6 +272,7 @@ impl Settings {
             line_limit: usize::try_from(view.int("line_length_limit")).unwrap_or(0).clamp(512, 1 << 16),
             helo_required: view.bool("smtpd_helo_required"),
             message_size_limit: u64::try_from(view.int("message_size_limit")).unwrap_or(0),
+            replace_stray_cr: view.bool("cleanup_replace_stray_cr_lf"),
             recipient_limit: usize::try_from(view.int("smtpd_recipient_limit")).unwrap_or(0),
             recipient_overshoot: small(view, "smtpd_recipient_overshoot_limit"),
             disable_vrfy: view.bool("disable_vrfy_command"),

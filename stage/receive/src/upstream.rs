@@ -11,9 +11,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 use yamabiko_config::View;
 
+use crate::session::escaped;
+
 /// Bytes of a header at most: an ordinary one has 107 (version 1) or 52 (version 2), one with what was seen of TLS more.
 pub const LONGEST: usize = 4096;
 const LONGEST_LINE: usize = 107;
+/// `PROXY UNKNOWN`, CR, LF.
+const SHORTEST: usize = 15;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Who a proxy says is there.
@@ -39,16 +43,19 @@ pub enum Parsed {
 /// # Errors
 /// It is none.
 pub fn parse(text: &[u8]) -> Result<Parsed, &'static str> {
+    if text.is_empty() {
+        // Whoever does not begin as a proxy does is not waited for.
+        return Ok(Parsed::More(1));
+    }
     let begins = text.get(..text.len().min(SIGNATURE.len())).unwrap_or_default();
     if SIGNATURE.starts_with(begins) {
         return binary(text);
     }
     if !b"PROXY ".starts_with(text.get(..text.len().min(6)).unwrap_or_default()) {
-        return Err("short or missing protocol header");
+        return Err("unrecognized protocol header");
     }
     match text.strip_suffix(b"\n") {
-        // The shortest is "PROXY UNKNOWN", CR, LF.
-        None if text.len() < 15 => Ok(Parsed::More(15 - text.len())),
+        None if text.len() < SHORTEST => Ok(Parsed::More(SHORTEST - text.len())),
         None if text.len() < LONGEST_LINE => Ok(Parsed::More(1)),
         None => Err("missing protocol header terminator"),
         Some(line) => words(line.strip_suffix(b"\r").unwrap_or(line)).map(Parsed::Done),
@@ -62,31 +69,32 @@ fn words(line: &[u8]) -> Result<Option<Ends>, &'static str> {
         Some("TCP4") => false,
         Some("TCP6") => true,
         Some("UNKNOWN") => return Ok(None),
-        _ => return Err("unsupported protocol type"),
+        _ => return Err("bad or missing protocol type"),
     };
     let address = |word: Option<&str>, why: &'static str| {
         let address = word.and_then(|word| word.parse::<IpAddr>().ok()).filter(|address| address.is_ipv6() == six);
         address.ok_or(why)
     };
-    let client = address(words.next(), "bad client address")?;
-    let server = address(words.next(), "bad server address")?;
+    let client = address(words.next(), "bad or missing client address")?;
+    let server = address(words.next(), "bad or missing server address")?;
     let port = |word: Option<&str>, why: &'static str| {
         word.filter(|word| word.bytes().all(|b| b.is_ascii_digit()))
             .and_then(|word| word.parse::<u16>().ok())
             .ok_or(why)
     };
-    let client = SocketAddr::new(client, port(words.next(), "bad client port")?);
-    let server = SocketAddr::new(server, port(words.next(), "bad server port")?);
+    let client = SocketAddr::new(client, port(words.next(), "bad or missing client port")?);
+    let server = SocketAddr::new(server, port(words.next(), "bad or missing server port")?);
     Ok(Some(Ends { client, server }))
 }
 
 fn binary(text: &[u8]) -> Result<Parsed, &'static str> {
     let [_, _, _, _, _, _, _, _, _, _, _, _, command, family, high, low, rest @ ..] = text else {
-        return Ok(Parsed::More(16 - text.len()));
+        // Less than 16, or it would be one.
+        return Ok(Parsed::More(if text.len() < SHORTEST { SHORTEST - text.len() } else { 16 - text.len() }));
     };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
     if length + 16 > LONGEST {
-        return Err("protocol header too large");
+        return Err("short version 2 protocol header");
     }
     if rest.len() < length {
         return Ok(Parsed::More(length - rest.len()));
@@ -94,7 +102,8 @@ fn binary(text: &[u8]) -> Result<Parsed, &'static str> {
     match command {
         0x20 => return Ok(Parsed::Done(None)),
         0x21 => {}
-        _ => return Err("unsupported version or command"),
+        command if command & 0xf0 == 0x20 => return Err("bad command in proxy header"),
+        _ => return Err("unrecognized protocol version"),
     }
     let port = |bytes: &[u8; 2]| u16::from_be_bytes(*bytes);
     let ends = match family {
@@ -176,13 +185,9 @@ async fn header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<Ends>, St
                     _ => format!("haproxy read: {error}"),
                 })?;
             }
-            Err(why) => return Err(format!("haproxy read: {why}: {}", shown(&text))),
+            Err(why) => return Err(format!("haproxy read: {why}: {}", escaped(&text))),
         }
     }
-}
-
-fn shown(text: &[u8]) -> String {
-    text.iter().take(100).flat_map(|byte| byte.escape_ascii()).map(char::from).collect()
 }
 
 #[cfg(test)]
@@ -221,7 +226,10 @@ mod tests {
             ),
             (b"PROXY UNKNOWN\r\n".to_vec(), Ok(Parsed::Done(None))),
             (b"PROXY UNKNOWN 1 2 3 4\r\n".to_vec(), Ok(Parsed::Done(None))),
-            (b"".to_vec(), Ok(Parsed::More(16))),
+            (b"".to_vec(), Ok(Parsed::More(1))),
+            (b"P".to_vec(), Ok(Parsed::More(14))),
+            (b"\r".to_vec(), Ok(Parsed::More(14))),
+            (b"E".to_vec(), Err(())),
             (b"PROXY TCP4 192.0.2.7".to_vec(), Ok(Parsed::More(1))),
             (b"PROXY".to_vec(), Ok(Parsed::More(10))),
             (b"PROXY TCP4 192.0.2.7 2001:db8::2 1 2\r\n".to_vec(), Err(())),
@@ -242,13 +250,15 @@ mod tests {
             (v2(0x21, 0x11, &[0; 5000]), Err(())),
         ];
         for (text, expected) in cases {
-            assert_eq!(parse(&text).map_err(|_| ()), expected, "{}", shown(&text));
+            assert_eq!(parse(&text).map_err(|_| ()), expected, "{}", escaped(&text));
         }
     }
 
     #[test]
     fn a_header_piece_by_piece_is_read_exactly() {
-        for text in [&b"PROXY TCP4 192.0.2.7 198.51.100.1 12345 25\r\n"[..], &v2(0x21, 0x11, &[1; 12])] {
+        for text in
+            [&b"PROXY TCP4 192.0.2.7 198.51.100.1 12345 25\r\n"[..], b"PROXY UNKNOWN\r\n", &v2(0x21, 0x11, &[1; 12])]
+        {
             let mut have = 0;
             while let Parsed::More(more) = parse(&text[..have]).unwrap() {
                 have += more;

@@ -33,7 +33,7 @@ fn content_is_stored_with_lf() {
         ("Subject: x\r\n\r\nbody\r\n.\r\n", "Subject: x\n\nbody\n"),
         (".\r\n", ""),
         ("..\r\n...\r\n.a\r\n.\r\n", ".\n..\na\n"),
-        ("a\rb\r\n.\r\n", "a\rb\n"),
+        ("a\rb\r\n.\r\n", "a b\n"),
         ("bare\nline\r\n.\r\n", "bare\nline\n"),
         // An mbox line is no header; content that begins with a blank has none.
         ("From x Mon\r\nSubject: y\r\n.\r\n", "X-Mailbox-Line: From x Mon\nSubject: y\n"),

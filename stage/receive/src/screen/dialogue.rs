@@ -5,8 +5,9 @@ use futures_util::FutureExt;
 use memchr::memchr;
 
 use super::cache::Test;
-use super::machine::{Next, Said, Screen, escaped};
+use super::machine::{Next, Said, Screen};
 use crate::peer::Discard;
+use crate::session::escaped;
 
 /// A conversation.
 #[derive(Debug)]

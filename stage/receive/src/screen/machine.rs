@@ -16,6 +16,7 @@ use super::settings::{Access, Reaction, ScreenSettings};
 use super::sites::Score;
 use crate::footer::FooterFacts;
 use crate::peer::Discard;
+use crate::session::escaped;
 
 /// A line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -526,24 +527,4 @@ impl Screen {
         yamabiko_log::push_delay(&mut text, Duration::from_micros(micros), 2);
         text
     }
-}
-
-/// The beginning of what a client said, as Postfix shows it.
-pub(super) fn escaped(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for byte in bytes.iter().take(100) {
-        match byte {
-            b'\n' => out.push_str("\\n"),
-            b'\r' => out.push_str("\\r"),
-            b'\t' => out.push_str("\\t"),
-            b'\\' => out.push_str("\\\\"),
-            7 => out.push_str("\\a"),
-            8 => out.push_str("\\b"),
-            11 => out.push_str("\\v"),
-            12 => out.push_str("\\f"),
-            b' '..=b'~' => out.push(char::from(*byte)),
-            other => out.push_str(&format!("\\{other:03o}")),
-        }
-    }
-    out
 }

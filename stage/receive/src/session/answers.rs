@@ -114,8 +114,10 @@ impl Session {
 
     /// The answer to [`Action::Classify`].
     pub fn stands(&mut self, standing: Standing) {
-        // Whose headers are completed is decided by who connected, as Postfix does, not by whom XCLIENT names.
-        self.standing = Standing { local_rewrite: self.standing.local_rewrite, ..standing };
+        // Whose headers are completed, and who may use XFORWARD, is decided by who connected, as Postfix does, not by whom
+        // XCLIENT names.
+        let Standing { local_rewrite, xforward, .. } = self.standing;
+        self.standing = Standing { local_rewrite, xforward, ..standing };
         self.phase = Phase::Greeting;
     }
 

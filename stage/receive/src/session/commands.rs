@@ -5,6 +5,7 @@ use futures_util::FutureExt;
 use yamabiko_address::path::{self, PathError};
 use yamabiko_envelope::{Kind, Notify, Recipient, SaslIdentity, VerpDelimiters};
 use yamabiko_smtp::command::{Allowed, Bdat, BdatError, MailParameters, RcptParameters, Tokens};
+use yamabiko_smtp::data::DataDecoder;
 use yamabiko_smtp::reply;
 
 use super::verb::Verb;
@@ -224,10 +225,8 @@ impl Session {
             return self.policy_error("503 5.5.1 Error: send HELO/EHLO first");
         }
         match &self.transaction {
-            Some(transaction) if transaction.chunks != Chunks::None => {
-                return self.protocol_error("503 5.5.1 Error: MAIL after BDAT");
-            }
             Some(_) => return self.protocol_error("503 5.5.1 Error: nested MAIL command"),
+            None if self.chunks_astray => return self.protocol_error("503 5.5.1 Error: MAIL after BDAT"),
             None => {}
         }
         let keyword = words.next();
@@ -250,7 +249,8 @@ impl Session {
             dsn: !self.standing.discard.dsn,
             smtputf8: settings.smtputf8,
             requiretls: self.takes_requiretls(),
-            auth: settings.sasl.enabled && self.user.is_none(),
+            // Of no effect without a login, and no error.
+            auth: true,
             xverp: self.standing.verp.then_some((&settings.verp_delimiters, &settings.verp_filter)),
         };
         let (parameters, mut refused) = match MailParameters::parse(words, allowed) {
@@ -506,7 +506,7 @@ impl Session {
     }
 
     pub(super) fn data_accepted(&mut self) {
-        self.begin_incoming(yamabiko_smtp::data::DataDecoder::new(super::line_ends(self.bare_newline_policy())));
+        self.begin_incoming(DataDecoder::new(super::line_ends(self.bare_newline_policy())));
         self.reply("354 End data with <CR><LF>.<CR><LF>");
         self.stage = "DATA content";
         self.phase = super::Phase::Data;
@@ -531,20 +531,21 @@ impl Session {
             }
         };
         if bdat.count == 0 && !bdat.last {
-            self.warn(format!("null BDAT request from {}", self.peer.name_and_address));
+            let queue_id = self.queue_id().map_or_else(String::new, |id| format!("{id}: "));
+            self.warn(format!("{queue_id}null BDAT request from {}", self.peer.name_and_address));
             return self.skip_chunk(bdat, "551 5.7.1 Null BDAT request");
         }
-        let Some(transaction) = &self.transaction else {
-            return self.skip_chunk(bdat, "503 5.5.1 Error: need RCPT command");
+        let (chunks, nobody) = match &self.transaction {
+            Some(open) => (open.chunks, open.recipients.is_empty()),
+            None if self.chunks_astray => (Chunks::Failed, true),
+            None => return self.skip_chunk(bdat, "503 5.5.1 Error: need RCPT command"),
         };
-        match transaction.chunks {
+        match chunks {
             Chunks::Failed => {
                 let text = format!("551 5.0.0 Discarded {} bytes after earlier error", bdat.count);
                 self.skip_chunk(bdat, &text)
             }
-            Chunks::None if transaction.recipients.is_empty() => {
-                self.skip_chunk(bdat, "554 5.5.1 Error: no valid recipients")
-            }
+            Chunks::None if nobody => self.skip_chunk(bdat, "554 5.5.1 Error: no valid recipients"),
             Chunks::None if self.user.is_none() => self.wait(Waiting::Bdat(bdat)),
             Chunks::None | Chunks::Open => self.bdat_checked(bdat, Outcome::Pass),
         }

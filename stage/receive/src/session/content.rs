@@ -16,6 +16,7 @@ const MOST_ROOM: u64 = 64 * 1024;
 
 impl Session {
     pub(super) fn begin_incoming(&mut self, decoder: DataDecoder) {
+        let decoder = if self.settings.replace_stray_cr { decoder.without_stray_cr() } else { decoder };
         let announced = self.transaction.as_ref().map_or(0, |t| t.parameters.size).min(MOST_ROOM);
         // At most 64 KB, so it fits.
         self.content = Vec::with_capacity(announced as usize);
@@ -153,7 +154,7 @@ impl Session {
                     self.content = Vec::new();
                     self.incoming = None;
                 }
-                None => {}
+                None => self.chunks_astray = !bdat.last,
             }
             return;
         }
@@ -161,6 +162,10 @@ impl Session {
             return self.reply_ok(&format!("250 2.0.0 Ok: {} bytes", bdat.count));
         }
         if let Some(incoming) = &mut self.incoming {
+            if !incoming.decoder.at_line_start() {
+                // The line end that is added counts, as in Postfix.
+                incoming.wire_bytes += 2;
+            }
             incoming.decoder.finish(&mut self.content);
         }
         self.end_of_data(true);

@@ -230,6 +230,8 @@ pub struct Session {
     protocol: &'static str,
     forwarded: Option<Box<xclient::Forwarded>>,
     transaction: Option<Transaction>,
+    /// A chunk came without a transaction, and was not the last one.
+    chunks_astray: bool,
     /// Transactions so far, this one included.
     transactions: u32,
     checks: CheckState,
@@ -307,6 +309,7 @@ impl Session {
             protocol: "SMTP",
             forwarded: None,
             transaction: None,
+            chunks_astray: false,
             transactions: 0,
             checks: CheckState::default(),
             filters: false,
@@ -511,15 +514,31 @@ impl Session {
     fn end_transaction(&mut self) {
         self.filters_left |= self.filters && self.transaction.is_some();
         self.transaction = None;
+        self.chunks_astray = false;
         self.checks.reset();
         self.incoming = None;
         self.content = Vec::new();
     }
 }
 
-/// The first bytes of what a client sent too early, for the log.
-fn escaped(bytes: &[u8]) -> String {
-    bytes.iter().take(100).flat_map(|byte| byte.escape_ascii()).map(char::from).collect()
+/// The beginning of what a client said, as Postfix shows it.
+pub(crate) fn escaped(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for byte in bytes.iter().take(100) {
+        match byte {
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            b'\\' => out.push_str("\\\\"),
+            7 => out.push_str("\\a"),
+            8 => out.push_str("\\b"),
+            11 => out.push_str("\\v"),
+            12 => out.push_str("\\f"),
+            b' '..=b'~' => out.push(char::from(*byte)),
+            other => out.push_str(&format!("\\{other:03o}")),
+        }
+    }
+    out
 }
 
 /// How a content decoder treats line ends under a policy.

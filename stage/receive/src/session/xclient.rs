@@ -126,7 +126,7 @@ impl Changes {
             "ADDR" => {
                 self.peer.address = match unavailable(value) {
                     Some(_) => None,
-                    None => Some(address(value).ok_or_else(|| bad("address syntax", name, value))?),
+                    None => Some(address(value).ok_or_else(|| bad("syntax", name, value))?),
                 };
             }
             "PORT" => {
@@ -232,16 +232,20 @@ fn forward(forwarded: &mut Forwarded, name: &str, value: &str) -> Result<(), Ref
         "NAME" if known && !domain::valid_hostname(&neuter(value)) => return Err(bad("hostname syntax", name, value)),
         "NAME" => forwarded.name = Some(if known { neuter(value) } else { "unknown".to_owned() }),
         "ADDR" if known => {
-            forwarded.address = Some(Some(address(value).ok_or_else(|| bad("address syntax", name, value))?));
+            forwarded.address = Some(Some(address(value).ok_or_else(|| bad("syntax", name, value))?));
         }
         "ADDR" => forwarded.address = Some(None),
-        "PORT" if known => forwarded.port = Some(value.parse().map_err(|_| bad("port syntax", name, value))?),
+        "PORT" if known => match value.parse::<u32>() {
+            // No port, but Postfix takes every number of five digits.
+            Ok(number) if value.len() <= 5 => forwarded.port = Some(u16::try_from(number).unwrap_or(0)),
+            _ => return Err(bad("port syntax", name, value)),
+        },
         "PORT" => forwarded.port = Some(0),
         "HELO" => forwarded.helo = Some(if known { neuter(value) } else { String::new() }),
         "PROTO" | "IDENT" if value.len() > 64 => return Err(bad("syntax", name, value)),
         "PROTO" => forwarded.proto = Some(if known { neuter(value) } else { String::new() }),
         "IDENT" => forwarded.ident = Some(if known { neuter(value) } else { String::new() }),
-        "SOURCE" if value.eq_ignore_ascii_case("LOCAL") || value.eq_ignore_ascii_case("REMOTE") => {}
+        "SOURCE" if !known || ["LOCAL", "REMOTE"].iter().any(|known| known.eq_ignore_ascii_case(value)) => {}
         "SOURCE" => return Err(bad("syntax", name, value)),
         _ => return Err(format!("501 5.5.4 Bad XFORWARD attribute name: {name}")),
     }
