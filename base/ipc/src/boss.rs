@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use serde::{Deserialize, Serialize};
+use yamabiko_sys::fds::MAX_FDS;
 
 /// From the supervisor to the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,18 +142,39 @@ pub fn send(socket: &UnixStream, message: &impl Serialize, descriptors: &[OwnedF
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "message between supervisor and engine is too long"));
     }
     let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-    yamabiko_sys::fds::send(socket, &bytes, &descriptors).map(|_| ())
+    // Servers with many addresses have more sockets than one packet carries.
+    let mut rest = &descriptors[..];
+    while let Some((first, more)) = rest.split_at_checked(MAX_FDS).filter(|(_, more)| !more.is_empty()) {
+        yamabiko_sys::fds::send(socket, MORE, first)?;
+        rest = more;
+    }
+    yamabiko_sys::fds::send(socket, &bytes, rest).map(|_| ())
 }
 
 /// Receives a message and its descriptors; `None` when the other side is gone.
 pub fn receive<M: for<'de> Deserialize<'de>>(socket: &UnixStream) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
     let mut buffer = vec![0; PACKET];
-    let (len, descriptors) = yamabiko_sys::fds::receive(socket, &mut buffer)?;
-    if len == 0 {
-        return Ok(None);
+    let mut descriptors = Vec::new();
+    loop {
+        let (len, came) = yamabiko_sys::fds::receive(socket, &mut buffer)?;
+        if len == 0 {
+            return Ok(None);
+        }
+        descriptors.extend(came);
+        // `len` is at most the length of the buffer.
+        if &buffer[..len] != MORE {
+            return Ok(Some((serde_json::from_slice(&buffer[..len])?, descriptors)));
+        }
+        if descriptors.len() > MOST_DESCRIPTORS {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many open files before a message"));
+        }
     }
-    Ok(Some((serde_json::from_slice(&buffer[..len])?, descriptors)))
 }
+
+/// A packet that only brings descriptors of the message that follows; no JSON.
+const MORE: &[u8] = b"+";
+/// Descriptors of a message, for which there is no need: more than any machine has addresses.
+const MOST_DESCRIPTORS: usize = 16 << 10;
 
 /// Largest message; they are packets (SOCK_SEQPACKET), so none is ever cut or joined.
 const PACKET: usize = 64 << 10;
@@ -160,6 +182,19 @@ const PACKET: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_sockets_than_a_packet_carries() {
+        for many in [0, 1, MAX_FDS, MAX_FDS + 1, 3 * MAX_FDS, 3 * MAX_FDS + 1] {
+            let (left, right) = UnixStream::pair().unwrap();
+            let files: Vec<OwnedFd> = (0..many).map(|_| File::open("/dev/null").unwrap().into()).collect();
+            send(&left, &"order", &files).unwrap();
+            let (order, came) = receive::<String>(&right).unwrap().unwrap();
+            assert_eq!((order.as_str(), came.len()), ("order", many));
+            drop(left);
+            assert!(receive::<String>(&right).unwrap().is_none());
+        }
+    }
 
     #[test]
     fn keys_travel() {

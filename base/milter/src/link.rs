@@ -252,8 +252,9 @@ impl Link {
         }
         // `length` is at least 1.
         packet::answer(data[0], &data[1..]).ok_or_else(|| {
-            let shown = char::from(data[0]).escape_default().to_string();
-            Failure(format!("milter {name}: malformed reply: {shown}"))
+            let shown: String =
+                data.iter().skip(1).take(100).flat_map(|byte| byte.escape_ascii()).map(char::from).collect();
+            Failure(format!("milter {name}: malformed reply {}: {shown}", char::from(data[0]).escape_default()))
         })
     }
 
@@ -277,7 +278,7 @@ impl Link {
 /// The system's words for an error.
 fn words(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::UnexpectedEof {
-        return "Success".to_owned();
+        return "Application error".to_owned();
     }
     let text = error.to_string();
     text.split(" (os error ").next().unwrap_or(&text).to_owned()

@@ -12,16 +12,16 @@ use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, ResolvesClien
 use rustls::crypto::{
     CryptoProvider, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
-use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, ProtocolVersion, RootCertStore,
-    SignatureAlgorithm, SignatureScheme,
+    SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use crate::certificate::{KeyKind, Parts, PeerCertificate, key_kind, one_line};
+use crate::certificate::{Parts, PeerCertificate, key_kind, one_line};
 use crate::choice::{self, Protocols};
 use crate::client_options::ClientOptions;
 use crate::digest::Digest;
@@ -30,6 +30,7 @@ use crate::keys::{Fault, Files, Keys, certificates, fault};
 use crate::server::Failure;
 use crate::session::Session;
 use crate::stream::Stream;
+use crate::watched::watched;
 use crate::{authorities, names};
 
 /// Servers whose sessions are remembered.
@@ -327,37 +328,11 @@ struct Chooser {
 
 impl ResolvesClientCert for Chooser {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let chosen = self.keys.choose(schemes)?;
-        let kind = chosen.cert.first().map_or(KeyKind::Other, |own| key_kind(own));
-        let key = Watched { inner: Arc::clone(&chosen.key), kind };
-        Some(Arc::new(CertifiedKey { cert: chosen.cert.clone(), key: Arc::new(key), ocsp: chosen.ocsp.clone() }))
+        Some(watched(&*self.keys.choose(schemes)?, |signature| note(|seen| &seen.client, signature)))
     }
 
     fn has_certs(&self) -> bool {
         !self.keys.is_empty()
-    }
-}
-
-/// A key that notes what it signs with.
-#[derive(Debug)]
-struct Watched {
-    inner: Arc<dyn SigningKey>,
-    kind: KeyKind,
-}
-
-impl SigningKey for Watched {
-    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        let signer = self.inner.choose_scheme(offered)?;
-        note(|seen| &seen.client, names::signature(signer.scheme(), self.kind));
-        Some(signer)
-    }
-
-    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
-        self.inner.public_key()
-    }
-
-    fn algorithm(&self) -> SignatureAlgorithm {
-        self.inner.algorithm()
     }
 }
 

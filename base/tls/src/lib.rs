@@ -28,6 +28,7 @@ mod options;
 mod server;
 mod session;
 mod stream;
+mod watched;
 mod web;
 
 pub use certificate::{KeyKind, PeerCertificate, read_any};

@@ -14,10 +14,10 @@ use rustls::server::{
     Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache,
     StoresServerSessions, WebPkiClientVerifier,
 };
-use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, ProtocolVersion, ServerConfig,
-    SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
+    SignatureScheme, SupportedProtocolVersion,
 };
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +30,7 @@ use crate::keys::{Fault, Files, Keys, fault};
 use crate::options::{Level, ServerOptions};
 use crate::session::Session;
 use crate::stream::{Guarded, Stream};
+use crate::watched::watched;
 use crate::{authorities, names};
 
 /// Sessions of TLS 1.2 clients without tickets that are remembered.
@@ -289,34 +290,8 @@ struct Chooser {
 
 impl ResolvesServerCert for Chooser {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let chosen = self.keys.choose(hello.signature_schemes())?;
-        let kind = chosen.cert.first().map_or(crate::certificate::KeyKind::Other, |own| key_kind(own));
-        let key = Watched { inner: Arc::clone(&chosen.key), kind, seen: Arc::clone(&self.seen) };
-        Some(Arc::new(CertifiedKey { cert: chosen.cert.clone(), key: Arc::new(key), ocsp: chosen.ocsp.clone() }))
-    }
-}
-
-/// A key that notes what it signs with.
-#[derive(Debug)]
-struct Watched {
-    inner: Arc<dyn SigningKey>,
-    kind: crate::certificate::KeyKind,
-    seen: Seen,
-}
-
-impl SigningKey for Watched {
-    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        let signer = self.inner.choose_scheme(offered)?;
-        let _ = self.seen.server.set(names::signature(signer.scheme(), self.kind));
-        Some(signer)
-    }
-
-    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
-        self.inner.public_key()
-    }
-
-    fn algorithm(&self) -> SignatureAlgorithm {
-        self.inner.algorithm()
+        let (chosen, seen) = (self.keys.choose(hello.signature_schemes())?, Arc::clone(&self.seen));
+        Some(watched(&chosen, move |signature| _ = seen.server.set(signature)))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::blocking::where_it_may_block;
 use crate::boss::Boss;
 use crate::desk::Desk;
 use crate::filter::Filtered;
-use crate::generation::Current;
+use crate::generation::{Current, Generation};
 use crate::ledger::Remembered;
 use crate::ledger_late::Reader as Late;
 use crate::orders::{Manager, Order};
@@ -72,6 +72,37 @@ struct Stored {
     sender: u64,
     /// For the ledger, which hears of it before anything can be delivered.
     remembered: Option<(Remembered, Arc<Envelope>, bool)>,
+}
+
+/// How a message ends before it is stored.
+enum Ended {
+    /// It is taken care of.
+    Taken(Taken),
+    /// Whoever hands it in hears of it.
+    Refused(Refusal),
+    /// It goes back to its sender.
+    Back(Box<yamabiko_cleanup::Accepted>, yamabiko_cleanup::Refusal),
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The message as it is to be stored, or how it ended.
+type Step = Result<Box<yamabiko_cleanup::Accepted>, Ended>;
+
+/// What the network sends is refused there; what our users send goes back to them.
+fn refused_by_filter(refusal: Refusal, message: Option<Box<yamabiko_cleanup::Accepted>>, source: Source) -> Ended {
+    match message {
+        Some(accepted) if refusal.code.is_permanent() && matches!(source, Source::Local { .. }) => {
+            let reason = refusal.text.replace('\n', " ");
+            let (code, status) = (refusal.code, refusal.status);
+            Ended::Back(accepted, yamabiko_cleanup::Refusal { code, status, reason, specific: true })
+        }
+        _ => Ended::Refused(refusal),
+    }
 }
 
 impl Drop for Stored {
@@ -138,89 +169,94 @@ impl Acceptance {
     /// own gets one made up, where it is to have one.
     pub async fn accept_filtered(
         &self,
-        mut submission: Submission,
+        submission: Submission,
         old: Option<QueueId>,
         filtering: Option<Filtering<'_>>,
     ) -> Result<Taken, Refusal> {
+        let source = submission.source;
+        match self.prepare(submission, filtering).await {
+            Ok(accepted) => self.store(accepted, source, old).await,
+            Err(Ended::Taken(taken)) => Ok(taken),
+            Err(Ended::Refused(refusal)) => Err(refusal),
+            Err(Ended::Back(accepted, refusal)) => crate::report::send_back(self, *accepted, refusal).await,
+        }
+    }
+
+    /// Everything before the disk: what there is to be proven, cleanup, filters, lists of addresses that get no mail. Under
+    /// one configuration, whatever is reloaded meanwhile.
+    async fn prepare(&self, mut submission: Submission, filtering: Option<Filtering<'_>>) -> Step {
         let inner = &self.inner;
-        let now = Timestamp::now();
         let id = submission.envelope.queue_id;
         if submission.trouble.is_some() && !inner.desk.passes(self, &submission) {
-            return Ok(Taken::Counted(id));
+            return Err(Ended::Taken(Taken::Counted(id)));
         }
         Box::pin(crate::reverse_path::arrive(self, &mut submission)).await?;
         let source = submission.source;
         trip("cleanup");
         let generation = inner.current.get();
-        let own = match (&generation.own_filters, source) {
-            (Some(filters), Source::Local { .. }) => Some(filters),
-            (Some(filters), Source::Notice) if generation.filters_notices => Some(filters),
-            _ => None,
-        };
         // As it came: cleanup may change what was signed.
         let proven = match generation.proofs.wants(&submission).await {
-            Some(wants) => match Box::pin(generation.proofs.examine(&inner.current, &submission, wants)).await {
-                Ok(proven) => Some(proven),
-                Err(refusal) => return Err(refusal),
-            },
+            Some(wants) => Some(Box::pin(generation.proofs.examine(&inner.current, &submission, wants)).await?),
             None => None,
         };
         let signed = generation.proofs.signs(&submission).await;
-        let mut submission = submission;
         submission.hold |= proven.as_ref().is_some_and(|proven| proven.hold);
-        let cleanup = &generation.cleanup;
-        let process = Box::pin(cleanup.process(submission, now, &inner.zone));
-        let accepted = match where_it_may_block(cleanup.is_remote(), process).await {
-            Verdict::Accept(accepted) => accepted,
-            Verdict::Discard => return Ok(Taken::Discarded(id)),
-            Verdict::Return(accepted, refusal) => {
-                drop(generation);
-                return crate::report::send_back(self, *accepted, refusal).await;
-            }
-            Verdict::Refuse(refusal) => {
-                let text = refusal.reply_text();
-                // The status is in front of the text already.
-                let text = EnhancedStatus::split(&text).map_or_else(|| text.clone(), |(_, rest)| rest.to_owned());
-                return Err(Refusal { code: refusal.code, status: refusal.status, text });
-            }
-        };
-        let accepted = if filtering.is_some() || own.is_some() {
+        let mut accepted = self.clean(&generation, submission).await?;
+        let own = generation.own_filters.as_ref().filter(|_| match source {
+            Source::Local { .. } => true,
+            Source::Notice => generation.filters_notices,
+            _ => false,
+        });
+        if filtering.is_some() || own.is_some() {
             // Rare, and large: not in the future of every message.
             let filtered = Box::pin(crate::filter::run(&generation, &inner.current, *accepted, source, filtering, own));
-            match filtered.await {
+            accepted = match filtered.await {
                 Filtered::Accept(accepted) => accepted,
-                // What the network sends is refused there; what our users send goes back to them.
-                Filtered::Refuse(refusal, Some(accepted))
-                    if refusal.code.is_permanent() && matches!(source, Source::Local { .. }) && own.is_some() =>
-                {
-                    drop(generation);
-                    let refusal = yamabiko_cleanup::Refusal {
-                        code: refusal.code,
-                        status: refusal.status,
-                        reason: refusal.text.replace('\n', " "),
-                        specific: true,
-                    };
-                    return crate::report::send_back(self, *accepted, refusal).await;
-                }
-                Filtered::Refuse(refusal, _) => return Err(refusal),
-                Filtered::Discard => return Ok(Taken::Discarded(id)),
-            }
-        } else {
-            accepted
-        };
-        let mut accepted = accepted;
+                Filtered::Refuse(refusal, message) => return Err(refused_by_filter(refusal, message, source)),
+                Filtered::Discard => return Err(Ended::Taken(Taken::Discarded(id))),
+            };
+        }
         if signed || proven.is_some() {
             Box::pin(generation.proofs.attest(&inner.current, &mut accepted, proven, signed)).await;
         }
-        let yamabiko_cleanup::Accepted { envelope, head, body, hold, expanded } = *accepted;
+        let envelope = &accepted.envelope;
         let suppressed = match source {
             Source::Smtp => generation.suppression.at_submission(&envelope.sender, &envelope.recipients),
             _ => None,
         };
-        drop(generation);
-        if let Some(text) = suppressed {
-            return Err(Refusal { code: ReplyCode(550), status: EnhancedStatus::permanent(1, 1), text });
+        match suppressed {
+            None => Ok(accepted),
+            Some(text) => Err(Refusal { code: ReplyCode(550), status: EnhancedStatus::permanent(1, 1), text }.into()),
         }
+    }
+
+    async fn clean(&self, generation: &Generation, submission: Submission) -> Step {
+        let id = submission.envelope.queue_id;
+        let cleanup = &generation.cleanup;
+        let process = Box::pin(cleanup.process(submission, Timestamp::now(), &self.inner.zone));
+        match where_it_may_block(cleanup.is_remote(), process).await {
+            Verdict::Accept(accepted) => Ok(accepted),
+            Verdict::Discard => Err(Ended::Taken(Taken::Discarded(id))),
+            Verdict::Return(accepted, refusal) => Err(Ended::Back(accepted, refusal)),
+            Verdict::Refuse(refusal) => {
+                let text = refusal.reply_text();
+                // The status is in front of the text already.
+                let text = EnhancedStatus::split(&text).map_or_else(|| text.clone(), |(_, rest)| rest.to_owned());
+                Err(Refusal { code: refusal.code, status: refusal.status, text }.into())
+            }
+        }
+    }
+
+    /// Onto stable storage; the ledger and the manager hear of it.
+    async fn store(
+        &self,
+        accepted: Box<yamabiko_cleanup::Accepted>,
+        source: Source,
+        old: Option<QueueId>,
+    ) -> Result<Taken, Refusal> {
+        let inner = &self.inner;
+        let yamabiko_cleanup::Accepted { envelope, head, body, hold, expanded } = *accepted;
+        let id = envelope.queue_id;
         let sender_hash = yamabiko_schedule::sender_hash(&envelope.sender);
         let envelope = Arc::new(envelope);
         let about = (!expanded.is_empty()).then(|| (Arc::clone(&envelope), head.clone()));

@@ -210,7 +210,8 @@ impl Cleanup {
         now: Timestamp,
         zone: &Zone,
     ) -> Result<(Accepted, Option<Refusal>), Stop> {
-        let Submission { mut envelope, trace_fields, content, source, hold, redirect, bcc, full_name, .. } = submission;
+        let Submission { mut envelope, mut trace_fields, content, source, hold, redirect, bcc, full_name, .. } =
+            submission;
         // Notices, forwarded and requeued mail had their checks and copies, or never get any.
         let from_outside = matches!(source, Source::Smtp | Source::Local { .. });
         let job = Job {
@@ -234,7 +235,13 @@ impl Cleanup {
         let given = std::mem::take(&mut envelope.recipients);
         let mut recipients = self.recipients(&job, &mut envelope.sender, given, &bcc).await?;
 
-        let content = if self.settings.replace_stray_cr { characters::without_stray_cr(content)? } else { content };
+        let content = if self.settings.replace_stray_cr {
+            // What tables and policy servers prepend, too.
+            trace_fields.iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b' ');
+            characters::without_stray_cr(content)?
+        } else {
+            content
+        };
         let content = if self.settings.to_seven_bits && from_outside { seven_bits(content)? } else { content };
         let mut checking = Checking::new(self, &job, &envelope, &recipients.list, hold);
         let head = self.head(&mut checking, trace_fields, &content, zone).await?;

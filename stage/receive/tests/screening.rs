@@ -8,7 +8,6 @@ use std::time::Duration;
 use yamabiko_config::{Config, Host};
 use yamabiko_envelope::Timestamp;
 use yamabiko_lookup::TableSet;
-use yamabiko_receive::Discard;
 use yamabiko_receive::screen::{Access, Circumstances, Next, Score, Screen, ScreenSettings, Stamps};
 
 /// Something that happens, so many seconds after the client has connected.
@@ -36,19 +35,6 @@ fn settings(lines: &str) -> Arc<ScreenSettings> {
     let host = Host::default();
     let config = Config::from_texts(&main, "", ("main.cf", "master.cf"), &host).unwrap_or_else(|e| panic!("{e}"));
     Arc::new(ScreenSettings::from(&config.main(), &TableSet::default()))
-}
-
-fn given() -> Circumstances {
-    Circumstances {
-        concurrency: 1,
-        waiting: 0,
-        tested: 0,
-        access: Access::Unknown,
-        known: None,
-        may_be_allowed: true,
-        stressed: false,
-        discard: Discard::default(),
-    }
 }
 
 /// Everything that the client saw and the log got, and how it ended.
@@ -107,30 +93,38 @@ const GREETING: &str = "220 mx.test ESMTP Postfix|";
 
 #[test]
 fn who_waits_gets_a_server() {
-    check("quiet", "", &given(), &[Time], TEASER, &["PASS NEW C"], Next::HandOver);
-    check("no teaser", "postscreen_greet_banner =", &given(), &[Time], "", &["PASS NEW C"], Next::HandOver);
-    check("not listed", LISTS, &given(), &[Rank(1), Time], TEASER, &["PASS NEW C"], Next::HandOver);
-    check("lists last", LISTS, &given(), &[Time, Rank(1)], TEASER, &["PASS NEW C"], Next::HandOver);
-    let allowed = Circumstances { access: Access::Allow, ..given() };
+    check("quiet", "", &Circumstances::default(), &[Time], TEASER, &["PASS NEW C"], Next::HandOver);
+    check(
+        "no teaser",
+        "postscreen_greet_banner =",
+        &Circumstances::default(),
+        &[Time],
+        "",
+        &["PASS NEW C"],
+        Next::HandOver,
+    );
+    check("not listed", LISTS, &Circumstances::default(), &[Rank(1), Time], TEASER, &["PASS NEW C"], Next::HandOver);
+    check("lists last", LISTS, &Circumstances::default(), &[Time, Rank(1)], TEASER, &["PASS NEW C"], Next::HandOver);
+    let allowed = Circumstances { access: Access::Allow, ..Circumstances::default() };
     check("allowed", LISTS, &allowed, &[], "", &["ALLOWLISTED C"], Next::HandOver);
-    let known = |stamps| Circumstances { known: Some(Stamps(stamps)), ..given() };
+    let known = |stamps| Circumstances { known: Some(Stamps(stamps)), ..Circumstances::default() };
     check("known", LISTS, &known([TODAY + 1, TODAY + 1, 0, 0, 0]), &[], "", &["PASS OLD C"], Next::HandOver);
     let again = known([TODAY - 1, TODAY + 9, 0, 0, 0]);
     check("once more", LISTS, &again, &[Rank(0), Time], TEASER, &["PASS OLD C"], Next::HandOver);
     // Slow lists decide nothing, and nothing is remembered of them.
-    check("slow lists", LISTS, &given(), &[Time, Time], TEASER, &["PASS NEW C"], Next::HandOver);
+    check("slow lists", LISTS, &Circumstances::default(), &[Time, Time], TEASER, &["PASS NEW C"], Next::HandOver);
     let welcome = format!("{LISTS}postscreen_dnsbl_allowlist_threshold = -3\n{DEEP}");
-    check("well known", &welcome, &given(), &[Rank(-3)], TEASER, &["PASS NEW C"], Next::HandOver);
+    check("well known", &welcome, &Circumstances::default(), &[Rank(-3)], TEASER, &["PASS NEW C"], Next::HandOver);
 }
 
 #[test]
 fn who_talks_first_is_found_out() {
     let logged = "PREGREET 8 after 0 from C: EHLO x\\r\\n";
     let talks = || Talks("EHLO x\r\n");
-    check("ignored", "", &given(), &[talks()], TEASER, &[logged], Next::HandOver);
+    check("ignored", "", &Circumstances::default(), &[talks()], TEASER, &[logged], Next::HandOver);
     let drop = "postscreen_greet_action = drop";
     let seen = format!("{TEASER}521 5.5.1 Protocol error|");
-    check("dropped", drop, &given(), &[talks()], &seen, &[logged, "DISCONNECT C"], Next::Close);
+    check("dropped", drop, &Circumstances::default(), &[talks()], &seen, &[logged, "DISCONNECT C"], Next::Close);
     let enforce = "postscreen_greet_action = enforce\nmessage_size_limit = 1000";
     let rest = "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nQUIT\r\n";
     let seen = format!(
@@ -138,11 +132,19 @@ fn who_talks_first_is_found_out() {
          250 CHUNKING|250 2.1.0 Ok|550 5.5.1 Protocol error|221 2.0.0 Bye|"
     );
     let reject = "NOQUEUE: reject: RCPT from C: 550 5.5.1 Protocol error; from=<a@b>, to=<c@d>, proto=ESMTP, helo=<x>";
-    check("enforced", enforce, &given(), &[talks(), Says(rest)], &seen, &[logged, reject, "DISCONNECT C"], Next::Close);
+    check(
+        "enforced",
+        enforce,
+        &Circumstances::default(),
+        &[talks(), Says(rest)],
+        &seen,
+        &[logged, reject, "DISCONNECT C"],
+        Next::Close,
+    );
     let both = format!("postscreen_greet_action = enforce\npostscreen_dnsbl_action = drop\n{LISTS}");
     let seen = format!("{TEASER}521 5.7.1 Service unavailable; client [192.0.2.7] blocked using bl.test|");
     let logged = [logged, "DNSBL rank 2 for C", "DISCONNECT C"];
-    check("and listed", &both, &given(), &[talks(), Rank(2)], &seen, &logged, Next::Close);
+    check("and listed", &both, &Circumstances::default(), &[talks(), Rank(2)], &seen, &logged, Next::Close);
 }
 
 #[test]
@@ -156,9 +158,9 @@ fn who_is_not_wanted() {
     let hangup = "HANGUP after 8 from C in tests after SMTP handshake";
     let happens = [Rank(3), Time, Says("MAIL FROM:<>\r\nRCPT TO:<x>\r\n"), Leaves];
     let logged = ["DNSBL rank 3 for C", reject, hangup, "DISCONNECT C"];
-    check("listed", &lines, &given(), &happens, &seen, &logged, Next::Close);
+    check("listed", &lines, &Circumstances::default(), &happens, &seen, &logged, Next::Close);
 
-    let denied = Circumstances { access: Access::Deny, ..given() };
+    let denied = Circumstances { access: Access::Deny, ..Circumstances::default() };
     let drop = "postscreen_denylist_action = drop";
     let seen = "521 5.3.2 Service currently unavailable|";
     check("denied", drop, &denied, &[], seen, &["DENYLISTED C", "DISCONNECT C"], Next::Close);
@@ -168,13 +170,17 @@ fn who_is_not_wanted() {
 
     let cases: [(Circumstances, &str, &str); 3] = [
         (
-            Circumstances { concurrency: 51, ..given() },
+            Circumstances { concurrency: 51, ..Circumstances::default() },
             "too many connections",
             "421 4.7.0 Error: too many connections|",
         ),
-        (Circumstances { waiting: 100, ..given() }, "all server ports busy", "421 4.3.2 All server ports are busy|"),
         (
-            Circumstances { tested: 100, ..given() },
+            Circumstances { waiting: 100, ..Circumstances::default() },
+            "all server ports busy",
+            "421 4.3.2 All server ports are busy|",
+        ),
+        (
+            Circumstances { tested: 100, ..Circumstances::default() },
             "all screening ports busy",
             "421 4.3.2 All screening ports are busy|",
         ),
@@ -186,14 +192,14 @@ fn who_is_not_wanted() {
         };
         check(why, "", &given, &[], seen, &[&logged, "DISCONNECT C"], Next::Close);
     }
-    let backup = Circumstances { may_be_allowed: false, ..given() };
+    let backup = Circumstances { may_be_allowed: false, ..Circumstances::default() };
     let seen = format!("{TEASER}{GREETING}250 2.1.0 Ok|450 4.3.2 Service currently unavailable|221 2.0.0 Bye|");
     let reject =
         "NOQUEUE: reject: RCPT from C: 450 4.3.2 Service currently unavailable; from=<>, to=<x>, proto=SMTP, helo=<>";
     let happens = [Time, Says("MAIL FROM:<>\r\nRCPT TO:<x>\r\nQUIT\r\n")];
     check("backup MX", "", &backup, &happens, &seen, &["ALLOWLIST VETO C", reject, "DISCONNECT C"], Next::Close);
     let hangup = "HANGUP after 2 from C in tests before SMTP handshake";
-    check("impatient", "", &given(), &[Leaves], TEASER, &[hangup, "DISCONNECT C"], Next::Close);
+    check("impatient", "", &Circumstances::default(), &[Leaves], TEASER, &[hangup, "DISCONNECT C"], Next::Close);
 }
 
 /// What Postfix 3.7 answers and logs, seen from it.
@@ -222,7 +228,7 @@ fn content_is_not_waited_for() {
     ] {
         let text: &'static str = format!("HELO x\r\n{says}\r\nNOOP\r\n").leak();
         let lists = format!("{LISTS}postscreen_dnsbl_action = enforce\n");
-        let (said, log, next, _) = run(&lists, &given(), &[Rank(9), Time, Says(text)]);
+        let (said, log, next, _) = run(&lists, &Circumstances::default(), &[Rank(9), Time, Says(text)]);
         assert_eq!(said.replace("\r\n", "|"), format!("{answers}{seen}|"), "{says}");
         let log: Vec<String> = log.iter().map(|line| line.replace("[192.0.2.7]:4711", "C")).collect();
         assert!(log.ends_with(&[logged.to_owned(), "DISCONNECT C".to_owned()]), "{says}: {log:?}");
@@ -230,7 +236,7 @@ fn content_is_not_waited_for() {
     }
     let others = "AUTH PLAIN\r\nHELP\r\nETRN\r\nETRN x\r\nVRFY\r\nRSET x\r\nXCLIENT NAME=x\r\n";
     let lists = format!("{LISTS}postscreen_dnsbl_action = enforce\n");
-    let (said, ..) = run(&lists, &given(), &[Rank(9), Time, Says("HELO x\r\n"), Says(others)]);
+    let (said, ..) = run(&lists, &Circumstances::default(), &[Rank(9), Time, Says("HELO x\r\n"), Says(others)]);
     let expected = "502 5.5.2 Error: command not recognized|502 5.5.2 Error: command not recognized|500 Syntax: ETRN domain|\
                     458 Unable to queue messages|501 5.5.4 Syntax: VRFY address|250 2.0.0 Ok|\
                     502 5.5.2 Error: command not recognized|";
@@ -242,7 +248,7 @@ fn deep_tests() {
     let mail = "HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nQUIT\r\n";
     // One after the other, it passes, and is told to come again.
     let each = [Time, Says("HELO x\r\n"), Says("MAIL FROM:<a@b>\r\n"), Says("RCPT TO:<c@d>\r\n"), Says("QUIT\r\n")];
-    let (_, log, next, update) = run(DEEP, &given(), &each);
+    let (_, log, next, update) = run(DEEP, &Circumstances::default(), &each);
     assert!(log.iter().any(|line| line.starts_with("PASS NEW ")) && next == Next::Close, "{log:?}");
     let month = TODAY + 6 + 30 * 86_400;
     assert_eq!(update, Some(Stamps([TODAY + 6 + 86_400, 0, month, month, month])));
@@ -266,7 +272,7 @@ fn deep_tests() {
             lines
         };
         let then = if says.is_empty() { Time } else { Says(says) };
-        let (seen, log, next, update) = run(&lines, &given(), &[Time, then]);
+        let (seen, log, next, update) = run(&lines, &Circumstances::default(), &[Time, then]);
         let log: Vec<String> = log.iter().map(|line| line.replace("[192.0.2.7]:4711", "C")).collect();
         assert!(log.iter().any(|line| line == logged), "{logged}: {log:?}");
         assert_eq!(next, Next::Close, "{logged}: {seen}");
@@ -309,7 +315,7 @@ fn noise() {
         let settings = settings(DEEP);
         let address: SocketAddr = "192.0.2.7:1".parse().unwrap();
         let mut screen = Screen::new(settings, address, address, NOW);
-        let mut next = screen.begin(&given());
+        let mut next = screen.begin(&Circumstances::default());
         if let Next::Watch(until) = next {
             next = screen.waited(until);
         }
@@ -332,14 +338,14 @@ fn refusals_have_a_footer() {
     let footer = "postscreen_reject_footer = see http://help.test/?ip=$client_address&from=$sender\n\
                   postscreen_dnsbl_action = enforce\n";
     let refused = [Rank(9), Time, Says("EHLO c.test\r\nMAIL FROM:<a@b.test>\r\n"), Says("RCPT TO:<x@y.test>\r\n")];
-    let (said, ..) = run(&format!("{LISTS}{footer}"), &given(), &refused);
+    let (said, ..) = run(&format!("{LISTS}{footer}"), &Circumstances::default(), &refused);
     let expected = "550-5.7.1 Service unavailable; client [192.0.2.7] blocked using bl.test\r\n\
                     550 5.7.1 see http://help.test/?ip=192.0.2.7&from=a@b.test\r\n";
     assert!(said.ends_with(expected), "{said}");
     // What smtpd says is what postscreen says, unless it has its own; the last word has it too.
     let (said, ..) = run(
         &format!("{LISTS}postscreen_dnsbl_action = drop\nsmtpd_reject_footer = \\c; call $recipient.us\n"),
-        &given(),
+        &Circumstances::default(),
         &[Rank(9)],
     );
     assert!(
@@ -348,7 +354,7 @@ fn refusals_have_a_footer() {
     );
     let (said, ..) = run(
         &format!("{LISTS}postscreen_dnsbl_action = drop\npostscreen_reject_footer_maps = regexp:{{{{/^521/ ask}}}}\n"),
-        &given(),
+        &Circumstances::default(),
         &[Rank(9)],
     );
     assert!(said.ends_with("bl.test\r\n521 5.7.1 ask\r\n"), "{said}");

@@ -25,12 +25,11 @@ fn screened(lines: &[(&str, &str)]) -> (Instance, SocketAddr) {
 }
 
 fn send(client: &mut Client, recipient: &str) {
-    client.expect("EHLO c.example", 250);
-    client.expect("MAIL FROM:<a@test.example>", 250);
-    client.expect(&format!("RCPT TO:<{recipient}>"), 250);
-    client.expect("DATA", 354);
-    client.send(b"Subject: a\r\n\r\ntext\r\n.\r\n").unwrap();
-    assert_eq!(client.reply().unwrap().code, 250);
+    client.transaction(
+        &["EHLO c.example", "MAIL FROM:<a@test.example>", &format!("RCPT TO:<{recipient}>")],
+        b"Subject: a\r\n\r\ntext\r\n.\r\n",
+        250,
+    );
 }
 
 #[test]
@@ -208,11 +207,10 @@ fn a_filter_before_the_queue_has_the_last_word() {
     instance.stop();
     instance.start();
     let mut client = instance.client();
-    client.expect("EHLO c.example", 250);
-    client.expect("MAIL FROM:<a@test.example>", 250);
-    client.expect("RCPT TO:<one@box.example>", 250);
-    client.expect("DATA", 354);
-    client.send(b"Subject: a\r\n\r\ntext\r\n.\r\n").unwrap();
-    assert_eq!(client.reply().unwrap().code, 451);
+    client.transaction(
+        &["EHLO c.example", "MAIL FROM:<a@test.example>", "RCPT TO:<one@box.example>"],
+        b"Subject: a\r\n\r\ntext\r\n.\r\n",
+        451,
+    );
     instance.until("the log", || instance.log().contains("warning: connect to proxy filter "));
 }

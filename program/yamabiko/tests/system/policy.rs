@@ -90,10 +90,7 @@ fn a_policy_server_is_asked_and_obeyed() {
     // It hangs up, twice: the default is "later".
     let said = client.expect("RCPT TO:<four@box.example>", 451);
     assert_eq!(said.lines[0], "451 4.3.5 <four@box.example>: Recipient address rejected: Server configuration problem");
-    client.expect("RCPT TO:<both@box.example>", 250);
-    client.expect("DATA", 354);
-    client.send(b"Subject: hello\r\n\r\nx\r\n.\r\n").unwrap();
-    assert_eq!(client.reply().unwrap().code, 250);
+    client.transaction(&["RCPT TO:<both@box.example>"], b"Subject: hello\r\n\r\nx\r\n.\r\n", 250);
     let mails = instance.until_mails("one", 1);
     assert!(mails[0].contains("\nX-Policy: seen\n"), "{mails:?}");
     let asked = server.asked();

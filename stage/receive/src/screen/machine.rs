@@ -80,6 +80,22 @@ pub struct Circumstances {
     pub discard: Discard,
 }
 
+/// A client that nobody knows, and that is alone.
+impl Default for Circumstances {
+    fn default() -> Self {
+        Self {
+            concurrency: 1,
+            waiting: 0,
+            tested: 0,
+            access: Access::Unknown,
+            known: None,
+            may_be_allowed: true,
+            stressed: false,
+            discard: Discard::default(),
+        }
+    }
+}
+
 /// Where a test stands.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {

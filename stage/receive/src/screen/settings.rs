@@ -115,6 +115,39 @@ fn time(name: &str, text: &str, default: u64) -> Duration {
     Duration::from_secs(seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(default))
 }
 
+/// The tests in the order of [`Test`](super::cache::Test): how parameters name them, and their time to live.
+const TESTS: [(&str, &str); 5] = [
+    ("greet", "greet_ttl"),
+    ("dnsbl", "dnsbl_max_ttl"),
+    ("pipelining", "pipelining_ttl"),
+    ("non_smtp_command", "non_smtp_command_ttl"),
+    ("bare_newline", "bare_newline_ttl"),
+];
+
+fn footer(view: &View) -> Footer {
+    Footer {
+        myhostname: view.text("myhostname"),
+        mail_name: view.text("mail_name"),
+        filter: unescaped(&unexpanded(view, "expansion_filter")),
+        zone: Zone::system(),
+    }
+}
+
+/// The value of a parameter that says what to do with a client that fails.
+fn reaction(view: &View, test: &str, notices: &mut Vec<String>) -> Reaction {
+    let name = format!("postscreen_{test}_action");
+    let text = view.text(&name);
+    match text.to_ascii_lowercase().as_str() {
+        "ignore" => Reaction::Ignore,
+        "enforce" => Reaction::Enforce,
+        "drop" => Reaction::Drop,
+        _ => {
+            notices.push(format!("{name}: \"{text}\": need ignore, enforce or drop; ignore is used"));
+            Reaction::Ignore
+        }
+    }
+}
+
 impl ScreenSettings {
     /// As a service of master.cf has them. Tables are opened in `tables`.
     pub fn from(view: &View, tables: &TableSet) -> Self {
@@ -123,26 +156,8 @@ impl ScreenSettings {
             [time(name, &view.text(name), default), time(name, &under_stress(view, name), default)]
         };
         let maps = |name: &str| Maps::open(tables, name, &view.text(name));
-        let mut reaction = |name: &str| {
-            let text = view.text(name);
-            match text.to_ascii_lowercase().as_str() {
-                "ignore" => Reaction::Ignore,
-                "enforce" => Reaction::Enforce,
-                "drop" => Reaction::Drop,
-                _ => {
-                    notices.push(format!("{name}: \"{text}\": need ignore, enforce or drop; ignore is used"));
-                    Reaction::Ignore
-                }
-            }
-        };
-        let reactions = [
-            reaction("postscreen_greet_action"),
-            reaction("postscreen_dnsbl_action"),
-            reaction("postscreen_pipelining_action"),
-            reaction("postscreen_non_smtp_command_action"),
-            reaction("postscreen_bare_newline_action"),
-        ];
-        let denylist = reaction("postscreen_denylist_action");
+        let reactions = TESTS.map(|(test, _)| reaction(view, test, &mut notices));
+        let denylist = reaction(view, "denylist", &mut notices);
         let reply_map = maps("postscreen_dnsbl_reply_map");
         let sites = Sites::read(&view.list("postscreen_dnsbl_sites"), reply_map, &mut notices);
         let access = access_rules(&view.text("postscreen_access_list"), tables, &mut notices);
@@ -157,20 +172,16 @@ impl ScreenSettings {
             view.list("parent_domain_matches_subdomains").iter().any(|word| word.eq_ignore_ascii_case(feature))
         };
         let hosts = |name: &str| AddressList::new(tables, name, &view.text(name), parents(name));
+        let words = |name: &str| StringList::new(tables, name, &view.text(name), false);
         let count = |name: &str| usize::try_from(view.int(name)).unwrap_or(0);
         let seconds = |name: &str| view.duration(name).as_secs();
-        let banner = view.text("smtpd_banner");
+        let switched_on = |test: &str| view.bool(&format!("postscreen_{test}_enable"));
         Self {
             syslog_name: view.text("syslog_name").into(),
             myhostname: view.text("myhostname"),
             teaser: view.text("postscreen_greet_banner"),
-            banner,
-            footer: Footer {
-                myhostname: view.text("myhostname"),
-                mail_name: view.text("mail_name"),
-                filter: unescaped(&unexpanded(view, "expansion_filter")),
-                zone: Zone::system(),
-            },
+            banner: view.text("smtpd_banner"),
+            footer: footer(view),
             reject_footer: unexpanded(view, "reject_footer"),
             reject_footer_maps: maps("postscreen_reject_footer_maps"),
             greet_wait: both("postscreen_greet_wait", 6),
@@ -185,17 +196,11 @@ impl ScreenSettings {
             enabled: [
                 true,
                 !sites.is_empty(),
-                view.bool("postscreen_pipelining_enable"),
-                view.bool("postscreen_non_smtp_command_enable"),
-                view.bool("postscreen_bare_newline_enable"),
+                switched_on("pipelining"),
+                switched_on("non_smtp_command"),
+                switched_on("bare_newline"),
             ],
-            ttl: [
-                seconds("postscreen_greet_ttl"),
-                seconds("postscreen_dnsbl_max_ttl"),
-                seconds("postscreen_pipelining_ttl"),
-                seconds("postscreen_non_smtp_command_ttl"),
-                seconds("postscreen_bare_newline_ttl"),
-            ],
+            ttl: TESTS.map(|(_, ttl)| seconds(&format!("postscreen_{ttl}"))),
             dnsbl_min_ttl: seconds("postscreen_dnsbl_min_ttl"),
             dnsbl_timeout: view.duration("postscreen_dnsbl_timeout"),
             dnsbl_threshold: view.int("postscreen_dnsbl_threshold"),
@@ -210,12 +215,7 @@ impl ScreenSettings {
             // Postfix's postscreen ends when a small default_process_limit brings these below their least values.
             pre_queue_limit: count("postscreen_pre_queue_limit").max(10),
             post_queue_limit: count("postscreen_post_queue_limit").max(5),
-            forbidden_commands: StringList::new(
-                tables,
-                "postscreen_forbidden_commands",
-                &view.text("postscreen_forbidden_commands"),
-                false,
-            ),
+            forbidden_commands: words("postscreen_forbidden_commands"),
             command_filter: maps("postscreen_command_filter"),
             discard,
             discard_maps: maps("postscreen_discard_ehlo_keyword_address_maps"),

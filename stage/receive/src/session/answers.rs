@@ -5,7 +5,7 @@ use yamabiko_smtp::reply::Reply;
 
 #[cfg(doc)]
 use super::Action;
-use super::{Chunks, Phase, Session, Step, Transaction, Waiting, push};
+use super::{Chunks, Phase, Session, Step, Waiting, push};
 use crate::admission::{Accepted, Etrn, Refusal};
 use crate::peer::Standing;
 use crate::restrict::{CheckState, Facts, Outcome};
@@ -53,16 +53,17 @@ impl Session {
                 facts.smtputf8 = *smtputf8;
             }
             Phase::Waiting(Waiting::EtrnCheck(domain) | Waiting::Etrn(domain), _) => facts.etrn = Some(domain),
-            // About all recipients alike: naming one of several would mislead.
-            _ => {
-                if let Some(Transaction { recipients, .. }) = transaction
-                    && let [only] = &recipients[..]
-                {
-                    facts.recipient = Some(&only.address);
-                }
-            }
+            _ => facts.recipient = self.only_recipient(),
         }
         facts
+    }
+
+    /// For what is about all recipients alike: naming one of several would mislead.
+    pub(super) fn only_recipient(&self) -> Option<&str> {
+        match &self.transaction.as_ref()?.recipients[..] {
+            [only] => Some(&only.address),
+            _ => None,
+        }
     }
 
     /// Bytes of the message as far as they are known: received, or announced.
@@ -118,6 +119,7 @@ impl Session {
         // XCLIENT names.
         let Standing { local_rewrite, xforward, .. } = self.standing;
         self.standing = Standing { local_rewrite, xforward, ..standing };
+        self.filters_refused = None;
         self.phase = Phase::Greeting;
     }
 

@@ -60,6 +60,9 @@ impl Session {
             let text = format!("503 5.7.0 Error: access denied for {}", self.peer.name_and_address);
             return self.reply_error(&text);
         }
+        if verb == Verb::Unknown && self.filters_object() {
+            return;
+        }
         if verb == Verb::Unknown && self.filters {
             return self.wait(Waiting::Filter(Box::new(Step::Unknown(line.to_owned()))));
         }
@@ -127,7 +130,7 @@ impl Session {
         if let Outcome::Refused(reply) = outcome {
             return self.reply_error(&reply);
         }
-        if self.filters {
+        if self.filters && self.filters_refused.is_none() {
             return self.wait(Waiting::Filter(Box::new(Step::Helo { name, extended })));
         }
         self.helo_accepted(name, extended);
@@ -331,6 +334,9 @@ impl Session {
             overshoot: 0,
             chunks: Chunks::None,
         });
+        if self.filters_object() {
+            return self.end_transaction();
+        }
         if self.filters {
             return self.wait(Waiting::Filter(Box::new(Step::Mail)));
         }
@@ -565,6 +571,9 @@ impl Session {
         if self.settings.disable_vrfy {
             return self.policy_error("502 5.5.1 VRFY command is disabled");
         }
+        if self.filters_object() {
+            return;
+        }
         let mut words: Vec<&str> = words.map(|word| word.text).collect();
         let announced = words.len() > 1 && words.last().is_some_and(|word| word.eq_ignore_ascii_case("SMTPUTF8"));
         let smtputf8 = self.settings.smtputf8 && announced;
@@ -604,6 +613,9 @@ impl Session {
     fn etrn(&mut self, words: Tokens<'_>) {
         if self.settings.helo_required && self.helo.is_none() {
             return self.policy_error("503 Error: send HELO/EHLO first");
+        }
+        if self.filters_object() {
+            return;
         }
         if self.transaction.is_some() {
             return self.protocol_error("503 Error: MAIL transaction in progress");

@@ -13,6 +13,8 @@ use crate::settings::{BareNewline, ErrorClasses};
 
 /// Room made at most for the size that a client announces: it need not be true.
 const MOST_ROOM: u64 = 64 * 1024;
+/// The subject of RFC 3463 that is about the mail system.
+const MAIL_SYSTEM: u16 = 3;
 
 impl Session {
     pub(super) fn begin_incoming(&mut self, decoder: DataDecoder) {
@@ -306,7 +308,9 @@ impl Session {
                 }
             }
             Err(Refusal { code, status, text }) => {
-                self.seen.add(if code.is_permanent() { ErrorClasses::POLICY } else { ErrorClasses::RESOURCE });
+                // Whoever lets mail wait on purpose, as filters do, has trouble with its policy, not with our resources.
+                let ours = !code.is_permanent() && status.subject == MAIL_SYSTEM;
+                self.seen.add(if ours { ErrorClasses::RESOURCE } else { ErrorClasses::POLICY });
                 let status = status.agreeing_with(code);
                 // A filter's reply may have several lines.
                 let (first, last) = text.rsplit_once('\n').map_or((None, text.as_str()), |(f, l)| (Some(f), l));

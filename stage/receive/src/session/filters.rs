@@ -75,15 +75,23 @@ impl Session {
     fn filters_refuse(&mut self, step: Step, reply: &str) {
         self.seen.add(ErrorClasses::POLICY);
         match step {
-            // The greeting has words of its own.
-            Step::Connect if reply.starts_with('4') => {
+            // The greeting has words of its own; what the filter said is said later.
+            Step::Connect if reply.starts_with("421") => {
                 self.reply_own("421", "Service unavailable - try again later");
-                self.errors += 1;
             }
             Step::Connect => {
-                self.access_denied = true;
-                self.reply_own("554", "ESMTP not accepting connections");
-                self.errors += 1;
+                let final_refusal = reply.starts_with('5');
+                self.filters_refused = Some(reply.to_owned());
+                if final_refusal {
+                    self.reply_own("554", "ESMTP not accepting connections");
+                    self.errors += 1;
+                } else {
+                    self.welcome();
+                }
+            }
+            Step::Helo { name, extended } if !reply.starts_with("421") => {
+                self.filters_refused = Some(reply.to_owned());
+                self.helo_accepted(name, extended);
             }
             Step::Mail => {
                 self.end_transaction();
@@ -92,6 +100,15 @@ impl Session {
             Step::Bdat(bdat) => self.skip_chunk(bdat, &reply.replace("\r\n", " ")),
             _ => self.reply_lines(reply),
         }
+    }
+
+    /// Answers a command with what a filter said to the connection or to HELO. False when none has objected.
+    pub(super) fn filters_object(&mut self) -> bool {
+        let Some(reply) = self.filters_refused.clone() else { return false };
+        self.seen.add(ErrorClasses::POLICY);
+        self.decided("milter-reject", reply.replace("\r\n", " "));
+        self.reply_lines(&reply);
+        true
     }
 
     /// A refusal of one line or several.

@@ -64,6 +64,9 @@ impl Session {
         if !self.takes_logins() {
             return self.protocol_error("503 5.5.1 Error: authentication not enabled");
         }
+        if self.filters_object() {
+            return;
+        }
         if self.transaction.is_some() {
             return self.protocol_error("503 5.5.1 Error: MAIL transaction in progress");
         }

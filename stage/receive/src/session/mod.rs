@@ -237,6 +237,8 @@ pub struct Session {
     checks: CheckState,
     /// Mail filters are asked.
     filters: bool,
+    /// What they said to the connection or to HELO: the answer to most commands from then on.
+    filters_refused: Option<String>,
     /// Some of them want to hear of recipients that are refused already.
     filters_hear_refused: bool,
     /// They have begun with a transaction that is over.
@@ -313,6 +315,7 @@ impl Session {
             transactions: 0,
             checks: CheckState::default(),
             filters: false,
+            filters_refused: None,
             filters_hear_refused: false,
             filters_left: false,
             filter_words: Vec::new(),

@@ -24,6 +24,9 @@ impl Session {
         if words.next().is_some() {
             return self.protocol_error("501 5.5.4 Syntax: STARTTLS");
         }
+        if self.filters_object() {
+            return;
+        }
         if self.tls.is_some() {
             return self.protocol_error("554 5.5.1 Error: TLS already active");
         }

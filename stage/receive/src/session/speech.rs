@@ -56,6 +56,8 @@ impl Session {
 
     pub(super) fn decided(&self, word: &'static str, text: String) {
         let facts = self.facts();
+        let at_data = matches!(self.stage, "DATA" | "BDAT");
+        let recipient = facts.recipient.or_else(|| self.only_recipient().filter(|_| at_data));
         let decision = Decision {
             queue_id: self.queue_id(),
             word,
@@ -63,7 +65,7 @@ impl Session {
             client: self.client.clone(),
             text,
             sender: facts.sender.map(str::to_owned),
-            recipient: facts.recipient.map(str::to_owned),
+            recipient: recipient.map(str::to_owned),
             protocol: self.protocol.to_owned(),
             helo: facts.helo.map(str::to_owned),
             steps: if self.settings.log_steps && word.starts_with("reject") { self.steps() } else { Vec::new() },

@@ -6,10 +6,10 @@ use std::time::Duration;
 use yamabiko_config::{Config, Host};
 use yamabiko_envelope::Timestamp;
 use yamabiko_lookup::TableSet;
-use yamabiko_receive::screen::{Access, Circumstances, Next, Screen, ScreenSettings};
+use yamabiko_receive::screen::{Circumstances, Next, Screen, ScreenSettings};
 use yamabiko_receive::upstream::{Parsed, parse};
 use yamabiko_receive::verification::Cache;
-use yamabiko_receive::{Discard, ListAnswers, policy_action};
+use yamabiko_receive::{ListAnswers, policy_action};
 
 /// Answers of policy servers: whole or not, an action is one line of the answer.
 pub fn policy_answer(data: &[u8]) {
@@ -70,17 +70,7 @@ pub fn screened(data: &[u8]) {
     let now = Timestamp(1_795_280_034_000_000);
     let (client, server) = ("192.0.2.7:4711".parse().expect("address"), "192.0.2.1:25".parse().expect("address"));
     let mut screen = Screen::new(Arc::clone(settings), client, server, now);
-    let given = Circumstances {
-        concurrency: 1,
-        waiting: 0,
-        tested: 0,
-        access: Access::Unknown,
-        known: None,
-        may_be_allowed: true,
-        stressed: false,
-        discard: Discard::default(),
-    };
-    screen.begin(&given);
+    screen.begin(&Circumstances::default());
     let later = now + Duration::from_secs(10);
     let mut next = screen.waited(later);
     // The first byte says in which pieces the rest comes.

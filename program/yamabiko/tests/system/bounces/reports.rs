@@ -47,12 +47,15 @@ fn who_asks_is_told_and_nobody_else() {
     for (recipient, parameters, words) in ASKED {
         let before = instance.mails("me");
         let mut client = instance.client();
-        client.expect("EHLO x.example", 250);
-        client.expect("MAIL FROM:<me@box.example> RET=FULL ENVID=id+3D1", 250);
-        client.expect(&format!("RCPT TO:<{recipient}> {parameters}"), 250);
-        client.expect("DATA", 354);
-        client.send(b"Subject: s\r\n\r\nthe body\r\n.\r\n").unwrap();
-        assert_eq!(client.reply().unwrap().code, 250);
+        client.transaction(
+            &[
+                "EHLO x.example",
+                "MAIL FROM:<me@box.example> RET=FULL ENVID=id+3D1",
+                &format!("RCPT TO:<{recipient}> {parameters}"),
+            ],
+            b"Subject: s\r\n\r\nthe body\r\n.\r\n",
+            250,
+        );
         instance.until_empty();
         let mails = instance.until_mails("me", before.len() + usize::from(!words.is_empty()));
         let report = mails.iter().find(|mail| !before.contains(mail)).cloned().unwrap_or_default();
@@ -63,12 +66,11 @@ fn who_asks_is_told_and_nobody_else() {
     // Headers only.
     let before = instance.mails("me");
     let mut client = instance.client();
-    client.expect("EHLO x.example", 250);
-    client.expect("MAIL FROM:<me@box.example> RET=HDRS", 250);
-    client.expect("RCPT TO:<x@gone.example>", 250);
-    client.expect("DATA", 354);
-    client.send(b"Subject: s\r\n\r\nthe body\r\n.\r\n").unwrap();
-    assert_eq!(client.reply().unwrap().code, 250);
+    client.transaction(
+        &["EHLO x.example", "MAIL FROM:<me@box.example> RET=HDRS", "RCPT TO:<x@gone.example>"],
+        b"Subject: s\r\n\r\nthe body\r\n.\r\n",
+        250,
+    );
     let notice = new_mail(&instance, "me", &before);
     assert!(notice.contains("text/rfc822-headers") && !notice.contains("the body"), "{notice}");
     // The report of a whole attempt.
@@ -125,12 +127,11 @@ fn verp_over_smtp() {
     let mut client = instance.client();
     let said = client.expect("EHLO x.example", 250);
     assert!(said.lines.iter().any(|line| line.contains("XVERP")), "{said:?}");
-    client.expect("MAIL FROM:<me@box.example> XVERP", 250);
-    client.expect("RCPT TO:<joe@far.example>", 250);
-    client.expect("RCPT TO:<x@gone.example>", 250);
-    client.expect("DATA", 354);
-    client.send(b"Subject: s\r\n\r\nthe body\r\n.\r\n").unwrap();
-    assert_eq!(client.reply().unwrap().code, 250);
+    client.transaction(
+        &["MAIL FROM:<me@box.example> XVERP", "RCPT TO:<joe@far.example>", "RCPT TO:<x@gone.example>"],
+        b"Subject: s\r\n\r\nthe body\r\n.\r\n",
+        250,
+    );
     instance.until("the message", || sink.count() == 1);
     assert!(sink.taken()[0].sender.starts_with("<me+joe=far.example@box.example>"), "{}", sink.taken()[0].text());
     let notice = instance.until_mails("me", 1).remove(0);

@@ -80,6 +80,19 @@ impl Client {
         reply
     }
 
+    /// The commands as they are, each of which must be taken, then DATA and the content as it is; the reply to its end,
+    /// which must have that code.
+    #[track_caller]
+    pub fn transaction(&mut self, commands: &[&str], content: &[u8], code: u16) -> Reply {
+        for command in commands {
+            self.expect(command, 250);
+        }
+        self.expect("DATA", 354);
+        let reply = self.send(content).and_then(|()| self.reply()).unwrap_or_else(|error| panic!("content: {error}"));
+        assert_eq!(reply.code, code, "{commands:?}: {reply:?}");
+        reply
+    }
+
     /// A whole transaction; the last reply, which is the first bad one if there is a bad one.
     pub fn mail(&mut self, sender: &str, recipients: &[&str], message: &str) -> io::Result<Reply> {
         let reply = self.command(&format!("MAIL FROM:<{sender}>"))?;
