@@ -2,6 +2,7 @@
 
 use yamabiko_milter::Verdict;
 
+use super::verb::Verb;
 use super::{Phase, Session, Step, Waiting};
 use crate::filter::FilterStep;
 use crate::settings::ErrorClasses;
@@ -106,7 +107,10 @@ impl Session {
     pub(super) fn filters_object(&mut self) -> bool {
         let Some(reply) = self.filters_refused.clone() else { return false };
         self.seen.add(ErrorClasses::POLICY);
-        self.decided("milter-reject", reply.replace("\r\n", " "));
+        // As Postfix: other commands are not mail, and the refusal is in the log already.
+        if matches!(self.verb, Verb::Mail | Verb::Unknown) {
+            self.decided("milter-reject", reply.replace("\r\n", " "));
+        }
         self.reply_lines(&reply);
         true
     }
