@@ -1,8 +1,8 @@
 //! Many phrases found in one walk over a folded text.
 //!
 //! A phrase begins where a word begins, so there are few places to look at: they are found eight bytes at a time
-//! ([`beginnings`]), most of them are passed over for their first four bytes alone ([`Heads`]), and at the others a tree of all
-//! phrases (edges of several bytes, [`Node`]) is walked as far as the text goes along. The tree is made at start from the sorted phrases
+//! ([`beginnings`]), most of them are passed over for their first four bytes alone ([`Heads`]) or their first eight ([`Long`]), and
+//! at the others a tree of phrases (edges of several bytes, [`Node`]) is walked as far as the text goes along. The tree is made at start from the sorted phrases
 //! in a few milliseconds and stays below a megabyte, where an automaton over all bytes took forty to build.
 //!
 //! Time is linear in the text: what is walked from one place is bounded by the longest phrase.
@@ -41,11 +41,13 @@ pub(crate) struct Phrases {
     firsts: Vec<u8>,
     labels: Vec<u8>,
     numbers: Vec<u32>,
-    /// Node by the first two bytes of a phrase, where both are ASCII (`PAIRS` of them); 0 where no phrase begins so. Most
+    /// Node by the first two bytes of a phrase shorter than eight bytes, where both are ASCII (`PAIRS` of them); 0 where no phrase begins so. Most
     /// words of a text are passed over by this alone.
     pairs: Vec<u32>,
     /// Node by the first byte of all other phrases.
     others: Vec<u32>,
+    /// Node by the first eight bytes of the phrases that have so many: the upper part of their tree, where most walks would end.
+    long: Long,
     heads: Heads,
 }
 
@@ -54,8 +56,6 @@ pub(crate) struct Phrases {
 struct Heads {
     /// The first four bytes: of all phrases, and of those that are shorter than eight bytes.
     fours: Vec<[u64; 2]>,
-    /// The first eight bytes of all others. Many texts begin a word like some phrase ("your", "mess"), few go on like it.
-    eights: Vec<u64>,
     /// First bytes of the phrases of one or two bytes: no such, before the end of a word, anywhere.
     short: [Short; 256],
 }
@@ -70,20 +70,16 @@ enum Short {
 
 impl Default for Heads {
     fn default() -> Self {
-        Self { fours: Vec::new(), eights: Vec::new(), short: [Short::Nowhere; 256] }
+        Self { fours: Vec::new(), short: [Short::Nowhere; 256] }
     }
 }
 
 impl Heads {
     fn of(phrases: &[(&str, u32)]) -> Self {
-        let mut heads = Self { fours: vec![[0; 2]; 1 << 10], eights: vec![0; 1 << 10], short: [Short::Nowhere; 256] };
+        let mut heads = Self { fours: vec![[0; 2]; 1 << 10], short: [Short::Nowhere; 256] };
         for (phrase, _) in phrases {
             match phrase.as_bytes() {
-                whole @ [a, b, c, d, _, _, _, _, ..] => {
-                    heads.set([*a, *b, *c, *d], false);
-                    let (word, bit) = Self::place_of_eight(eight_of(whole));
-                    heads.eights[word] |= bit;
-                }
+                [a, b, c, d, _, _, _, _, ..] => heads.set([*a, *b, *c, *d], false),
                 [a, b, c, d, ..] => heads.set([*a, *b, *c, *d], true),
                 // What follows it may be anything: a phrase that ends in no letter may be within a word.
                 [a, b, c] => (0..=255_u8)
@@ -106,11 +102,6 @@ impl Heads {
         let hash = (eight as u32).wrapping_mul(0x9e37_79b1) >> 16;
         ((hash >> 6) as usize, 1 << (hash & 63))
     }
-    fn place_of_eight(eight: u64) -> (usize, u64) {
-        // As above; 16 bits of it.
-        let hash = eight.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-        ((hash >> 6) as usize, 1 << (hash & 63))
-    }
     fn set(&mut self, four: [u8; 4], whole: bool) {
         let (word, bit) = Self::place(eight_of(&four));
         self.fours[word][0] |= bit;
@@ -118,26 +109,49 @@ impl Heads {
             self.fours[word][1] |= bit;
         }
     }
-    /// A phrase may begin with these bytes; those that are beyond the text are zero.
-    fn may_begin(&self, eight: u64) -> bool {
+    /// What may begin with these bytes (those that are beyond the text are zero): a phrase of eight bytes or more, a shorter one.
+    fn may_begin(&self, eight: u64) -> (bool, bool) {
         let (word, bit) = Self::place(eight);
-        if let Some([all, whole]) = self.fours.get(word)
-            && all & bit != 0
-            && (whole & bit != 0 || self.goes_on(eight))
-        {
-            return true;
-        }
+        let (long, brief) = self.fours.get(word).map_or((0, 0), |[all, brief]| (all & bit, brief & bit));
         let [first, second, third, ..] = eight.to_le_bytes();
-        match self.short[usize::from(first)] {
+        let short = match self.short[usize::from(first)] {
             Short::Nowhere => false,
             Short::AtEnds => !second.is_ascii_alphanumeric() || !third.is_ascii_alphanumeric(),
             Short::Anywhere => true,
-        }
+        };
+        (long != 0, brief != 0 || short)
     }
-    /// All of them are the first bytes of a phrase.
-    fn goes_on(&self, eight: u64) -> bool {
-        let (word, bit) = Self::place_of_eight(eight);
-        self.eights.get(word).is_some_and(|bits| bits & bit != 0)
+}
+
+/// Nodes by eight bytes: a table of a power of two of places, a quarter of them taken; one that is taken leads to the next.
+#[derive(Clone, Default)]
+struct Long {
+    places: Vec<(u64, u32)>,
+}
+
+impl Long {
+    /// With room for so many.
+    fn of(count: usize) -> Self {
+        Self { places: vec![(0, 0); (count * 4).next_power_of_two().max(2)] }
+    }
+    /// The place where these bytes are, or would be.
+    fn place(&self, eight: u64) -> usize {
+        let most = self.places.len() - 1;
+        // The upper bits of the product depend on all bits.
+        let mut place = (eight.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & most;
+        // Most places are empty, so this ends.
+        while self.places[place].1 != 0 && self.places[place].0 != eight {
+            place = (place + 1) & most;
+        }
+        place
+    }
+    fn set(&mut self, eight: u64, node: u32) {
+        let place = self.place(eight);
+        self.places[place] = (eight, node);
+    }
+    /// 0 where no phrase begins so.
+    fn get(&self, eight: u64) -> u32 {
+        self.places[self.place(eight)].1
     }
 }
 
@@ -184,8 +198,11 @@ impl Phrases {
     pub(crate) fn of(mut phrases: Vec<(&str, u32)>) -> Self {
         phrases.retain(|(phrase, _)| !phrase.is_empty());
         phrases.sort_unstable();
+        let heads = Heads::of(&phrases);
+        let (long, phrases): (Vec<_>, Vec<_>) = phrases.into_iter().partition(|(phrase, _)| phrase.len() >= 8);
         let mut tree = Self {
-            heads: Heads::of(&phrases),
+            heads,
+            long: Long::of(long.len()),
             // Node 0 stands for nothing.
             nodes: vec![Node::default()],
             firsts: vec![0],
@@ -197,7 +214,15 @@ impl Phrases {
             [first, second, ..] if first.is_ascii() && second.is_ascii() => Some(pair(*first, *second)),
             _ => None,
         };
-        // Sorted: phrases that begin alike stand together, and so do those that share a place in a table.
+        // Sorted: phrases that begin alike stand together.
+        for alike in long.chunk_by(|(one, _), (next, _)| one.as_bytes()[..8] == next.as_bytes()[..8]) {
+            let root = tree.nodes.len();
+            tree.long.set(eight_of(alike[0].0.as_bytes()), number(root));
+            tree.nodes.push(Node::default());
+            tree.firsts.push(alike[0].0.as_bytes()[7]);
+            tree.grow(alike, root, 8);
+        }
+        // And so do those that share a place in a table.
         let mut from = 0;
         while from < phrases.len() {
             // Not past the end, see above; and no phrase is empty.
@@ -286,15 +311,23 @@ impl Phrases {
             while begin != 0 {
                 let start = at + (begin.trailing_zeros() / 8) as usize;
                 begin &= begin - 1;
-                if text.get(start..).is_some_and(|rest| self.heads.may_begin(eight_of(rest))) {
+                let Some(eight) = text.get(start..).map(eight_of) else { continue };
+                let (long, short) = self.heads.may_begin(eight);
+                if short {
                     self.look(text, start, &mut found);
+                }
+                if long {
+                    let node = self.long.get(eight);
+                    if node != 0 {
+                        self.walk(text, start, start + 8, node, &mut found);
+                    }
                 }
             }
         }
         found
     }
 
-    /// All phrases that begin at a place.
+    /// All phrases of fewer than eight bytes that begin at a place.
     fn look(&self, text: &[u8], start: usize, found: &mut Vec<Match>) {
         let byte = text[start];
         let second = text.get(start + 1).copied().unwrap_or(0x80);

@@ -2,7 +2,6 @@
 
 use crate::mail::Mail;
 use crate::rules::Scan;
-use crate::text::contains;
 use aho_corasick::AhoCorasick;
 use std::sync::LazyLock;
 
@@ -263,6 +262,9 @@ const SUBJECTS: &[(&str, u32)] = &[
     ("bounce", 1),
     ("rejected", 1),
     ("delivery status", 2),
+    // Of these it only matters that they are there.
+    ("delay", 0),
+    ("warning: could not", 0),
 ];
 
 /// Finds each of [`SUBJECTS`] wherever it stands.
@@ -337,10 +339,16 @@ pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
         name(&mut system, system_name, points);
     }
     let subject = mail.subject.to_lowercase();
+    let mut delayed = signs.delay;
     if let Some(finder) = SUBJECT_FINDER.as_ref() {
         // The pattern's number is its place in the table.
-        let points = finder.find_overlapping_iter(&subject).take(100).map(|m| SUBJECTS[m.pattern().as_usize()].1);
-        system.points += points.max().unwrap_or(0);
+        let words = finder.find_overlapping_iter(&subject).take(100).map(|m| SUBJECTS[m.pattern().as_usize()]);
+        let mut points = 0;
+        for (words, worth) in words {
+            points = points.max(worth);
+            delayed |= matches!(words, "delay" | "warning: could not" | "warning: message");
+        }
+        system.points += points;
     }
     let senders: Vec<usize> = match SENDER_FINDER.as_ref() {
         // The pattern's number is its place in the tables.
@@ -378,10 +386,7 @@ pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
     if name_weight < 9 && (subject.starts_with("re:") || subject.starts_with("aw:")) {
         system.points = system.points.saturating_sub(4);
     }
-    system.delay = signs.delay
-        || contains(&subject, "delay")
-        || contains(&subject, "warning: could not")
-        || contains(&subject, "warning: message");
+    system.delay = delayed;
     system
 }
 
