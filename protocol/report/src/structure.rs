@@ -50,10 +50,10 @@ pub fn with_lf(message: &[u8]) -> Cow<'_, [u8]> {
         while rest.get(after) == Some(&b'\r') && rest.get(after + 1) == Some(&b'\n') {
             after += 1;
         }
-        if rest.get(after) == Some(&b'\n') {
-            after += 1;
+        // A line end that stands there is copied with the line after it.
+        if rest.get(after) != Some(&b'\n') {
+            out.push(b'\n');
         }
-        out.push(b'\n');
         rest = &rest[after..];
     }
     out.extend_from_slice(rest);

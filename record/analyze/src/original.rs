@@ -262,7 +262,11 @@ fn is_announcement(words: &str, dashed: bool) -> bool {
     let folded = if words.is_ascii() { None } else { Some(words.to_lowercase()) };
     let first =
         folded.as_ref().map_or(first.to_ascii_lowercase(), |folded| folded.as_bytes().first().copied().unwrap_or(0));
+    let second = words.as_bytes().get(1).map(u8::to_ascii_lowercase);
     for announced in &ANNOUNCED_BY[usize::from(first)] {
+        if folded.is_none() && announced.as_bytes().get(1).copied() != second {
+            continue;
+        }
         let rest = match &folded {
             None => crate::text::after_prefix(words, announced),
             Some(folded) => folded.strip_prefix(*announced),
