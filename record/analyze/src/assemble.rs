@@ -74,12 +74,12 @@ impl<'s> Shared<'s> {
         })
     }
 
-    /// The oldest Received was written where the notice was, if it names that host; otherwise the oldest that names both sides.
     fn received(&self) -> Vec<&'s [u8]> {
         self.header.all("Received").take(100).collect()
     }
 
-    /// The host where the notice was written, as its Received fields (newest first) tell.
+    /// The host where the notice was written, as its Received fields (newest first) tell: the oldest was written there, if it
+    /// names that host; otherwise the oldest that names both sides.
     fn writer(received: &[&[u8]], hop: impl Fn(&&[u8]) -> Hop) -> Option<String> {
         let oldest = received.last().map(&hop)?;
         if is_host_name(&oldest.by) {

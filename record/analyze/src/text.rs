@@ -74,7 +74,8 @@ const fn ascii_table(others: &[u8]) -> [bool; 128] {
 
 /// How many bytes at the end of `text` belong to a local part; the same for most addresses as looking at characters.
 fn local_bytes(text: &[u8]) -> Option<usize> {
-    let length = text.iter().rev().take_while(|byte| LOCAL.get(usize::from(**byte)).copied().unwrap_or(true)).count();
+    let length =
+        text.iter().rev().take(320).take_while(|byte| LOCAL.get(usize::from(**byte)).copied().unwrap_or(true)).count();
     // Longer ones and those with other letters are counted in characters.
     (length < 320 && text[text.len() - length..].is_ascii()).then_some(length)
 }
