@@ -94,6 +94,31 @@ impl Drop for Seat {
     }
 }
 
+/// Who may ask for something.
+enum Right {
+    Anybody,
+    /// Root, and the user that the mail system runs as.
+    Master,
+    /// Users that a parameter lists, who are told what they must not.
+    Listed(&'static str, &'static str),
+}
+
+impl Right {
+    fn to(request: &Request) -> Self {
+        match request {
+            Request::List(_) | Request::QueueStatus => Self::Listed("authorized_mailq_users", "view the mail queue"),
+            Request::Limits(words) if words.first().is_some_and(|word| word == "list") => {
+                Self::Listed("authorized_mailq_users", "view the mail queue")
+            }
+            Request::Flush(_) => Self::Listed("authorized_flush_users", "flush the mail queue"),
+            Request::Submit(_) | Request::Smtp => Self::Listed("authorized_submit_users", "submit mail"),
+            Request::Cat(_) | Request::Operate(..) | Request::Limits(_) => Self::Master,
+            // A selection depends on what shall be done with it.
+            Request::Select(..) | Request::Pickup | Request::Status => Self::Anybody,
+        }
+    }
+}
+
 impl Control {
     /// `pickup` is told when there is something in `maildrop/`; `smtp` takes a connection over for `sendmail -bs`.
     pub fn new(
@@ -153,101 +178,71 @@ impl Control {
                 return Ok(None);
             }
         };
-        let mut session = None;
+        if let Err(why) = self.allowed(uid, &hello.request).await {
+            reply(&mut stream, &Reply::Refused(why)).await?;
+            return Ok(None);
+        }
         match hello.request {
-            Request::List(queues) => match self.may(uid, "authorized_mailq_users").await {
-                Ok(()) => {
-                    if let Some(why) = self.engine.queue().failure() {
-                        let text = format!("nothing is accepted or delivered until the next start: {why}");
-                        reply(&mut stream, &Reply::Remark(text)).await?;
-                    }
-                    let dropped = queues.is_empty() || queues.contains(&QueueName::Maildrop);
-                    let maildrop = dropped.then_some(self.maildrop.as_path());
-                    let listing = Listing::new(Arc::clone(self.engine.queue()), &queues);
-                    listing.write(&mut stream, maildrop, PATIENCE).await
-                }
-                Err(()) => {
-                    let why = format!("User {} is not allowed to view the mail queue", named(uid));
-                    reply(&mut stream, &Reply::Refused(why)).await
-                }
-            },
-            Request::Cat(id) => {
-                if !self.is_master(uid) {
-                    let why = "use of this command is reserved for the superuser".to_owned();
-                    return reply(&mut stream, &Reply::Refused(why)).await.map(|()| None);
-                }
-                self.cat(&mut stream, id).await
-            }
-            Request::Flush(what) => {
-                let answer = match self.may(uid, "authorized_flush_users").await {
-                    Ok(()) => self.flush(what).await,
-                    Err(()) => Reply::Refused(format!("User {} is not allowed to flush the mail queue", named(uid))),
-                };
-                reply(&mut stream, &answer).await
-            }
+            Request::List(queues) => self.list(&mut stream, &queues).await?,
+            Request::Cat(id) => self.cat(&mut stream, id).await?,
             Request::Select(what, words) => {
                 if let Some(answer) = self.select(&mut stream, what, words, uid).await? {
                     reply(&mut stream, &answer).await?;
                 }
-                Ok(())
             }
-            Request::QueueStatus => {
-                let answer = match self.may(uid, "authorized_mailq_users").await {
-                    Ok(()) => Reply::Remark(self.queue_status().await),
-                    Err(()) => Reply::Refused(format!("User {} is not allowed to view the mail queue", named(uid))),
-                };
-                reply(&mut stream, &answer).await
+            Request::Submit(envelope) => self.submit(&mut stream, envelope, uid).await?,
+            Request::Smtp => {
+                reply(&mut stream, &Reply::Done).await?;
+                return Ok(Some((self.smtp)(stream, uid)));
             }
+            Request::Flush(what) => reply(&mut stream, &self.flush(what).await).await?,
+            Request::QueueStatus => reply(&mut stream, &Reply::Remark(self.queue_status().await)).await?,
             Request::Operate(operation, selection) => {
-                let answer = if self.is_master(uid) {
-                    crate::operate::operate(&self.engine, operation, selection).await
-                } else {
-                    Reply::Refused("use of this command is reserved for the superuser".to_owned())
-                };
-                reply(&mut stream, &answer).await
+                reply(&mut stream, &crate::operate::operate(&self.engine, operation, selection).await).await?;
             }
-            Request::Submit(envelope) => match self.may(uid, "authorized_submit_users").await {
-                Ok(()) => self.submit(&mut stream, envelope, uid).await,
-                Err(()) => {
-                    let why = format!("User {} is not allowed to submit mail", named(uid));
-                    reply(&mut stream, &Reply::Refused(why)).await
-                }
-            },
             Request::Pickup => {
                 self.pickup.notify_one();
-                reply(&mut stream, &Reply::Done).await
+                reply(&mut stream, &Reply::Done).await?;
             }
-            Request::Smtp => match self.may(uid, "authorized_submit_users").await {
-                Ok(()) => {
-                    reply(&mut stream, &Reply::Done).await?;
-                    session = Some((self.smtp)(stream, uid));
-                    Ok(())
-                }
-                Err(()) => {
-                    let why = format!("User {} is not allowed to submit mail", named(uid));
-                    reply(&mut stream, &Reply::Refused(why)).await
-                }
-            },
-            Request::Limits(words) => {
-                let looks = words.first().is_some_and(|word| word == "list");
-                let may =
-                    if looks { self.may(uid, "authorized_mailq_users").await.is_ok() } else { self.is_master(uid) };
-                let answer = if may {
-                    let (answer, said) = oneshot::channel();
-                    self.engine.manager().send(Order::Limits(words, answer));
-                    match said.await {
-                        Ok(Ok(text)) => Reply::Remark(text),
-                        Ok(Err(why)) => Reply::Refused(why),
-                        Err(_) => Reply::TryLater("the mail system is going down".to_owned()),
-                    }
-                } else {
-                    Reply::Refused("use of this command is reserved for the superuser".to_owned())
-                };
-                reply(&mut stream, &answer).await
+            Request::Limits(words) => reply(&mut stream, &self.limits(words).await).await?,
+            Request::Status => {
+                reply(&mut stream, &Reply::Running { pid: std::process::id(), since: self.since }).await?;
             }
-            Request::Status => reply(&mut stream, &Reply::Running { pid: std::process::id(), since: self.since }).await,
-        }?;
-        Ok(session)
+        }
+        Ok(None)
+    }
+
+    /// Why a user must not ask for something.
+    async fn allowed(&self, uid: u32, request: &Request) -> Result<(), String> {
+        match Right::to(request) {
+            Right::Anybody => Ok(()),
+            Right::Master if self.is_master(uid) => Ok(()),
+            Right::Master => Err("use of this command is reserved for the superuser".to_owned()),
+            Right::Listed(parameter, what) => {
+                let may = self.may(uid, parameter).await;
+                may.map_err(|()| format!("User {} is not allowed to {what}", named(uid)))
+            }
+        }
+    }
+
+    async fn list(&self, stream: &mut UnixStream, queues: &[QueueName]) -> io::Result<()> {
+        if let Some(why) = self.engine.queue().failure() {
+            let text = format!("nothing is accepted or delivered until the next start: {why}");
+            reply(stream, &Reply::Remark(text)).await?;
+        }
+        let dropped = queues.is_empty() || queues.contains(&QueueName::Maildrop);
+        let maildrop = dropped.then_some(self.maildrop.as_path());
+        Listing::new(Arc::clone(self.engine.queue()), queues).write(stream, maildrop, PATIENCE).await
+    }
+
+    async fn limits(&self, words: Vec<String>) -> Reply {
+        let (answer, said) = oneshot::channel();
+        self.engine.manager().send(Order::Limits(words, answer));
+        match said.await {
+            Ok(Ok(text)) => Reply::Remark(text),
+            Ok(Err(why)) => Reply::Refused(why),
+            Err(_) => Reply::TryLater("the mail system is going down".to_owned()),
+        }
     }
 
     /// Root, or whoever we run as ourselves.

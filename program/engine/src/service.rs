@@ -1,5 +1,6 @@
 //! The SMTP services of master.cf, each on its sockets.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -50,6 +51,17 @@ impl KeySource {
             sni: keys.sni.iter().map(|(name, files)| (name.clone(), SniKeys::Files(files.clone()))).collect(),
         }
     }
+}
+
+/// What a configuration wants, made and not yet in its place. Keys are positions in master.cf; with settings stands the
+/// service's name.
+#[derive(Default)]
+struct Made {
+    sessions: HashMap<u32, (String, Arc<Settings>)>,
+    screens: HashMap<u32, (String, Arc<ScreenSettings>)>,
+    /// Services that run spawn(8).
+    programs: HashSet<u32>,
+    listeners: Vec<(u32, SocketAddr, TcpListener)>,
 }
 
 /// All SMTP services.
@@ -162,46 +174,63 @@ impl Services {
         sockets: Vec<(u32, OwnedFd)>,
     ) -> Result<(), String> {
         // All of it is made before anything is changed: a fault in one service leaves everything as it was.
-        let keys = KeySource::new(keys);
-        let mut made: HashMap<u32, (String, Arc<Settings>)> = HashMap::new();
-        let mut screens: HashMap<u32, (String, Arc<ScreenSettings>)> = HashMap::new();
-        let mut listeners = Vec::new();
-        let mut programs = HashSet::new();
+        let made = self.make(config, tables, &KeySource::new(keys), sockets)?;
+        self.take_sessions(acceptance, parts, &made);
+        self.take_screens(parts, &made);
+        self.listen(acceptance, parts, config, made);
+        self.open_doors(acceptance, parts, config);
+        Ok(())
+    }
+
+    /// What a configuration wants on the sockets that the supervisor opened for it.
+    fn make(
+        &self,
+        config: &Config,
+        tables: &TableSet,
+        keys: &KeySource,
+        sockets: Vec<(u32, OwnedFd)>,
+    ) -> Result<Made, String> {
+        let mut made = Made::default();
         for (position, socket) in sockets {
             let service = config.services().get(position as usize);
             let named = service.filter(|service| service.command == "postscreen");
             if service.is_some_and(|service| service.command == "spawn") {
-                programs.insert(position);
+                made.programs.insert(position);
             } else if let Some(named) = named {
-                screens.entry(position).or_insert_with(|| {
+                made.screens.entry(position).or_insert_with(|| {
                     let mut settings = ScreenSettings::from(&config.service_view(named), tables);
                     let before = self.screeners.get(&named.id());
                     let before = before.and_then(|screener| screener.settings().tls.server.clone());
                     settings.open_tls(&TlsSource { files: &keys.files, sni: &keys.sni, before });
                     (named.id(), Arc::new(settings))
                 });
-            } else if let std::collections::hash_map::Entry::Vacant(entry) = made.entry(position) {
-                let (id, settings) = settings(config, tables, &keys, Some(position), &self.by_id)?;
+            } else if let Entry::Vacant(entry) = made.sessions.entry(position) {
+                let (id, settings) = settings(config, tables, keys, Some(position), &self.by_id)?;
                 entry.insert((id, Arc::new(settings)));
             }
             let listener = std::net::TcpListener::from(socket);
             let trouble = |error: std::io::Error| format!("a listening socket cannot be used: {error}");
             listener.set_nonblocking(true).map_err(trouble)?;
             let address = listener.local_addr().map_err(trouble)?;
-            listeners.push((position, address, TcpListener::from_std(listener).map_err(trouble)?));
+            made.listeners.push((position, address, TcpListener::from_std(listener).map_err(trouble)?));
         }
         // Whom postscreen hands clients to.
         for (position, service) in config.services().iter().enumerate() {
             let passed = |(_, settings): &(String, Arc<ScreenSettings>)| settings.pass_to == service.name;
-            if service.kind == ServiceType::Pass && service.command == "smtpd" && screens.values().any(passed) {
+            if service.kind == ServiceType::Pass && service.command == "smtpd" && made.screens.values().any(passed) {
                 // The number of services is bounded by the size of a file.
                 let position = position as u32;
-                let (id, settings) = settings(config, tables, &keys, Some(position), &self.by_id)?;
-                made.insert(position, (id, Arc::new(settings)));
+                let (id, settings) = settings(config, tables, keys, Some(position), &self.by_id)?;
+                made.sessions.insert(position, (id, Arc::new(settings)));
             }
         }
+        Ok(made)
+    }
+
+    /// Services that stay get their new settings, which sessions from now on have.
+    fn take_sessions(&mut self, acceptance: &Acceptance, parts: &AgentParts, made: &Made) {
         let mut by_id = HashMap::new();
-        for (id, settings) in made.values() {
+        for (id, settings) in made.sessions.values() {
             let service = match self.by_id.remove(id) {
                 Some(service) => {
                     service.reload(Arc::clone(settings));
@@ -212,8 +241,11 @@ impl Services {
             by_id.insert(id.clone(), service);
         }
         self.by_id = by_id;
+    }
+
+    fn take_screens(&mut self, parts: &AgentParts, made: &Made) {
         let mut screeners = HashMap::new();
-        for (id, settings) in screens.values() {
+        for (id, settings) in made.screens.values() {
             let screener = match self.screeners.remove(id) {
                 Some(screener) => {
                     screener.reload(Arc::clone(settings));
@@ -230,9 +262,13 @@ impl Services {
             screeners.insert(id.clone(), screener);
         }
         self.screeners = screeners;
+    }
+
+    /// Begins to accept where that is new, and ends where it is not wanted any more.
+    fn listen(&mut self, acceptance: &Acceptance, parts: &AgentParts, config: &Config, made: Made) {
         let mut listening = HashMap::new();
-        for (position, address, listener) in listeners {
-            if programs.contains(&position)
+        for (position, address, listener) in made.listeners {
+            if made.programs.contains(&position)
                 && let Some(service) = config.services().get(position as usize)
             {
                 // Made anew: its settings may be others. Its sockets stay, programs that run go on.
@@ -241,8 +277,8 @@ impl Services {
                 listening.insert(address, Listening { service: service.id(), task });
                 continue;
             }
-            // Each position was made one of the two above.
-            let id = screens.get(&position).map_or_else(|| &made[&position].0, |(id, _)| id);
+            // Each position is one of the two by [`Services::make`], and both were taken before.
+            let id = made.screens.get(&position).map_or_else(|| &made.sessions[&position].0, |(id, _)| id);
             let kept = self.listening.remove(&address).filter(|old| old.service == *id);
             let entry = kept.unwrap_or_else(|| {
                 let stop = self.stop.subscribe();
@@ -258,8 +294,6 @@ impl Services {
         for (_, old) in std::mem::replace(&mut self.listening, listening) {
             old.task.abort();
         }
-        self.open_doors(acceptance, parts, config);
-        Ok(())
     }
 
     /// Sockets below the queue directory for programs of the administrator's. One that cannot be made is told in the log:
