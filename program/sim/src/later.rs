@@ -65,97 +65,142 @@ fn report(letter: &Return, now: Timestamp, from: &str, subject: &str, human: &st
 }
 
 fn bounce(letter: &Return, system: System, now: Timestamp) -> Vec<u8> {
+    match system {
+        System::Postfix => postfix(letter, now),
+        System::Sendmail => sendmail(letter, now),
+        System::Exchange => exchange(letter, now),
+        System::Gmail => gmail(letter, now),
+        System::Courier => courier(letter, now),
+        System::Exim => exim(letter, now),
+        System::Qmail => qmail(letter, now),
+        System::Japanese => japanese(letter, now),
+        System::Docomo => docomo(letter, now),
+        System::Kddi => kddi(letter, now),
+        System::Domino => domino(letter, now),
+    }
+}
+
+/// What a server behind the one that writes has said.
+fn unknown(recipient: &str) -> String {
+    format!("550 5.1.1 <{recipient}>: User unknown in virtual mailbox table")
+}
+
+fn postfix(letter: &Return, now: Timestamp) -> Vec<u8> {
     let Return { to, recipient, id, host, .. } = letter;
     let when = date(now);
-    let reply = format!("550 5.1.1 <{recipient}>: User unknown in virtual mailbox table");
-    match system {
-        System::Postfix => report(
-            letter,
-            now,
-            &format!("MAILER-DAEMON@{host} (Mail Delivery System)"),
-            "Undelivered Mail Returned to Sender",
-            &format!(
-                "This is the mail system at host {host}.\n\nYour message could not be delivered to one or more\n\
+    let reply = unknown(recipient);
+    report(
+        letter,
+        now,
+        &format!("MAILER-DAEMON@{host} (Mail Delivery System)"),
+        "Undelivered Mail Returned to Sender",
+        &format!(
+            "This is the mail system at host {host}.\n\nYour message could not be delivered to one or more\n\
                  recipients.\n\n<{recipient}>: host store.{host}[127.0.0.9] said: {reply} (in reply to RCPT TO command)\n"
-            ),
-            &format!(
-                "Reporting-MTA: dns; {host}\nX-Postfix-Queue-ID: {id}\nX-Postfix-Sender: rfc822; {to}\n\
+        ),
+        &format!(
+            "Reporting-MTA: dns; {host}\nX-Postfix-Queue-ID: {id}\nX-Postfix-Sender: rfc822; {to}\n\
                  Arrival-Date: {when}\n\nFinal-Recipient: rfc822; {recipient}\nOriginal-Recipient: rfc822;{recipient}\n\
                  Action: failed\nStatus: 5.1.1\nRemote-MTA: dns; store.{host}\nDiagnostic-Code: smtp; {reply}\n"
-            ),
         ),
-        System::Sendmail => report(
-            letter,
-            now,
-            &format!("Mail Delivery Subsystem <MAILER-DAEMON@{host}>"),
-            "Returned mail: see transcript for details",
-            &format!(
-                "The original message was received at {when}\nfrom client.example [127.0.0.1]\n\n   \
+    )
+}
+
+fn sendmail(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { recipient, host, .. } = letter;
+    let when = date(now);
+    report(
+        letter,
+        now,
+        &format!("Mail Delivery Subsystem <MAILER-DAEMON@{host}>"),
+        "Returned mail: see transcript for details",
+        &format!(
+            "The original message was received at {when}\nfrom client.example [127.0.0.1]\n\n   \
                  ----- The following addresses had permanent fatal errors -----\n<{recipient}>\n    \
                  (reason: 550 5.1.1 <{recipient}>... User unknown)\n\n   ----- Transcript of session follows -----\n\
                  ... while talking to store.{host}.:\n>>> DATA\n<<< 550 5.1.1 <{recipient}>... User unknown\n\
                  550 5.1.1 <{recipient}>... User unknown\n"
-            ),
-            &format!(
-                "Reporting-MTA: dns; {host}\nReceived-From-MTA: DNS; client.example\nArrival-Date: {when}\n\n\
+        ),
+        &format!(
+            "Reporting-MTA: dns; {host}\nReceived-From-MTA: DNS; client.example\nArrival-Date: {when}\n\n\
                  Final-Recipient: RFC822; {recipient}\nAction: failed\nStatus: 5.1.1\nRemote-MTA: DNS; store.{host}\n\
                  Diagnostic-Code: SMTP; 550 5.1.1 <{recipient}>... User unknown\nLast-Attempt-Date: {when}\n"
-            ),
         ),
-        System::Exchange => report(
-            letter,
-            now,
-            &format!("Microsoft Outlook <postmaster@{host}>"),
-            "Undeliverable: your message",
-            &format!(
-                "Delivery has failed to these recipients or groups:\n\n{recipient}\nThe e-mail address you entered couldn't \
+    )
+}
+
+fn exchange(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { recipient, host, .. } = letter;
+    let when = date(now);
+    report(
+        letter,
+        now,
+        &format!("Microsoft Outlook <postmaster@{host}>"),
+        "Undeliverable: your message",
+        &format!(
+            "Delivery has failed to these recipients or groups:\n\n{recipient}\nThe e-mail address you entered couldn't \
                  be found.\n\nDiagnostic information for administrators:\n\nGenerating server: {host}\n\n{recipient}\n\
                  #550 5.1.1 RESOLVER.ADR.RecipNotFound; not found ##\n"
-            ),
-            &format!(
-                "Reporting-MTA: dns;{host}\nReceived-From-MTA: dns;client.example\nArrival-Date: {when}\n\n\
+        ),
+        &format!(
+            "Reporting-MTA: dns;{host}\nReceived-From-MTA: dns;client.example\nArrival-Date: {when}\n\n\
                  Final-recipient: RFC822;{recipient}\nAction: failed\nStatus: 5.1.1\n\
                  Diagnostic-code: smtp;550 5.1.1 RESOLVER.ADR.RecipNotFound; not found\n"
-            ),
         ),
-        System::Gmail => report(
-            letter,
-            now,
-            "Mail Delivery Subsystem <mailer-daemon@googlemail.com>",
-            "Delivery Status Notification (Failure)",
-            &format!(
-                "** Address not found **\n\nYour message wasn't delivered to {recipient} because the address couldn't be \
+    )
+}
+
+fn gmail(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { to, recipient, id, host, .. } = letter;
+    let when = date(now);
+    let reply = unknown(recipient);
+    report(
+        letter,
+        now,
+        "Mail Delivery Subsystem <mailer-daemon@googlemail.com>",
+        "Delivery Status Notification (Failure)",
+        &format!(
+            "** Address not found **\n\nYour message wasn't delivered to {recipient} because the address couldn't be \
                  found, or is unable to receive mail.\n\nThe response from the remote server was:\n{reply}\n"
-            ),
-            &format!(
-                "Reporting-MTA: dns; googlemail.com\nReceived-From-MTA: dns; {to}\nArrival-Date: {when}\n\
+        ),
+        &format!(
+            "Reporting-MTA: dns; googlemail.com\nReceived-From-MTA: dns; {to}\nArrival-Date: {when}\n\
                  X-Original-Message-ID: <{id}@{host}>\n\nFinal-Recipient: rfc822; {recipient}\nAction: failed\n\
                  Status: 5.1.1\nRemote-MTA: dns; store.{host}. (127.0.0.9, the server for the domain.)\n\
                  Diagnostic-Code: smtp; {reply}\nLast-Attempt-Date: {when}\n"
-            ),
         ),
-        System::Courier => report(
-            letter,
-            now,
-            &format!("\"Courier mail server at {host}\" <@>"),
-            "NOTICE: mail delivery status.",
-            &format!(
-                "This is a delivery status notification from {host},\nrunning the Courier mail server.\n\n\
+    )
+}
+
+fn courier(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { recipient, host, .. } = letter;
+    let when = date(now);
+    report(
+        letter,
+        now,
+        &format!("\"Courier mail server at {host}\" <@>"),
+        "NOTICE: mail delivery status.",
+        &format!(
+            "This is a delivery status notification from {host},\nrunning the Courier mail server.\n\n\
                  The original message was received on {when}\nfrom client.example\n\n\
                  ---------------------------------------------------------------------------\n\n                           \
                  UNDELIVERABLE MAIL\n\nYour message to the following recipients cannot be delivered:\n\n\
                  <{recipient}>:\n    store.{host} [127.0.0.9]:\n>>> RCPT TO:<{recipient}>\n<<< 550 User unknown.\n"
-            ),
-            &format!(
-                "Reporting-MTA: dns; {host}\nArrival-Date: {when}\n\nFinal-Recipient: rfc822; {recipient}\n\
+        ),
+        &format!(
+            "Reporting-MTA: dns; {host}\nArrival-Date: {when}\n\nFinal-Recipient: rfc822; {recipient}\n\
                  Action: failed\nStatus: 5.0.0\nRemote-MTA: dns; store.{host} [127.0.0.9]\n\
                  Diagnostic-Code: smtp; 550 User unknown.\n"
-            ),
         ),
-        System::Exim => {
-            let (header, body) = parts(letter);
-            format!(
-                "From: Mail Delivery System <Mailer-Daemon@{host}>\nTo: {to}\nAuto-Submitted: auto-replied\n\
+    )
+}
+
+fn exim(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { to, recipient, id, host, .. } = letter;
+    let when = date(now);
+    let (header, body) = parts(letter);
+    format!(
+        "From: Mail Delivery System <Mailer-Daemon@{host}>\nTo: {to}\nAuto-Submitted: auto-replied\n\
                  X-Failed-Recipients: {recipient}\nSubject: Mail delivery failed: returning message to sender\n\
                  Message-Id: <E{id}@{host}>\nDate: {when}\n\n\
                  This message was created automatically by mail delivery software.\n\n\
@@ -164,81 +209,97 @@ fn bounce(letter: &Return, system: System, now: Timestamp) -> Vec<u8> {
                  SMTP error from remote mail server after RCPT TO:<{recipient}>:\n    host store.{host} [127.0.0.9]: \
                  550 5.1.1 User unknown\n\n\
                  ------ This is a copy of the message, including all the headers. ------\n\n{header}\n\n{body}\n"
-            )
-            .into_bytes()
-        }
-        System::Qmail => {
-            let (header, body) = parts(letter);
-            format!(
-                "Date: {when}\nFrom: MAILER-DAEMON@{host}\nTo: {to}\nSubject: failure notice\n\n\
+    )
+    .into_bytes()
+}
+
+fn qmail(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { to, recipient, host, .. } = letter;
+    let when = date(now);
+    let (header, body) = parts(letter);
+    format!(
+        "Date: {when}\nFrom: MAILER-DAEMON@{host}\nTo: {to}\nSubject: failure notice\n\n\
                  Hi. This is the qmail-send program at {host}.\n\
                  I'm afraid I wasn't able to deliver your message to the following addresses.\n\
                  This is a permanent error; I've given up. Sorry it didn't work out.\n\n\
                  <{recipient}>:\nSorry, no mailbox here by that name. (#5.1.1)\n\n\
                  --- Below this line is a copy of the message.\n\n{header}\n\n{body}\n"
-            )
-            .into_bytes()
-        }
-        System::Japanese => {
-            let (header, _) = parts(letter);
-            let mut text = format!(
-                "From: MAILER-DAEMON@{host}\nTo: {to}\nSubject: Mail System Error - Returned Mail\nDate: {when}\n\
+    )
+    .into_bytes()
+}
+
+fn japanese(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { to, recipient, id, host, .. } = letter;
+    let when = date(now);
+    let (header, _) = parts(letter);
+    let mut text = format!(
+        "From: MAILER-DAEMON@{host}\nTo: {to}\nSubject: Mail System Error - Returned Mail\nDate: {when}\n\
                  Message-ID: <{id}.return@{host}>\nMIME-Version: 1.0\nContent-Type: text/plain; charset=ISO-2022-JP\n\
                  Content-Transfer-Encoding: 7bit\n\n"
-            )
-            .into_bytes();
-            // "The mail could not be delivered to the following address. The address does not exist."
-            for (words, end) in [(NOT_DELIVERED, "\n\n"), (NOT_THERE, "\n")] {
-                text.extend_from_slice(words);
-                text.extend_from_slice(end.as_bytes());
-                if words == NOT_DELIVERED {
-                    text.extend_from_slice(format!("<{recipient}>\n550 5.1.1 User unknown\n\n").as_bytes());
-                }
-            }
-            text.extend_from_slice(format!("\n----- Original message header -----\n{header}\n").as_bytes());
-            text
+    )
+    .into_bytes();
+    // "The mail could not be delivered to the following address. The address does not exist."
+    for (words, end) in [(NOT_DELIVERED, "\n\n"), (NOT_THERE, "\n")] {
+        text.extend_from_slice(words);
+        text.extend_from_slice(end.as_bytes());
+        if words == NOT_DELIVERED {
+            text.extend_from_slice(format!("<{recipient}>\n550 5.1.1 User unknown\n\n").as_bytes());
         }
-        System::Docomo => report(
-            letter,
-            now,
-            "Mail Delivery Subsystem <mailer-daemon@docomo.ne.jp>",
-            "Mail System Error - Returned Mail",
-            &format!(
-                "Unknown user {recipient}\n\nThis is a MIME-encapsulated message. The following address could not be \
+    }
+    text.extend_from_slice(format!("\n----- Original message header -----\n{header}\n").as_bytes());
+    text
+}
+
+fn docomo(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { recipient, .. } = letter;
+    let when = date(now);
+    report(
+        letter,
+        now,
+        "Mail Delivery Subsystem <mailer-daemon@docomo.ne.jp>",
+        "Mail System Error - Returned Mail",
+        &format!(
+            "Unknown user {recipient}\n\nThis is a MIME-encapsulated message. The following address could not be \
                  delivered to:\n<{recipient}>\n"
-            ),
-            &format!(
-                "Reporting-MTA: dns; mail.docomo.ne.jp\nArrival-Date: {when}\n\nFinal-Recipient: RFC822; {recipient}\n\
+        ),
+        &format!(
+            "Reporting-MTA: dns; mail.docomo.ne.jp\nArrival-Date: {when}\n\nFinal-Recipient: RFC822; {recipient}\n\
                  Action: failed\nStatus: 5.1.1\nRemote-MTA: DNS; mfsmax.docomo.ne.jp\n\
                  Diagnostic-Code: SMTP; 550 Unknown user {recipient}\n"
-            ),
         ),
-        System::Kddi => {
-            let (header, _) = parts(letter);
-            format!(
-                "From: <Postmaster@ezweb.ne.jp>\nTo: <{to}>\nSubject: Mail System Error - Returned Mail\nDate: {when}\n\
+    )
+}
+
+fn kddi(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { to, recipient, id, .. } = letter;
+    let when = date(now);
+    let (header, _) = parts(letter);
+    format!(
+        "From: <Postmaster@ezweb.ne.jp>\nTo: <{to}>\nSubject: Mail System Error - Returned Mail\nDate: {when}\n\
                  Message-ID: <{id}@wsmtpr24.ezweb.ne.jp>\nMIME-Version: 1.0\nX-SPASIGN: NG\n\
                  Content-Type: text/plain; charset=iso-2022-jp\n\n\
                  <{recipient}>\n\nEach of the following recipients was rejected by a remote mail server.\n\
                  ---------------------------------------------------\n{header}\n"
-            )
-            .into_bytes()
-        }
-        System::Domino => report(
-            letter,
-            now,
-            &format!("Postmaster@{host}"),
-            "DELIVERY FAILURE: User not listed in Domino Directory",
-            &format!(
-                "Your message\n\n  Subject: rehearsal\n\nwas not delivered to:\n\n  {recipient}\n\nbecause:\n\n  \
+    )
+    .into_bytes()
+}
+
+fn domino(letter: &Return, now: Timestamp) -> Vec<u8> {
+    let Return { recipient, host, .. } = letter;
+    report(
+        letter,
+        now,
+        &format!("Postmaster@{host}"),
+        "DELIVERY FAILURE: User not listed in Domino Directory",
+        &format!(
+            "Your message\n\n  Subject: rehearsal\n\nwas not delivered to:\n\n  {recipient}\n\nbecause:\n\n  \
                  User {recipient} not listed in Domino Directory\n"
-            ),
-            &format!(
-                "Reporting-MTA: dns;{host}\n\nFinal-Recipient: rfc822;{recipient}\nAction: failed\nStatus: 5.1.1\n\
-                 Diagnostic-Code: X-Notes; User {recipient} not listed in Domino Directory\n"
-            ),
         ),
-    }
+        &format!(
+            "Reporting-MTA: dns;{host}\n\nFinal-Recipient: rfc822;{recipient}\nAction: failed\nStatus: 5.1.1\n\
+                 Diagnostic-Code: X-Notes; User {recipient} not listed in Domino Directory\n"
+        ),
+    )
 }
 
 /// 次のあて先へメールを配送できませんでした。 in ISO-2022-JP.
