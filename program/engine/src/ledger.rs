@@ -56,6 +56,9 @@ impl Remembered {
         let hint = "no ledger is kept (ledger_enable = no says that this is wanted)";
         let mut writer = Writer::open(&directory, Options { source: Source::Live, once: false })
             .map_err(|error| format!("{error}: {hint}"))?;
+        for text in writer.set_damaged_aside() {
+            crate::say(&(Arc::clone(logger) as Events), setup, Severity::Warning, &text);
+        }
         let (journal, left) = Journal::open(&directory).map_err(|error| format!("{error}: {hint}"))?;
         // What cannot be compared now is entered once more rather than not at all.
         let left = writer.unknown(left.clone()).unwrap_or(left);

@@ -108,6 +108,15 @@ fn prepare(conn: &Connection, path: &Path) -> Result<(), Error> {
     if version > VERSION {
         return Err(Error::new(path, format!("form {version} is of a newer program; this one knows {VERSION}")));
     }
+    // A file that was just made has no table yet.
+    if version > 0
+        && let Err(error) = conn.prepare_cached(&format!("SELECT id, {COLUMNS} FROM entry LIMIT 0"))
+    {
+        return Err(match error {
+            rusqlite::Error::SqlInputError { msg, .. } => Error::form(path, format!("it is of another form: {msg}")),
+            _ => Error::at(path, error),
+        });
+    }
     Ok(())
 }
 

@@ -99,6 +99,7 @@ pub struct Ledger {
     directory: PathBuf,
     open: HashMap<PathBuf, Reader>,
     clock: u64,
+    unreadable: BTreeMap<PathBuf, String>,
 }
 
 /// Files that are kept open.
@@ -109,12 +110,34 @@ const BACK: u64 = 10;
 impl Ledger {
     /// The ledger in a directory, which need not be there yet.
     pub fn open(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), open: HashMap::new(), clock: 0 }
+        Self { directory: directory.to_owned(), open: HashMap::new(), clock: 0, unreadable: BTreeMap::new() }
     }
 
     /// Where it is.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Files that were passed over because they are damaged: which, and why. All others were read.
+    pub fn unreadable(&self) -> impl Iterator<Item = &str> {
+        self.unreadable.values().map(String::as_str)
+    }
+
+    /// Asks one file; damage is remembered, and no answer.
+    fn ask<T: Default>(
+        &mut self,
+        part: &Part,
+        question: impl FnOnce(&mut Reader) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        let asked = self.reader(part).and_then(|reader| question(reader).map_err(|error| Error::at(&part.path, error)));
+        asked.or_else(|error| {
+            if !error.is_damage() {
+                return Err(error);
+            }
+            self.open.remove(&part.path);
+            self.unreadable.insert(part.path.clone(), error.to_string());
+            Ok(T::default())
+        })
     }
 
     /// Its files, oldest first. A directory that is not there has none.
@@ -164,9 +187,7 @@ impl Ledger {
                 self.open.remove(&part.path);
                 continue;
             }
-            let reader = self.reader(part)?;
-            day::find(&reader.conn, &mut reader.runs, field, text, |_, entry| give(entry))
-                .map_err(|error| Error::at(&part.path, error))?;
+            self.ask(part, |reader| day::find(&reader.conn, &mut reader.runs, field, text, |_, entry| give(entry)))?;
         }
         Ok(())
     }
@@ -242,14 +263,14 @@ impl Ledger {
     pub fn newest(&mut self) -> Result<Option<Timestamp>, Error> {
         let parts = self.parts()?;
         for part in parts.iter().rev().filter(|part| part.source == Source::Live) {
-            let reader = self.reader(part)?;
             let mut newest = None;
             let last = "id > (SELECT coalesce(max(id), 0) - 1000 FROM entry)";
-            day::each(&reader.conn, last, &[], |_, entry| {
-                newest = newest.max(Some(entry.at));
-                true
-            })
-            .map_err(|error| Error::at(&part.path, error))?;
+            self.ask(part, |reader| {
+                day::each(&reader.conn, last, &[], |_, entry| {
+                    newest = newest.max(Some(entry.at));
+                    true
+                })
+            })?;
             if newest.is_some() {
                 return Ok(newest);
             }
@@ -268,13 +289,14 @@ impl Ledger {
         let last = until.map_or(u64::MAX, |until| crate::day_of(until.seconds()));
         let mut stopped = false;
         for part in self.parts()?.into_iter().filter(|part| part.day >= first && part.day <= last) {
-            let reader = self.reader(&part)?;
-            let result = day::each(&reader.conn, "1", &[], |_, entry| {
-                let wanted = since.is_none_or(|since| entry.at >= since) && until.is_none_or(|until| entry.at < until);
-                stopped = wanted && !give(entry);
-                !stopped
-            });
-            result.map_err(|error| Error::at(&part.path, error))?;
+            self.ask(&part, |reader| {
+                day::each(&reader.conn, "1", &[], |_, entry| {
+                    let wanted =
+                        since.is_none_or(|since| entry.at >= since) && until.is_none_or(|until| entry.at < until);
+                    stopped = wanted && !give(entry);
+                    !stopped
+                })
+            })?;
             if stopped {
                 break;
             }
@@ -291,14 +313,14 @@ impl Ledger {
     ) -> Result<(), Error> {
         for part in self.parts()?.into_iter().filter(|part| part.day >= day) {
             let begin = mark.get(&part.path).copied().unwrap_or(0);
-            let reader = self.reader(&part)?;
             let mut end = begin;
-            day::each(&reader.conn, "id > ?1", &[&begin], |id, entry| {
-                end = id;
-                give(entry);
-                true
-            })
-            .map_err(|error| Error::at(&part.path, error))?;
+            self.ask(&part, |reader| {
+                day::each(&reader.conn, "id > ?1", &[&begin], |id, entry| {
+                    end = id;
+                    give(entry);
+                    true
+                })
+            })?;
             mark.insert(part.path, end);
         }
         Ok(())
@@ -314,13 +336,13 @@ impl Ledger {
         let first = since.map_or(0, |since| since.seconds() / 3600);
         let last = until.map_or(u64::MAX, |until| until.seconds() / 3600);
         for part in self.parts()?.into_iter().filter(|part| part.day >= first / 24 && part.day <= last / 24) {
-            let reader = self.reader(&part)?;
-            let result = day::tallies(&reader.conn, |key, tally| {
-                if (first..=last).contains(&key.hour) {
-                    give(key, tally);
-                }
-            });
-            result.map_err(|error| Error::at(&part.path, error))?;
+            self.ask(&part, |reader| {
+                day::tallies(&reader.conn, |key, tally| {
+                    if (first..=last).contains(&key.hour) {
+                        give(key, tally);
+                    }
+                })
+            })?;
         }
         Ok(())
     }

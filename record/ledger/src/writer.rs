@@ -72,9 +72,45 @@ impl Writer {
         &self.directory
     }
 
-    /// Appends an entry to its day. False when [`Options::once`] left it out.
+    /// Appends an entry to its day. False when [`Options::once`] left it out. A file that is damaged is set aside, and
+    /// the error says so: the next entry begins a new one.
     pub fn append(&mut self, entry: &Entry) -> Result<bool, Error> {
-        self.day(day_of(entry.at.seconds()))?.append(entry)
+        let day = day_of(entry.at.seconds());
+        let appended = self.day(day).and_then(|file| file.append(entry));
+        appended.map_err(|error| self.after_damage(day, error))
+    }
+
+    /// Sets files aside that cannot be read at all; what was done. The others are read and written as if these were not there.
+    pub fn set_damaged_aside(&mut self) -> Vec<String> {
+        let parts = crate::Ledger::open(&self.directory).parts().unwrap_or_default();
+        let own = parts.into_iter().filter(|part| part.source == self.options.source);
+        let looked = own.filter_map(|part| {
+            let error = crate::day::open_for_reading(&part.path).err()?;
+            error.is_damage().then_some((part.day, error))
+        });
+        let damaged: Vec<(u64, Error)> = looked.collect();
+        damaged.into_iter().map(|(day, error)| self.after_damage(day, error).to_string()).collect()
+    }
+
+    fn after_damage(&mut self, day: u64, error: Error) -> Error {
+        if !error.is_damage() {
+            return error;
+        }
+        self.days.retain(|(known, _)| *known != day);
+        let path = self.directory.join(file_name(day, self.options.source));
+        let aside = (1..1000u32)
+            .map(|number| PathBuf::from(format!("{}.damaged-{number}", path.display())))
+            .find(|aside| !aside.exists());
+        let Some(aside) = aside else { return error };
+        if let Err(why) = fs::rename(&path, &aside) {
+            return error.and(&format!("it cannot be set aside: {why}"));
+        }
+        for ending in ["-wal", "-shm"] {
+            // They belong to that file; where there are none there is nothing to be done.
+            let (from, to) = (format!("{}{ending}", path.display()), format!("{}{ending}", aside.display()));
+            let _ = fs::rename(from, to);
+        }
+        error.and(&format!("it was set aside as {}", aside.display()))
     }
 
     fn day(&mut self, day: u64) -> Result<&mut DayWriter, Error> {
@@ -101,12 +137,17 @@ impl Writer {
 
     /// Makes what was appended seen by others. A power loss may still take the last of it.
     pub fn commit(&mut self) -> Result<(), Error> {
-        self.days.iter_mut().try_for_each(|(_, day)| day.commit())
+        self.each_day(DayWriter::commit)
+    }
+
+    fn each_day(&mut self, work: impl Fn(&mut DayWriter) -> Result<(), Error>) -> Result<(), Error> {
+        let failed = self.days.iter_mut().find_map(|(day, file)| work(file).err().map(|error| (*day, error)));
+        failed.map_or(Ok(()), |(day, error)| Err(self.after_damage(day, error)))
     }
 
     /// As [`Writer::commit`], with the counts that [`crate::Ledger::tallies`] gives: some of these wait in memory until then.
     pub fn commit_all(&mut self) -> Result<(), Error> {
-        self.days.iter_mut().try_for_each(|(_, day)| day.commit_all())
+        self.each_day(DayWriter::commit_all)
     }
 
     /// Closes the files of days before this one.
@@ -277,5 +318,50 @@ mod tests {
         drop(writer);
         let files = fs::read_dir(dir.path()).unwrap().filter_map(Result::ok);
         assert_eq!(files.filter(|f| parse_name(&f.file_name().to_string_lossy()).is_some()).count(), 10);
+    }
+
+    /// One file that is rubbish takes nothing else along, and the next entries go into a new one.
+    #[test]
+    fn a_damaged_file_is_set_aside() {
+        let (first, second) = (Timestamp::from_seconds(86_400 * 20_000), Timestamp::from_seconds(86_400 * 20_001));
+        let entry = |at, id: &str| Entry::new(at, What::Bounced, id, "a@b.test");
+        let options = Options { source: Source::Live, once: false };
+        let rubbish = "no database, whatever it is called ".repeat(2000);
+        let other = |path: &Path| {
+            let conn = Connection::open(path).unwrap();
+            conn.execute_batch("CREATE TABLE entry(id INTEGER PRIMARY KEY, at INTEGER); PRAGMA user_version = 1;")
+                .unwrap();
+        };
+        for of_another_form in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writer = Writer::open(dir.path(), options).unwrap();
+            writer.append(&entry(first, "Q1")).unwrap();
+            writer.append(&entry(second, "Q2")).unwrap();
+            writer.commit_all().unwrap();
+            drop(writer);
+            let path = dir.path().join(file_name(20_001, Source::Live));
+            fs::remove_file(&path).unwrap();
+            match of_another_form {
+                true => other(&path),
+                false => fs::write(&path, &rubbish).unwrap(),
+            }
+            // Readers have the rest, and say what they have not.
+            let mut ledger = crate::Ledger::open(dir.path());
+            let query = crate::Query::new(crate::Field::Recipient, "a@b.test");
+            assert_eq!(ledger.histories(&query).unwrap().len(), 1);
+            assert!(ledger.unreadable().next().is_some_and(|text| text.contains("2024-10-05.live.db: ")));
+            assert_eq!(ledger.unreadable().count(), 1);
+            // Found at the start, or by whoever writes.
+            let mut writer = Writer::open(dir.path(), options).unwrap();
+            let said = match of_another_form {
+                true => writer.set_damaged_aside().concat(),
+                false => writer.append(&entry(second, "Q3")).unwrap_err().to_string(),
+            };
+            assert!(said.contains("it was set aside as ") && said.ends_with("2024-10-05.live.db.damaged-1"), "{said}");
+            assert!(writer.append(&entry(second, "Q4")).unwrap());
+            writer.commit_all().unwrap();
+            assert_eq!(crate::Ledger::open(dir.path()).histories(&query).unwrap().len(), 2);
+            assert!(writer.set_damaged_aside().is_empty());
+        }
     }
 }

@@ -209,6 +209,7 @@ fn answer(options: &Options) -> Result<bool, Trouble> {
     let words = options.query.join(" ");
     if let Some(by) = options.summary {
         summary::write(&mut ledger, by, since, until, options.csv, language, &mut out)?;
+        told_of_damage(&ledger);
         return Ok(true);
     }
     let text = if words == "-" { piped()? } else { words };
@@ -233,6 +234,7 @@ fn answer(options: &Options) -> Result<bool, Trouble> {
             break;
         }
     }
+    told_of_damage(&ledger);
     if let Some(sender) = &options.sender {
         found.retain(|history| history.sender().is_some_and(|known| known.eq_ignore_ascii_case(sender)));
     }
@@ -258,21 +260,40 @@ fn answer(options: &Options) -> Result<bool, Trouble> {
         return Ok(!found.is_empty());
     }
     let asked = asked.first().map_or("", |(_, text)| text.as_str());
+    tell(&found, asked, options.verbose, (now, place.quiet), language, &mut out)
+}
+
+/// What is missing from an answer.
+fn told_of_damage(ledger: &Ledger) {
+    for text in ledger.unreadable() {
+        eprintln!("yamabiko fate: {text}: what is in it is not in this answer");
+    }
+}
+
+/// For people: the sentence and the history of the newest ones, a line for each of the others.
+fn tell(
+    found: &[History],
+    asked: &str,
+    verbose: bool,
+    (now, quiet): (Timestamp, Duration),
+    language: Language,
+    out: &mut dyn Write,
+) -> Result<bool, Trouble> {
     if found.is_empty() {
         writeln!(out, "{}", words::nothing(asked, language))?;
         return Ok(false);
     }
     let bold = io::stdout().is_terminal();
     if found.len() > 1 {
-        let states = count(&found, now, place.quiet);
+        let states = count(found, now, quiet);
         writeln!(out, "{}\n", words::several(asked, &states, language))?;
     }
-    let shown = if options.verbose { found.len() } else { WHOLE.min(found.len()) };
+    let shown = if verbose { found.len() } else { WHOLE.min(found.len()) };
     for history in found.iter().take(shown) {
-        show::history(history, now, place.quiet, language, bold, &mut out)?;
+        show::history(history, now, quiet, language, bold, out)?;
     }
     for history in found.iter().skip(shown) {
-        show::line(history, now, place.quiet, &mut out)?;
+        show::line(history, now, quiet, out)?;
     }
     Ok(true)
 }
