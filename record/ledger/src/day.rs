@@ -120,7 +120,10 @@ fn prepare(conn: &Connection, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// A file that is appended to.
+/// What was counted and is not written yet.
+pub(crate) type Tallies = HashMap<TallyKey, Tally>;
+
+/// A file that is appended to. After an error it is of no more use: [`DayWriter::give_up`].
 pub(crate) struct DayWriter {
     path: PathBuf,
     conn: Connection,
@@ -129,7 +132,12 @@ pub(crate) struct DayWriter {
     tail: i64,
     /// Keys of the rows from there on, with their rows counted from `tail`.
     keys: Vec<u64>,
-    tallies: HashMap<TallyKey, Tally>,
+    /// Of what was committed.
+    tallies: Tallies,
+    /// Of what was appended since.
+    fresh: Tallies,
+    /// What was appended since, where it cannot be had again from elsewhere.
+    uncommitted: Vec<Entry>,
     in_transaction: bool,
     /// Digests of everything in the file, where an entry may come twice.
     known: Option<std::collections::HashSet<u64>>,
@@ -156,6 +164,8 @@ impl DayWriter {
             tail,
             keys: Vec::new(),
             tallies: HashMap::new(),
+            fresh: HashMap::new(),
+            uncommitted: Vec::new(),
             in_transaction: false,
             known: None,
         };
@@ -210,6 +220,9 @@ impl DayWriter {
         {
             return Ok(false);
         }
+        if self.known.is_none() {
+            self.uncommitted.push(entry.clone());
+        }
         if !self.in_transaction {
             self.conn.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.fail(error))?;
             self.in_transaction = true;
@@ -222,8 +235,8 @@ impl DayWriter {
         if self.next - self.tail >= RUN || self.keys.len() >= RUN_KEYS {
             self.write_run()?;
         }
-        if self.tallies.len() >= TALLIES {
-            self.write_tallies()?;
+        if self.fresh.len() + self.tallies.len() >= TALLIES {
+            self.commit_all()?;
         }
         Ok(true)
     }
@@ -240,7 +253,7 @@ impl DayWriter {
             reason: entry.reason.clone(),
         };
         let delay = entry.delay.unwrap_or_default();
-        self.tallies.entry(key).or_default().add(Tally { count: 1, delay, longest: delay });
+        self.fresh.entry(key).or_default().add(Tally { count: 1, delay, longest: delay });
     }
 
     fn write_run(&mut self) -> Result<(), Error> {
@@ -253,28 +266,35 @@ impl DayWriter {
         merge(&self.conn).map_err(|error| self.fail(error))
     }
 
-    fn write_tallies(&mut self) -> Result<(), Error> {
-        let tallies = std::mem::take(&mut self.tallies);
-        write_tallies(&self.conn, &tallies).map_err(|error| self.fail(error))
+    fn fail_or<T>(&self, done: rusqlite::Result<T>) -> Result<T, Error> {
+        done.map_err(|error| self.fail(error))
     }
 
     /// Writes what has gathered. After this others see it.
     pub(crate) fn commit(&mut self) -> Result<(), Error> {
         if self.in_transaction {
-            self.conn.execute_batch("COMMIT").map_err(|error| self.fail(error))?;
+            self.fail_or(self.conn.execute_batch("COMMIT"))?;
             self.in_transaction = false;
         }
+        for (key, tally) in self.fresh.drain() {
+            self.tallies.entry(key).or_default().add(tally);
+        }
+        self.uncommitted.clear();
         Ok(())
     }
 
     /// Writes the counts too, which others then see.
     pub(crate) fn commit_all(&mut self) -> Result<(), Error> {
-        if !self.tallies.is_empty() {
+        if !self.tallies.is_empty() || !self.fresh.is_empty() {
             if !self.in_transaction {
-                self.conn.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.fail(error))?;
+                self.fail_or(self.conn.execute_batch("BEGIN IMMEDIATE"))?;
                 self.in_transaction = true;
             }
-            self.write_tallies()?;
+            self.fail_or(write_tallies(&self.conn, &self.tallies))?;
+            self.fail_or(write_tallies(&self.conn, &self.fresh))?;
+            self.fail_or(self.conn.execute_batch("COMMIT"))?;
+            self.in_transaction = false;
+            self.forget_tallies();
         }
         self.commit()
     }
@@ -282,6 +302,31 @@ impl DayWriter {
     /// What is counted in memory is not written.
     pub(crate) fn forget_tallies(&mut self) {
         self.tallies.clear();
+        self.fresh.clear();
+    }
+
+    /// Closes the file without what was not committed: what was counted of the rest, and what it is without.
+    pub(crate) fn give_up(mut self) -> (Tallies, Vec<Entry>) {
+        if self.in_transaction {
+            // Where it has ended by itself there is nothing to be undone.
+            let _ = self.conn.execute_batch("ROLLBACK");
+            self.in_transaction = false;
+        }
+        self.fresh.clear();
+        (std::mem::take(&mut self.tallies), std::mem::take(&mut self.uncommitted))
+    }
+
+    /// Goes on with what another one has counted.
+    pub(crate) fn count_on(&mut self, tallies: Tallies) {
+        for (key, tally) in tallies {
+            self.tallies.entry(key).or_default().add(tally);
+        }
+    }
+
+    /// The next entry does not fit.
+    #[cfg(test)]
+    pub(crate) fn fill_up(&self) {
+        self.conn.query_row("PRAGMA max_page_count = 1", [], |_| Ok(())).unwrap();
     }
 
     /// Takes the counts of another file over, in place of those written so far.

@@ -317,7 +317,7 @@ impl Work {
     fn trouble(&mut self, error: &Error) {
         if self.said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {
             self.said = Some(Instant::now());
-            (self.surroundings.complain)(&format!("{error}: what happens now is missing there"));
+            (self.surroundings.complain)(&format!("{error}: what happens now waits in memory until it can be written"));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Writing: entries go into the file of their day, many in one transaction.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::day::DayWriter;
+use crate::day::{DayWriter, Tallies};
 use crate::journal::same;
 use crate::{Entry, Error, What};
 
@@ -40,6 +42,10 @@ pub struct Options {
 
 /// Days that are open at the same time. Entries of others close the one that was not used for longest.
 const DAYS: usize = 4;
+/// Entries that may wait for files that cannot be written.
+const OWED: usize = 100_000;
+/// How long nothing is tried after a failure: a try may take as long as a lock is waited for.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Appends to a ledger. What was appended is seen by others, and survives the process, after [`Writer::commit`].
 pub struct Writer {
@@ -47,6 +53,10 @@ pub struct Writer {
     options: Options,
     /// The day used last is the last one.
     days: Vec<(u64, DayWriter)>,
+    /// What could not be written yet, by day.
+    owed: BTreeMap<u64, (Tallies, Vec<Entry>)>,
+    /// Until then nothing is tried again.
+    not_before: Option<Instant>,
     facts: Option<Connection>,
     /// Held as long as this lives: only one of a source writes.
     _lock: File,
@@ -64,7 +74,15 @@ impl Writer {
             fs::TryLockError::WouldBlock => Error::new(&path, "another process is writing to this ledger"),
             fs::TryLockError::Error(error) => Error::new(&path, error),
         })?;
-        Ok(Self { directory: directory.to_owned(), options, days: Vec::new(), facts: None, _lock: lock })
+        Ok(Self {
+            directory: directory.to_owned(),
+            options,
+            days: Vec::new(),
+            owed: BTreeMap::new(),
+            not_before: None,
+            facts: None,
+            _lock: lock,
+        })
     }
 
     /// Where it is.
@@ -72,12 +90,70 @@ impl Writer {
         &self.directory
     }
 
-    /// Appends an entry to its day. False when [`Options::once`] left it out. A file that is damaged is set aside, and
-    /// the error says so: the next entry begins a new one.
+    /// Appends an entry to its day. False when [`Options::once`] left it out. What cannot be written now, because the disk is full
+    /// or somebody keeps the file locked, waits in memory and is tried again; the error is told once. A file that is
+    /// damaged is set aside, and the error says so.
     pub fn append(&mut self, entry: &Entry) -> Result<bool, Error> {
         let day = day_of(entry.at.seconds());
-        let appended = self.day(day).and_then(|file| file.append(entry));
-        appended.map_err(|error| self.after_damage(day, error))
+        if self.not_before.is_some_and(|until| Instant::now() < until) {
+            return self.owe(day, entry).map(|()| true);
+        }
+        let file = match self.day(day) {
+            Ok(file) => file,
+            Err(error) => {
+                // More than that is lost, and that is an error too.
+                let _ = self.owe(day, entry);
+                return Err(error);
+            }
+        };
+        file.append(entry).map_err(|error| self.after_failure(day, error))
+    }
+
+    fn owe(&mut self, day: u64, entry: &Entry) -> Result<(), Error> {
+        if self.options.once || self.owed.values().map(|(_, entries)| entries.len()).sum::<usize>() >= OWED {
+            return Err(Error::new(&self.directory, "it cannot be written, and too much waits for it already"));
+        }
+        self.owed.entry(day).or_default().1.push(entry.clone());
+        Ok(())
+    }
+
+    /// Opens the files of days again for which something waits.
+    fn try_again(&mut self, at_once: bool) -> Result<(), Error> {
+        if self.owed.is_empty() || (!at_once && self.not_before.is_some_and(|until| Instant::now() < until)) {
+            return Ok(());
+        }
+        self.not_before = None;
+        let days: Vec<u64> = self.owed.keys().copied().collect();
+        for day in days {
+            // One that is open does not know of it.
+            if let Some(position) = self.days.iter().position(|(known, _)| *known == day) {
+                let file = self.days.remove(position).1;
+                self.paid(day, file)?;
+            } else {
+                self.day(day)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file of a day is in use, with what waited for it.
+    fn paid(&mut self, day: u64, mut file: DayWriter) -> Result<(), Error> {
+        let paid = self.pay(day, &mut file);
+        self.days.push((day, file));
+        paid.map_err(|error| self.after_failure(day, error))
+    }
+
+    /// Puts what waited for a file into it.
+    fn pay(&mut self, day: u64, file: &mut DayWriter) -> Result<(), Error> {
+        let Some((tallies, entries)) = self.owed.remove(&day) else { return Ok(()) };
+        file.count_on(tallies);
+        for (position, entry) in entries.iter().enumerate() {
+            if let Err(error) = file.append(entry) {
+                self.owed.entry(day).or_default().1.extend_from_slice(entries.get(position + 1..).unwrap_or_default());
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Sets files aside that cannot be read at all; what was done. The others are read and written as if these were not there.
@@ -89,14 +165,19 @@ impl Writer {
             error.is_damage().then_some((part.day, error))
         });
         let damaged: Vec<(u64, Error)> = looked.collect();
-        damaged.into_iter().map(|(day, error)| self.after_damage(day, error).to_string()).collect()
+        damaged.into_iter().map(|(day, error)| self.after_failure(day, error).to_string()).collect()
     }
 
-    fn after_damage(&mut self, day: u64, error: Error) -> Error {
+    /// The file of a day is closed; what was not committed waits. A damaged one makes room for another.
+    fn after_failure(&mut self, day: u64, error: Error) -> Error {
+        if let Some(position) = self.days.iter().position(|(known, _)| *known == day) {
+            let file = self.days.remove(position).1;
+            self.gave_up(day, file);
+        }
         if !error.is_damage() {
+            self.not_before = Some(Instant::now() + AGAIN);
             return error;
         }
-        self.days.retain(|(known, _)| *known != day);
         let path = self.directory.join(file_name(day, self.options.source));
         let aside = (1..1000u32)
             .map(|number| PathBuf::from(format!("{}.damaged-{number}", path.display())))
@@ -122,10 +203,14 @@ impl Writer {
             }
             None => {
                 if self.days.len() >= DAYS {
-                    self.days.remove(0).1.commit_all()?;
+                    let (oldest, file) = self.days.remove(0);
+                    self.let_go(oldest, file)?;
                 }
                 let path = self.directory.join(file_name(day, self.options.source));
-                self.days.push((day, DayWriter::open(&path, self.options.once)?));
+                match DayWriter::open(&path, self.options.once) {
+                    Ok(file) => self.paid(day, file)?,
+                    Err(error) => return Err(self.after_failure(day, error)),
+                }
             }
         }
         // The branches above have put the day at the end.
@@ -137,16 +222,29 @@ impl Writer {
 
     /// Makes what was appended seen by others. A power loss may still take the last of it.
     pub fn commit(&mut self) -> Result<(), Error> {
+        self.try_again(false)?;
         self.each_day(DayWriter::commit)
+    }
+
+    /// Before what waits already: it is older.
+    fn gave_up(&mut self, day: u64, file: DayWriter) {
+        let (tallies, mut entries) = file.give_up();
+        let owed = self.owed.entry(day).or_default();
+        entries.append(&mut owed.1);
+        for (key, tally) in tallies {
+            owed.0.entry(key).or_default().add(tally);
+        }
+        owed.1 = entries;
     }
 
     fn each_day(&mut self, work: impl Fn(&mut DayWriter) -> Result<(), Error>) -> Result<(), Error> {
         let failed = self.days.iter_mut().find_map(|(day, file)| work(file).err().map(|error| (*day, error)));
-        failed.map_or(Ok(()), |(day, error)| Err(self.after_damage(day, error)))
+        failed.map_or(Ok(()), |(day, error)| Err(self.after_failure(day, error)))
     }
 
     /// As [`Writer::commit`], with the counts that [`crate::Ledger::tallies`] gives: some of these wait in memory until then.
     pub fn commit_all(&mut self) -> Result<(), Error> {
+        self.try_again(true)?;
         self.each_day(DayWriter::commit_all)
     }
 
@@ -154,7 +252,17 @@ impl Writer {
     pub fn close_before(&mut self, day: u64) -> Result<(), Error> {
         let (old, kept) = std::mem::take(&mut self.days).into_iter().partition(|(known, _)| *known < day);
         self.days = kept;
-        Vec::into_iter(old).try_for_each(|(_, mut writer): (u64, DayWriter)| writer.commit_all())
+        let failed: Vec<Error> = Vec::into_iter(old).filter_map(|(day, file)| self.let_go(day, file).err()).collect();
+        failed.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Closes a file with all that is in it.
+    fn let_go(&mut self, day: u64, mut file: DayWriter) -> Result<(), Error> {
+        let done = file.commit_all();
+        if done.is_err() {
+            self.gave_up(day, file);
+        }
+        done.map_err(|error| self.after_failure(day, error))
     }
 
     /// Entries in the files that are open now.
@@ -320,6 +428,39 @@ mod tests {
         assert_eq!(files.filter(|f| parse_name(&f.file_name().to_string_lossy()).is_some()).count(), 10);
     }
 
+    /// A full disk, or somebody who keeps the file locked: nothing is lost, and nothing twice.
+    #[test]
+    fn what_cannot_be_written_now_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        let entry = |n: u64| {
+            let text = "x".repeat(3000);
+            Entry {
+                text,
+                ..Entry::new(Timestamp::from_seconds(86_400 * 20_000 + n), What::Bounced, format!("Q{n}"), "a@b.test")
+            }
+        };
+        (0..5).for_each(|n| assert!(writer.append(&entry(n)).unwrap()));
+        writer.commit().unwrap();
+        (5..10).for_each(|n| assert!(writer.append(&entry(n)).unwrap()));
+        writer.days.iter().for_each(|(_, file)| file.fill_up());
+        let failed = (10..100).find(|n| writer.append(&entry(*n)).is_err()).expect("it is full");
+        (failed + 1..failed + 20).for_each(|n| assert!(writer.append(&entry(n)).unwrap()));
+        // Not tried before its time.
+        writer.commit().unwrap();
+        let query = crate::Query { limit: 1000, ..crate::Query::new(crate::Field::Recipient, "a@b.test") };
+        assert_eq!(crate::Ledger::open(dir.path()).histories(&query).unwrap().len(), 5);
+        writer.commit_all().unwrap();
+        let mut ledger = crate::Ledger::open(dir.path());
+        let all = usize::try_from(failed).unwrap() + 20;
+        assert_eq!(ledger.histories(&query).unwrap().len(), all);
+        assert_eq!(ledger.entries(crate::Field::Recipient, "a@b.test", None).unwrap().len(), all);
+        let mut counted = 0;
+        ledger.tallies(None, None, |_, tally| counted += tally.count).unwrap();
+        assert_eq!(counted, all as u64);
+        assert_eq!(crate::check(dir.path()).unwrap(), [""; 0]);
+    }
+
     /// One file that is rubbish takes nothing else along, and the next entries go into a new one.
     #[test]
     fn a_damaged_file_is_set_aside() {
@@ -360,7 +501,9 @@ mod tests {
             assert!(said.contains("it was set aside as ") && said.ends_with("2024-10-05.live.db.damaged-1"), "{said}");
             assert!(writer.append(&entry(second, "Q4")).unwrap());
             writer.commit_all().unwrap();
-            assert_eq!(crate::Ledger::open(dir.path()).histories(&query).unwrap().len(), 2);
+            // What met the damage is in the new file too.
+            let all = if of_another_form { 2 } else { 3 };
+            assert_eq!(crate::Ledger::open(dir.path()).histories(&query).unwrap().len(), all);
             assert!(writer.set_damaged_aside().is_empty());
         }
     }
