@@ -4,9 +4,10 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use yamabiko_analyze::{Analyzer, Reason, Reply, Stage};
+use yamabiko_analyze::{Analyzer, Reason, Reply};
 use yamabiko_deliver::visit::Heard;
 use yamabiko_envelope::SmtpStage;
+use yamabiko_ledger::stage_of;
 use yamabiko_schedule::Signal;
 
 static ANALYZER: LazyLock<Analyzer> = LazyLock::new(Analyzer::embedded);
@@ -21,19 +22,6 @@ pub fn signal(heard: &[Heard]) -> Signal {
         Signal::Blocked { .. } => 4,
     };
     heard.iter().map(one).max_by_key(rank).unwrap_or(Signal::Success)
-}
-
-fn stage_of(stage: SmtpStage) -> Option<Stage> {
-    Some(match stage {
-        SmtpStage::Connect | SmtpStage::Greeting => Stage::Conn,
-        SmtpStage::Ehlo | SmtpStage::Helo => Stage::Ehlo,
-        SmtpStage::StartTls => Stage::StartTls,
-        SmtpStage::Auth => Stage::Auth,
-        SmtpStage::Mail => Stage::Mail,
-        SmtpStage::Rcpt => Stage::Rcpt,
-        SmtpStage::Data | SmtpStage::Body | SmtpStage::EndOfData => Stage::Data,
-        _ => return None,
-    })
 }
 
 fn one(heard: &Heard) -> Signal {

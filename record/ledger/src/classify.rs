@@ -40,8 +40,8 @@ pub fn reason_of(analyzer: &Analyzer, entry: &Entry) -> String {
     }
 }
 
-/// The analyzer's name for a stage.
-fn stage_of(stage: SmtpStage) -> Option<Stage> {
+/// The analyzer's name for a stage; `None` where nobody was spoken with about the message.
+pub fn stage_of(stage: SmtpStage) -> Option<Stage> {
     Some(match stage {
         SmtpStage::Connect | SmtpStage::Greeting => Stage::Conn,
         SmtpStage::Ehlo | SmtpStage::Helo => Stage::Ehlo,

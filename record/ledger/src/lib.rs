@@ -29,7 +29,7 @@ pub mod suppress;
 mod verdict;
 mod writer;
 
-pub use classify::{analyzer, may_have_a_reason, reason_of};
+pub use classify::{analyzer, may_have_a_reason, reason_of, stage_of};
 pub use day::{Tally, TallyKey};
 pub use entry::{Entry, ReportAction, What, domain_of, stage_word};
 pub use error::Error;

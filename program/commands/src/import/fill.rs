@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use yamabiko_address::unquote;
-use yamabiko_analyze::{Analyzer, Date, Reply, Stage};
+use yamabiko_analyze::{Analyzer, Date, Reply};
 use yamabiko_envelope::{SmtpStage, Timestamp};
-use yamabiko_ledger::{Entry, Error, What, Writer, remote_id};
+use yamabiko_ledger::{Entry, Error, What, Writer, remote_id, stage_of};
 use yamabiko_maillog::join::{Fact, Message};
 use yamabiko_maillog::reply::{Said, said};
 use yamabiko_maillog::{Attempt, Content, Entry as Line, Notice, Outcome, Refusal, System, What as Told};
@@ -164,7 +164,7 @@ impl<'a> Fill<'a> {
         }
         let reply = Reply {
             text,
-            stage: said.stage.and_then(stage),
+            stage: said.stage.and_then(stage_of),
             remote_host: if said.host.name == "unknown" { "" } else { said.host.name },
             recipient,
             date: Some(Date::utc(i64::try_from(line.at.seconds()).unwrap_or(0))),
@@ -306,21 +306,6 @@ pub fn code_and_status(text: &str) -> (Option<ReplyCode>, Option<EnhancedStatus>
     let after = text.get(3..).unwrap_or_default().trim_start_matches(['-', ' ']);
     let status = after.split([' ', ')', ',']).next().and_then(|word| word.trim_start_matches('#').parse().ok());
     (code.map(ReplyCode), code.and(status))
-}
-
-/// The analyzer's stage.
-pub fn stage(stage: SmtpStage) -> Option<Stage> {
-    Some(match stage {
-        SmtpStage::Connect | SmtpStage::Greeting => Stage::Conn,
-        SmtpStage::Ehlo | SmtpStage::Helo => Stage::Ehlo,
-        SmtpStage::StartTls => Stage::StartTls,
-        SmtpStage::Auth => Stage::Auth,
-        SmtpStage::Mail => Stage::Mail,
-        SmtpStage::Rcpt => Stage::Rcpt,
-        SmtpStage::Data | SmtpStage::Body | SmtpStage::EndOfData => Stage::Data,
-        SmtpStage::Quit => Stage::Quit,
-        SmtpStage::Lookup | SmtpStage::Xforward | SmtpStage::Rset => return None,
-    })
 }
 
 fn at_stage(word: &str) -> Option<SmtpStage> {
