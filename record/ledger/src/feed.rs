@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::recorder::{Input, Recorder};
+use crate::recorder::{Input, Recorder, Told};
 use crate::{Entry, Error, Journal, Writer, day_of, journal};
 
 /// How long inputs gather: so much of the ledger is lost with the process, and made again from the queue.
@@ -70,7 +70,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    inputs: VecDeque<Input>,
+    inputs: VecDeque<Told>,
     lost: u64,
     waits: bool,
     stop: bool,
@@ -119,20 +119,21 @@ impl Feed {
 
     /// Takes an input. Never waits for the disk: what does not fit is counted.
     pub fn push(&self, input: Input) {
-        let Some(journal) = &self.shared.journal else { return self.line_up(input) };
+        let Some(told) = input.told() else { return };
+        let Some(journal) = &self.shared.journal else { return self.line_up(told) };
         let mut bytes = Vec::with_capacity(512);
-        input.entries(&mut |entry| journal::record(&entry, &mut bytes));
+        told.entries().iter().for_each(|entry| journal::record(entry, &mut bytes));
         // In the journal after it is in the line: so a round that takes the line never empties a file too early.
-        self.line_up(input);
+        self.line_up(told);
         journal.add(&bytes);
     }
 
     /// Takes what the journal has kept already.
     pub fn push_again(&self, entries: Vec<Entry>) {
-        entries.into_iter().for_each(|entry| self.line_up(Input::Entry(Box::new(entry))));
+        entries.into_iter().for_each(|entry| self.line_up(Told::Entry(Box::new(entry))));
     }
 
-    fn line_up(&self, input: Input) {
+    fn line_up(&self, told: Told) {
         let mut state = self.shared.lock();
         if state.inputs.len() >= self.shared.capacity {
             state.lost += 1;
@@ -140,7 +141,7 @@ impl Feed {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        state.inputs.push_back(input);
+        state.inputs.push_back(told);
         if std::mem::take(&mut state.waits) {
             self.shared.work.notify_one();
         }
@@ -202,7 +203,7 @@ impl Drop for Feed {
 
 /// What one round writes.
 struct Round {
-    inputs: VecDeque<Input>,
+    inputs: VecDeque<Told>,
     lost: u64,
     stop: bool,
     /// Requests to write everything that this round serves.
@@ -226,8 +227,8 @@ impl Work {
         loop {
             let Round { inputs, lost, stop, asked, hurry } = self.gather();
             let mut entries = Vec::with_capacity(inputs.len());
-            for input in inputs {
-                self.recorder.take(input, &mut |entry| entries.push(entry));
+            for told in inputs {
+                self.recorder.enter(told, &mut |entry| entries.push(entry));
             }
             self.recorder.end_round(&mut |entry| entries.push(entry));
             if stop || hurry {

@@ -45,12 +45,40 @@ impl Input {
         }
     }
 
+    /// What it means to the ledger; `None` for what is no mail.
+    pub(crate) fn told(self) -> Option<Told> {
+        match self {
+            Self::Entry(entry) => Some(Told::Entry(entry)),
+            Self::Queued { envelope, hold } => queued(&envelope, hold),
+            Self::Event(event) => of_event(event),
+        }
+    }
+}
+
+/// What the ledger is told, made where it happens: nothing of it is made again later.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// An entry as it is.
+    Entry(Box<Entry>),
+    /// Several.
+    Entries(Vec<Entry>),
+    /// A message with one recipient, which waits a moment for what becomes of it.
+    Message(QueueId, Box<Entry>),
+    /// What became of a recipient.
+    Outcome(QueueId, Box<Entry>),
+    /// Something that a message which waits is needed before.
+    About(QueueId, Box<Entry>),
+}
+
+impl Told {
     /// The entries that it is worth by itself, with nothing put together.
-    pub(crate) fn entries(&self, give: &mut dyn FnMut(Entry)) {
-        let mut recorder = Recorder::default();
-        recorder.take(self.clone(), give);
-        recorder.end_round(give);
-        recorder.end_round(give);
+    pub(crate) fn entries(&self) -> &[Entry] {
+        match self {
+            Self::Entries(entries) => entries,
+            Self::Entry(entry) | Self::Message(_, entry) | Self::Outcome(_, entry) | Self::About(_, entry) => {
+                std::slice::from_ref(entry)
+            }
+        }
     }
 }
 
@@ -78,10 +106,33 @@ pub struct Recorder {
 impl Recorder {
     /// Gives the entries that follow from an input.
     pub fn take(&mut self, input: Input, give: &mut dyn FnMut(Entry)) {
-        match input {
-            Input::Entry(entry) => give(*entry),
-            Input::Queued { envelope, hold } => self.queued(&envelope, hold, give),
-            Input::Event(event) => self.event(event, give),
+        if let Some(told) = input.told() {
+            self.enter(told, give);
+        }
+    }
+
+    /// Gives the entries that follow from what is told.
+    pub(crate) fn enter(&mut self, told: Told, give: &mut dyn FnMut(Entry)) {
+        match told {
+            Told::Entry(entry) => give(*entry),
+            Told::Entries(entries) => entries.into_iter().for_each(give),
+            Told::Message(id, entry) => {
+                self.fresh.insert(id, *entry);
+            }
+            Told::Outcome(id, mut entry) => {
+                match self.fresh.remove(&id).or_else(|| self.older.remove(&id)) {
+                    Some(message) if is_whole(&message, &entry) => join(message, &mut entry),
+                    Some(message) => give(message),
+                    None => {}
+                }
+                give(*entry);
+            }
+            Told::About(id, entry) => {
+                if let Some(message) = self.fresh.remove(&id).or_else(|| self.older.remove(&id)) {
+                    give(message);
+                }
+                give(*entry);
+            }
         }
     }
 
@@ -95,76 +146,56 @@ impl Recorder {
         let waited = std::mem::replace(&mut self.older, std::mem::take(&mut self.fresh));
         waited.into_values().for_each(give);
     }
+}
 
-    fn queued(&mut self, envelope: &Envelope, hold: bool, give: &mut dyn FnMut(Entry)) {
-        // Questions about addresses are no mail.
-        if matches!(envelope.trace, Trace::Probe | Trace::ProbeReport) {
-            return;
-        }
-        let mut lists = envelope.recipients.chunks(LISTED);
-        let first = entry_of(envelope, lists.next().unwrap_or_default());
-        if envelope.recipients.len() == 1 && !hold {
-            self.fresh.insert(envelope.queue_id, first);
-            return;
-        }
-        give(first);
-        lists.for_each(|list| give(entry_of(envelope, list)));
-        if hold {
-            give(Entry::new(envelope.arrival, What::Held, envelope.queue_id.to_string(), ""));
-        }
+fn queued(envelope: &Envelope, hold: bool) -> Option<Told> {
+    // Questions about addresses are no mail.
+    if matches!(envelope.trace, Trace::Probe | Trace::ProbeReport) {
+        return None;
     }
-
-    fn event(&mut self, event: Event, give: &mut dyn FnMut(Entry)) {
-        let at = event.at;
-        match event.kind {
-            Kind::Delivered(delivery) => {
-                let waiting = self.fresh.remove(&delivery.queue_id).or_else(|| self.older.remove(&delivery.queue_id));
-                let mut entry = delivered(*delivery);
-                entry.at = at;
-                entry.program = event.origin.program.into_owned();
-                if entry.program == "error" && entry.what == What::Bounced && entry.text.starts_with(SUPPRESSED) {
-                    entry.what = What::Suppressed;
-                }
-                if let Some(what) = in_mailbox(&entry) {
-                    entry.what = what;
-                }
-                match waiting {
-                    Some(message) if is_whole(&message, &entry) => join(message, &mut entry),
-                    Some(message) => give(message),
-                    None => {}
-                }
-                give(entry);
-            }
-            Kind::Expired { queue_id, sender, forced } => {
-                self.flush(queue_id, give);
-                let by = if forced { "operator" } else { "" };
-                let about = Entry::new(at, What::Expired, queue_id.to_string(), "");
-                give(Entry { sender: Some(sender), by: by.to_owned(), program: "qmgr".to_owned(), ..about });
-            }
-            Kind::Noticed { queue_id, kind, notice } => {
-                self.flush(queue_id, give);
-                let about = Entry::new(at, What::Noticed, queue_id.to_string(), "");
-                give(Entry { related: notice.to_string(), by: notice_word(kind).to_owned(), ..about });
-            }
-            Kind::Decided(decision) => {
-                if let Some(entry) = of_decision(at, *decision) {
-                    give(entry);
-                }
-            }
-            Kind::ContentChecked(action) => {
-                if let Some(entry) = of_check(at, *action) {
-                    give(entry);
-                }
-            }
-            _ => {}
-        }
+    let mut lists = envelope.recipients.chunks(LISTED);
+    let first = entry_of(envelope, lists.next().unwrap_or_default());
+    if envelope.recipients.len() == 1 && !hold {
+        return Some(Told::Message(envelope.queue_id, Box::new(first)));
     }
+    let mut entries = vec![first];
+    entries.extend(lists.map(|list| entry_of(envelope, list)));
+    if hold {
+        entries.push(Entry::new(envelope.arrival, What::Held, envelope.queue_id.to_string(), ""));
+    }
+    Some(Told::Entries(entries))
+}
 
-    /// A message that waits is needed before what follows.
-    fn flush(&mut self, id: QueueId, give: &mut dyn FnMut(Entry)) {
-        if let Some(message) = self.fresh.remove(&id).or_else(|| self.older.remove(&id)) {
-            give(message);
+fn of_event(event: Event) -> Option<Told> {
+    let at = event.at;
+    match event.kind {
+        Kind::Delivered(delivery) => {
+            let id = delivery.queue_id;
+            let mut entry = delivered(*delivery);
+            entry.at = at;
+            entry.program = event.origin.program.into_owned();
+            if entry.program == "error" && entry.what == What::Bounced && entry.text.starts_with(SUPPRESSED) {
+                entry.what = What::Suppressed;
+            }
+            if let Some(what) = in_mailbox(&entry) {
+                entry.what = what;
+            }
+            Some(Told::Outcome(id, Box::new(entry)))
         }
+        Kind::Expired { queue_id, sender, forced } => {
+            let by = if forced { "operator" } else { "" };
+            let about = Entry::new(at, What::Expired, queue_id.to_string(), "");
+            let entry = Entry { sender: Some(sender), by: by.to_owned(), program: "qmgr".to_owned(), ..about };
+            Some(Told::About(queue_id, Box::new(entry)))
+        }
+        Kind::Noticed { queue_id, kind, notice } => {
+            let about = Entry::new(at, What::Noticed, queue_id.to_string(), "");
+            let entry = Entry { related: notice.to_string(), by: notice_word(kind).to_owned(), ..about };
+            Some(Told::About(queue_id, Box::new(entry)))
+        }
+        Kind::Decided(decision) => Some(Told::Entry(Box::new(of_decision(at, *decision)?))),
+        Kind::ContentChecked(action) => Some(Told::Entry(Box::new(of_check(at, *action)?))),
+        _ => None,
     }
 }
 
