@@ -167,6 +167,10 @@ impl Lookup<'_> {
 
     /// Addresses of the mail exchangers of a domain; of the domain itself where it has none.
     async fn exchangers(&self, name: &str, wanted: Wanted<'_>, trouble: &mut Trouble) -> Vec<Candidate> {
+        if name.parse::<IpAddr>().is_ok() {
+            // Without the brackets that would keep from asking for mail exchangers: an address has none.
+            return self.host(name, wanted, trouble).await;
+        }
         if !domain::valid_hostname(name) {
             let reason = format!("Name service error for {name}: invalid host or domain name");
             trouble.set(EnhancedStatus::permanent(4, 4), reason);

@@ -104,6 +104,9 @@ fn mail_exchangers() {
         ),
         ("mx.lab.test", "5.4.6 mail for mx.lab.test loops back to myself"),
         ("no_such..name", "5.4.4 Name service error for no_such..name: invalid host or domain name"),
+        // `content_filter = scan:127.0.0.1:10025`, as many how-tos have it.
+        ("192.0.2.27", "192.0.2.27/192.0.2.27@0"),
+        ("999.1.1.1", "5.4.4 Name service error for 999.1.1.1: invalid host or domain name"),
     ];
     for (name, wanted) in table {
         assert_eq!(told(find(&settings(), name, true)), wanted.replace("{}", NOT_FOUND), "{name}");
