@@ -16,7 +16,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use yamabiko_dns::{Hosts, Native, Resolver};
 use yamabiko_envelope::{Content, Event, Events, Kind, Origin, Severity, Submission, Timestamp};
@@ -757,9 +757,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
     }
 }
 
+/// Sessions that wait for a table with blocking calls at a time. Each takes a thread of the runtime, which has 512 of them;
+/// without any left nothing would go on at all until a server that hangs lets go.
+static BLOCKING: Semaphore = Semaphore::const_new(256);
+
 /// A future that may wait for a socket with blocking calls, where that does not hold up other sessions.
 async fn where_it_may_block<T>(blocks: bool, future: Pin<&mut impl Future<Output = T>>) -> T {
     if blocks && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        // Never closed.
+        let _seat = BLOCKING.acquire().await;
         return tokio::task::block_in_place(|| Handle::current().block_on(future));
     }
     future.await
@@ -817,6 +823,27 @@ mod tests {
 
     fn size_of_future<A, B, C, D, E, F, G, Task>(_: impl Fn(A, B, C, D, E, F, G) -> Task) -> usize {
         size_of::<Task>()
+    }
+
+    /// More sessions ask a table that hangs than the runtime has threads: others go on.
+    #[test]
+    fn a_table_that_hangs_leaves_threads_to_others() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (open, gate) = watch::channel(false);
+            let ask = |mut gate: watch::Receiver<bool>| async move {
+                let mut answer = pin!(async move { _ = gate.wait_for(|open| *open).await });
+                where_it_may_block(true, answer.as_mut()).await;
+            };
+            let waiting: Vec<_> = (0..1000).map(|_| tokio::spawn(ask(gate.clone()))).collect();
+            for _ in 0..1000 {
+                timeout(Duration::from_secs(60), tokio::spawn(tokio::task::yield_now())).await.unwrap().unwrap();
+            }
+            open.send(true).unwrap();
+            for one in waiting {
+                one.await.unwrap();
+            }
+        });
     }
 
     /// Ten thousand silent clients have ten thousand of these.
