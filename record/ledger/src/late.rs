@@ -7,6 +7,7 @@
 //! But for a token that one recipient alone was given, all these are known to more than one: a report from a host that has
 //! nothing to do with the message is worth less ([`Origin`]), and where it names nothing it is worth nothing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use yamabiko_analyze::{Action, Analysis, Finding, Kind, Reason};
@@ -52,6 +53,8 @@ const WINDOW: Duration = Duration::from_secs(5 * 86_400);
 const LONG: Duration = Duration::from_secs(60 * 86_400);
 /// Candidates that are looked at.
 const CANDIDATES: usize = 50;
+/// Recipients of one report that are looked for: more than a message has.
+const FINDINGS: usize = 1000;
 /// What a report is worth, at most, that anybody could have written: more than a guess, and nothing to act on.
 const ANYBODY: u8 = 60;
 
@@ -62,8 +65,11 @@ pub fn join(ledger: &mut Ledger, incoming: &Incoming<'_>, token: ReadToken<'_>) 
     let mut unknown = 0;
     let named = incoming.recipients.iter().find_map(|address| token(address));
     let origin = Origin::of(header(incoming.message), incoming.client.clone());
-    for finding in &incoming.analysis.findings {
-        let found = match climb(ledger, incoming, finding, named.as_ref(), origin.as_ref())? {
+    unknown += incoming.analysis.findings.len().saturating_sub(FINDINGS);
+    // Each recipient of a report names the same message.
+    let mut known = HashMap::new();
+    for finding in incoming.analysis.findings.iter().take(FINDINGS) {
+        let found = match climb(ledger, incoming, finding, named.as_ref(), origin.as_ref(), &mut known)? {
             Some(found) => found,
             None => {
                 unknown += 1;
@@ -140,16 +146,22 @@ fn climb(
     finding: &Finding,
     token: Option<&Token>,
     origin: Option<&Origin>,
+    known: &mut HashMap<(Field, String), Vec<History>>,
 ) -> Result<Option<Found>, Error> {
     let from = Whence { origin, trusted: incoming.trusted };
     let since = Timestamp(incoming.at.0.saturating_sub(micros(LONG)));
     // In a mailbox the report has the name of its own delivery on top, and an imported log has that delivery.
     let own = queue_ids(header(incoming.message));
-    let mut ask = |field, text: &str| {
+    let mut ask = |field: Field, text: &str| {
+        let name = (field, text.to_owned());
+        if let Some(histories) = known.get(&name) {
+            return Ok::<_, Error>(histories.clone());
+        }
         let query = Query { since: Some(since), limit: CANDIDATES, ..Query::new(field, text) };
         // The report stands in the ledger too, and our own Received: line on top of it names it.
         let mut histories = ledger.histories(&query)?;
         histories.retain(|history| history.queue_id != incoming.queue_id && !own.contains(&history.queue_id));
+        known.insert(name, histories.clone());
         Ok(histories)
     };
     if let Some(token) = token {
