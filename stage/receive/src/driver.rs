@@ -421,6 +421,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             let _ = shutdown.wait_for(|stop| *stop).await;
         });
         self.listen_first();
+        // What ends the session is an answer to the client.
+        let mut answers = true;
         loop {
             // `start` never passes the end.
             let (used, action) = self.session.advance(&self.buffer[self.start..], Timestamp::now());
@@ -444,13 +446,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             };
             match step {
                 Ok(()) => {}
-                Err(Broken::Lost) => self.session.lost(),
-                Err(Broken::Timeout) => self.session.timed_out(),
-                Err(Broken::Shutdown) => self.session.shut_down(),
+                Err(why) => {
+                    answers = false;
+                    match why {
+                        Broken::Lost => self.session.lost(),
+                        Broken::Timeout => self.session.timed_out(),
+                        Broken::Shutdown => self.session.shut_down(),
+                    }
+                }
             }
         }
-        // Only then: closing while something of the client's is not read yet throws away what has not left us.
-        if (self.session.said_goodbye() || self.is_silent())
+        // Only then: closing while something of the client's is not read yet throws away what has not left us; and a client
+        // that is told of our own end may just be saying something.
+        if (self.session.said_goodbye() || (answers && self.is_silent()))
             && let Some(connection) = self.stream.below()
         {
             (self.last_words)(connection);
