@@ -160,11 +160,8 @@ fn a_policy_server_that_is_not_there_has_a_default_of_its_own() {
     );
     instance.start();
     assert_eq!(instance.client().mail("a@test.example", &["one@box.example"], MESSAGE).unwrap().code, 250);
-    assert!(
-        instance.log().contains(&format!("warning: connect to {nowhere}: Connection refused")),
-        "{}",
-        instance.log()
-    );
+    let told = format!("warning: connect to {nowhere}: Connection refused");
+    instance.until("the warning", || instance.log().contains(&told));
 }
 
 /// A program that is only there where its package is.

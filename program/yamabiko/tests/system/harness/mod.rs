@@ -22,6 +22,8 @@ use serde_json::Value;
 
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// A log that did not grow for so long has what was said before.
+const SETTLED: Duration = Duration::from_millis(40);
 
 /// Names that the program is called by.
 const COMMANDS: [&str; 15] = [
@@ -305,8 +307,20 @@ impl Instance {
         PathBuf::from(&known.expect("it is set").1)
     }
 
-    /// The mail log so far.
+    /// The mail log so far. Lines gather for a moment before they are written: it is read when no more come, or when they go
+    /// on coming.
     pub fn log(&self) -> String {
+        let length = || fs::metadata(self.log_file()).map_or(0, |meta| meta.len());
+        let end = Instant::now() + Duration::from_secs(1);
+        let mut before = length();
+        loop {
+            std::thread::sleep(SETTLED);
+            let now = length();
+            if now == before || Instant::now() >= end {
+                break;
+            }
+            before = now;
+        }
         fs::read(self.log_file()).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
     }
 
