@@ -115,7 +115,7 @@ fn time(name: &str, text: &str, default: u64) -> Duration {
     Duration::from_secs(seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(default))
 }
 
-/// The tests in the order of [`Test`](super::cache::Test): how parameters name them, and their time to live.
+/// The tests in the order of [`Test`]: how parameters name them, and their time to live.
 const TESTS: [(&str, &str); 5] = [
     ("greet", "greet_ttl"),
     ("dnsbl", "dnsbl_max_ttl"),
