@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use yamabiko_config::Config;
 use yamabiko_envelope::{Envelope, Event, EventSink, Events, QueueId, RecipientState, Severity, Timestamp};
-use yamabiko_ledger::late::Token;
+use yamabiko_ledger::late::{Fits, Token};
 use yamabiko_ledger::{
     Entry, Feed, Field, Input, Journal, Ledger, Options, Retention, Source, Surroundings, What, Writer, analyzer,
     entry_of, may_have_a_reason, reason_of,
@@ -198,7 +198,9 @@ impl Remembered {
             let reading = generation.signing.as_ref()?.read(address, Timestamp::now());
             let yamabiko_token::Reading::Valid { claim, .. } = reading else { return None };
             let queue_id = claim.queue_id.to_string();
-            Some(Token { queue_id, fits: Box::new(move |recipient| claim.fits(recipient)) })
+            let of_one = claim.recipient.is_some();
+            let fits = of_one.then(|| -> Fits { Box::new(move |recipient| claim.fits(recipient)) });
+            Some(Token { queue_id, fits })
         }));
     }
 

@@ -4,6 +4,7 @@
 //! chunks that fill a page each: no index is touched by an insert. [`MERGED`] small runs become a large one. What is
 //! behind the last run is looked at row by row. A lookup is one binary search per run.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -214,15 +215,28 @@ impl DayWriter {
     }
 
     /// Appends. False when it was there already, where that is looked at.
-    pub(crate) fn append(&mut self, entry: &Entry) -> Result<bool, Error> {
-        if let Some(known) = &mut self.known
-            && !known.insert(entry.digest())
-        {
-            return Ok(false);
+    pub(crate) fn append(&mut self, entry: Cow<'_, Entry>) -> Result<bool, Error> {
+        if let Some(known) = &mut self.known {
+            if !known.insert(entry.digest()) {
+                return Ok(false);
+            }
+            self.put(&entry)?;
+        } else {
+            let entry = entry.into_owned();
+            let put = self.put(&entry);
+            self.uncommitted.push(entry);
+            put?;
         }
-        if self.known.is_none() {
-            self.uncommitted.push(entry.clone());
+        if self.next - self.tail >= RUN || self.keys.len() >= RUN_KEYS {
+            self.write_run()?;
         }
+        if self.fresh.len() + self.tallies.len() >= TALLIES {
+            self.commit_all()?;
+        }
+        Ok(true)
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), Error> {
         if !self.in_transaction {
             self.conn.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.fail(error))?;
             self.in_transaction = true;
@@ -232,13 +246,7 @@ impl DayWriter {
         keys::of_entry(entry, |key| self.keys.push(key | row));
         self.next += 1;
         self.tally(entry);
-        if self.next - self.tail >= RUN || self.keys.len() >= RUN_KEYS {
-            self.write_run()?;
-        }
-        if self.fresh.len() + self.tallies.len() >= TALLIES {
-            self.commit_all()?;
-        }
-        Ok(true)
+        Ok(())
     }
 
     fn tally(&mut self, entry: &Entry) {
@@ -616,11 +624,11 @@ impl Runs {
         Ok(mark.1)
     }
 
-    /// Rows behind the runs that have a key; `None` for who asks seldom.
-    fn in_tail(&mut self, conn: &Connection, wanted: u64) -> rusqlite::Result<Option<Vec<i64>>> {
+    /// Reads the rows behind the runs, for who asks often. False for who does not.
+    fn knows_tail(&mut self, conn: &Connection) -> rusqlite::Result<bool> {
         self.asked = self.asked.saturating_add(1);
         if self.asked <= OFTEN {
-            return Ok(None);
+            return Ok(false);
         }
         let (last, keys) = &mut self.tail;
         let known = *last;
@@ -635,7 +643,48 @@ impl Runs {
             *last = id;
             true
         })?;
-        Ok(Some(self.tail.1.get(&wanted).cloned().unwrap_or_default()))
+        Ok(true)
+    }
+
+    /// Rows with a key, in rising order.
+    fn rows_with(&self, conn: &Connection, wanted: u64, with_tail: bool) -> rusqlite::Result<Vec<i64>> {
+        let mut ids = Vec::new();
+        for (first, fences) in &self.runs {
+            in_run(conn, *first, fences, wanted, &mut ids)?;
+        }
+        if with_tail {
+            ids.extend(self.tail.1.get(&wanted).into_iter().flatten());
+        }
+        Ok(ids)
+    }
+}
+
+/// Which of the entries with a value are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Narrowing<'a> {
+    /// All.
+    No,
+    /// Those with another value too.
+    To(Field, &'a str),
+    /// Those that are about no single recipient.
+    Whole,
+}
+
+impl Narrowing<'_> {
+    fn has(self, entry: &Entry) -> bool {
+        match self {
+            Self::No => true,
+            Self::To(field, text) => keys::matches(entry, field, text),
+            Self::Whole => entry.recipient.is_empty(),
+        }
+    }
+
+    /// What the columns of a wanted row satisfy.
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Whole => " AND recipient IS NULL",
+            Self::No | Self::To(..) => "",
+        }
     }
 }
 
@@ -643,36 +692,37 @@ impl Runs {
 pub(crate) fn find(
     conn: &Connection,
     runs: &mut Runs,
-    field: Field,
-    text: &str,
+    (field, text): (Field, &str),
+    narrowing: Narrowing<'_>,
     mut give: impl FnMut(i64, Entry),
 ) -> rusqlite::Result<()> {
-    let wanted = keys::key(field, text);
     // One view of the file for all of this: another program may be writing.
     let view = conn.unchecked_transaction()?;
     let indexed = runs.refresh(conn)?;
-    let mut ids = Vec::new();
-    for (first, fences) in &runs.runs {
-        in_run(conn, *first, fences, wanted, &mut ids)?;
+    let with_tail = runs.knows_tail(conn)?;
+    let mut ids = runs.rows_with(conn, keys::key(field, text), with_tail)?;
+    if let Narrowing::To(field, text) = narrowing {
+        let others = runs.rows_with(conn, keys::key(field, text), with_tail)?;
+        ids.retain(|id| others.binary_search(id).is_ok());
     }
-    let tail = runs.in_tail(conn, wanted)?;
-    let looked_up = tail.is_some();
-    ids.extend(tail.into_iter().flatten());
-    let mut one = conn.prepare_cached(&format!("SELECT id, {COLUMNS} FROM entry WHERE id = ?1"))?;
+    let condition = narrowing.condition();
+    let mut one = conn.prepare_cached(&format!("SELECT id, {COLUMNS} FROM entry WHERE id = ?1{condition}"))?;
     for id in ids {
         if let Some((id, entry)) = one.query_row([id], read).optional()?
             && keys::matches(&entry, field, text)
+            && narrowing.has(&entry)
         {
             give(id, entry);
         }
     }
     drop(one);
-    if looked_up {
+    if with_tail {
         return view.finish();
     }
     // Few columns decide; the whole row is read only where they do not rule it out.
-    each(conn, &format!("id > ?1 AND {}", tail_condition(field)), &[&indexed, &text], |id, entry| {
-        if keys::matches(&entry, field, text) {
+    let wanted = format!("id > ?1 AND {}{condition}", tail_condition(field));
+    each(conn, &wanted, &[&indexed, &text], |id, entry| {
+        if keys::matches(&entry, field, text) && narrowing.has(&entry) {
             give(id, entry);
         }
         true
@@ -782,7 +832,7 @@ mod tests {
         // A large run, two small ones, and some rows behind them.
         let rows = (RUN * (MERGED + 2) + 100) as u64;
         for n in 1..=rows {
-            writer.append(&entry(n)).unwrap();
+            writer.append(Cow::Owned(entry(n))).unwrap();
         }
         writer.commit().unwrap();
         let conn = open_for_reading(&path).unwrap();
@@ -791,7 +841,10 @@ mod tests {
         for n in [1, 77, RUN as u64, RUN as u64 + 1, rows - 50, rows] {
             for (field, text) in [(Field::QueueId, format!("Q{n}")), (Field::RemoteId, format!("R{n}"))] {
                 let mut found = Vec::new();
-                find(&conn, &mut Runs::default(), field, &text, |id, entry| found.push((id as u64, entry))).unwrap();
+                find(&conn, &mut Runs::default(), (field, &text), Narrowing::No, |id, entry| {
+                    found.push((id as u64, entry))
+                })
+                .unwrap();
                 assert_eq!(found, [(n, entry(n))], "{text}");
             }
         }
@@ -799,18 +852,20 @@ mod tests {
         let mut often = Runs::default();
         for n in rows - 9..=rows + 5 {
             if n > rows {
-                writer.append(&entry(n)).unwrap();
+                writer.append(Cow::Owned(entry(n))).unwrap();
                 writer.commit().unwrap();
             }
             let mut found = Vec::new();
-            find(&conn, &mut often, Field::RemoteId, &format!("R{n}"), |id, entry| found.push((id as u64, entry)))
-                .unwrap();
+            find(&conn, &mut often, (Field::RemoteId, &format!("R{n}")), Narrowing::No, |id, entry| {
+                found.push((id as u64, entry))
+            })
+            .unwrap();
             assert_eq!(found, [(n, entry(n))]);
         }
         let rows = rows + 5;
         let count = |field, text: &str| {
             let mut count = 0u64;
-            find(&conn, &mut Runs::default(), field, text, |_, _| count += 1).unwrap();
+            find(&conn, &mut Runs::default(), (field, text), Narrowing::No, |_, _| count += 1).unwrap();
             count
         };
         assert_eq!(
@@ -828,13 +883,16 @@ mod tests {
         for round in 0..5u64 {
             let mut writer = DayWriter::open(&path, false).unwrap();
             for n in 0..5000 {
-                writer.append(&entry(round * 5000 + n + 1)).unwrap();
+                writer.append(Cow::Owned(entry(round * 5000 + n + 1))).unwrap();
             }
         }
         let conn = open_for_reading(&path).unwrap();
         for n in [1u64, 5000, 5001, 16384, 16385, 25000] {
             let mut found = Vec::new();
-            find(&conn, &mut Runs::default(), Field::QueueId, &format!("Q{n}"), |_, entry| found.push(entry)).unwrap();
+            find(&conn, &mut Runs::default(), (Field::QueueId, &format!("Q{n}")), Narrowing::No, |_, entry| {
+                found.push(entry)
+            })
+            .unwrap();
             assert_eq!(found, [entry(n)]);
         }
         let mut total = 0;
@@ -848,8 +906,8 @@ mod tests {
         let path = dir.path().join("day");
         for expected in [true, false] {
             let mut writer = DayWriter::open(&path, true).unwrap();
-            assert_eq!(writer.append(&entry(1)).unwrap(), expected);
-            assert!(!writer.append(&entry(1)).unwrap());
+            assert_eq!(writer.append(Cow::Owned(entry(1))).unwrap(), expected);
+            assert!(!writer.append(Cow::Owned(entry(1))).unwrap());
         }
     }
 
@@ -883,10 +941,11 @@ mod tests {
             ..Entry::new(Timestamp(7), What::Report, "Q", "r@s")
         };
         let mut writer = DayWriter::open(&path, false).unwrap();
-        writer.append(&full).unwrap();
+        writer.append(Cow::Borrowed(&full)).unwrap();
         writer.commit().unwrap();
         let mut found = Vec::new();
-        find(&writer.conn, &mut Runs::default(), Field::QueueId, "Q", |_, entry| found.push(entry)).unwrap();
+        find(&writer.conn, &mut Runs::default(), (Field::QueueId, "Q"), Narrowing::No, |_, entry| found.push(entry))
+            .unwrap();
         assert_eq!(found, [full]);
     }
 }

@@ -245,8 +245,8 @@ impl Work {
                 (self.surroundings.lost)(lost);
             }
             if stop {
-                // Everything is in the ledger.
-                self.shared.journal.iter().for_each(Journal::empty);
+                // Everything is in the ledger, or else the next one to open it finds it here.
+                self.shared.journal.iter().filter(|_| !self.writer.owes()).for_each(Journal::empty);
                 return;
             }
         }
@@ -273,7 +273,9 @@ impl Work {
             let napped = self.shared.work.wait_timeout_while(state, GATHER, more);
             state = napped.unwrap_or_else(PoisonError::into_inner).0;
         }
+        // What the ledger cannot take now is in the journal, and it stays there.
         if let Some(journal) = &self.shared.journal
+            && !self.writer.owes()
             && (!state.inputs.is_empty() || self.recorder.is_waiting() || state.stop)
         {
             journal.turn();
@@ -297,7 +299,7 @@ impl Work {
                 listener(&entry);
             }
             self.day = self.day.max(day_of(entry.at.seconds()));
-            match self.writer.append(&entry) {
+            match self.writer.take(entry) {
                 Ok(_) => written += 1,
                 Err(error) => failed = Some(error),
             }
@@ -390,5 +392,33 @@ mod tests {
         assert!(feed.dropped() > 0);
         assert_eq!(told.load(Ordering::Relaxed), feed.dropped());
         assert_eq!(feed.written() + feed.dropped(), 1000);
+    }
+
+    /// A process that is killed while its ledger cannot be written leaves all of it in the journal.
+    #[test]
+    fn what_cannot_be_written_stays_in_the_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let in_the_way = dir.path().join(crate::writer::file_name(0, Source::Live));
+        std::fs::create_dir(&in_the_way).unwrap();
+        let start = || {
+            let (journal, left) = Journal::open(dir.path()).unwrap();
+            let writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+            let surroundings = Surroundings { journal: Some(journal), ..Surroundings::default() };
+            (Feed::start(writer, 1000, surroundings).unwrap(), left)
+        };
+        let (feed, _) = start();
+        for n in 0..5 {
+            feed.push(note(n));
+            assert!(feed.flush(Duration::from_secs(60)));
+        }
+        drop(feed);
+        std::fs::remove_dir(&in_the_way).unwrap();
+        let (feed, left) = start();
+        assert_eq!(left.len(), 5);
+        feed.push_again(left);
+        drop(feed);
+        let found = Ledger::open(dir.path()).entries(Field::QueueId, "Q", None).unwrap();
+        assert_eq!(found.len(), 5);
+        assert!(Journal::open(dir.path()).unwrap().1.is_empty());
     }
 }

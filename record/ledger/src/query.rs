@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use yamabiko_envelope::{QueueId, Timestamp};
 
-use crate::day::{self, Runs, Tally, TallyKey};
+use crate::day::{self, Narrowing, Runs, Tally, TallyKey};
 use crate::writer::{Source, parse_name};
 use crate::{Entry, Error, Field, State, Verdict, What, judge};
 
@@ -77,6 +78,25 @@ impl Query {
     }
 }
 
+/// A message that a question led to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Named {
+    pub host: String,
+    pub queue_id: String,
+    /// When it was seen first, among what was asked for.
+    pub first: Timestamp,
+}
+
+impl Named {
+    /// The first day that may have something of it.
+    fn began(&self) -> u64 {
+        match self.queue_id.parse::<QueueId>() {
+            Ok(id) => crate::day_of(id.micros() / 1_000_000),
+            Err(_) => crate::day_of(self.first.seconds()).saturating_sub(BACK),
+        }
+    }
+}
+
 /// A file of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Part {
@@ -90,6 +110,7 @@ pub struct Part {
 
 struct Reader {
     conn: Connection,
+    inode: u64,
     runs: Runs,
     used: u64,
 }
@@ -123,13 +144,22 @@ impl Ledger {
         self.unreadable.values().map(String::as_str)
     }
 
-    /// Asks one file; damage is remembered, and no answer.
+    /// Asks one file; damage is remembered, and no answer. A file that retention has just removed has none.
     fn ask<T: Default>(
         &mut self,
         part: &Part,
         question: impl FnOnce(&mut Reader) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
-        let asked = self.reader(part).and_then(|reader| question(reader).map_err(|error| Error::at(&part.path, error)));
+        let inode = match fs::metadata(&part.path) {
+            Ok(file) => file.ino(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.open.remove(&part.path);
+                return Ok(T::default());
+            }
+            Err(error) => return Err(Error::new(&part.path, error)),
+        };
+        let reader = self.reader(part, inode);
+        let asked = reader.and_then(|reader| question(reader).map_err(|error| Error::at(&part.path, error)));
         asked.or_else(|error| {
             if !error.is_damage() {
                 return Err(error);
@@ -158,8 +188,12 @@ impl Ledger {
         Ok(parts)
     }
 
-    fn reader(&mut self, part: &Part) -> Result<&mut Reader, Error> {
+    fn reader(&mut self, part: &Part, inode: u64) -> Result<&mut Reader, Error> {
         self.clock += 1;
+        // Retention puts another file in the place of one, and a damaged one makes room for the next.
+        if self.open.get(&part.path).is_some_and(|reader| reader.inode != inode) {
+            self.open.remove(&part.path);
+        }
         if !self.open.contains_key(&part.path) {
             if self.open.len() >= OPEN
                 && let Some(oldest) =
@@ -168,7 +202,7 @@ impl Ledger {
                 self.open.remove(&oldest);
             }
             let conn = day::open_for_reading(&part.path)?;
-            self.open.insert(part.path.clone(), Reader { conn, runs: Runs::default(), used: 0 });
+            self.open.insert(part.path.clone(), Reader { conn, inode, runs: Runs::default(), used: 0 });
         }
         let clock = self.clock;
         match self.open.get_mut(&part.path) {
@@ -180,42 +214,55 @@ impl Ledger {
         }
     }
 
-    /// Entries with a value, of some days, oldest day first. Files that retention has just removed are passed over.
-    fn find(&mut self, parts: &[Part], field: Field, text: &str, mut give: impl FnMut(Entry)) -> Result<(), Error> {
+    /// Entries with a value, of some days, oldest day first.
+    fn find(
+        &mut self,
+        parts: &[Part],
+        (field, text): (Field, &str),
+        narrowing: Narrowing<'_>,
+        mut give: impl FnMut(Entry),
+    ) -> Result<(), Error> {
         for part in parts {
-            if !part.path.exists() {
-                self.open.remove(&part.path);
-                continue;
-            }
-            self.ask(part, |reader| day::find(&reader.conn, &mut reader.runs, field, text, |_, entry| give(entry)))?;
+            self.ask(part, |reader| {
+                day::find(&reader.conn, &mut reader.runs, (field, text), narrowing, |_, entry| give(entry))
+            })?;
         }
         Ok(())
     }
 
     /// Single entries with a value, in no special order: for those who join reports to messages.
     pub fn entries(&mut self, field: Field, text: &str, since: Option<Timestamp>) -> Result<Vec<Entry>, Error> {
-        let first = since.map_or(0, |since| crate::day_of(since.seconds()));
-        let parts: Vec<Part> = self.parts()?.into_iter().filter(|part| part.day >= first).collect();
+        let parts = self.parts_between(since, None)?;
         let mut found = Vec::new();
-        self.find(&parts, field, text, |entry| found.push(entry))?;
+        self.find(&parts, (field, text), Narrowing::No, |entry| found.push(entry))?;
         Ok(found)
     }
 
     /// Everything about one message: the entries of all of its recipients, in the order of time.
     pub fn message(&mut self, host: &str, queue_id: &str) -> Result<Vec<Entry>, Error> {
-        let parts = self.parts()?;
-        self.message_in(&parts, host, queue_id, 0)
+        self.all_of(&Named { host: host.to_owned(), queue_id: queue_id.to_owned(), first: Timestamp::default() })
     }
 
-    fn message_in(&mut self, parts: &[Part], host: &str, queue_id: &str, earliest: u64) -> Result<Vec<Entry>, Error> {
-        let first = match queue_id.parse::<QueueId>() {
-            Ok(id) => crate::day_of(id.micros() / 1_000_000),
-            Err(_) => earliest.saturating_sub(BACK),
-        };
-        let from = parts.partition_point(|part| part.day < first);
+    pub(crate) fn all_of(&mut self, message: &Named) -> Result<Vec<Entry>, Error> {
+        self.some_of(message, Narrowing::No)
+    }
+
+    /// What tells of a message as a whole, and names its recipients.
+    pub(crate) fn whole(&mut self, message: &Named) -> Result<Vec<Entry>, Error> {
+        self.some_of(message, Narrowing::Whole)
+    }
+
+    /// What names one recipient of a message, under the address that it was given or the one that this became.
+    pub(crate) fn of_one(&mut self, message: &Named, recipient: &str) -> Result<Vec<Entry>, Error> {
+        self.some_of(message, Narrowing::To(Field::Recipient, recipient))
+    }
+
+    fn some_of(&mut self, message: &Named, narrowing: Narrowing<'_>) -> Result<Vec<Entry>, Error> {
+        let mut parts = self.parts()?;
+        parts.drain(..parts.partition_point(|part| part.day < message.began()));
         let mut found = Vec::new();
-        self.find(parts.get(from..).unwrap_or_default(), Field::QueueId, queue_id, |entry| {
-            if entry.host == host && entry.queue_id == queue_id {
+        self.find(&parts, (Field::QueueId, &message.queue_id), narrowing, |entry| {
+            if entry.host == message.host {
                 found.push(entry);
             }
         })?;
@@ -223,18 +270,23 @@ impl Ledger {
         Ok(found)
     }
 
-    /// Histories that answer a question, the newest first. Each is whole, whatever part of it was asked for.
-    pub fn histories(&mut self, query: &Query) -> Result<Vec<History>, Error> {
-        let parts = self.parts()?;
-        let first = query.since.map_or(0, |since| crate::day_of(since.seconds()));
-        let last = query.until.map_or(u64::MAX, |until| crate::day_of(until.seconds()));
-        let wanted: Vec<Part> = parts.iter().filter(|part| part.day >= first && part.day <= last).cloned().collect();
-        // The newest messages: for each when it was seen last, and first.
+    fn parts_between(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> Result<Vec<Part>, Error> {
+        let first = since.map_or(0, |since| crate::day_of(since.seconds()));
+        let last = until.map_or(u64::MAX, |until| crate::day_of(until.seconds()));
+        let mut parts = self.parts()?;
+        parts.retain(|part| (first..=last).contains(&part.day));
+        Ok(parts)
+    }
+
+    /// Messages that answer a question, whatever their number, the newest first. Entries of what was refused before it had a name
+    /// are given apart.
+    pub(crate) fn messages(&mut self, query: &Query, mut refused: impl FnMut(Entry)) -> Result<Vec<Named>, Error> {
+        let parts = self.parts_between(query.since, query.until)?;
+        // For each when it was seen last, and first.
         let mut messages: HashMap<(String, String), (Timestamp, Timestamp)> = HashMap::new();
-        let mut refused: Vec<Entry> = Vec::new();
-        self.find(&wanted, query.field, &query.text, |entry| {
+        self.find(&parts, (query.field, &query.text), Narrowing::No, |entry| {
             if entry.queue_id.is_empty() {
-                refused.push(entry);
+                refused(entry);
                 return;
             }
             let times = messages.entry((entry.host, entry.queue_id)).or_insert((entry.at, entry.at));
@@ -242,12 +294,17 @@ impl Ledger {
         })?;
         let mut newest: Vec<_> = messages.into_iter().map(|(message, times)| (times, message)).collect();
         newest.sort_unstable_by(|a, b| b.cmp(a));
-        let mut out: Vec<History> = refused.into_iter().map(refusal).collect();
-        for ((_, seen), (host, queue_id)) in newest {
+        Ok(newest.into_iter().map(|((_, first), (host, queue_id))| Named { host, queue_id, first }).collect())
+    }
+
+    /// Histories that answer a question, the newest first. Each is whole, whatever part of it was asked for.
+    pub fn histories(&mut self, query: &Query) -> Result<Vec<History>, Error> {
+        let mut out: Vec<History> = Vec::new();
+        for message in self.messages(query, |entry| out.push(refusal(entry)))? {
             if out.len() >= query.limit {
                 break;
             }
-            let entries = self.message_in(&parts, &host, &queue_id, crate::day_of(seen.seconds()))?;
+            let entries = self.all_of(&message)?;
             out.extend(split(entries).into_iter().filter(|history| asked_for(history, query)));
         }
         out.retain(|history| {
@@ -285,10 +342,8 @@ impl Ledger {
         until: Option<Timestamp>,
         mut give: impl FnMut(Entry) -> bool,
     ) -> Result<(), Error> {
-        let first = since.map_or(0, |since| crate::day_of(since.seconds()));
-        let last = until.map_or(u64::MAX, |until| crate::day_of(until.seconds()));
         let mut stopped = false;
-        for part in self.parts()?.into_iter().filter(|part| part.day >= first && part.day <= last) {
+        for part in self.parts_between(since, until)? {
             self.ask(&part, |reader| {
                 day::each(&reader.conn, "1", &[], |_, entry| {
                     let wanted =

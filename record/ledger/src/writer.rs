@@ -1,5 +1,6 @@
 //! Writing: entries go into the file of their day, many in one transaction.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -94,26 +95,37 @@ impl Writer {
     /// or somebody keeps the file locked, waits in memory and is tried again; the error is told once. A file that is
     /// damaged is set aside, and the error says so.
     pub fn append(&mut self, entry: &Entry) -> Result<bool, Error> {
+        self.enter(Cow::Borrowed(entry))
+    }
+
+    /// [`Writer::append`] for who has no more use for the entry.
+    pub(crate) fn take(&mut self, entry: Entry) -> Result<bool, Error> {
+        self.enter(Cow::Owned(entry))
+    }
+
+    /// Something waits in memory for files that cannot be written.
+    pub(crate) fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    fn enter(&mut self, entry: Cow<'_, Entry>) -> Result<bool, Error> {
         let day = day_of(entry.at.seconds());
         if self.not_before.is_some_and(|until| Instant::now() < until) {
             return self.owe(day, entry).map(|()| true);
         }
-        let file = match self.day(day) {
-            Ok(file) => file,
-            Err(error) => {
-                // More than that is lost, and that is an error too.
-                let _ = self.owe(day, entry);
-                return Err(error);
-            }
-        };
-        file.append(entry).map_err(|error| self.after_failure(day, error))
+        if let Err(error) = self.day(day).map(|_| ()) {
+            // More than that is lost, and that is an error too.
+            let _ = self.owe(day, entry);
+            return Err(error);
+        }
+        self.day(day)?.append(entry).map_err(|error| self.after_failure(day, error))
     }
 
-    fn owe(&mut self, day: u64, entry: &Entry) -> Result<(), Error> {
+    fn owe(&mut self, day: u64, entry: Cow<'_, Entry>) -> Result<(), Error> {
         if self.options.once || self.owed.values().map(|(_, entries)| entries.len()).sum::<usize>() >= OWED {
             return Err(Error::new(&self.directory, "it cannot be written, and too much waits for it already"));
         }
-        self.owed.entry(day).or_default().1.push(entry.clone());
+        self.owed.entry(day).or_default().1.push(entry.into_owned());
         Ok(())
     }
 
@@ -147,9 +159,10 @@ impl Writer {
     fn pay(&mut self, day: u64, file: &mut DayWriter) -> Result<(), Error> {
         let Some((tallies, entries)) = self.owed.remove(&day) else { return Ok(()) };
         file.count_on(tallies);
-        for (position, entry) in entries.iter().enumerate() {
-            if let Err(error) = file.append(entry) {
-                self.owed.entry(day).or_default().1.extend_from_slice(entries.get(position + 1..).unwrap_or_default());
+        let mut entries = entries.into_iter();
+        while let Some(entry) = entries.next() {
+            if let Err(error) = file.append(Cow::Owned(entry)) {
+                self.owed.entry(day).or_default().1.extend(entries);
                 return Err(error);
             }
         }

@@ -7,15 +7,16 @@
 //! But for a token that one recipient alone was given, all these are known to more than one: a report from a host that has
 //! nothing to do with the message is worth less ([`Origin`]), and where it names nothing it is worth nothing.
 
-use std::collections::HashMap;
-use std::time::Duration;
-
 use yamabiko_analyze::{Action, Analysis, Finding, Kind, Reason};
 use yamabiko_envelope::Timestamp;
 
-use crate::{
-    Entry, Error, Field, GUESS, History, Ledger, Origin, Query, ReportAction, State, Trusted, What, remote_id,
-};
+use crate::{Entry, Error, GUESS, Ledger, Origin, ReportAction, Trusted, What};
+
+mod ladder;
+mod names;
+
+use ladder::{Found, Ladder};
+use names::{header, is_notice_of};
 
 /// A report as it came in.
 #[derive(Clone, Debug)]
@@ -40,227 +41,35 @@ pub struct Incoming<'a> {
 pub struct Token {
     /// The message.
     pub queue_id: String,
-    /// Whether it is about a recipient; always true for a token that is about all of them.
-    pub fits: Box<dyn Fn(&str) -> bool>,
+    /// Whether it is about a recipient; `None` when it is about all of them.
+    pub fits: Option<Fits>,
 }
+
+/// Whether something is about a recipient.
+pub type Fits = Box<dyn Fn(&str) -> bool>;
 
 /// Takes a token out of an address, if there is a good one.
 pub type ReadToken<'a> = &'a dyn Fn(&str) -> Option<Token>;
 
-/// How far back a message without any name is looked for.
-const WINDOW: Duration = Duration::from_secs(5 * 86_400);
-/// How far back a message with a name is looked for.
-const LONG: Duration = Duration::from_secs(60 * 86_400);
-/// Candidates that are looked at.
-const CANDIDATES: usize = 50;
 /// Recipients of one report that are looked for: more than a message has.
 const FINDINGS: usize = 1000;
-/// What a report is worth, at most, that anybody could have written: more than a guess, and nothing to act on.
-const ANYBODY: u8 = 60;
 
 /// The entries that follow from a report. Findings that belong to no message of the ledger are left out, and counted in the
 /// second number.
 pub fn join(ledger: &mut Ledger, incoming: &Incoming<'_>, token: ReadToken<'_>) -> Result<(Vec<Entry>, usize), Error> {
     let mut out = Vec::new();
-    let mut unknown = 0;
+    let findings = &incoming.analysis.findings;
+    let mut unknown = findings.len().saturating_sub(FINDINGS);
     let named = incoming.recipients.iter().find_map(|address| token(address));
     let origin = Origin::of(header(incoming.message), incoming.client.clone());
-    unknown += incoming.analysis.findings.len().saturating_sub(FINDINGS);
-    // Each recipient of a report names the same message.
-    let mut known = HashMap::new();
-    for finding in incoming.analysis.findings.iter().take(FINDINGS) {
-        let found = match climb(ledger, incoming, finding, named.as_ref(), origin.as_ref(), &mut known)? {
-            Some(found) => found,
-            None => {
-                unknown += 1;
-                continue;
-            }
-        };
-        if let Some(entry) = entry_of(incoming, finding, found) {
-            out.push(entry);
+    let mut ladder = Ladder::new(ledger, incoming, named.as_ref(), origin.as_ref());
+    for finding in findings.iter().take(FINDINGS) {
+        match ladder.climb(finding)? {
+            Some(found) => out.extend(entry_of(incoming, finding, found)),
+            None => unknown += 1,
         }
     }
     Ok((out, unknown))
-}
-
-/// Where a report belongs.
-struct Found {
-    host: String,
-    queue_id: String,
-    recipient: String,
-    original: String,
-    confidence: u8,
-    by: String,
-    /// It is known to have failed here, or to have gone further.
-    settled: bool,
-}
-
-impl Found {
-    fn new(history: &History, finding: &Finding, confidence: u8, by: &str) -> Self {
-        // A log whose lines are not all there knows a message and not to whom it went.
-        let recipient = if history.recipient.is_empty() { &finding.recipient } else { &history.recipient };
-        Self {
-            host: history.host.clone(),
-            queue_id: history.queue_id.clone(),
-            recipient: recipient.clone(),
-            original: history.original.clone(),
-            confidence,
-            by: by.to_owned(),
-            settled: history.entries.iter().any(|entry| {
-                matches!(
-                    entry.what,
-                    What::Sent | What::Relayed | What::Delivered | What::Expanded | What::Bounced | What::Expired
-                )
-            }),
-        }
-    }
-
-    /// Joined by a name that more than one knows.
-    fn by_name(history: &History, finding: &Finding, confidence: u8, by: &str, from: Whence<'_>) -> Self {
-        let mut found = Self::new(history, finding, confidence, by);
-        if from.is_far(history) {
-            found.confidence = found.confidence.min(ANYBODY);
-            found.by.push_str(", from a host that has nothing to do with it");
-        }
-        found
-    }
-}
-
-/// Where a report came from, and who is believed.
-#[derive(Clone, Copy)]
-struct Whence<'a> {
-    origin: Option<&'a Origin>,
-    trusted: &'a Trusted,
-}
-
-impl Whence<'_> {
-    /// A file that does not say where its mail is from was put there by somebody who knows.
-    fn is_far(self, history: &History) -> bool {
-        self.origin.is_some_and(|origin| !origin.is_near(history, self.trusted))
-    }
-}
-
-fn climb(
-    ledger: &mut Ledger,
-    incoming: &Incoming<'_>,
-    finding: &Finding,
-    token: Option<&Token>,
-    origin: Option<&Origin>,
-    known: &mut HashMap<(Field, String), Vec<History>>,
-) -> Result<Option<Found>, Error> {
-    let from = Whence { origin, trusted: incoming.trusted };
-    let since = Timestamp(incoming.at.0.saturating_sub(micros(LONG)));
-    // In a mailbox the report has the name of its own delivery on top, and an imported log has that delivery.
-    let own = queue_ids(header(incoming.message));
-    let mut ask = |field: Field, text: &str| {
-        let name = (field, text.to_owned());
-        if let Some(histories) = known.get(&name) {
-            return Ok::<_, Error>(histories.clone());
-        }
-        let query = Query { since: Some(since), limit: CANDIDATES, ..Query::new(field, text) };
-        // The report stands in the ledger too, and our own Received: line on top of it names it.
-        let mut histories = ledger.histories(&query)?;
-        histories.retain(|history| history.queue_id != incoming.queue_id && !own.contains(&history.queue_id));
-        known.insert(name, histories.clone());
-        Ok(histories)
-    };
-    if let Some(token) = token {
-        let mut histories = ask(Field::QueueId, &token.queue_id)?;
-        histories.retain(|history| (token.fits)(&history.recipient) || (token.fits)(&history.original));
-        // A token about all recipients of a message is known to all of them.
-        let shared = histories.windows(2).any(|two| !two[0].recipient.eq_ignore_ascii_case(&two[1].recipient));
-        if let Some(history) = named(&histories, finding).or_else(|| only(&histories)) {
-            return Ok(Some(match shared {
-                true => Found::by_name(history, finding, 100, "signed token", from),
-                false => Found::new(history, finding, 100, "signed token"),
-            }));
-        }
-    }
-    let mut asked = Vec::new();
-    for (field, text, confidence, by) in rungs(incoming, finding) {
-        let histories = ask(field, &text)?;
-        if let Some(history) = named(&histories, finding) {
-            return Ok(Some(Found::by_name(history, finding, confidence, by, from)));
-        }
-        asked.push((histories, confidence, by));
-    }
-    // A forwarded address fails under another name: one recipient can be no other. Only after every name was tried: a
-    // report has the names of messages in it that carried it here.
-    for (histories, confidence, by) in &asked {
-        if let Some(history) = only(histories) {
-            return Ok(Some(Found::by_name(history, finding, *confidence, by, from)));
-        }
-    }
-    guess(ledger, incoming, finding, from)
-}
-
-/// What is looked up, the surest first, with what it is worth.
-fn rungs(incoming: &Incoming<'_>, finding: &Finding) -> Vec<(Field, String, u8, &'static str)> {
-    let mut rungs = Vec::new();
-    if !finding.envelope_id.is_empty() {
-        rungs.push((Field::EnvelopeId, finding.envelope_id.clone(), 98, "Original-Envelope-Id"));
-    }
-    // Another machine may have used a short ID too: the recipient must be one of the message's.
-    let ids = queue_ids(incoming.message).into_iter();
-    rungs.extend(ids.map(|id| (Field::QueueId, id, 95, "queue ID in the report")));
-    if !finding.message_id.is_empty() {
-        rungs.push((Field::MessageId, finding.message_id.clone(), 92, "Message-ID and recipient"));
-    }
-    let ids = remote_ids(incoming.message).into_iter();
-    rungs.extend(ids.map(|id| (Field::RemoteId, id, 85, "queue ID at the next hop")));
-    rungs
-}
-
-/// The header section of a message.
-fn header(message: &[u8]) -> &[u8] {
-    let end = message.windows(2).position(|pair| pair == b"\n\n");
-    let end = end.or_else(|| message.windows(4).position(|four| four == b"\r\n\r\n"));
-    message.get(..end.unwrap_or(message.len()).min(SEARCHED)).unwrap_or_default()
-}
-
-/// The one that the finding speaks of by its address.
-fn named<'a>(histories: &'a [History], finding: &Finding) -> Option<&'a History> {
-    let names = [&finding.recipient, &finding.alias];
-    histories.iter().find(|history| {
-        names.iter().any(|name| {
-            !name.is_empty()
-                && (history.recipient.eq_ignore_ascii_case(name) || history.original.eq_ignore_ascii_case(name))
-        })
-    })
-}
-
-/// The only one there is. Nobody reports to the null sender.
-fn only(histories: &[History]) -> Option<&History> {
-    match histories {
-        [only] if only.sender() != Some("") => Some(only),
-        _ => None,
-    }
-}
-
-/// One message to this recipient was sent in the last days, and no other: it may be that.
-fn guess(
-    ledger: &mut Ledger,
-    incoming: &Incoming<'_>,
-    finding: &Finding,
-    from: Whence<'_>,
-) -> Result<Option<Found>, Error> {
-    if finding.recipient.is_empty() {
-        return Ok(None);
-    }
-    let since = Timestamp(incoming.at.0.saturating_sub(micros(WINDOW)));
-    let query = Query { since: Some(since), limit: CANDIDATES, ..Query::new(Field::Recipient, &finding.recipient) };
-    let mut open = ledger.histories(&query)?;
-    open.retain(|history| {
-        history.began() <= incoming.at
-            && matches!(history.verdict(incoming.at, Duration::MAX).state, State::Sent | State::Relayed)
-            && (finding.addresser.is_empty()
-                || history.sender().is_none_or(|sender| sender.eq_ignore_ascii_case(&finding.addresser)))
-    });
-    match open.as_slice() {
-        // Whoever knows an address could say that of it.
-        [only] if !from.is_far(only) => Ok(Some(Found::new(only, finding, 40, "recipient and time: a guess"))),
-        _ => Ok(None),
-    }
 }
 
 fn entry_of(incoming: &Incoming<'_>, finding: &Finding, found: Found) -> Option<Entry> {
@@ -321,40 +130,6 @@ fn is_complaint(kind: &str) -> bool {
     kind.is_empty() || matches!(known_feedback(kind), "abuse" | "fraud" | "opt-out" | "other")
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// How much of a report is searched for IDs.
-const SEARCHED: usize = 256 << 10;
-/// IDs that are tried.
-const TRIED: usize = 12;
-
-/// Words after `with ESMTP id`, `id`, `X-Postfix-Queue-ID:`: queue IDs that may be ours.
-pub(crate) fn queue_ids(message: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
-    let text = message.get(..message.len().min(SEARCHED)).unwrap_or_default();
-    for line in text.split(|byte| *byte == b'\n') {
-        let Ok(line) = std::str::from_utf8(line) else { continue };
-        let line = line.trim_end();
-        let lower = line.to_ascii_lowercase();
-        let at = if let Some(at) = lower.find("queue-id:") {
-            Some(at + "queue-id:".len())
-        } else {
-            lower.find(" id ").map(|at| at + 4).or_else(|| lower.starts_with("\tid ").then_some(4))
-        };
-        let Some(rest) = at.and_then(|at| line.get(at..)) else { continue };
-        let word: &str = rest.trim_start().split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
-        if is_queue_id(word) && !found.iter().any(|known| known == word) {
-            found.push(word.to_owned());
-        }
-        if found.len() >= TRIED {
-            break;
-        }
-    }
-    found
-}
-
 /// The notice of the machine that had the message, which a mailbox has and the log beside it not: it never went further. What
 /// comes in by SMTP is nobody's own notice.
 fn is_the_bounce_itself(incoming: &Incoming<'_>, found: &Found) -> bool {
@@ -364,54 +139,12 @@ fn is_the_bounce_itself(incoming: &Incoming<'_>, found: &Found) -> bool {
         && is_notice_of(incoming.message, &found.queue_id)
 }
 
-/// The report names this message as the one that its writer had in its queue: `X-Postfix-Queue-ID:` of its fields.
-fn is_notice_of(message: &[u8], queue_id: &str) -> bool {
-    let text = message.get(..message.len().min(SEARCHED)).unwrap_or_default();
-    text.split(|byte| *byte == b'\n').any(|line| {
-        let Some((name, value)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(':')) else {
-            return false;
-        };
-        name.to_ascii_lowercase().ends_with("-queue-id") && value.trim() == queue_id
-    })
-}
-
-/// Long, or short: six to twenty hexadecimal digits.
-fn is_queue_id(word: &str) -> bool {
-    word.parse::<yamabiko_envelope::QueueId>().is_ok()
-        || ((6..=20).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b)))
-}
-
-/// IDs that the report quotes as other hosts': `queued as`, `id=`, and IDs in `Received:` of any form.
-pub(crate) fn remote_ids(message: &[u8]) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    let text = message.get(..message.len().min(SEARCHED)).unwrap_or_default();
-    let mut add = |word: &str| {
-        if word.len() >= 6 && found.len() < TRIED && !found.iter().any(|known| known == word) {
-            found.push(word.to_owned());
-        }
-    };
-    for line in text.split(|byte| *byte == b'\n') {
-        let Ok(line) = std::str::from_utf8(line) else { continue };
-        let line = line.trim();
-        add(remote_id(line));
-        for marker in [" id ", "id "] {
-            let at = if marker.starts_with(' ') { line.find(marker) } else { line.starts_with(marker).then_some(0) };
-            if let Some(rest) = at.and_then(|at| line.get(at + marker.len()..)) {
-                let word = rest.split([' ', ';', '\t', ')', ',']).next().unwrap_or("");
-                if word.bytes().any(|byte| byte.is_ascii_digit()) {
-                    add(word);
-                }
-            }
-        }
-        // qmail: `(qmail 12345 invoked ...)`; its name in our ledger is the process behind `qp`.
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
-    use crate::{Options, Source, Writer};
+    use crate::{Field, Options, Query, Source, Writer};
     use yamabiko_analyze::Analyzer;
 
     const SENT: u64 = 1_790_000_000;
@@ -450,6 +183,20 @@ mod tests {
         )
     }
 
+    /// A report that somebody has brought an hour later.
+    fn incoming<'a>(mail: &'a str, analysis: &'a Analysis) -> Incoming<'a> {
+        static NOBODY: LazyLock<Trusted> = LazyLock::new(Trusted::default);
+        Incoming {
+            at: Timestamp::from_seconds(SENT + 3600),
+            queue_id: "R",
+            recipients: &[],
+            message: mail.as_bytes(),
+            analysis,
+            client: None,
+            trusted: &NOBODY,
+        }
+    }
+
     #[test]
     fn the_ladder() {
         let (_dir, mut ledger) = ledger();
@@ -480,15 +227,7 @@ mod tests {
         ] {
             let mail = report(fields, returned, recipient, action);
             let analysis = analyzer.analyze(mail.as_bytes());
-            let incoming = Incoming {
-                at: Timestamp::from_seconds(SENT + 3600),
-                queue_id: "R",
-                recipients: &[],
-                message: mail.as_bytes(),
-                analysis: &analysis,
-                client: None,
-                trusted: &Trusted::default(),
-            };
+            let incoming = incoming(&mail, &analysis);
             let (entries, unknown) = join(&mut ledger, &incoming, &|_| None).unwrap();
             let found = entries.first().map(|entry| (entry.queue_id.as_str(), entry.confidence));
             let expected = expected.map(|(n, confidence)| (["AB12CD34EF0", "AB12CD34EF1"][n], confidence));
@@ -509,19 +248,11 @@ mod tests {
         let analyzer = Analyzer::embedded();
         let mail = report("", "Subject: x\n", "unheard@of.test", "delayed");
         let analysis = analyzer.analyze(mail.as_bytes());
-        let incoming = Incoming {
-            at: Timestamp::from_seconds(SENT + 3600),
-            queue_id: "R",
-            recipients: &["s+token@a.test".to_owned()],
-            message: mail.as_bytes(),
-            analysis: &analysis,
-            client: None,
-            trusted: &Trusted::default(),
-        };
+        let incoming = Incoming { recipients: &["s+token@a.test".to_owned()], ..incoming(&mail, &analysis) };
         let token = |address: &str| {
             address.contains("+token").then(|| Token {
                 queue_id: "AB12CD34EF0".into(),
-                fits: Box::new(|recipient| recipient == "gone@b.test"),
+                fits: Some(Box::new(|recipient| recipient == "gone@b.test")),
             })
         };
         let (entries, _) = join(&mut ledger, &incoming, &token).unwrap();
@@ -553,9 +284,9 @@ mod tests {
         let evil = || Some(Origin::new("mx.evil.test", "203.0.113.6".parse().unwrap()));
         let theirs = || Some(Origin::new("out.b.test", "198.51.100.1".parse().unwrap()));
         let token: ReadToken<'_> = &|address| {
-            let fits: Box<dyn Fn(&str) -> bool> = match address {
-                "all" => Box::new(|_| true),
-                "victim" => Box::new(|recipient| recipient == "victim@b.test"),
+            let fits: Option<Fits> = match address {
+                "all" => None,
+                "victim" => Some(Box::new(|recipient| recipient == "victim@b.test")),
                 _ => return None,
             };
             Some(Token { queue_id: id.into(), fits })
@@ -574,15 +305,8 @@ mod tests {
         ] {
             let mail = report("", &returned, "victim@b.test", "failed");
             let analysis = Analyzer::embedded().analyze(mail.as_bytes());
-            let incoming = Incoming {
-                at: Timestamp::from_seconds(SENT + 3600),
-                queue_id: "R",
-                recipients: &[to.to_owned()],
-                message: mail.as_bytes(),
-                analysis: &analysis,
-                client: client.clone(),
-                trusted: &Trusted::default(),
-            };
+            let incoming =
+                Incoming { recipients: &[to.to_owned()], client: client.clone(), ..incoming(&mail, &analysis) };
             let (entries, _) = join(&mut ledger, &incoming, token).unwrap();
             assert_eq!(entries.first().map(|entry| entry.confidence), expected, "{name} from {client:?}");
             assert!(entries.iter().all(|entry| entry.recipient == "victim@b.test"), "{name}");
@@ -591,15 +315,7 @@ mod tests {
         let mail = report("X-Postfix-Queue-ID: AB12CD34EF7\n", "Subject: x\n", "attacker@evil.test", "failed")
             .replace("Action:", "Original-Recipient: rfc822; victim@b.test\nAction:");
         let analysis = Analyzer::embedded().analyze(mail.as_bytes());
-        let incoming = Incoming {
-            at: Timestamp::from_seconds(SENT + 3600),
-            queue_id: "R",
-            recipients: &[],
-            message: mail.as_bytes(),
-            analysis: &analysis,
-            client: evil(),
-            trusted: &Trusted::default(),
-        };
+        let incoming = Incoming { client: evil(), ..incoming(&mail, &analysis) };
         let (entries, _) = join(&mut ledger, &incoming, token).unwrap();
         assert!(entries.iter().all(|entry| entry.original.is_empty()), "{entries:?}");
     }
@@ -619,15 +335,7 @@ mod tests {
         let analysis = Analyzer::embedded().analyze(mail.as_bytes());
         // As it comes in, and as a mailbox has it.
         for queue_id in [own, ""] {
-            let incoming = Incoming {
-                at: Timestamp::from_seconds(SENT + 3600),
-                queue_id,
-                recipients: &["s@a.test".to_owned()],
-                message: mail.as_bytes(),
-                analysis: &analysis,
-                client: None,
-                trusted: &Trusted::default(),
-            };
+            let incoming = Incoming { queue_id, recipients: &["s@a.test".to_owned()], ..incoming(&mail, &analysis) };
             let (entries, unknown) = join(&mut ledger, &incoming, &|_| None).unwrap();
             assert_eq!((entries.len(), unknown), (1, 0));
             assert_eq!((entries[0].queue_id.as_str(), entries[0].confidence), ("AB12CD34EF0", 92));
@@ -652,15 +360,7 @@ mod tests {
                  <m0@a.test>\nSubject: hello\n\nx\n--x--\n"
             );
             let analysis = Analyzer::embedded().analyze(mail.as_bytes());
-            let incoming = Incoming {
-                at: Timestamp::from_seconds(SENT + 3600),
-                queue_id: "R",
-                recipients: &[],
-                message: mail.as_bytes(),
-                analysis: &analysis,
-                client: None,
-                trusted: &Trusted::default(),
-            };
+            let incoming = incoming(&mail, &analysis);
             let (entries, _) = join(&mut ledger, &incoming, &|_| None).unwrap();
             let found: Vec<_> = entries.iter().map(|entry| (entry.what, entry.reason.as_str())).collect();
             assert_eq!(found, [(what, reason)], "{kind}");
@@ -679,15 +379,7 @@ mod tests {
         let mail = report("X-Postfix-Queue-ID: AB12CD34EF7\n", "Subject: x\n", "gone@b.test", "failed");
         let analysis = Analyzer::embedded().analyze(mail.as_bytes());
         let at = Timestamp::from_seconds(SENT + 60);
-        let incoming = Incoming {
-            at,
-            queue_id: "",
-            recipients: &[],
-            message: mail.as_bytes(),
-            analysis: &analysis,
-            client: None,
-            trusted: &Trusted::default(),
-        };
+        let incoming = Incoming { at, queue_id: "", ..incoming(&mail, &analysis) };
         let (entries, _) = join(&mut ledger, &incoming, &|_| None).unwrap();
         assert_eq!((entries[0].what, entries[0].action), (What::Bounced, None));
         // What is known to have failed is not said twice.
@@ -722,15 +414,7 @@ mod tests {
             let analysis = Analyzer::embedded().analyze(mail.as_bytes());
             // As it comes in, and as a mailbox has it.
             for queue_id in [own, ""] {
-                let incoming = Incoming {
-                    at: Timestamp(at.0 + 2_000_000),
-                    queue_id,
-                    recipients: &[],
-                    message: mail.as_bytes(),
-                    analysis: &analysis,
-                    client: None,
-                    trusted: &Trusted::default(),
-                };
+                let incoming = Incoming { at: Timestamp(at.0 + 2_000_000), queue_id, ..incoming(&mail, &analysis) };
                 let (entries, _) = join(&mut ledger, &incoming, &|_| None).unwrap();
                 let found: Vec<_> = entries.iter().map(|e| (e.queue_id.as_str(), e.recipient.as_str())).collect();
                 assert_eq!(found, [("4jXMkC3M0zz1", expected)], "{recipient} {queue_id}");
@@ -742,9 +426,46 @@ mod tests {
         assert_eq!(ledger.entries(Field::QueueId, "4jXMkc3M0zz1", None).unwrap().len(), 1);
     }
 
+    /// Each is found by its own name among many, and what happened to the message as a whole is known of each.
     #[test]
-    fn ids_in_reports() {
-        let ids = queue_ids(b"Received: from x (y [1.2.3.4])\n\tby mx (Postfix) with ESMTPS id 4XyZ\n\tid AB12CD34EF0; Mon\nX-Postfix-Queue-ID: 0123456789A\nid abc\n\xff\xfe id AB12CD\n");
-        assert_eq!(ids, ["AB12CD34EF0", "0123456789A"]);
+    fn one_of_thousands_of_recipients() {
+        let (dir, _) = ledger();
+        let mut writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        let (at, id) = (Timestamp::from_seconds(SENT), "AB12CD34EF8");
+        let all: Vec<(String, String)> = (0..3000).map(|n| (format!("r{n}@b.test"), String::new())).collect();
+        for list in all.chunks(crate::LISTED) {
+            let queued = Entry::new(at, What::Queued, id, "");
+            let message_id = "<m8@a.test>".to_owned();
+            writer.append(&Entry { recipients: list.to_vec(), message_id, ..queued }).unwrap();
+        }
+        for (recipient, _) in all.iter().step_by(2) {
+            writer.append(&Entry::new(at, What::Sent, id, recipient)).unwrap();
+        }
+        writer.append(&Entry::new(Timestamp::from_seconds(SENT + 60), What::Expired, id, "")).unwrap();
+        writer.commit_all().unwrap();
+        let mut ledger = Ledger::open(dir.path());
+        for (name, fields, returned, confidence) in [
+            ("queue ID", "X-Postfix-Queue-ID: AB12CD34EF8\n", "Subject: x\n", 95),
+            ("Message-ID", "", "Message-ID: <m8@a.test>\n", 92),
+        ] {
+            for n in [0, 1, 1500, 2999] {
+                let recipient = format!("r{n}@b.test");
+                let mail = report(fields, returned, &recipient, "failed");
+                let analysis = Analyzer::embedded().analyze(mail.as_bytes());
+                // A file, so that a notice of the machine itself could be the bounce: but this message has expired.
+                let incoming = Incoming { queue_id: "", ..incoming(&mail, &analysis) };
+                let (entries, unknown) = join(&mut ledger, &incoming, &|_| None).unwrap();
+                let found: Vec<_> = entries.iter().map(|e| (e.recipient.as_str(), e.confidence, e.what)).collect();
+                assert_eq!(
+                    (found.as_slice(), unknown),
+                    ([(&*recipient, confidence, What::Report)].as_slice(), 0),
+                    "{name}"
+                );
+            }
+        }
+        // It can be any of them.
+        let mail = report("X-Postfix-Queue-ID: AB12CD34EF8\n", "Subject: x\n", "forwarded@c.test", "failed");
+        let analysis = Analyzer::embedded().analyze(mail.as_bytes());
+        assert_eq!(join(&mut ledger, &incoming(&mail, &analysis), &|_| None).unwrap(), (Vec::new(), 1));
     }
 }
