@@ -67,6 +67,91 @@ pub struct CacheSettings {
     pub count_limit: u32,
 }
 
+/// The parameters of smtp(8), or those of lmtp(8) that are named like them.
+struct Own<'a> {
+    view: &'a View,
+    protocol: Protocol,
+}
+
+impl Own<'_> {
+    fn name(&self, suffix: &str) -> String {
+        let prefix = match self.protocol {
+            Protocol::Smtp => "smtp_",
+            Protocol::Lmtp => "lmtp_",
+        };
+        format!("{prefix}{suffix}")
+    }
+
+    fn flag(&self, suffix: &str) -> bool {
+        self.view.bool(&self.name(suffix))
+    }
+
+    fn text(&self, suffix: &str) -> String {
+        self.view.text(&self.name(suffix))
+    }
+
+    fn list(&self, suffix: &str) -> Vec<String> {
+        self.view.list(&self.name(suffix))
+    }
+
+    fn time(&self, suffix: &str) -> Duration {
+        self.view.duration(&self.name(suffix))
+    }
+
+    /// No number is negative; what is too large is as large as can be.
+    fn count(&self, suffix: &str) -> u32 {
+        let number = self.view.int(&self.name(suffix)).max(0);
+        u32::try_from(number).unwrap_or(u32::MAX)
+    }
+
+    /// What the two protocols call differently.
+    fn either(&self, smtp: &'static str, lmtp: &'static str) -> &'static str {
+        match self.protocol {
+            Protocol::Smtp => smtp,
+            Protocol::Lmtp => lmtp,
+        }
+    }
+}
+
+impl Timeouts {
+    fn read(own: &Own<'_>) -> Self {
+        Self {
+            connect: own.time("connect_timeout"),
+            helo: own.time(own.either("helo_timeout", "lhlo_timeout")),
+            starttls: own.time("starttls_timeout"),
+            xforward: own.time("xforward_timeout"),
+            mail: own.time("mail_timeout"),
+            rcpt: own.time("rcpt_timeout"),
+            data_init: own.time("data_init_timeout"),
+            data_transfer: own.time("data_xfer_timeout"),
+            data_done: own.time("data_done_timeout"),
+            rset: own.time("rset_timeout"),
+            quit: own.time("quit_timeout"),
+        }
+    }
+}
+
+impl CacheSettings {
+    fn read(own: &Own<'_>) -> Self {
+        Self {
+            on_demand: own.flag("connection_cache_on_demand"),
+            idle_limit: own.time("connection_cache_time_limit"),
+            time_limit: own.time("connection_reuse_time_limit"),
+            count_limit: own.count("connection_reuse_count_limit"),
+        }
+    }
+}
+
+impl Preference {
+    fn named(word: &str) -> Self {
+        match word {
+            "ipv4" => Self::Ipv4,
+            "ipv6" => Self::Ipv6,
+            _ => Self::Any,
+        }
+    }
+}
+
 /// What is set for logins.
 #[derive(Clone, Debug, Default)]
 pub struct SaslSettings {
@@ -87,18 +172,17 @@ pub struct SaslSettings {
 }
 
 impl SaslSettings {
-    fn from_view(view: &View, prefix: &str) -> Self {
-        let name = |suffix: &str| format!("{prefix}{suffix}");
-        let options = |suffix: &str| SecurityOptions::parse(&view.list(&name(suffix))).0;
-        let remembers = !view.text(&name("sasl_auth_cache_name")).trim().is_empty();
+    fn read(own: &Own<'_>) -> Self {
+        let options = |suffix: &str| SecurityOptions::parse(&own.list(suffix)).0;
+        let remembers = !own.text("sasl_auth_cache_name").trim().is_empty();
         Self {
-            filter: view.list(&name("sasl_mechanism_filter")),
+            filter: own.list("sasl_mechanism_filter"),
             plain: options("sasl_security_options"),
             encrypted: options("sasl_tls_security_options"),
             verified: options("sasl_tls_verified_security_options"),
-            soft_bounce: view.bool(&name("sasl_auth_soft_bounce")),
-            dummy_mail_auth: view.bool(&name("send_dummy_mail_auth")),
-            remember_refusals: remembers.then(|| view.duration(&name("sasl_auth_cache_time"))),
+            soft_bounce: own.flag("sasl_auth_soft_bounce"),
+            dummy_mail_auth: own.flag("send_dummy_mail_auth"),
+            remember_refusals: remembers.then(|| own.time("sasl_auth_cache_time")),
         }
     }
 
@@ -280,14 +364,14 @@ pub struct Pix {
 }
 
 impl Pix {
-    fn from_view(view: &View, prefix: &str) -> Self {
+    fn read(own: &Own<'_>) -> Self {
         let times = Self {
             helo: false,
             dot: false,
-            delay: view.duration(&format!("{prefix}pix_workaround_delay_time")),
-            threshold: view.duration(&format!("{prefix}pix_workaround_threshold_time")),
+            delay: own.time("pix_workaround_delay_time"),
+            threshold: own.time("pix_workaround_threshold_time"),
         };
-        times.with(&view.list(&format!("{prefix}pix_workarounds")))
+        times.with(&own.list("pix_workarounds"))
     }
 
     /// The same with the workarounds that these words name; others name none, as in Postfix.
@@ -383,27 +467,12 @@ impl Default for Settings {
 impl Settings {
     /// Reads the settings of a service whose program is `smtp` or `lmtp`.
     pub fn from_view(view: &View, protocol: Protocol) -> Self {
-        let prefix = match protocol {
-            Protocol::Smtp => "smtp_",
-            Protocol::Lmtp => "lmtp_",
-        };
-        let name = |suffix: &str| format!("{prefix}{suffix}");
-        let flag = |suffix: &str| view.bool(&name(suffix));
-        let text = |suffix: &str| view.text(&name(suffix));
-        let list = |suffix: &str| view.list(&name(suffix));
-        let time = |suffix: &str| view.duration(&name(suffix));
-        let count = |suffix: &str| usize::try_from(view.int(&name(suffix))).unwrap_or(0);
+        let own = Own { view, protocol };
         let smtp = protocol == Protocol::Smtp;
-
         let protocols = view.list("inet_protocols");
         let has = |word: &str| protocols.iter().any(|p| p == "all" || p == word);
-        let host_lookup = list("host_lookup");
-        let preference = match text("address_preference").as_str() {
-            "ipv4" => Preference::Ipv4,
-            "ipv6" => Preference::Ipv6,
-            _ => Preference::Any,
-        };
-        let dns_disabled = view.bool("disable_dns_lookups") || text("dns_support_level") == "disabled";
+        let host_lookup = own.list("host_lookup");
+        let dns_disabled = view.bool("disable_dns_lookups") || own.text("dns_support_level") == "disabled";
         let interfaces: Vec<IpAddr> = view.own_addresses().collect();
         let mut own_addresses = interfaces.clone();
         own_addresses.extend(view.list("proxy_interfaces").iter().filter_map(|word| word.parse::<IpAddr>().ok()));
@@ -412,77 +481,60 @@ impl Settings {
             protocol,
             myhostname: view.text("myhostname"),
             notify_protocol: view.list("notify_classes").iter().any(|class| class.eq_ignore_ascii_case("protocol")),
-            helo_name: if smtp { text("helo_name") } else { text("lhlo_name") },
+            helo_name: own.text(own.either("helo_name", "lhlo_name")),
             always_send_ehlo: smtp && view.bool("smtp_always_send_ehlo"),
             never_send_ehlo: smtp && view.bool("smtp_never_send_ehlo"),
-            discard: Discard::of(list(if smtp { "discard_ehlo_keywords" } else { "discard_lhlo_keywords" })),
-            send_xforward: flag("send_xforward_command"),
-            quote_envelope: flag("quote_rfc821_envelope"),
-            skip_5xx_greeting: flag("skip_5xx_greeting"),
-            skip_quit_response: flag("skip_quit_response"),
+            discard: Discard::of(own.list(own.either("discard_ehlo_keywords", "discard_lhlo_keywords"))),
+            send_xforward: own.flag("send_xforward_command"),
+            quote_envelope: own.flag("quote_rfc821_envelope"),
+            skip_5xx_greeting: own.flag("skip_5xx_greeting"),
+            skip_quit_response: own.flag("skip_quit_response"),
             assume_final: !smtp && view.bool("lmtp_assume_final"),
             replace_stray_cr: view.bool("cleanup_replace_stray_cr_lf"),
-            line_length_limit: count("line_length_limit"),
+            line_length_limit: own.count("line_length_limit") as usize,
             disable_mime_output_conversion: view.bool("disable_mime_output_conversion"),
-            tcp_port: text("tcp_port"),
+            tcp_port: own.text("tcp_port"),
             relayhost: if smtp { view.text("relayhost") } else { String::new() },
-            fallback_relay: list("fallback_relay"),
+            fallback_relay: own.list("fallback_relay"),
             best_mx_transport: if smtp { view.text("best_mx_transport") } else { String::new() },
             soft_bounce: view.bool("soft_bounce"),
             dns_disabled,
             lookup_dns: !dns_disabled && host_lookup.iter().any(|word| word == "dns"),
             lookup_native: dns_disabled || host_lookup.iter().any(|word| word == "native"),
             ignore_mx_lookup_error: smtp && view.bool("ignore_mx_lookup_error"),
-            defer_if_no_mx_address_found: flag("defer_if_no_mx_address_found"),
+            defer_if_no_mx_address_found: own.flag("defer_if_no_mx_address_found"),
             ipv4: has("ipv4"),
             ipv6: has("ipv6"),
-            address_preference: preference,
-            balance_inet_protocols: flag("balance_inet_protocols"),
-            randomize_addresses: flag("randomize_addresses"),
-            mx_address_limit: count("mx_address_limit"),
-            mx_session_limit: count("mx_session_limit"),
-            bind_address: text("bind_address").parse().ok(),
-            bind_address6: text("bind_address6").trim_matches(['[', ']']).parse().ok(),
-            bind_address_enforce: flag("bind_address_enforce"),
+            address_preference: Preference::named(&own.text("address_preference")),
+            balance_inet_protocols: own.flag("balance_inet_protocols"),
+            randomize_addresses: own.flag("randomize_addresses"),
+            mx_address_limit: own.count("mx_address_limit") as usize,
+            mx_session_limit: own.count("mx_session_limit") as usize,
+            bind_address: own.text("bind_address").parse().ok(),
+            bind_address6: own.text("bind_address6").trim_matches(['[', ']']).parse().ok(),
+            bind_address_enforce: own.flag("bind_address_enforce"),
             interfaces,
             queue_directory: PathBuf::from(view.text("queue_directory")),
             own_addresses,
-            probe_data: text("address_verify_target").eq_ignore_ascii_case("data"),
-            timeouts: Timeouts {
-                connect: time("connect_timeout"),
-                helo: if smtp { time("helo_timeout") } else { time("lhlo_timeout") },
-                starttls: time("starttls_timeout"),
-                xforward: time("xforward_timeout"),
-                mail: time("mail_timeout"),
-                rcpt: time("rcpt_timeout"),
-                data_init: time("data_init_timeout"),
-                data_transfer: time("data_xfer_timeout"),
-                data_done: time("data_done_timeout"),
-                rset: time("rset_timeout"),
-                quit: time("quit_timeout"),
-            },
-            cache: CacheSettings {
-                on_demand: flag("connection_cache_on_demand"),
-                idle_limit: time("connection_cache_time_limit"),
-                time_limit: time("connection_reuse_time_limit"),
-                count_limit: u32::try_from(view.int(&name("connection_reuse_count_limit"))).unwrap_or(0),
-            },
+            probe_data: own.text("address_verify_target").eq_ignore_ascii_case("data"),
+            timeouts: Timeouts::read(&own),
+            cache: CacheSettings::read(&own),
             refusal: None,
-            wrappermode: flag("tls_wrappermode"),
-            note_starttls_offer: flag("tls_note_starttls_offer"),
+            wrappermode: own.flag("tls_wrappermode"),
+            note_starttls_offer: own.flag("tls_note_starttls_offer"),
             minimal_backoff: view.duration("minimal_backoff_time"),
-            sasl: SaslSettings::from_view(view, prefix),
+            sasl: SaslSettings::read(&own),
             tls_required: view.bool("tls_required_enable"),
             requiretls: view.bool("requiretls_enable"),
             srv_services: if smtp { view.list("use_srv_lookup") } else { Vec::new() },
             srv_fallback: view.bool("allow_srv_lookup_fallback"),
             ignore_srv_lookup_error: view.bool("ignore_srv_lookup_error"),
-            pix: Pix::from_view(view, prefix),
-            deadline: text("per_request_deadline").eq_ignore_ascii_case("yes").then(|| {
-                let rate = u32::try_from(view.int(&name("min_data_rate"))).unwrap_or(u32::MAX);
-                rate.max(1)
-            }),
-            canonical_names: flag("cname_overrides_servername"),
+            pix: Pix::read(&own),
+            deadline: own
+                .text("per_request_deadline")
+                .eq_ignore_ascii_case("yes")
+                .then(|| own.count("min_data_rate").max(1)),
+            canonical_names: own.flag("cname_overrides_servername"),
             window: u32::try_from(view.int("tcp_windowsize")).unwrap_or(0),
             known_ports: known_ports(&view.list("known_tcp_ports")),
         }
