@@ -24,7 +24,7 @@ use yamabiko_status::{Class, EnhancedStatus};
 use yamabiko_tls::Files;
 
 use crate::command::{Addressee, Job};
-use crate::connection::{ConnectError, Connection, connect_tcp, connect_unix, error_text};
+use crate::connection::{ConnectError, Connection, FAREWELL, connect_tcp, connect_unix, error_text};
 use crate::content::{Source, Text};
 use crate::conversation::{Fate, Peer, Report, Session, TlsEnd, Verdict};
 use crate::filter::{Filter, Log, Trouble};
@@ -289,8 +289,8 @@ impl SmtpAgent {
     async fn end_idle(&self, receiver: &str) {
         let alone = || vec![Arc::clone(&self.pool)];
         for pool in self.memory.as_ref().map_or_else(alone, |memory| memory.pools.beside(&self.pool)) {
-            for mut idle in pool.take_all(receiver) {
-                idle.socket.farewell().await;
+            for idle in pool.take_all(receiver) {
+                idle.say_farewell().await;
             }
             pool.none_leaves(receiver).await;
         }
@@ -859,10 +859,12 @@ impl<'a> Delivery<'a> {
         }
         self.apply(&report, &connection.session, prepared, queue_id);
         if let (false, Some(visitor)) = (report.keep, &self.visitor) {
-            connection.socket.ended().await;
+            let ended = connection.socket.ended(FAREWELL).await;
             visitor.session_ended();
-        }
-        if report.keep {
+            if let (false, Some(receiver)) = (ended, &self.receiver) {
+                agent.pool.linger(connection, receiver);
+            }
+        } else if report.keep {
             let throttled = report.bulk.as_ref().is_some_and(|bulk| bulk.throttle);
             let bind = self.bind_destination && !throttled;
             let first = split_list(&self.request.nexthop).next().filter(|_| bind);

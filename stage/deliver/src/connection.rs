@@ -125,7 +125,7 @@ async fn within<T>(clock: &mut Clock, limit: Duration, work: impl Future<Output 
 }
 
 /// How long the end of a session is waited for.
-const FAREWELL: Duration = Duration::from_secs(3);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
 
 impl Connection {
     fn new(stream: Stream, clock: Clock, session: Session) -> Self {
@@ -183,14 +183,28 @@ impl Socket {
     /// Says QUIT to a server that waits for the next message, and sees it go.
     pub async fn farewell(&mut self) {
         if self.write(b"QUIT\r\n", FAREWELL).await.is_ok() {
-            self.ended().await;
+            self.ended(FAREWELL).await;
         }
     }
 
-    /// Waits until the server has closed its side too, for a while: before that it still counts this session.
-    pub async fn ended(&mut self) {
-        let gone = async { while self.reply(FAREWELL, None).await.is_ok() {} };
-        let _ = tokio::time::timeout(FAREWELL, gone).await;
+    /// Waits until the server has closed its side too, for so long at most: before that it still counts this session. False
+    /// when it has not.
+    pub async fn ended(&mut self, limit: Duration) -> bool {
+        // Who has not heard a QUIT, because a conversation broke off, sees the end of it.
+        if let Stream::Tcp(stream) = &mut self.stream
+            && !stream.is_encrypted()
+        {
+            let _ = stream.shutdown().await;
+        }
+        let gone = async {
+            loop {
+                match self.reply(limit, None).await {
+                    Ok(_) => {}
+                    Err(how) => return how != Broken::TimedOut,
+                }
+            }
+        };
+        tokio::time::timeout(limit, gone).await.unwrap_or(false)
     }
 
     /// Writes everything within the time.

@@ -26,6 +26,9 @@ struct Idle {
     sweeping: bool,
 }
 
+/// How long a session counts that the other side does not close.
+const LINGER: Duration = Duration::from_secs(10);
+
 struct Kept {
     end: Instant,
     connection: Connection,
@@ -65,10 +68,17 @@ impl Pools {
 }
 
 /// A connection to a receiving site that is being closed; it counts until this is dropped.
-struct Leaving {
+pub(crate) struct Leaving {
     pool: Arc<Pool>,
     receiver: Arc<str>,
     connection: Connection,
+}
+
+impl Leaving {
+    /// Says so, and sees the other side close.
+    pub async fn say_farewell(mut self) {
+        self.connection.socket.farewell().await;
+    }
 }
 
 impl Drop for Leaving {
@@ -114,16 +124,37 @@ impl Pool {
         found
     }
 
-    /// Takes all connections to a receiving site.
-    pub fn take_all(&self, receiver: &str) -> Vec<Connection> {
+    /// Takes all connections to a receiving site. They count until they are closed.
+    pub fn take_all(self: &Arc<Self>, receiver: &str) -> Vec<Leaving> {
         let mut found = Vec::new();
         let mut idle = self.lock();
         idle.by_endpoint.retain(|_, list| {
-            let its = |kept: &mut Kept| kept.receiver.as_deref() == Some(receiver);
-            found.extend(list.extract_if(.., its).map(|kept| kept.connection));
+            found.extend(list.extract_if(.., |kept| kept.receiver.as_deref() == Some(receiver)));
             !list.is_empty()
         });
-        found
+        self.leave(&mut idle, found)
+    }
+
+    /// These are being closed from now on. Those of no receiving site are closed at once.
+    fn leave(self: &Arc<Self>, idle: &mut Idle, kept: Vec<Kept>) -> Vec<Leaving> {
+        let mut leaving = Vec::new();
+        for Kept { connection, receiver, .. } in kept {
+            let Some(receiver) = receiver else { continue };
+            *idle.leaving.entry(Arc::clone(&receiver)).or_default() += 1;
+            leaving.push(Leaving { pool: Arc::clone(self), receiver, connection });
+        }
+        leaving
+    }
+
+    /// A session with a receiving site is over for us, but the other side has not closed it: it counts for a while yet.
+    pub fn linger(self: &Arc<Self>, connection: Connection, receiver: &Arc<str>) {
+        let kept = Kept { end: Instant::now(), connection, receiver: Some(Arc::clone(receiver)) };
+        let leaving = self.leave(&mut self.lock(), vec![kept]);
+        tokio::spawn(async move {
+            for mut one in leaving {
+                one.connection.socket.ended(LINGER).await;
+            }
+        });
     }
 
     /// Waits until no connection to a receiving site is being closed. Each takes a few seconds at most.
@@ -174,11 +205,8 @@ impl Pool {
             old.extend(list.extract_if(.., |kept| kept.end <= now));
             !list.is_empty()
         });
-        for Kept { connection, receiver, .. } in old {
-            let Some(receiver) = receiver else { continue };
-            *idle.leaving.entry(Arc::clone(&receiver)).or_default() += 1;
-            let mut leaving = Leaving { pool: Arc::clone(self), receiver, connection };
-            tokio::spawn(async move { leaving.connection.socket.farewell().await });
+        for one in self.leave(&mut idle, old) {
+            tokio::spawn(one.say_farewell());
         }
         let left = !idle.by_endpoint.is_empty() || !idle.by_destination.is_empty();
         idle.sweeping = left;

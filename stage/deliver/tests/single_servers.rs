@@ -2,6 +2,7 @@
 //! records, completed names, deadlines, mail that comes back to us.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -223,4 +224,57 @@ async fn where_sessions_are_counted_an_idle_one_ends_with_a_word() {
         assert!(std::time::Instant::now() < end, "{:?}", heard.lock().unwrap());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+}
+
+/// Servers at four addresses with one port that take everything, are slow to close after QUIT, and count sessions together.
+/// Gives the port and the most that there were at once.
+async fn slow_to_close() -> (u16, Arc<AtomicUsize>) {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut port = 0;
+    for last in 1..=4 {
+        let listener = TcpListener::bind(format!("127.0.9.{last}:{port}")).await.unwrap();
+        port = listener.local_addr().unwrap().port();
+        let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let now = Arc::clone(&now);
+                tokio::spawn(async move {
+                    let (read, mut write) = stream.into_split();
+                    let mut lines = BufReader::new(read).lines();
+                    let _ = write.write_all(b"220 fake.test ESMTP\r\n").await;
+                    while let Ok(Some(line)) = lines.next_line().await {
+                        let reply = match line.split(' ').next().unwrap_or_default() {
+                            "DATA" => "354 go on\r\n",
+                            "QUIT" => break,
+                            "Subject:" | "" => continue,
+                            _ => "250 2.0.0 ok\r\n",
+                        };
+                        let _ = write.write_all(reply.as_bytes()).await;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                    now.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+    }
+    (port, most)
+}
+
+/// Two at once is what this receiver is let in for, at whichever of its hosts: sessions that somebody else is ending count.
+#[tokio::test]
+async fn what_is_being_closed_counts_for_everybody() {
+    let (port, most) = slow_to_close().await;
+    let (agent, _) = agent("smtp_connection_cache_destinations = static:all", "");
+    let two = async |hosts: [u8; 2]| {
+        let one = async |host: u8| {
+            let attempt = within(Arc::new(Open), deliver(&agent, &format!("[127.0.9.{host}]:{port}"))).await;
+            assert!(matches!(attempt.outcomes[0].result, Fated::Sent(_)), "{:?}", attempt.outcomes);
+        };
+        let [a, b] = hosts;
+        tokio::join!(one(a), one(b));
+    };
+    two([1, 2]).await;
+    two([3, 4]).await;
+    assert_eq!(most.load(Ordering::SeqCst), 2);
 }
