@@ -15,6 +15,11 @@ use yamabiko_report::decode;
 use yamabiko_report::structure::Header;
 use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
 
+/// When a message was written, by its header.
+pub(crate) fn written_on(header: &Header<'_>) -> Option<Date> {
+    header.get("Date").and_then(|date| civil::parse(&decode::header_text(date)))
+}
+
 /// What all findings of one message share.
 pub(crate) struct Shared<'s> {
     pub addresser: String,
@@ -41,7 +46,7 @@ impl<'s> Shared<'s> {
             .into_iter()
             .find(|a| !a.is_empty())
             .map_or_else(addressed, str::to_owned);
-        let date = original.date.or_else(|| header.get("Date").and_then(|d| civil::parse(&decode::header(d))));
+        let date = original.date.or_else(|| written_on(header));
         Self { addresser, date, header, rhost: OnceCell::new(), lhost: OnceCell::new() }
     }
 
@@ -67,10 +72,12 @@ impl<'s> Shared<'s> {
         self.lhost.get_or_init(|| {
             let mut hops = self.header.all("Received").take(100).map(|value| hop(&value));
             let Some(newest) = hops.next() else { return String::new() };
-            if !newest.from.is_empty() {
+            // A filter on the same host handed it on; a name for inside alone is passed over.
+            if newest.from == "localhost" || is_public_name(&newest.from) {
                 return newest.from;
             }
-            hops.take(4).map(|hop| hop.from).find(|from| is_host_name(from)).unwrap_or(newest.by)
+            let other = hops.take(4).map(|hop| hop.from).find(|from| is_public_name(from));
+            other.unwrap_or(if newest.from.is_empty() { newest.by } else { newest.from })
         })
     }
 
@@ -118,6 +125,12 @@ impl Hop {
             let (first, length) = (word.as_bytes()[0], word.len());
             // Comments say other things; but a client without a name in the DNS said one: `from 192.0.2.1 (EHLO mx.example)`.
             if first == b'(' || depth > 0 {
+                if hop.by.is_empty()
+                    && hop.from == "localhost"
+                    && let Some(seen) = seen_in_comment(word)
+                {
+                    hop.from = seen;
+                }
                 if (word == "(EHLO" || word == "(HELO")
                     && hop.by.is_empty()
                     && !is_host_name(&hop.from)
@@ -151,9 +164,40 @@ impl Hop {
     }
 }
 
+/// What the receiving host found out about one that called itself `localhost`: its name, or else its address; a word of the comment
+/// `(mx.example [192.0.2.1])`.
+fn seen_in_comment(word: &str) -> Option<String> {
+    let bare = word.trim_matches(['(', ')', ';', '[', ']']);
+    match bare.parse::<std::net::IpAddr>() {
+        Ok(address) => (!address.is_loopback() && !address.is_unspecified()).then(|| bare.to_owned()),
+        Err(_) => {
+            (word.starts_with('(') && text::is_host(bare) && is_public_name(bare)).then(|| bare.to_ascii_lowercase())
+        }
+    }
+}
+
 /// A name with a dot that is no address.
 fn is_host_name(host: &str) -> bool {
     host.contains('.') && host.parse::<std::net::IpAddr>().is_err()
+}
+
+/// A name under which others know a host.
+fn is_public_name(host: &str) -> bool {
+    host.contains('.') && !says_little(host)
+}
+
+/// No name, or one that tells nobody who it is: `localhost`, an address, a mailbox, a name with a hole in it.
+fn says_little(host: &str) -> bool {
+    host.is_empty()
+        || is_local_name(host)
+        || host.contains('@')
+        || host.contains("..")
+        || host.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// What every host calls itself.
+fn is_local_name(host: &str) -> bool {
+    host.get(..9).is_some_and(|head| head.eq_ignore_ascii_case("localhost"))
 }
 
 /// Something that can be reached under its name.
@@ -348,7 +392,8 @@ impl<'n, 'm> Case<'n, 'm> {
         }
         self.status = status;
         let class = status.map(|s| s.class.digit());
-        self.code = text::reply_code(&draft.diagnostic, class)
+        let said = text::passed_on(&draft.diagnostic).unwrap_or(&draft.diagnostic);
+        self.code = text::reply_code(said, class)
             .or_else(|| text::reply_code(&draft.said, class))
             .or_else(|| text::reply_code(reply, class))
             .filter(|code| *code >= 400 || draft.action == Some(Action::Delivered));
@@ -356,7 +401,7 @@ impl<'n, 'm> Case<'n, 'm> {
 
     /// The host that refused and the host that reports.
     fn choose_host(&mut self) {
-        let Notice { mail, shared, .. } = self.notice;
+        let Notice { mail, system, shared, .. } = self.notice;
         let draft = &mut self.draft;
         let named = text::remote_host(&draft.diagnostic)
             .or_else(|| text::remote_host(&draft.said))
@@ -370,8 +415,17 @@ impl<'n, 'm> Case<'n, 'm> {
             // The reporting host only stood in for one that was not noted.
             draft.rhost = named.to_owned();
         }
-        if draft.lhost.is_empty() {
-            draft.lhost = shared.received_lhost().to_owned();
+        // Exchange notes whence it had the message; an address, a name for inside alone or what is no name at all says less than
+        // the name under which the notice came.
+        let elsewhere = matches!(system.name, "Office365" | "Exchange2007");
+        if elsewhere || says_little(&draft.lhost) {
+            let received = shared.received_lhost();
+            if draft.lhost.is_empty() || is_public_name(received) {
+                draft.lhost = received.to_owned();
+            }
+            if draft.lhost.is_empty() {
+                draft.lhost = text::generating_server(&mail.human).unwrap_or_default().to_owned();
+            }
         }
     }
 
@@ -380,7 +434,9 @@ impl<'n, 'm> Case<'n, 'm> {
         let draft = &self.draft;
         // What these systems call the arrival is when the notice was written.
         let arrival_is_own = matches!(system.name, "MessagingServer" | "Office365" | "Exchange2007");
-        let date = mail.original.date.filter(|_| arrival_is_own).or(draft.date).or(shared.date);
+        let date = mail.original.date.filter(|_| arrival_is_own).or(draft.date);
+        // Its report has no date, and the notice is written when it has failed.
+        let date = date.or_else(|| written_on(mail.header()).filter(|_| system.name == "OpenSMTPD")).or(shared.date);
         let delayed = draft.action == Some(Action::Delayed) || (draft.action.is_none() && system.delay);
         if matches!(draft.action, Some(Action::Delivered | Action::Relayed | Action::Expanded)) {
             let decision =
@@ -449,6 +505,7 @@ impl<'n, 'm> Case<'n, 'm> {
             (Reason::Feedback | Reason::Vacation, None) => None,
             (_, None) => Some(Action::Failed),
         };
+        let command = text::command_name(self.stage, [&draft.diagnostic, &draft.said]).to_owned();
         let named = !original.subject.is_empty();
         // Forwarded on the way: the oldest hop knows whom it was for at first.
         let first = if several { "" } else { original.first_for.as_str() };
@@ -471,8 +528,13 @@ impl<'n, 'm> Case<'n, 'm> {
                 kind: if draft.kind.is_empty() { "SMTP".to_owned() } else { draft.kind },
                 text: draft.diagnostic,
             },
-            command: self.stage.map_or(String::new(), |s| s.name().to_owned()),
-            decoded_by: if system.name.is_empty() { "RFC3464" } else { system.name },
+            command,
+            decoded_by: match system.name {
+                "" => "RFC3464",
+                // The same words without a report have another name.
+                "GSuite" if mail.recipients.is_empty() => "GoogleWorkspace",
+                name => name,
+            },
             message_id: original.message_id.clone(),
             subject: if named { original.subject.clone() } else { subject_in_text(&mail.human) },
             list_id: original.list_id.clone(),

@@ -165,6 +165,8 @@ pub(crate) fn parse(text: &str) -> Option<Date> {
     }
     let (mut day, mut mon, mut year, mut clock, mut zone) = (None, None, None, None, None);
     let mut afternoon = None;
+    // No zone that RFC 5322 section 4.3 knows: it says no more than -0000.
+    let mut utc = false;
     for word in text.split([' ', ',', '\t', '\n']).filter(|w| !w.is_empty()).take(14) {
         let word = word.trim_matches(['(', ')', '.']);
         if word.is_empty() {
@@ -199,6 +201,7 @@ pub(crate) fn parse(text: &str) -> Option<Date> {
             afternoon = Some(word.eq_ignore_ascii_case("pm"));
         } else if zone.is_none() && clock.is_some() {
             zone = zone_minutes(word);
+            utc = word.eq_ignore_ascii_case("UTC");
         } else if let Some((d, rest)) = word.split_once(['-', '/'])
             && let Some((m, y)) = rest.split_once(['-', '/'])
         {
@@ -236,7 +239,7 @@ pub(crate) fn parse(text: &str) -> Option<Date> {
     }
     let offset_minutes = zone.unwrap_or(0);
     let seconds = days(year, mon, day) * 86_400 + clock - i64::from(offset_minutes) * 60;
-    Some(Date { seconds, offset_minutes, zone_unknown: zone == Some(0) && text.contains("-0000") })
+    Some(Date { seconds, offset_minutes, zone_unknown: zone == Some(0) && (utc || text.contains("-0000")) })
 }
 
 #[cfg(test)]
@@ -259,7 +262,7 @@ mod tests {
             ("29-Apr-10 14:34:45 GMT", 1_272_551_685, 0),
             ("Thursday, Apr 29, 2010 2:34:45 PM", 1_272_551_685, 0),
         ] {
-            let zone_unknown = text.ends_with("-0000");
+            let zone_unknown = text.ends_with("-0000") || text.ends_with("UTC");
             assert_eq!(parse(text), Some(Date { seconds, offset_minutes: offset, zone_unknown }), "{text}");
         }
         for (text, offset) in [
@@ -267,6 +270,9 @@ mod tests {
             ("Thu Apr 29 14:34:45 2010 -0000", "-0000"),
             ("29 Apr 2010 14:34:45 +0000", "+0000"),
             ("29 Apr 2010 14:34:45 GMT", "+0000"),
+            ("Thu, 29 Apr 10 14:34:45 UTC", "-0000"),
+            ("Thu, 29 Apr 10 14:34:45 UT", "+0000"),
+            ("Thu, 29 Apr 2010 14:34:45 +0000 (UTC)", "+0000"),
             ("29 Apr 2010 14:34:45 -0330", "-0330"),
         ] {
             assert_eq!(parse(text).map(|date| date.offset()).as_deref(), Some(offset), "{text}");

@@ -1,6 +1,6 @@
 //! Complaints: feedback reports (RFC 5965) and what comes in their place.
 
-use crate::assemble::Shared;
+use crate::assemble::{Shared, written_on};
 use crate::finding::{Diagnostic, Finding};
 use crate::mail::{Group, Mail};
 use crate::systems::Signs;
@@ -77,6 +77,8 @@ pub(crate) fn without_report(mail: &Mail<'_>, signs: &Signs, shared: &Shared<'_>
                 finding.diagnostic.text =
                     format!("This is a Microsoft email abuse report for an email message received from IP {address}");
             }
+            // Nothing in it says when the complaint was made; it is passed on at once.
+            finding.date = written_on(mail.header()).or(finding.date);
             if hotmail && address.parse::<std::net::IpAddr>().is_ok() {
                 finding.rhost = address.to_owned();
             }

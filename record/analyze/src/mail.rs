@@ -46,6 +46,10 @@ impl Group {
     pub(crate) fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
+    /// Names of the fields, as they are written.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|at| &self.text[at.name..at.value])
+    }
     pub(crate) fn names_a_recipient(&self) -> bool {
         ["Final-Recipient", "Original-Recipient", "X-Actual-Recipient"].iter().any(|name| self.get(name).is_some())
     }

@@ -114,6 +114,8 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
     let mut open: Vec<usize> = Vec::new();
     let mut said: Vec<&str> = Vec::new();
     let mut blanks = 0;
+    // The block began at the margin with `<a@b>: text`: what is indented below goes on with the text, whatever it names.
+    let mut hanging = false;
     // The line before announces the sender: "A message sent by", and the address in a line of its own.
     let mut sender = false;
     for line in text::lines(human) {
@@ -134,7 +136,13 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
                 && is_end_of_name(rest)
                 && !is_quoted_reply(trimmed)
         });
+        if hanging && !gap && line.starts_with([' ', '\t']) {
+            said.push(trimmed);
+            continue;
+        }
+        hanging = false;
         if let Some((address, rest)) = named {
+            hanging = line.starts_with('<') && rest.starts_with(": ");
             let known = drafts.iter().position(|d| d.recipient.eq_ignore_ascii_case(address));
             // Within a block its own recipient is only mentioned.
             let mentioned = known.is_some_and(|k| open.contains(&k)) && !gap;

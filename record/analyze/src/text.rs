@@ -428,12 +428,44 @@ pub(crate) fn without<'t>(prefix: &str, mut text: &'t str) -> &'t str {
 pub(crate) fn stage_of_dialogue(text: &str) -> Option<Stage> {
     static IN_REPLY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"(in reply to "));
     static HEADING: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"-SMTP command\n"));
+    // At the end of the line with the reply: `550 5.1.1 no such user  in RCPT TO`.
+    static AT_END: LazyLock<[(Finder<'static>, Stage); 2]> = LazyLock::new(|| {
+        [(Finder::new(b" in RCPT TO\n"), Stage::Rcpt), (Finder::new(b" in MAIL FROM\n"), Stage::Mail)]
+    });
     let bytes = text.as_bytes();
     if let Some(at) = IN_REPLY.find(bytes) {
         return stage(&text[at..floor(text, at + 60)]);
     }
+    if let Some((_, stage)) = AT_END.iter().find(|(finder, _)| finder.find(bytes).is_some()) {
+        return Some(*stage);
+    }
     let below = HEADING.find(bytes)? + HEADING.needle().len();
     text[below..].split_whitespace().next().and_then(Stage::named)
+}
+
+/// The name of a command as Sisimai has it, by the words that tell it: what refused "to talk" is `HELO` there, whether it was the
+/// greeting or the answer to it, the older greeting keeps its own name, and Google's state 13 is `EHLO` (too little to decide by).
+pub(crate) fn command_name(stage: Option<Stage>, words: [&str; 2]) -> &'static str {
+    let said = |what: &str| words.iter().any(|words| contains(words, what));
+    match stage {
+        Some(Stage::Conn) if said("refused to talk to me") => "HELO",
+        Some(Stage::Ehlo) if said("helo") && !said("ehlo") => "HELO",
+        Some(other) => other.name(),
+        None if said("(state 13)") => "EHLO",
+        None => "",
+    }
+}
+
+/// The reply that sendmail passes on behind a code of its own: `554 <a@b>... 550 Host unknown`.
+pub(crate) fn passed_on(text: &str) -> Option<&str> {
+    let (own, rest) = text.split_once(' ')?;
+    let code = |word: &str| {
+        word.len() == 3 && matches!(word.as_bytes()[0], b'4' | b'5') && word.bytes().all(|b| b.is_ascii_digit())
+    };
+    let (address, reply) = rest.split_once("... ")?;
+    let address = address.rsplit(' ').next()?;
+    (code(own) && address.contains('@') && rest.len() - reply.len() < 340 && reply.split(' ').next().is_some_and(code))
+        .then_some(reply)
 }
 
 /// True for something that can be the name or the address of a host.
