@@ -40,6 +40,26 @@ pub struct DeliveryRequest {
     pub backlog: bool,
 }
 
+impl DeliveryRequest {
+    /// A message for all of its recipients, by one way and at once.
+    pub fn whole(envelope: Envelope, content: Content, transport: &str, nexthop: &str, now: Timestamp) -> Self {
+        let numbered = (0u32..).zip(&envelope.recipients);
+        Self {
+            recipients: numbered
+                .map(|(index, recipient)| DeliveryRecipient { index, address: recipient.address.clone() })
+                .collect(),
+            sender: envelope.sender.as_str().into(),
+            envelope: Arc::new(envelope),
+            content,
+            transport: transport.into(),
+            nexthop: nexthop.into(),
+            activated: now,
+            started: now,
+            backlog: false,
+        }
+    }
+}
+
 /// What a recipient's report says became of the message (RFC 3464 section 2.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {

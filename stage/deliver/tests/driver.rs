@@ -212,21 +212,8 @@ fn request(nexthop: &str, recipients: &[&str]) -> DeliveryRequest {
     let mut envelope = Envelope::new(QueueId::new(1_795_280_034_000_001, 1), now, "a@lab.test");
     envelope.recipients =
         recipients.iter().map(|to| Recipient { address: (*to).to_owned(), ..Recipient::default() }).collect();
-    DeliveryRequest {
-        envelope: Arc::new(envelope),
-        content: Content::from(b"From: a@lab.test\nSubject: x\n\n.text\n".to_vec()),
-        transport: "smtp".into(),
-        nexthop: nexthop.into(),
-        recipients: recipients
-            .iter()
-            .enumerate()
-            .map(|(at, to)| DeliveryRecipient { index: at as u32, address: (*to).to_owned() })
-            .collect(),
-        sender: "a@lab.test".into(),
-        activated: now,
-        started: now,
-        backlog: false,
-    }
+    let text = b"From: a@lab.test\nSubject: x\n\n.text\n";
+    DeliveryRequest::whole(envelope, Content::from(text.to_vec()), "smtp", nexthop, now)
 }
 
 fn told(outcome: &Outcome) -> String {

@@ -151,17 +151,8 @@ async fn send(bench: &Bench, nexthop: &str, tls: TlsWish) -> Outcome {
     let mut envelope = Envelope::new(QueueId::new(1_795_280_034_000_001, 1), now, "a@us.test");
     envelope.tls = tls;
     envelope.recipients = vec![Recipient { address: "b@a.test".into(), ..Recipient::default() }];
-    let request = DeliveryRequest {
-        envelope: Arc::new(envelope),
-        content: Content::from(b"Subject: x\n\ntext\n".to_vec()),
-        transport: "smtp".into(),
-        nexthop: nexthop.into(),
-        recipients: vec![DeliveryRecipient { index: 0, address: "b@a.test".into() }],
-        sender: "a@us.test".into(),
-        activated: now,
-        started: now,
-        backlog: false,
-    };
+    let content = Content::from(b"Subject: x\n\ntext\n".to_vec());
+    let request = DeliveryRequest::whole(envelope, content, "smtp", nexthop, now);
     bench.agent.deliver(&request).await.outcomes.remove(0)
 }
 

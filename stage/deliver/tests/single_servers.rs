@@ -12,8 +12,8 @@ use yamabiko_deliver::visit::{Heard, Pass, Visitor, within};
 use yamabiko_deliver::{Around, PassOn, Protocol, SmtpAgent};
 use yamabiko_dns::{FakeResolver, Hosts};
 use yamabiko_envelope::{
-    Attempt, Content, DeliveryRecipient, DeliveryRequest, Envelope, Event, EventSink, Events, Kind, Origin, QueueId,
-    Recipient, Result as Fated, Timestamp,
+    Attempt, Content, DeliveryRequest, Envelope, Event, EventSink, Events, Kind, Origin, QueueId, Recipient,
+    Result as Fated, Timestamp,
 };
 use yamabiko_lookup::TableSet;
 use yamabiko_tls::Disk;
@@ -83,17 +83,7 @@ async fn deliver(agent: &SmtpAgent, nexthop: &str) -> Attempt {
     let now = Timestamp::now();
     let mut envelope = Envelope::new(QueueId::new(1_795_280_034_000_001, 1), now, "a@lab.test");
     envelope.recipients = vec![Recipient { address: "x@y.test".to_owned(), ..Recipient::default() }];
-    let request = DeliveryRequest {
-        envelope: Arc::new(envelope),
-        content: Content::from(b"Subject: x\n\n".to_vec()),
-        transport: "smtp".into(),
-        nexthop: nexthop.into(),
-        recipients: vec![DeliveryRecipient { index: 0, address: "x@y.test".to_owned() }],
-        sender: "a@lab.test".into(),
-        activated: now,
-        started: now,
-        backlog: false,
-    };
+    let request = DeliveryRequest::whole(envelope, Content::from(b"Subject: x\n\n".to_vec()), "smtp", nexthop, now);
     agent.deliver(&request).await
 }
 
