@@ -10,8 +10,8 @@ use yamabiko_config::{Config, Host};
 use yamabiko_deliver::{Around, Generic, Protocol, Settings, Simple, SmtpAgent};
 use yamabiko_dns::{FakeResolver, Hosts, Resolver};
 use yamabiko_envelope::{
-    Action, Attempt, Content, DeliveryRecipient, DeliveryRequest, DiagnosticType, Envelope, Event, EventSink, Events,
-    Kind, Origin, Outcome, QueueId, Recipient, Result as Fated, Severity, SmtpStage, Timestamp,
+    Action, Attempt, Content, DeliveryRequest, DiagnosticType, Envelope, Event, EventSink, Events, Kind, Origin,
+    Outcome, QueueId, Recipient, Result as Fated, Severity, SmtpStage, Timestamp,
 };
 use yamabiko_lookup::{Maps, TableSet};
 use yamabiko_route::{LocalDomains, Mapper, Rewriter};

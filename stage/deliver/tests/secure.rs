@@ -11,8 +11,8 @@ use yamabiko_config::{Config, Host};
 use yamabiko_deliver::{Around, Memory, Protocol, SmtpAgent};
 use yamabiko_dns::{FakeResolver, Hosts};
 use yamabiko_envelope::{
-    Content, DeliveryRecipient, DeliveryRequest, Envelope, Event, EventSink, Kind, Origin, Outcome, QueueId, Recipient,
-    Result as Fated, Timestamp, TlsWish,
+    Content, DeliveryRequest, Envelope, Event, EventSink, Kind, Origin, Outcome, QueueId, Recipient, Result as Fated,
+    Timestamp, TlsWish,
 };
 use yamabiko_lookup::TableSet;
 use yamabiko_tls::{Handed, Server, ServerOptions, Stream};
