@@ -29,6 +29,8 @@ pub enum Order {
         log_file: bool,
         /// `-v` of the start command.
         verbose: u8,
+        /// Engines before this one that did not come up, since the last that did.
+        failed: u32,
     },
     /// End sessions politely and stop within this many seconds.
     Stop {

@@ -333,7 +333,12 @@ impl Acceptance {
         &self.inner.current
     }
 
-    /// Who starts programs for us.
+    /// Who starts programs for us; `None` until all is complete.
+    pub fn boss(&self) -> Option<Boss> {
+        self.inner.boss.get().cloned()
+    }
+
+    /// Sets who starts programs for us.
     pub fn complete(&self, boss: Boss) {
         let _ = self.inner.boss.set(boss);
     }

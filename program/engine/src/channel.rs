@@ -2,21 +2,50 @@
 //! dies in the queue. One JSON object each; nothing here waits for it, and nothing piles up.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use yamabiko_config::View;
-use yamabiko_envelope::{Severity, TroubleClass};
-use yamabiko_receive::Admission as _;
+use yamabiko_envelope::TroubleClass;
 
-use crate::accept::Acceptance;
+use crate::boss::Boss;
 
 /// Messages on their way at once; more are dropped, and that is said.
 const UNDER_WAY: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A place among those that are under way.
+struct Seat;
+
+impl Seat {
+    fn take() -> Option<Self> {
+        let room =
+            TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < UNDER_WAY).then_some(taken + 1));
+        room.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+/// What telling needs of the rest of the engine.
+#[derive(Clone)]
+pub struct Means {
+    /// Who starts the service.
+    pub boss: Option<Boss>,
+    /// Says in the log what went wrong.
+    pub say: Arc<dyn Fn(&str) + Send + Sync>,
+}
 
 /// The settings.
 #[derive(Clone, Debug, Default)]
@@ -69,41 +98,41 @@ impl Channel {
         self.classes.contains(&class)
     }
 
-    /// Tells, in the background. `object` is one JSON object.
-    pub fn tell(&self, engine: &Acceptance, object: String) {
-        static NOW: AtomicUsize = AtomicUsize::new(0);
-        if NOW.fetch_add(1, Ordering::Relaxed) >= UNDER_WAY {
-            NOW.fetch_sub(1, Ordering::Relaxed);
-            engine.current().say(Severity::Warning, None, "notify_channel: too much at once, one was left out");
-            return;
-        }
-        let (channel, engine) = (self.clone(), engine.clone());
-        tokio::spawn(async move {
-            let object: Arc<str> = object.into();
-            for (name, result) in [
-                ("file", channel.write(&object)),
-                ("service", tokio::time::timeout(PATIENCE, channel.run(&engine, &object)).await.unwrap_or_else(late)),
-                ("url", tokio::time::timeout(PATIENCE, channel.post(&object)).await.unwrap_or_else(late)),
-            ] {
-                if let Err(why) = result {
-                    engine.current().say(Severity::Warning, None, &format!("notify_channel_{name}: {why}"));
+    /// Tells, in the background and in all ways at once: one that is dead itself keeps no other waiting. `object` is one
+    /// JSON object. `None` when so much is under way already that this was left out.
+    pub fn tell(&self, means: Means, object: String) -> Option<JoinHandle<()>> {
+        let Some(seat) = Seat::take() else {
+            (means.say)("notify_channel: too much at once, one was left out");
+            return None;
+        };
+        let (channel, seat) = (self.clone(), Arc::new(seat));
+        Some(tokio::spawn(async move {
+            // A disk that hangs keeps its thread, and its seat with it, so that there are never many of them.
+            let (file, line, writing) = (channel.file.clone(), format!("{object}\n"), Arc::clone(&seat));
+            let written = tokio::task::spawn_blocking(move || {
+                let result = file.map_or(Ok(()), |file| write(&file, &line));
+                drop(writing);
+                result
+            });
+            let written = async { written.await.unwrap_or_else(|error| Err(error.to_string())) };
+            let (file, service, url) = tokio::join!(
+                timeout(PATIENCE, written),
+                timeout(PATIENCE, channel.run(&means, &object)),
+                timeout(PATIENCE, channel.post(&object)),
+            );
+            for (name, result) in [("file", file), ("service", service), ("url", url)] {
+                if let Err(why) = result.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+                    (means.say)(&format!("notify_channel_{name}: {why}"));
                 }
             }
-            NOW.fetch_sub(1, Ordering::Relaxed);
-        });
+            drop(seat);
+        }))
     }
 
-    fn write(&self, object: &str) -> Result<(), String> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
-        opened
-            .and_then(|mut opened| opened.write_all(format!("{object}\n").as_bytes()))
-            .map_err(|error| format!("{}: {error}", file.display()))
-    }
-
-    async fn run(&self, engine: &Acceptance, object: &str) -> Result<(), String> {
+    async fn run(&self, means: &Means, object: &str) -> Result<(), String> {
         let Some(service) = &self.service else { return Ok(()) };
-        let socket = engine.spawn(service).await.map_err(|error| format!("{service}: {error}"))?;
+        let boss = means.boss.as_ref().ok_or_else(|| format!("{service}: the engine is not complete yet"))?;
+        let socket = boss.spawn(service).await.map_err(|error| format!("{service}: {error}"))?;
         let trouble = |error: std::io::Error| format!("{service}: {error}");
         socket.set_nonblocking(true).map_err(trouble)?;
         let mut socket = tokio::net::UnixStream::from_std(socket).map_err(trouble)?;
@@ -139,6 +168,9 @@ impl Channel {
     }
 }
 
-fn late(_: tokio::time::error::Elapsed) -> Result<(), String> {
-    Err("no answer in time".to_owned())
+fn write(file: &Path, line: &str) -> Result<(), String> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+    opened
+        .and_then(|mut opened| opened.write_all(line.as_bytes()))
+        .map_err(|error| format!("{}: {error}", file.display()))
 }

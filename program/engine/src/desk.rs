@@ -12,16 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify as Bell;
+use tokio::task::JoinHandle;
 use yamabiko_bounce::{Budget, Digest, DigestSettings, Fate, Governor, GovernorSettings, Rates, Summary};
 use yamabiko_config::View;
 use yamabiko_deliver::{ClientTrouble, TellTrouble};
 use yamabiko_envelope::{
     Content, Envelope, Kind, Notify, Recipient, Severity, Source, Submission, Timestamp, Trouble, TroubleClass,
 };
+use yamabiko_message::date::Zone;
 use yamabiko_report::SessionNotice;
 
 use crate::accept::Acceptance;
-use crate::channel::Channel;
+use crate::boss::Boss;
+use crate::channel::{Channel, Means};
 
 /// Bytes of the list of notices that were not sent; then it is begun anew and the old one kept once.
 const LIST: u64 = 10 << 20;
@@ -124,19 +127,20 @@ impl Desk {
             && fate == Fate::Send
             && settings.channel.covers(class)
         {
-            settings.channel.tell(engine, object(engine, class, trouble, 1, now));
+            settings.channel.tell(means(engine), object(engine, class, trouble, 1, now));
         }
         fate == Fate::Send
     }
 
-    /// Trouble that no mail can tell of: the second way only.
-    pub fn alarm(&self, class: TroubleClass, text: &str) {
-        let Some(engine) = self.acceptance.get() else { return };
+    /// Trouble that no mail can tell of: the second way only. Whoever is about to end waits for what this gives.
+    pub fn alarm(&self, class: TroubleClass, text: &str) -> Option<JoinHandle<()>> {
+        let engine = self.acceptance.get()?;
         let generation = engine.current().get();
-        if generation.desk.channel.covers(class) {
-            let trouble = Trouble { classes: vec![class], reason: text.to_owned(), ..Trouble::default() };
-            generation.desk.channel.tell(engine, object(engine, class, &trouble, 1, Timestamp::now()));
+        if !generation.desk.channel.covers(class) {
+            return None;
         }
+        let trouble = Trouble { classes: vec![class], reason: text.to_owned(), ..Trouble::default() };
+        generation.desk.channel.tell(means(engine), object(engine, class, &trouble, 1, Timestamp::now()))
     }
 
     /// A message was not taken, or would not be, for want of room. The notice that `notify_classes` may ask for has no room either.
@@ -151,7 +155,7 @@ impl Desk {
             first
         };
         if first {
-            self.alarm(TroubleClass::Resource, text);
+            let _told = self.alarm(TroubleClass::Resource, text);
         }
     }
 
@@ -161,7 +165,7 @@ impl Desk {
         if told.is_some_and(|told| Timestamp::now().since(told) >= SETTLED) {
             *told = None;
             drop(told);
-            self.alarm(TroubleClass::Resource, "there is room for mail again");
+            let _told = self.alarm(TroubleClass::Resource, "there is room for mail again");
         }
     }
 
@@ -283,7 +287,7 @@ impl Desk {
         }
     }
 
-    fn send(&self, engine: &Acceptance, due: Vec<Summary>, held: Vec<Summary>) -> Vec<tokio::task::JoinHandle<()>> {
+    fn send(&self, engine: &Acceptance, due: Vec<Summary>, held: Vec<Summary>) -> Vec<JoinHandle<()>> {
         let generation = engine.current().get();
         let channel = &generation.desk.channel;
         let mut tasks = Vec::new();
@@ -296,7 +300,7 @@ impl Desk {
             };
             if channel.covers(summary.class) {
                 let trouble = Trouble { reason: summary.subject.clone(), ..Trouble::default() };
-                channel.tell(engine, object(engine, summary.class, &trouble, summary.count, Timestamp::now()));
+                channel.tell(means(engine), object(engine, summary.class, &trouble, summary.count, Timestamp::now()));
             }
             tasks.push(self.mail(engine, to, &summary.subject, summary.text));
         }
@@ -312,7 +316,7 @@ impl Desk {
         tasks
     }
 
-    fn mail(&self, engine: &Acceptance, to: &str, subject: &str, text: String) -> tokio::task::JoinHandle<()> {
+    fn mail(&self, engine: &Acceptance, to: &str, subject: &str, text: String) -> JoinHandle<()> {
         let (id, now) = (engine.next_id(), Timestamp::now());
         let generation = engine.current().get();
         let to = generation.config.main().text(to);
@@ -377,7 +381,7 @@ impl Desk {
     }
 }
 
-fn queue(engine: Acceptance, submission: Submission) -> tokio::task::JoinHandle<()> {
+fn queue(engine: Acceptance, submission: Submission) -> JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(refusal) = engine.accept(submission, None).await {
             let text = format!("notice could not be queued: {}", refusal.text);
@@ -419,11 +423,39 @@ fn sample(engine: &Acceptance, trouble: &Trouble, now: Timestamp) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(500).collect()
 }
 
+/// The engine did not come up, so there is no desk: told the second way. What was wrong with that is given back.
+pub async fn alarm_without_engine(main: &View, boss: &Boss, text: &str) -> Vec<String> {
+    let class = TroubleClass::Resource;
+    let channel = Channel::from_view(main).0;
+    if !channel.covers(class) {
+        return Vec::new();
+    }
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&said);
+    let say = Arc::new(move |text: &str| lock(&kept).push(text.to_owned()));
+    let date = yamabiko_message::date::rfc5322(Timestamp::now().seconds(), &Zone::system());
+    let trouble = Trouble { reason: text.to_owned(), ..Trouble::default() };
+    let object = object_of(&date, &main.text("myhostname"), class, &trouble, 1);
+    if let Some(told) = channel.tell(Means { boss: Some(boss.clone()), say }, object) {
+        let _ = told.await;
+    }
+    std::mem::take(&mut *lock(&said))
+}
+
+fn means(engine: &Acceptance) -> Means {
+    let current = engine.current().clone();
+    Means { boss: engine.boss(), say: Arc::new(move |text| current.say(Severity::Warning, None, text)) }
+}
+
 /// For the second way.
 fn object(engine: &Acceptance, class: TroubleClass, trouble: &Trouble, count: u64, now: Timestamp) -> String {
+    object_of(&engine.date(now), &engine.current().get().myhostname, class, trouble, count)
+}
+
+fn object_of(date: &str, host: &str, class: TroubleClass, trouble: &Trouble, count: u64) -> String {
     serde_json::json!({
-        "time": engine.date(now),
-        "host": engine.current().get().myhostname,
+        "time": date,
+        "host": host,
         "class": class.name(),
         "count": count,
         "reason": trouble.reason,

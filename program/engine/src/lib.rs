@@ -81,7 +81,7 @@ use futures_util::FutureExt;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
 use yamabiko_config::Config;
-use yamabiko_envelope::{Event, Events, Origin, QueueIdSource, Severity, Timestamp};
+use yamabiko_envelope::{Event, Events, Origin, QueueIdSource, Severity, Timestamp, TroubleClass};
 use yamabiko_ipc::boss::{Keys, Order, Wish};
 use yamabiko_log::{Destination, Logger, Setup, Target};
 use yamabiko_lookup::TableSet;
@@ -120,14 +120,18 @@ pub fn run() -> ExitCode {
     };
     // The first order is heard before there is a second thread: what is given up is then given up by all of them.
     let first = match yamabiko_ipc::boss::receive::<Order>(&socket) {
-        Ok(Some((Order::Configure { config_directory, data_directory, listeners, log_file, .. }, descriptors))) => {
-            (load(&config_directory, &data_directory), Sockets::sort(&listeners, log_file, descriptors))
-        }
-        Ok(_) | Err(_) => return ExitCode::FAILURE,
+        Ok(Some((order, descriptors))) => match order {
+            Order::Configure { config_directory, data_directory, listeners, log_file, failed, .. } => {
+                let sockets = Sockets::sort(&listeners, log_file, descriptors);
+                (load(&config_directory, &data_directory), sockets, failed)
+            }
+            _ => return ExitCode::FAILURE,
+        },
+        Ok(None) | Err(_) => return ExitCode::FAILURE,
     };
-    let (config, sockets) = match first {
-        (Ok(config), sockets) => (config, sockets),
-        (Err(why), _) => {
+    let (config, sockets, failed) = match first {
+        (Ok(config), sockets, failed) => (config, sockets, failed),
+        (Err(why), ..) => {
             let _ = yamabiko_ipc::boss::send(&socket, &Wish::Refused(why), &[]);
             return ExitCode::FAILURE;
         }
@@ -145,7 +149,16 @@ pub fn run() -> ExitCode {
     };
     let code = runtime.block_on(async {
         match Boss::listen(socket) {
-            Ok((boss, orders)) => live(boss, orders, config, sockets, &unrestricted).await,
+            Ok((boss, orders)) => {
+                let engine = come_up(&boss, config, sockets, failed).await;
+                match engine {
+                    Ok(engine) => live(engine, &boss, orders, &unrestricted).await,
+                    Err(why) => {
+                        let _ = boss.tell(&Wish::Refused(why));
+                        ExitCode::FAILURE
+                    }
+                }
+            }
             Err(_) => ExitCode::FAILURE,
         }
     });
@@ -231,21 +244,30 @@ impl Sockets {
     }
 }
 
+/// The engine, or why there is none. Then mail can tell nobody: the second way does, at the first of `failed` and once an hour.
+async fn come_up(boss: &Boss, config: Arc<Config>, sockets: Sockets, failed: u32) -> Result<Engine, String> {
+    // The supervisor tries once a second.
+    const TOLD_AGAIN: u32 = 3600;
+    let main = config.main();
+    let mut why = match Engine::start(boss, Arc::clone(&config), sockets) {
+        Ok(engine) => return Ok(engine),
+        Err(why) => why,
+    };
+    if failed.is_multiple_of(TOLD_AGAIN) {
+        let text = format!("the mail system cannot be started: {why}");
+        for remark in desk::alarm_without_engine(&main, boss, &text).await {
+            why.push_str(&format!("; {remark}"));
+        }
+    }
+    Err(why)
+}
+
 async fn live(
-    boss: Boss,
+    mut engine: Engine,
+    boss: &Boss,
     mut orders: mpsc::UnboundedReceiver<Received>,
-    config: Arc<Config>,
-    sockets: Sockets,
     unrestricted: &[String],
 ) -> ExitCode {
-    let engine = Engine::start(&boss, config, sockets);
-    let mut engine = match engine {
-        Ok(engine) => engine,
-        Err(why) => {
-            let _ = boss.tell(&Wish::Refused(why));
-            return ExitCode::FAILURE;
-        }
-    };
     for remark in unrestricted {
         engine.acceptance.current().say(Severity::Warning, None, remark);
     }
@@ -261,6 +283,9 @@ async fn live(
             () = &mut well_again => {
                 let text = "the queue's disk can be written again: the engine ends, to be started anew";
                 engine.acceptance.current().say(Severity::Warning, None, text);
+                if let Some(told) = engine.acceptance.desk().alarm(TroubleClass::Resource, text) {
+                    let _ = told.await;
+                }
                 engine.stop(Duration::from_secs(5)).await;
                 return ExitCode::FAILURE;
             }

@@ -196,7 +196,7 @@ impl Task {
         let text = format!("limits for {site}{from}: {change}{why}");
         self.current.say(if *blocked { Severity::Warning } else { Severity::Info }, None, &text);
         if *blocked {
-            self.engine.desk().alarm(TroubleClass::Policy, &text);
+            let _told = self.engine.desk().alarm(TroubleClass::Policy, &text);
         }
     }
 
@@ -252,7 +252,7 @@ impl Task {
             self.stuck = true;
             let text = format!("the queue cannot be written, no mail is delivered until the next start: {why}");
             self.current.say(Severity::Fatal, None, &text);
-            self.engine.desk().alarm(TroubleClass::Resource, &text);
+            let _told = self.engine.desk().alarm(TroubleClass::Resource, &text);
         }
     }
 

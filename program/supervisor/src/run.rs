@@ -124,6 +124,8 @@ struct Supervisor {
     /// The time by which everything has to be gone.
     stopping: Option<Instant>,
     restart_at: Option<Instant>,
+    /// Engines that did not come up, since the last that did.
+    failed: u32,
     /// Files of keys as they were when they were handed over, and when they are looked at again.
     key_stamps: keys::Stamps,
     keys_at: Instant,
@@ -162,6 +164,7 @@ impl Supervisor {
             _pid: pid,
             stopping: None,
             restart_at: None,
+            failed: 0,
             key_stamps: keys::Stamps::new(),
             keys_at: Instant::now() + KEYS_EVERY,
         })
@@ -257,7 +260,8 @@ impl Supervisor {
         let keys = keys.to_file().map_err(|error| StartError(format!("cannot hand TLS keys over: {error}")))?;
         let log = log_file(config).map_err(|error| StartError(format!("cannot open the mail log: {error}")))?;
         let log_file = log.is_some();
-        let order = Order::Configure { config_directory, data_directory, listeners, log_file, verbose: self.verbose };
+        let (verbose, failed) = (self.verbose, self.failed);
+        let order = Order::Configure { config_directory, data_directory, listeners, log_file, verbose, failed };
         self.listeners
             .copies(wanted)
             .and_then(|sockets| {
@@ -396,6 +400,7 @@ impl Supervisor {
         let Some(engine) = &self.engine else { return };
         match boss::receive::<Wish>(&engine.socket) {
             Ok(Some((Wish::Ready, _))) => {
+                self.failed = 0;
                 if let Some((config, wanted)) = self.pending.take() {
                     self.config = config;
                     self.relog();
@@ -403,6 +408,11 @@ impl Supervisor {
                     self.wanted = wanted;
                     self.say(Severity::Info, &self.named("reload"));
                 }
+            }
+            Ok(Some((Wish::Refused(why), _))) if self.pending.is_none() => {
+                // Its end is heard too, and another one is started.
+                self.failed = self.failed.saturating_add(1);
+                self.say(Severity::Fatal, &format!("the engine cannot be started: {why}"));
             }
             Ok(Some((Wish::Refused(why), _))) => {
                 self.pending = None;

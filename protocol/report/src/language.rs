@@ -88,8 +88,8 @@ const ADVICE: &[(u16, u16, &str, &str)] = &[
     (
         1,
         2,
-        "The part after @ does not exist, or takes no mail. Check how it is written.\n",
-        "アドレスの @ より後ろが存在しないか、メールを受け付けていません。綴りをお確かめ\nください。\n",
+        "The part after @ is not known as a mail domain. Check how it is written.\n",
+        "アドレスの @ より後ろがメールの宛先として見つかりません。綴りをお確かめください。\n",
     ),
     (
         1,
@@ -149,7 +149,7 @@ const ADVICE: &[(u16, u16, &str, &str)] = &[
         7,
         99,
         "The other server refuses this message by its rules. Sending it again will\nnot help. Show this notice to your postmaster, or ask the recipient.\n",
-        "先方のサーバが規則により受け取りを断りました。送り直しても結果は同じです。この\nお知らせを管理者に見せるか、先方にお尋ねください。携帯電話宛の場合は、受信設定（ド\nメイン指定受信など）を先方に確かめてもらってください。\n",
+        "先方のサーバが規則により受け取りを断りました。送り直しても結果は同じです。この\nお知らせを管理者に見せるか、先方にお尋ねください。携帯電話宛の場合は、受信の設定\nを先方に確かめてもらってください。\n",
     ),
     (
         99,

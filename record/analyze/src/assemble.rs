@@ -10,6 +10,7 @@ use crate::rules::Scan;
 use crate::systems::System;
 use crate::transcript::Refusal;
 use crate::{Reason, Rules, civil, text};
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use yamabiko_report::decode;
 use yamabiko_report::structure::Header;
@@ -444,14 +445,15 @@ impl<'n, 'm> Case<'n, 'm> {
             return Verdict { decision, date, delayed };
         }
         let smtp = matches!(draft.kind.as_str(), "" | "SMTP" | "LMTP" | "UNKNOWN");
+        let spoken = without_giving_up(&draft.diagnostic);
         let decision = decide(
             rules,
             &Facts {
-                diagnostic: &draft.diagnostic,
+                diagnostic: &spoken,
                 scanned: self
                     .scanned
                     .as_ref()
-                    .filter(|(words, _)| words.len() < WHOLE / 2 && *words == draft.diagnostic)
+                    .filter(|(words, _)| words.len() < WHOLE / 2 && *words == spoken)
                     .map(|(_, scan)| scan),
                 human: self.human,
                 status: self.status,
@@ -547,6 +549,17 @@ impl<'n, 'm> Case<'n, 'm> {
             recipient: draft.recipient,
         }
     }
+}
+
+/// Without qmail's `Giving up on 192.0.2.1.`, which stands below every reply and is no reason.
+fn without_giving_up(diagnostic: &str) -> Cow<'_, str> {
+    const WORDS: &str = " Giving up on ";
+    let Some((before, rest)) = diagnostic.split_once(WORDS).filter(|(before, _)| before.contains("emote host said: "))
+    else {
+        return Cow::Borrowed(diagnostic);
+    };
+    let after = rest.split_once(' ').map_or("", |(_, after)| after);
+    Cow::Owned(format!("{before} {after}").trim_end().to_owned())
 }
 
 /// The subject of the message as some notices quote it in their text.

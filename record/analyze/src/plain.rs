@@ -143,7 +143,9 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
         hanging = false;
         if let Some((address, rest)) = named {
             hanging = line.starts_with('<') && rest.starts_with(": ");
-            let known = drafts.iter().position(|d| d.recipient.eq_ignore_ascii_case(address));
+            // Quoted below, and not in a list above: the same one.
+            let address = text::plain_address(address);
+            let known = drafts.iter().position(|d| d.recipient.eq_ignore_ascii_case(&address));
             // Within a block its own recipient is only mentioned.
             let mentioned = known.is_some_and(|k| open.contains(&k)) && !gap;
             if mentioned {
@@ -162,7 +164,7 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
                     open.clear();
                 }
             } else if drafts.len() < MAX_RECIPIENTS {
-                drafts.push(Draft::to(text::plain_address(address)));
+                drafts.push(Draft::to(address));
                 open.push(drafts.len() - 1);
             }
             if let Some(expanded) = rest.strip_prefix("(expanded from") {

@@ -1,13 +1,10 @@
 //! What main.cf has for calm, a second way, words and languages, and against backscatter, in the running program.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
 
 use crate::harness::{Client, Instance, Sink, address};
 
-use super::{new_mail, script};
+use super::{new_mail, pager, web};
 
 /// A session with a nonsense command: trouble of class `protocol`.
 fn nonsense(instance: &Instance) {
@@ -26,46 +23,12 @@ fn from_afar(instance: &Instance) -> Client {
     client
 }
 
-/// A web server that takes everything and keeps it.
-fn web() -> (String, Arc<Mutex<Vec<String>>>) {
-    let address = address();
-    let listener = TcpListener::bind(address).unwrap();
-    let taken = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&taken);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut reader = BufReader::new(stream);
-            let (mut head, mut length) = (String::new(), 0);
-            loop {
-                let mut line = String::new();
-                if reader.read_line(&mut line).is_err() || line.trim().is_empty() {
-                    break;
-                }
-                if let Some(value) = line.strip_prefix("Content-Length: ") {
-                    length = value.trim().parse().unwrap_or(0);
-                }
-                head.push_str(&line);
-            }
-            let mut body = vec![0; length];
-            let _ = reader.read_exact(&mut body);
-            kept.lock().unwrap().push(head + &String::from_utf8_lossy(&body));
-            let _ = reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
-        }
-    });
-    (format!("http://{address}/hook"), taken)
-}
-
 #[test]
 fn trouble_is_told_a_second_way() {
     let mut instance = Instance::new();
     let (url, posted) = web();
     let lib = instance.path().join("lib");
-    let by_service = instance.path().join("box/told");
-    let pager = script(&instance, "pager.sh", &format!("cat >> {}\n", by_service.display()));
-    let user = if crate::harness::as_root() { "daemon".to_owned() } else { std::env::var("USER").unwrap_or_default() };
-    fs::write(&by_service, "").unwrap();
-    fs::set_permissions(&by_service, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-    instance.services.push(format!("pager unix - n n - 0 spawn user={user} argv={}", pager.display()));
+    let by_service = pager(&mut instance);
     let file = lib.join("trouble.jsonl");
     for (name, value) in [
         ("notify_classes", "protocol, bounce"),

@@ -1,34 +1,72 @@
 //! Mail about a dead queue dies in the queue: who is told all the same (`notify_channel_...`).
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use crate::disk::{fault_library, fill, free, in_own_mounts, mount};
-use crate::harness::Instance;
+use crate::harness::{Client, Instance, address};
 
-/// What was told, in the words of `reason`.
-fn told(file: &PathBuf) -> Vec<String> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let reason = |line: &str| -> String {
-        let object: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
-        assert_eq!(object["class"], "resource", "{line}");
-        object["reason"].as_str().unwrap_or_default().to_owned()
-    };
-    text.lines().map(reason).collect()
+use super::{pager, web};
+
+/// The three ways to tell.
+struct Ways {
+    file: PathBuf,
+    service: PathBuf,
+    posted: Arc<Mutex<Vec<String>>>,
 }
 
-/// No mail is asked for, nor could any be written.
-fn prepared(instance: &mut Instance) -> PathBuf {
-    let file = instance.path().join("lib/trouble.jsonl");
-    for (name, value) in [
-        ("notify_classes", ""),
-        ("notify_channel_classes", "resource"),
-        ("notify_channel_file", file.to_str().unwrap()),
-        ("message_size_limit", "2000000"),
-    ] {
-        instance.set(name, value);
+fn reason(line: &str) -> String {
+    let object: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
+    assert_eq!(object["class"], "resource", "{line}");
+    object["reason"].as_str().unwrap_or_default().to_owned()
+}
+
+impl Ways {
+    /// All three are configured. No mail is asked for, nor could any be written.
+    fn prepared(instance: &mut Instance) -> Self {
+        let file = instance.path().join("lib/trouble.jsonl");
+        let (url, posted) = web();
+        let service = pager(instance);
+        for (name, value) in [
+            ("notify_classes", ""),
+            ("notify_channel_classes", "resource"),
+            ("notify_channel_file", file.to_str().unwrap()),
+            ("notify_channel_url", &url),
+            ("notify_channel_service", "pager"),
+            ("message_size_limit", "2000000"),
+        ] {
+            instance.set(name, value);
+        }
+        Self { file, service, posted }
     }
-    file
+
+    /// What each way was told, in the words of `reason`.
+    fn told(&self) -> [Vec<String>; 3] {
+        let lines = |file: &PathBuf| -> Vec<String> {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(reason).collect()
+        };
+        let posted = self.posted.lock().unwrap();
+        let posted = posted.iter().map(|post| reason(post.split("\r\n").last().unwrap_or_default())).collect();
+        [lines(&self.file), lines(&self.service), posted]
+    }
+
+    /// Waits until each way was told of this, as often as it should be.
+    #[track_caller]
+    fn until_told(&self, instance: &Instance, what: &str, times: usize) {
+        let heard = |way: &Vec<String>| way.iter().filter(|reason| reason.starts_with(what)).count();
+        instance.until(what, || self.told().iter().all(|way| heard(way) >= times));
+        assert!(self.told().iter().all(|way| heard(way) == times), "{what}: {:#?}", self.told());
+    }
+}
+
+/// The reply to a message; 0 when there was none, as when the engine begins anew.
+fn reply(instance: &Instance) -> u16 {
+    let sent = Client::connect(instance.smtp)
+        .and_then(|mut client| client.mail("me@test.example", &["one@box.example"], "Subject: s\n\nx\n"));
+    sent.map_or(0, |reply| reply.code)
 }
 
 #[test]
@@ -37,39 +75,85 @@ fn a_full_queue_is_told_by_the_second_way() {
         return;
     }
     let mut instance = Instance::new();
-    let file = prepared(&mut instance);
+    let ways = Ways::prepared(&mut instance);
     let queue = instance.path().join("queue");
     mount(&queue, 150);
     instance.start();
-    let send = || instance.client().mail("me@test.example", &["one@box.example"], "Subject: s\n\nx\n").unwrap().code;
-    assert_eq!(send(), 250);
-    assert_eq!(told(&file), [""; 0]);
+    assert_eq!(reply(&instance), 250);
+    assert_eq!(ways.told(), [[""; 0]; 3]);
     fill(&queue);
     let refused = || instance.client().command("MAIL FROM:<me@test.example>").unwrap().code == 452;
     instance.until("a refusal", refused);
-    instance.until("an alarm", || told(&file).iter().any(|reason| reason.starts_with("no mail is taken: ")));
+    ways.until_told(&instance, "no mail is taken: ", 1);
     // Once, however many hear it.
     (0..5).for_each(|_| assert!(refused()));
-    assert_eq!(told(&file).len(), 1, "{:?}", told(&file));
+    ways.until_told(&instance, "no mail is taken: ", 1);
     free(&queue);
-    instance.until("room", || send() == 250);
+    instance.until("room", || reply(&instance) == 250);
 }
 
+/// As a disk says it that was remounted read-only, that fails when it is written, and that fails only when all has to be there.
 #[test]
 fn a_queue_that_cannot_be_written_is_told_by_the_second_way() {
+    const DEAD: &str = "the queue cannot be written";
+    const WELL: &str = "the queue's disk can be written again";
     let mut instance = Instance::new();
-    let file = prepared(&mut instance);
+    let ways = Ways::prepared(&mut instance);
     let Some(control) = fault_library(&mut instance) else { return };
     instance.start();
-    let send = || instance.client().mail("me@test.example", &["one@box.example"], "Subject: s\n\nx\n").unwrap().code;
-    assert_eq!(send(), 250);
-    // As a disk that was remounted read-only says it.
-    fs::write(&control, "pwritev /queue/queue/ 30\nwrite /queue/queue/ 30\nfdatasync /queue/queue/ 30\n").unwrap();
-    assert_eq!(send(), 451);
-    instance.until("an alarm", || told(&file).iter().any(|reason| reason.starts_with("the queue cannot be written")));
-    fs::write(&control, "").unwrap();
-    instance.until("acceptance", || {
-        let reply = instance.client().mail("me@test.example", &["one@box.example"], "Subject: s\n\nx\n");
-        reply.is_ok_and(|reply| reply.code == 250)
-    });
+    for (before, faults) in [
+        "pwritev /queue/queue/ 30\nwrite /queue/queue/ 30\nfdatasync /queue/queue/ 30\nfsync /queue/queue 30\n",
+        "pwritev /queue/queue/ 5\nwrite /queue/queue/ 5\n",
+        "fdatasync /queue/queue/ 5\nfsync /queue/queue 5\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(reply(&instance), 250);
+        instance.until_empty();
+        fs::write(&control, faults).unwrap();
+        assert_eq!(reply(&instance), 451, "{faults}");
+        ways.until_told(&instance, DEAD, before + 1);
+        fs::write(&control, "").unwrap();
+        instance.until("acceptance", || reply(&instance) == 250);
+        ways.until_told(&instance, WELL, before + 1);
+    }
+}
+
+/// One way that hangs or is shut keeps no other waiting.
+#[test]
+fn a_way_that_is_shut_keeps_no_other_waiting() {
+    let mut instance = Instance::new();
+    let ways = Ways::prepared(&mut instance);
+    let Some(control) = fault_library(&mut instance) else { return };
+    let silent = std::net::TcpListener::bind(address()).unwrap();
+    instance.set("notify_channel_url", &format!("http://{}/", silent.local_addr().unwrap()));
+    instance.start();
+    // The file is on the disk that hangs.
+    fs::write(&control, "write trouble.jsonl s60000\npwritev /queue/queue/ 5\n").unwrap();
+    assert_eq!(reply(&instance), 451);
+    instance.until("the service", || ways.told()[1].len() == 1);
+    for way in ["file", "url"] {
+        instance.until(way, || instance.log().contains(&format!("notify_channel_{way}: no answer in time")));
+    }
+}
+
+/// Whoever starts the mail system sees that; nobody sees it who sleeps while it starts itself again.
+#[test]
+fn a_queue_that_cannot_be_opened_any_more_is_told_by_the_second_way() {
+    let mut instance = Instance::new();
+    let ways = Ways::prepared(&mut instance);
+    instance.start();
+    assert_eq!(reply(&instance), 250);
+    instance.until_empty();
+    let queue = instance.path().join("queue/queue");
+    let usual = fs::metadata(&queue).unwrap().permissions();
+    fs::set_permissions(&queue, fs::Permissions::from_mode(0)).unwrap();
+    instance.kill_engine();
+    ways.until_told(&instance, "the mail system cannot be started: cannot open the queue", 1);
+    let attempts = || instance.log().matches("the engine cannot be started: cannot open the queue").count();
+    instance.until("further attempts", || attempts() >= 3);
+    ways.until_told(&instance, "the mail system cannot be started: ", 1);
+    fs::set_permissions(&queue, usual).unwrap();
+    instance.until("acceptance", || reply(&instance) == 250);
 }

@@ -12,10 +12,13 @@ mod reports;
 mod storm;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
-use crate::harness::Instance;
+use crate::harness::{Instance, address, as_root};
 
 /// A command that everybody may run.
 fn script(instance: &Instance, name: &str, text: &str) -> PathBuf {
@@ -62,4 +65,44 @@ fn taken(instance: &Instance) -> usize {
 fn new_mail(instance: &Instance, name: &str, before: &[String]) -> String {
     let mails = instance.until_mails(name, before.len() + 1);
     mails.into_iter().find(|mail| !before.contains(mail)).expect("one is new")
+}
+
+/// A web server that takes everything and keeps it.
+fn web() -> (String, Arc<Mutex<Vec<String>>>) {
+    let address = address();
+    let listener = TcpListener::bind(address).unwrap();
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&taken);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            let (mut head, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).is_err() || line.trim().is_empty() {
+                    break;
+                }
+                if let Some(value) = line.strip_prefix("Content-Length: ") {
+                    length = value.trim().parse().unwrap_or(0);
+                }
+                head.push_str(&line);
+            }
+            let mut body = vec![0; length];
+            let _ = reader.read_exact(&mut body);
+            kept.lock().unwrap().push(head + &String::from_utf8_lossy(&body));
+            let _ = reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+        }
+    });
+    (format!("http://{address}/hook"), taken)
+}
+
+/// The private service `pager`, whose program puts what it is told into this file.
+fn pager(instance: &mut Instance) -> PathBuf {
+    let file = instance.path().join("box/told");
+    let program = script(instance, "pager.sh", &format!("cat >> {}\n", file.display()));
+    let user = if as_root() { "daemon".to_owned() } else { std::env::var("USER").unwrap_or_default() };
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    instance.services.push(format!("pager unix - n n - 0 spawn user={user} argv={}", program.display()));
+    file
 }
