@@ -228,6 +228,9 @@ pub enum Reply {
     Refused(String),
     /// Not now.
     TryLater(String),
+    /// Not now, for a reason that is not the disk (a table or a filter that does not answer): the message can wait in
+    /// `maildrop/`.
+    Wait(String),
 }
 
 /// A command's end of a conversation.

@@ -77,10 +77,8 @@ pub async fn run(
     let envelope = &accepted.envelope;
     let mut macros = OwnMacros::new(milters, envelope, &generation.myhostname);
     let mut session = Session::new(Arc::clone(milters), *size_limit);
-    let told = tell(&mut session, &mut macros, envelope, &generation.myhostname).await;
-    for warning in session.take_warnings() {
-        current.say(Severity::Warning, None, &warning);
-    }
+    let told = tell(&mut session, &mut macros, envelope).await;
+    warn(current, &mut session);
     let filtered = match told {
         Ok(()) => {
             let filtering = Filtering { session: &mut session, macros: &macros };
@@ -91,12 +89,22 @@ pub async fn run(
             Filtered::Discard
         }
         Err((stage, Some(reply))) => {
-            log(current, envelope, source, "milter-reject", stage, &reply.replace("\r\n", " "));
-            Filtered::Refuse(refusal(&reply), Some(Box::new(accepted)))
+            let refusal = refusal(&reply);
+            let text = format!("{} {}", refusal.status, refusal.text.replace('\n', " "));
+            log(current, envelope, source, "milter-reject", stage, &text);
+            Filtered::Refuse(refusal, Some(Box::new(accepted)))
         }
     };
     session.quit().await;
     filtered
+}
+
+/// What went wrong with the filters, in the name of the stage that shows them messages.
+fn warn(current: &Current, session: &mut Session) {
+    for text in session.take_warnings() {
+        let kind = Kind::Text { severity: Severity::Warning, queue_id: None, text };
+        current.emit("cleanup", Timestamp::now(), kind);
+    }
 }
 
 /// A conversation about a message that did not come over the network, up to its content. An error is the step that was
@@ -105,7 +113,6 @@ async fn tell(
     session: &mut Session,
     macros: &mut OwnMacros,
     envelope: &Envelope,
-    myhostname: &str,
 ) -> Result<(), (&'static str, Option<String>)> {
     let decide = |stage: &'static str, verdict: Verdict| match verdict {
         Verdict::Continue | Verdict::Hold => Ok(()),
@@ -114,7 +121,7 @@ async fn tell(
     };
     let client = Client { name: "localhost", address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 0 };
     decide("CONNECT", session.connect(client, macros).await)?;
-    decide("HELO", session.helo(myhostname, macros).await)?;
+    decide("HELO", session.helo(client.name, macros).await)?;
     let path = |address: &str| vec![format!("<{}>", yamabiko_address::quote(address))];
     decide("MAIL", session.mail(&path(&envelope.sender), macros).await)?;
     for recipient in &envelope.recipients {
@@ -143,9 +150,7 @@ async fn content(
     };
     let mut message = Message::new(&head, body);
     let verdict = filtering.session.content(&mut message, filtering.macros).await;
-    for warning in filtering.session.take_warnings() {
-        current.say(Severity::Warning, None, &warning);
-    }
+    warn(current, filtering.session);
     match verdict {
         Verdict::Continue | Verdict::Hold => {
             if verdict == Verdict::Hold {
@@ -507,8 +512,8 @@ impl Macros for OwnMacros {
             "_" => "localhost [127.0.0.1]".to_owned(),
             "daemon_name" => self.daemon_name.clone(),
             "client_name" | "client_ptr" => "localhost".to_owned(),
-            "client_addr" => "127.0.0.1".to_owned(),
-            "client_resolve" => "OK".to_owned(),
+            "client_addr" | "daemon_addr" => "127.0.0.1".to_owned(),
+            "daemon_port" => "0".to_owned(),
             "mail_addr" => self.sender.clone(),
             "rcpt_addr" if !self.recipient.is_empty() => self.recipient.clone(),
             _ => return None,

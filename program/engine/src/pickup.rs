@@ -71,7 +71,7 @@ async fn sweep(maildrop: &Path, control: &Control, current: &Current) {
                         current.say(Severity::Warning, None, &text);
                         let _ = fs::rename(&path, path.with_extension(REFUSED));
                     }
-                    Reply::TryLater(why) => {
+                    Reply::TryLater(why) | Reply::Wait(why) => {
                         current.say(Severity::Warning, None, &format!("{name}: not taken up yet: {why}"))
                     }
                     _ => {}

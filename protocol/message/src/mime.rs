@@ -315,7 +315,15 @@ impl MimeState {
             let bad = (composite && self.encoding != Encoding::Identity)
                 || (self.content == ContentType::MessagePartial && self.domain != Domain::SevenBit);
             if bad && self.content != ContentType::MessageGlobal {
-                self.report(Defect::BadEncoding, text, sink);
+                // The encoding that the type does not allow, in Postfix's words.
+                let name: &[u8] = match (self.encoding, self.domain) {
+                    (Encoding::Base64, _) => b"base64",
+                    (Encoding::QuotedPrintable, _) => b"quoted-printable",
+                    (Encoding::Identity, Domain::SevenBit) => b"7bit",
+                    (Encoding::Identity, Domain::EightBit) => b"8bit",
+                    (Encoding::Identity, Domain::Binary) => b"binary",
+                };
+                self.report(Defect::BadEncoding, name, sink);
             }
         }
         sink.header_end(class);
@@ -628,8 +636,11 @@ mod tests {
         fn body(&mut self, line: &[u8], complete: bool) {
             self.0 += &format!("B {}{}\n", String::from_utf8_lossy(line), if complete { "" } else { "..." });
         }
-        fn defect(&mut self, defect: Defect, _: &[u8]) {
-            self.0 += &format!("! {defect:?}\n");
+        fn defect(&mut self, defect: Defect, text: &[u8]) {
+            match defect {
+                Defect::BadEncoding => self.0 += &format!("! {defect:?} {}\n", String::from_utf8_lossy(text)),
+                _ => self.0 += &format!("! {defect:?}\n"),
+            }
         }
     }
 
@@ -692,7 +703,7 @@ mod tests {
         let wide = Options { header_limit: 1000, ..strict };
         let nested = "Content-Type: multipart/mixed; boundary=a; boundary=b\nContent-Transfer-Encoding: base64\n\nx\n";
         assert!(trace(wide, nested).contains("! TooDeep"));
-        assert!(trace(wide, nested).contains("! BadEncoding"));
+        assert!(trace(wide, nested).contains("! BadEncoding base64\n"));
     }
 
     #[test]

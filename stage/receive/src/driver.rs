@@ -644,7 +644,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
         let connections = self.connections;
         let macros = SessionMacros { route, connections, ..macros_of(facts, self.settings, filters, refused) };
         let verdict = match &step {
-            FilterStep::Connect => filters.connect(crate::filter::client(&facts), &macros).await,
+            FilterStep::Connect => {
+                let bracketed = format!("[{}]", facts.peer.address_text());
+                filters.connect(crate::filter::client(&facts, &bracketed), &macros).await
+            }
             FilterStep::Helo(name) => filters.helo(name, &macros).await,
             FilterStep::Mail(words) => filters.mail(words, &macros).await,
             FilterStep::Rcpt(words, refused) => filters.rcpt(words, refused.is_some(), &macros).await,

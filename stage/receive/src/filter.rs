@@ -66,7 +66,6 @@ impl Macros for SessionMacros<'_> {
             "i" => facts.queue_id.map(|id| id.to_string()),
             "j" => Some(self.myhostname.to_owned()),
             "v" => Some(self.milters.version.clone()),
-            "_" if &*peer.reverse_name == "unknown" => Some(format!("[{}]", peer.address_text())),
             "_" => {
                 let forged = if peer.name_status == NameStatus::Forged { " (may be forged)" } else { "" };
                 Some(format!("{} [{}]{forged}", peer.reverse_name, peer.address_text()))
@@ -118,8 +117,12 @@ impl Macros for SessionMacros<'_> {
     }
 }
 
-/// Who connects, as filters are told.
-pub(crate) fn client<'f>(facts: &'f Facts<'_>) -> Client<'f> {
+/// Who connects, as filters are told. `bracketed`: the address in brackets, which stands for a name that is not known.
+pub(crate) fn client<'f>(facts: &'f Facts<'_>, bracketed: &'f str) -> Client<'f> {
+    let name = match facts.peer.name.as_ref() {
+        "unknown" => bracketed,
+        name => name,
+    };
     let address: Option<IpAddr> = facts.peer.address;
-    Client { name: facts.peer.name.as_ref(), address, port: facts.peer.port }
+    Client { name, address, port: facts.peer.port }
 }

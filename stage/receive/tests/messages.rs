@@ -105,6 +105,38 @@ fn envelope_holds_what_was_said() {
 }
 
 #[test]
+fn xforward_is_about_one_message() {
+    use RewriteContext::{Local, Remote};
+    let main = "smtpd_authorized_xforward_hosts = 127.0.0.1, 198.51.100.7\n\
+                local_header_rewrite_clients = permit_mynetworks\n";
+    for (client, own, said, context, name) in [
+        ("127.0.0.1", Local, "NAME=n.test ADDR=192.0.2.9 PORT=99 IDENT=ABC SOURCE=REMOTE", Remote, "n.test"),
+        ("127.0.0.1", Local, "NAME=n.test HELO=h.test", Local, "n.test"),
+        ("198.51.100.7", Remote, "SOURCE=local", Local, "client.outside.test"),
+        ("198.51.100.7", Remote, "NAME=[UNAVAILABLE] SOURCE=[UNAVAILABLE]", Remote, "unknown"),
+    ] {
+        let world = World::new(main);
+        let mut talk = world.connect(client);
+        talk.say(b"");
+        talk.line("EHLO client.test");
+        assert_eq!(talk.line(&format!("XFORWARD {said}")), "250 2.0.0 Ok");
+        let mut send = || {
+            for line in ["MAIL FROM:<a@remote.test>", "RCPT TO:<user1@lab.test>", "DATA"] {
+                talk.line(line);
+            }
+            talk.say(b"x\r\n.\r\n");
+            world.engine.submissions.lock().unwrap().pop().expect("a submission").envelope
+        };
+        let first = send();
+        assert_eq!((first.context, first.client.name.as_str()), (context, name), "{said}");
+        // The next message is that of whoever is connected.
+        let second = send();
+        assert_eq!(second.context, own, "{said}");
+        assert_ne!(second.client.name, "n.test", "{said}");
+    }
+}
+
+#[test]
 fn access_actions_reach_the_submission() {
     let table = "smtpd_sender_restrictions = check_sender_access inline:{{a@remote.test=%}}\n";
     let act = |action: &str| {

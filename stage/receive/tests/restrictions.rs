@@ -288,8 +288,8 @@ fn templates_of_replies() {
         run(&case);
     };
     run_with(
-        "rbl.test 521 4.7.9 $rbl_class|$rbl_what|$rbl_domain|$rbl_reason|$client|$client_name|$client_address|$helo_name|$sender|$sender_name|$sender_domain|$recipient|$recipient_name|$recipient_domain|$rbl_code|$nothing|${rbl_txt?yes}\n",
-        "521 5.7.9 Client host|198.51.100.8|rbl.test|why $$ not|unknown[198.51.100.8]|unknown|198.51.100.8|client.outside.test|a@remote.test|a|remote.test|user1@lab.test|user1|lab.test|554||yes",
+        "rbl.test 521 4.7.9 $rbl_class|$rbl_what|$rbl_domain|$rbl_reason|$client|$client_name|$client_address|$helo_name|$sender|$sender_name|$sender_domain|$recipient|$recipient_name|$recipient_domain|$rbl_code|${rbl_txt?yes}\n",
+        "521 5.7.9 Client host|198.51.100.8|rbl.test|why $$ not|unknown[198.51.100.8]|unknown|198.51.100.8|client.outside.test|a@remote.test|a|remote.test|user1@lab.test|user1|lab.test|554|yes",
         &[],
     );
     run_with("rbl.test 450\n", "450 4.7.1 Service unavailable", &[]);
@@ -297,7 +297,15 @@ fn templates_of_replies() {
     run_with(
         "rbl.test 550 ${unclosed\n",
         "554 5.7.1 Service unavailable; Client host [198.51.100.8] blocked using rbl.test; why $$ not",
-        &["rbl_reply_maps: bad rbl reply template for domain rbl.test: truncated macro reference: \"${unclosed\""],
+        &["rbl_reject_reply: bad rbl reply template for domain rbl.test: 550 ${unclosed"],
+    );
+    run_with(
+        "rbl.test 550 5.7.1 $rbl_waht\n",
+        "554 5.7.1 Service unavailable; Client host [198.51.100.8] blocked using rbl.test; why $$ not",
+        &[
+            "unknown macro name \"rbl_waht\" in expansion request",
+            "rbl_reject_reply: bad rbl reply template for domain rbl.test: 550 5.7.1 $rbl_waht",
+        ],
     );
 }
 

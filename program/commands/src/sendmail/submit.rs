@@ -201,7 +201,7 @@ fn hand_in(
         Ok(caller) => Place::Engine(caller),
         // It may also end between our call and our first word.
         Err(error) if crate::offline::is_down(&error) || has_ended(&error) => {
-            match Place::maildrop(context, &queue, &envelope) {
+            match Place::maildrop(context, &queue, &envelope, true) {
                 Ok(place) => place,
                 Err(why) => return refuse(context, &why),
             }
@@ -222,18 +222,29 @@ fn hand_in(
     {
         // It ended while it listened to us. Our caller may know nothing better than to give up, so the message waits
         // for the next start; should this one have been stored in its last moment, then it is delivered twice.
-        place = match Place::maildrop(context, &queue, &envelope) {
+        place = match Place::maildrop(context, &queue, &envelope, true) {
             Ok(place) => place,
             Err(why) => return refuse(context, &why),
         };
-        let written = place.write(&kept).map_err(Stopped::Unwritable).and_then(|()| hand.over(lines, &mut place));
-        answer = match written {
+        answer = match hand.again(&kept, lines, &mut place) {
             Err(Stopped::Unfit(why)) => return refuse(context, &why),
             Err(Stopped::Unwritable(error)) => Err(error),
-            Ok(()) => place.finish(),
+            Ok(answer) => Ok(answer),
         };
         // Where only the conversation was broken nobody need wait.
         let _ = Caller::ask(&queue, Request::Pickup).and_then(|mut caller| caller.reply());
+    }
+    if let Ok(Reply::Wait(why)) = &answer {
+        // As behind Postfix's pickup: it is tried again from there until it is taken.
+        let kept = hand.kept.take().ok_or(());
+        let waits = kept.and_then(|kept| {
+            let mut place = Place::maildrop(context, &queue, &envelope, false).map_err(|_| ())?;
+            hand.again(&kept, lines, &mut place).map_err(|_| ())
+        });
+        if waits != Ok(Reply::Done) {
+            return refuse(context, why);
+        }
+        return ExitCode::SUCCESS;
     }
     match answer {
         Ok(Reply::Accepted(_) | Reply::Done) => ExitCode::SUCCESS,
@@ -272,6 +283,13 @@ enum Stopped {
 }
 
 impl Hand {
+    /// Hands over what was kept, and what is left, to another place.
+    fn again(&mut self, kept: &[u8], lines: &mut Lines<'_>, place: &mut Place) -> Result<Reply, Stopped> {
+        place.write(kept).map_err(Stopped::Unwritable)?;
+        self.over(lines, place)?;
+        place.finish().map_err(Stopped::Unwritable)
+    }
+
     /// Hands over what is left.
     fn over(&mut self, lines: &mut Lines<'_>, place: &mut Place) -> Result<(), Stopped> {
         while !self.ended {
@@ -303,11 +321,14 @@ enum Place {
 }
 
 impl Place {
-    fn maildrop(context: &mut Context, queue: &Path, envelope: &SubmitEnvelope) -> Result<Self, String> {
+    /// In `maildrop/`. `down`: because there is no engine, which is said as postdrop(1) says it.
+    fn maildrop(context: &mut Context, queue: &Path, envelope: &SubmitEnvelope, down: bool) -> Result<Self, String> {
         let maildrop = queue.join("maildrop");
-        eprintln!("postdrop: warning: unable to look up public/pickup: No such file or directory");
-        let down = "unable to look up public/pickup: No such file or directory";
-        context.log_as("postdrop", yamabiko_envelope::Severity::Warning, None, down);
+        if down {
+            let text = "unable to look up public/pickup: No such file or directory";
+            eprintln!("postdrop: warning: {text}");
+            context.log_as("postdrop", yamabiko_envelope::Severity::Warning, None, text);
+        }
         match Draft::begin(&maildrop, &file_name(), envelope) {
             Ok(draft) => Ok(Self::Maildrop(Some(draft))),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Self::postdrop(context, envelope),

@@ -131,6 +131,24 @@ fn a_filter_that_is_gone_makes_mail_wait() {
     assert!(instance.log().contains("warning: connect to Milter service inet:"), "{}", instance.log());
 }
 
+#[test]
+fn what_users_hand_in_waits_for_a_filter_that_is_gone() {
+    let nobody = address();
+    let mut instance = Instance::new();
+    instance.set("non_smtpd_milters", &format!("inet:{}:{}", nobody.ip(), nobody.port()));
+    instance.start();
+    // Whoever called sendmail is told that all is well, as behind Postfix's pickup.
+    let said = instance.run_with("sendmail", &["one@box.example"], "Subject: hello\n\nwaits\n");
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    assert!(instance.ok("mailq", &[]).contains("one@box.example"));
+    assert!(instance.mails("one").is_empty());
+    instance.set("non_smtpd_milters", "");
+    instance.reload();
+    instance.ok("postqueue", &["-f"]);
+    assert!(instance.until_mails("one", 1)[0].contains("waits"));
+    instance.until_empty();
+}
+
 /// A filter that refuses every message at its end, in two lines.
 fn refuser() -> String {
     double(&[b"y550-5.7.1 not\r\n550 5.7.1 this one\0"])

@@ -69,7 +69,8 @@ impl<'a> Evaluation<'a> {
                 let field = hit.value.trim_start().split_once([' ', '\t']).map_or("", |(_, field)| field.trim_start());
                 self.prepend(hit, field)
             }
-            _ if !word.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) && !is_code(word) => Said::Permit,
+            // `450` alone is no code: numbers are what pop-before-smtp daemons write.
+            _ if !word.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) => Said::Permit,
             _ if is_code(word) => self.coded(word, text, about),
             _ => return self.restrictions(node, hit, value, about),
         };

@@ -5,6 +5,7 @@
 //!   [`Guard`], which keeps one that is dead or mad from deciding about mail.
 //! * [`DnsLists`] opens them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -320,16 +321,28 @@ impl<'a> Evaluation<'a> {
         let reason = self.list_text(&listing.query).await;
         let address = self.facts.peer.address_text();
         let what = if listed == Listed::Address { address.as_str() } else { about.name };
-        let lookup = |name: &str| self.template_value(name, list, &reason, what, about.class);
-        let expanded = match template.as_deref().map(|template| expand::expand(template, &lookup)) {
-            Some(Ok(text)) => text,
-            Some(Err(error)) => {
-                let text = format!("rbl_reply_maps: bad rbl reply template for domain {}: {error}", list.text);
-                self.state.records.push(Record::Warning(text));
-                self.default_reply(list, &reason, what, about.class)
+        let mut from_template = None;
+        if let Some(template) = &template {
+            let unknown = RefCell::new(None);
+            let lookup = |name: &str| {
+                let value = self.template_value(name, list, &reason, what, about.class);
+                if value.is_none() {
+                    unknown.borrow_mut().get_or_insert_with(|| name.to_owned());
+                }
+                value.or_else(|| Some(String::new()))
+            };
+            let expanded = expand::expand(template, &lookup);
+            let unknown = unknown.into_inner();
+            match (expanded, &unknown) {
+                (Ok(text), None) => from_template = Some(text),
+                _ => {
+                    let text = format!("rbl_reject_reply: bad rbl reply template for domain {}: {template}", list.text);
+                    let unknown = unknown.map(|name| format!("unknown macro name \"{name}\" in expansion request"));
+                    self.state.records.extend(unknown.into_iter().chain([text]).map(Record::Warning));
+                }
             }
-            None => self.default_reply(list, &reason, what, about.class),
-        };
+        }
+        let expanded = from_template.unwrap_or_else(|| self.default_reply(list, &reason, what, about.class));
         let code = expanded
             .get(..3)
             .filter(|code| matches!(code.as_bytes(), [b'4' | b'5', b, c] if b.is_ascii_digit() && c.is_ascii_digit()));
@@ -348,7 +361,7 @@ impl<'a> Evaluation<'a> {
 
     fn default_reply(&self, list: &DnsList, reason: &str, what: &str, class: &str) -> String {
         let policy = self.policy;
-        let lookup = |name: &str| self.template_value(name, list, reason, what, class);
+        let lookup = |name: &str| self.template_value(name, list, reason, what, class).or_else(|| Some(String::new()));
         expand::expand(&policy.default_rbl_reply, &lookup)
             .unwrap_or_else(|_| format!("{} Service unavailable", policy.codes.maps_rbl))
     }
@@ -361,7 +374,7 @@ impl<'a> Evaluation<'a> {
         text
     }
 
-    /// What `$name` stands for in a template.
+    /// What `$name` stands for in a template; `None` for a name that means nothing.
     fn template_value(&self, name: &str, list: &DnsList, reason: &str, what: &str, class: &str) -> Option<String> {
         let facts = self.facts;
         let peer = facts.peer;
@@ -389,7 +402,7 @@ impl<'a> Evaluation<'a> {
             "recipient" | "recipient_name" | "recipient_domain" => part(facts.recipient, &name["recipient".len()..]),
             "myhostname" | "server_name" => self.policy.myhostname.clone(),
             "mail_name" => self.policy.mail_name.clone(),
-            _ => String::new(),
+            _ => return None,
         };
         let filter = &self.policy.expansion_filter;
         let fine = text.chars().map(|c| if filter.contains(c) { c } else { '_' });

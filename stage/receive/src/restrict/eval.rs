@@ -238,8 +238,9 @@ impl<'a> Evaluation<'a> {
         if self.permit_or_defer() == Said::Reject {
             return Said::Reject;
         }
-        if policy.unlisted_recipient && !self.recipient_listed && self.unlisted(Party::Recipient).await == Said::Reject
-        {
+        // What is thrown away is nobody's.
+        let ask = policy.unlisted_recipient && !self.recipient_listed && !self.state.effects.discard;
+        if ask && self.unlisted(Party::Recipient).await == Said::Reject {
             return Said::Reject;
         }
         let sender = self.facts.sender.unwrap_or_default();

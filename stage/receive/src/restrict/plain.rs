@@ -70,7 +70,10 @@ impl<'a> Evaluation<'a> {
                 Some(address) if self.policy.own_addresses.contains(&address) => self.permit(node, about).await,
                 _ => Said::Dunno,
             },
-            Rule::PermitSaslAuthenticated if self.facts.sasl.is_some() => self.permit(node, about).await,
+            // A login that XCLIENT tells of counts only where logins do.
+            Rule::PermitSaslAuthenticated if self.facts.sasl.is_some() && self.policy.sasl_enabled => {
+                self.permit(node, about).await
+            }
             Rule::PermitSaslAuthenticated => Said::Dunno,
             Rule::PermitCertificate(all) => Box::pin(self.permit_certificate(node, about, *all)).await,
             Rule::RejectLoginMismatch(rule) => Box::pin(self.login_mismatch(node, *rule)).await,

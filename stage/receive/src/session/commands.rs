@@ -64,7 +64,9 @@ impl Session {
             return;
         }
         if verb == Verb::Unknown && self.filters {
-            return self.wait(Waiting::Filter(Box::new(Step::Unknown(line.to_owned()))));
+            // Only the first word, as Postfix tells it.
+            let word = line.split_ascii_whitespace().next().unwrap_or_default();
+            return self.wait(Waiting::Filter(Box::new(Step::Unknown(word.to_owned()))));
         }
         if verb == Verb::Unknown {
             return self.protocol_error("500 5.5.2 Error: command not recognized");
@@ -458,7 +460,7 @@ impl Session {
             // What a local user sends is logged when it is picked up.
             if self.user.is_none() {
                 let client = self.client.clone();
-                let forwarded = self.forwarded.as_ref().map(|f| f.for_log());
+                let forwarded = self.forwarded.as_ref().map(|f| f.for_log(self.settings.port_logging));
                 let sasl = self.identity();
                 if self.settings.before_queue.is_some() {
                     // It gets no name here.

@@ -225,6 +225,8 @@ impl Session {
         let local = self.standing.local_rewrite
             || self.user.is_some()
             || self.settings.policy.rewrites_for(sasl.is_some(), facts);
+        // A filter that hands mail back says where it came from: what is remote stays so.
+        let local = self.forwarded.as_ref().and_then(|forwarded| forwarded.local()).unwrap_or(local);
         let effects = std::mem::take(&mut self.checks.effects);
         if self.settings.before_queue.is_some() {
             let unavailable = [

@@ -517,6 +517,8 @@ impl Session {
     fn end_transaction(&mut self) {
         self.filters_left |= self.filters && self.transaction.is_some();
         self.transaction = None;
+        // What XFORWARD said is about one message.
+        self.forwarded = None;
         self.chunks_astray = false;
         self.checks.reset();
         self.incoming = None;

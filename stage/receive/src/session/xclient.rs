@@ -27,9 +27,16 @@ pub(crate) struct Forwarded {
     proto: Option<String>,
     helo: Option<String>,
     ident: Option<String>,
+    /// `SOURCE`: whether the headers are completed as those of local mail.
+    local: Option<bool>,
 }
 
 impl Forwarded {
+    /// Whether `SOURCE` made the message a local one; `None` when it said nothing.
+    pub(super) fn local(&self) -> Option<bool> {
+        self.local
+    }
+
     pub(super) fn apply(&self, attributes: &mut ClientAttributes) {
         if let Some(name) = &self.name {
             attributes.name.clone_from(name);
@@ -53,11 +60,11 @@ impl Forwarded {
     }
 
     /// `orig_queue_id=` and `orig_client=`.
-    pub(super) fn for_log(&self) -> (String, Option<Client>) {
+    pub(super) fn for_log(&self, with_port: bool) -> (String, Option<Client>) {
         let client = (self.name.is_some() || self.address.is_some()).then(|| Client {
             name: self.name.as_deref().unwrap_or("unknown").into(),
             address: self.address.flatten(),
-            port: None,
+            port: self.port.filter(|_| with_port),
         });
         (self.ident.clone().unwrap_or_default(), client)
     }
@@ -132,7 +139,7 @@ impl Changes {
             "PORT" => {
                 self.peer.port = match unavailable(value) {
                     Some(_) => 0,
-                    None => value.parse().map_err(|_| bad("port syntax", name, value))?,
+                    None => value.parse().map_err(|_| bad("syntax", name, value))?,
                 };
             }
             "HELO" => self.helo = Some(unavailable(value).is_none().then(|| neuter(value))),
@@ -158,7 +165,7 @@ impl Changes {
             "DESTPORT" => {
                 let port = match unavailable(value) {
                     Some(_) => 0,
-                    None => value.parse().map_err(|_| bad("port syntax", name, value))?,
+                    None => value.parse().map_err(|_| bad("syntax", name, value))?,
                 };
                 if let Some(server) = &mut self.peer.server {
                     server.set_port(port);
@@ -238,14 +245,15 @@ fn forward(forwarded: &mut Forwarded, name: &str, value: &str) -> Result<(), Ref
         "PORT" if known => match value.parse::<u32>() {
             // No port, but Postfix takes every number of five digits.
             Ok(number) if value.len() <= 5 => forwarded.port = Some(u16::try_from(number).unwrap_or(0)),
-            _ => return Err(bad("port syntax", name, value)),
+            _ => return Err(bad("syntax", name, value)),
         },
         "PORT" => forwarded.port = Some(0),
         "HELO" => forwarded.helo = Some(if known { neuter(value) } else { String::new() }),
         "PROTO" | "IDENT" if value.len() > 64 => return Err(bad("syntax", name, value)),
         "PROTO" => forwarded.proto = Some(if known { neuter(value) } else { String::new() }),
         "IDENT" => forwarded.ident = Some(if known { neuter(value) } else { String::new() }),
-        "SOURCE" if !known || ["LOCAL", "REMOTE"].iter().any(|known| known.eq_ignore_ascii_case(value)) => {}
+        "SOURCE" if value.eq_ignore_ascii_case("LOCAL") => forwarded.local = Some(true),
+        "SOURCE" if !known || value.eq_ignore_ascii_case("REMOTE") => forwarded.local = Some(false),
         "SOURCE" => return Err(bad("syntax", name, value)),
         _ => return Err(format!("501 5.5.4 Bad XFORWARD attribute name: {name}")),
     }
