@@ -39,24 +39,23 @@ pub fn find_near(byte: u8, text: &[u8]) -> Option<usize> {
 
 /// The message with LF line ends, whatever it had: CRLF, CR alone, or LF. Copies only where it must.
 pub fn with_lf(message: &[u8]) -> Cow<'_, [u8]> {
-    let Some(first) = memchr(b'\r', message) else { return Cow::Borrowed(message) };
+    if memchr(b'\r', message).is_none() {
+        return Cow::Borrowed(message);
+    }
+    if memchr(b'\n', message).is_none() {
+        return Cow::Owned(message.iter().map(|byte| if *byte == b'\r' { b'\n' } else { *byte }).collect());
+    }
     let mut out = Vec::with_capacity(message.len());
-    out.extend_from_slice(&message[..first]);
-    let mut rest = &message[first..];
-    while let Some(at) = find_near(b'\r', rest) {
-        out.extend_from_slice(&rest[..at]);
-        // Some transports double the CR.
-        let mut after = at + 1;
-        while rest.get(after) == Some(&b'\r') && rest.get(after + 1) == Some(&b'\n') {
-            after += 1;
-        }
-        // A line end that stands there is copied with the line after it.
-        if rest.get(after) != Some(&b'\n') {
+    let mut from = 0;
+    for at in memchr::memchr_iter(b'\r', message) {
+        out.extend_from_slice(&message[from..at]);
+        from = at + 1;
+        // A line end that stands there is copied with the line after it. Some transports double the CR.
+        if !matches!(message[from..], [b'\n', ..] | [b'\r', b'\n', ..]) {
             out.push(b'\n');
         }
-        rest = &rest[after..];
     }
-    out.extend_from_slice(rest);
+    out.extend_from_slice(&message[from..]);
     Cow::Owned(out)
 }
 
@@ -410,9 +409,11 @@ mod tests {
 
     #[test]
     fn line_ends_of_all_kinds() {
-        for text in ["a\r\nb\r\n\r\nc", "a\rb\r\rc", "a\nb\n\nc", "a\r\r\nb\r\r\n\r\r\nc"] {
+        for text in ["a\r\nb\r\n\r\nc", "a\rb\r\rc", "a\nb\n\nc", "a\r\r\nb\r\r\n\r\r\nc", "a\nb\r\rc", "a\r\nb\r\n\rc"]
+        {
             assert_eq!(&*with_lf(text.as_bytes()), b"a\nb\n\nc", "{text:?}");
         }
+        assert_eq!(&*with_lf(b"a\r\r\r\nb\r"), b"a\n\nb\n");
     }
 
     #[test]

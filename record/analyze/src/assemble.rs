@@ -179,7 +179,7 @@ fn seen_in_comment(word: &str) -> Option<String> {
 
 /// A name with a dot that is no address.
 fn is_host_name(host: &str) -> bool {
-    host.contains('.') && host.parse::<std::net::IpAddr>().is_err()
+    host.contains('.') && !text::is_ip(host)
 }
 
 /// A name under which others know a host.
@@ -192,8 +192,8 @@ fn says_little(host: &str) -> bool {
     host.is_empty()
         || is_local_name(host)
         || host.contains('@')
-        || host.contains("..")
-        || host.parse::<std::net::IpAddr>().is_ok()
+        || host.as_bytes().windows(2).any(|two| two == b"..")
+        || text::is_ip(host)
 }
 
 /// What every host calls itself.

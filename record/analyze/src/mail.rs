@@ -200,7 +200,12 @@ impl<'m> Mail<'m> {
                 if !self.human.is_empty() {
                     self.human.push_str("\n\n");
                 }
-                self.human.push_str(&decode::part_text(part, TEXT_LIMIT));
+                let text = decode::part_text(part, TEXT_LIMIT);
+                if self.human.is_empty() {
+                    self.human = text;
+                } else {
+                    self.human.push_str(&text);
+                }
             }
             Media::Html => {
                 html.get_or_insert(part);
@@ -254,6 +259,8 @@ impl<'m> Mail<'m> {
         for group in groups(body) {
             if group.names_a_recipient() || (!self.recipients.is_empty() && group.get("Action").is_some()) {
                 self.recipients.push(group);
+            } else if self.report.is_empty() && self.recipients.is_empty() {
+                self.report = group;
             } else if self.recipients.is_empty() {
                 self.report.complete(&group);
             } else if let Some(last) = self.recipients.last_mut()

@@ -5,9 +5,13 @@
 
 use crate::draft::Draft;
 use crate::text::{self, after_prefix};
+use std::sync::LazyLock;
 
 /// More recipients than this are not looked for in one notice.
 const MAX_RECIPIENTS: usize = 1000;
+
+/// More lines are not read of what is said of one.
+const MAX_LINES: usize = 60;
 
 /// Words before an address in a line that names a recipient.
 const BEFORE: &[&str] = &[
@@ -68,6 +72,13 @@ const BEFORE: &[&str] = &[
     "受信者:",
 ];
 
+/// [`BEFORE`] by their first byte, in their order.
+static BEFORE_BY: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
+    let mut by = vec![Vec::new(); 256];
+    BEFORE.iter().for_each(|words| by[usize::from(words.as_bytes()[0])].push(*words));
+    by
+});
+
 /// A line that names a recipient: the address, and what follows it in the line.
 pub(crate) fn recipient_line(line: &str) -> Option<(&str, &str)> {
     // Not worth a look without one.
@@ -82,7 +93,8 @@ pub(crate) fn recipient_line(line: &str) -> Option<(&str, &str)> {
     {
         return Some(found);
     }
-    for before in BEFORE {
+    let first = bare.as_bytes().first()?;
+    for before in &BEFORE_BY[usize::from(first.to_ascii_lowercase())] {
         let rest = if before.is_ascii() { after_prefix(bare, before) } else { bare.strip_prefix(before) };
         if let Some(rest) = rest {
             let rest = rest.trim_start_matches([' ', '\t', '"', '\'', ':']);
@@ -118,13 +130,17 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
     let mut hanging = false;
     // The line before announces the sender: "A message sent by", and the address in a line of its own.
     let mut sender = false;
-    for line in text::lines(human) {
+    let mut lines = text::lines(human);
+    loop {
+        if open.is_empty() {
+            // Nobody is spoken of: the next line that matters names somebody.
+            let Some((announcing, rest)) = skip_to_address(lines.rest()) else { break };
+            sender = announcing.map_or(sender, announces_sender);
+            lines = text::lines(rest);
+        }
+        let Some(line) = lines.next() else { break };
         let trimmed = text::trim(line);
-        if trimmed.is_empty()
-            || (trimmed.len() > 5
-                && matches!(trimmed.as_bytes()[0], b'=' | b'-' | b'*' | b'_' | b'#')
-                && trimmed.bytes().all(|b| matches!(b, b'=' | b'-' | b'*' | b'_' | b'#')))
-        {
+        if is_gap(trimmed) {
             blanks += 1;
             continue;
         }
@@ -137,7 +153,9 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
                 && !is_quoted_reply(trimmed)
         });
         if hanging && !gap && line.starts_with([' ', '\t']) {
-            said.push(trimmed);
+            if said.len() < MAX_LINES {
+                said.push(trimmed);
+            }
             continue;
         }
         hanging = false;
@@ -203,12 +221,27 @@ pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
             close(&mut drafts, &mut open, &mut said);
             continue;
         }
-        if said.len() < 60 {
+        if said.len() < MAX_LINES {
             said.push(trimmed);
         }
     }
     close(&mut drafts, &mut open, &mut said);
     drafts
+}
+
+/// An empty line, or one that is drawn.
+fn is_gap(trimmed: &str) -> bool {
+    let drawn = |b: &u8| matches!(b, b'=' | b'-' | b'*' | b'_' | b'#');
+    trimmed.is_empty() || (trimmed.len() > 5 && drawn(&trimmed.as_bytes()[0]) && trimmed.as_bytes().iter().all(drawn))
+}
+
+/// The text from the next line with an `@` on, and the last line with words before that. `None` where there is no `@`.
+fn skip_to_address(text: &str) -> Option<(Option<&str>, &str)> {
+    let at = memchr::memchr(b'@', text.as_bytes())?;
+    let start = memchr::memrchr(b'\n', &text.as_bytes()[..at]).map_or(0, |end| end + 1);
+    let (skipped, rest) = text.split_at(start);
+    let last = skipped.lines().rev().map(text::trim).find(|line| !is_gap(line));
+    Some((last, rest))
 }
 
 fn close(drafts: &mut [Draft], open: &mut Vec<usize>, said: &mut Vec<&str>) {

@@ -138,6 +138,8 @@ pub struct Rule {
     /// Shared by the rules of a block.
     pub(crate) asks: Arc<Asks>,
     fragments: u8,
+    /// It asks for nothing beside its phrase, as most do.
+    always: bool,
 }
 
 /// What a rule asks for beside its phrase.
@@ -201,6 +203,9 @@ pub(crate) struct Circumstances<'a> {
 impl Rule {
     /// True when all that the rule asks for beside its phrase is so.
     pub(crate) fn fits(&self, at: &Circumstances<'_>) -> bool {
+        if self.always {
+            return true;
+        }
         let asks = &*self.asks;
         (asks.stages.is_empty() || at.stage.is_some_and(|stage| asks.stages.contains(&stage)))
             && (asks.statuses.is_empty() || at.status.is_some_and(|s| asks.statuses.iter().any(|p| p.fits(s))))
@@ -541,6 +546,7 @@ fn rule(name: String, phrase: &str, block: &Block) -> Result<Rule, String> {
         source: block.source.clone(),
         phrase: phrase.to_owned(),
         examples: Vec::new(),
+        always: block.asks.for_nothing() && block.asks.from.is_none() && block.asks.until.is_none(),
         asks: block.asks.clone(),
         fragments: u8::try_from(fragments).unwrap_or(u8::MAX),
     })

@@ -36,6 +36,13 @@ pub(crate) fn lines(text: &str) -> Lines<'_> {
     Lines { rest: text }
 }
 
+impl<'t> Lines<'t> {
+    /// What has not been read.
+    pub(crate) fn rest(&self) -> &'t str {
+        self.rest
+    }
+}
+
 impl<'t> Iterator for Lines<'t> {
     type Item = &'t str;
 
@@ -458,14 +465,22 @@ pub(crate) fn command_name(stage: Option<Stage>, words: [&str; 2]) -> &'static s
 
 /// The reply that sendmail passes on behind a code of its own: `554 <a@b>... 550 Host unknown`.
 pub(crate) fn passed_on(text: &str) -> Option<&str> {
-    let (own, rest) = text.split_once(' ')?;
-    let code = |word: &str| {
-        word.len() == 3 && matches!(word.as_bytes()[0], b'4' | b'5') && word.bytes().all(|b| b.is_ascii_digit())
-    };
-    let (address, reply) = rest.split_once("... ")?;
-    let address = address.rsplit(' ').next()?;
-    (code(own) && address.contains('@') && rest.len() - reply.len() < 340 && reply.split(' ').next().is_some_and(code))
-        .then_some(reply)
+    static DOTS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"... "));
+    let code = |word: &[u8]| matches!(word, [b'4' | b'5', b, c] if b.is_ascii_digit() && c.is_ascii_digit());
+    let bytes = text.as_bytes();
+    // Not farther than an address is long.
+    let dots = DOTS.find(&bytes[..bytes.len().min(340)])?;
+    let reply = text.get(dots + DOTS.needle().len()..)?;
+    let named = memchr::memchr(b'@', &bytes[..dots]).is_some();
+    (named && code(bytes.get(..3)?) && bytes.get(3) == Some(&b' ') && code(reply.as_bytes().get(..3)?)).then_some(reply)
+}
+
+/// An address of the Internet, version 4 or 6.
+pub(crate) fn is_ip(host: &str) -> bool {
+    // Names begin with other letters, mostly.
+    let like =
+        host.as_bytes().first().is_some_and(u8::is_ascii_digit) || memchr::memchr(b':', host.as_bytes()).is_some();
+    like && host.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// True for something that can be the name or the address of a host.
@@ -766,6 +781,27 @@ mod tests {
             assert_eq!(statuses(text).next().map(|s| s.to_string()).as_deref(), status, "{text}");
         }
         assert_eq!(reply_code("554 4.4.7 expired <421 4.4.2 timeout>", Some(4)), Some(421));
+    }
+
+    #[test]
+    fn what_is_passed_on() {
+        for (text, reply) in [
+            ("554 <a@b>... 550 Host unknown", Some("550 Host unknown")),
+            ("554 a@b... 421 later", Some("421 later")),
+            ("550 5.1.1 <a@b>... User unknown", None),
+            ("550 <a@b>... 5", None),
+            ("no <a@b>... 550 Host unknown", None),
+            ("554 well... 550 Host unknown", None),
+            ("554", None),
+            ("", None),
+        ] {
+            assert_eq!(passed_on(text), reply, "{text}");
+        }
+        for (host, ip) in
+            [("192.0.2.1", true), ("fe80::1", true), ("::1", true), ("a.example", false), ("1.example", false)]
+        {
+            assert_eq!(is_ip(host), ip, "{host}");
+        }
     }
 
     #[test]
