@@ -80,7 +80,7 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
         code: facts.code,
         date: facts.date,
     };
-    let mut scale = Scale { facts, found: Vec::new(), explains: rules.explains, more_than_words: false };
+    let mut scale = Scale { facts, found: Vec::with_capacity(24), explains: rules.explains, more_than_words: false };
     if let Some((reason, weight, rule)) = facts.hint {
         scale.add(EvidenceKind::System, reason, rule, "system", weight, "");
     }

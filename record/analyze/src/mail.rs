@@ -40,8 +40,9 @@ impl Group {
         self.fields.iter().filter(move |at| self.is(at, name)).map(|at| &self.text[at.value..at.end])
     }
     fn is(&self, at: &Place, name: &str) -> bool {
-        let own = &self.text.as_bytes()[at.name..at.value];
-        own.len() == name.len() && own.eq_ignore_ascii_case(name.as_bytes())
+        // By the length first: most fields are other ones.
+        at.value - at.name == name.len()
+            && self.text.as_bytes()[at.name..at.value].eq_ignore_ascii_case(name.as_bytes())
     }
     pub(crate) fn is_empty(&self) -> bool {
         self.fields.is_empty()

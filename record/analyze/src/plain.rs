@@ -262,11 +262,16 @@ fn close(drafts: &mut [Draft], open: &mut Vec<usize>, said: &mut Vec<&str>) {
 
 /// A paragraph that companies put below every mail: nothing in it is about this one.
 pub(crate) fn is_disclaimer(paragraph: &str) -> bool {
-    ["confidential", "vertraulich", "confidencia", "vertrouwelijk", "riservat"]
-        .iter()
-        .any(|word| text::contains(paragraph, word))
-        || !paragraph.is_ascii()
-            && ["конфиденциальн", "機密情報", "機密信息", "保密"].iter().any(|word| paragraph.contains(word))
+    // Few texts have the beginning that the words have in common.
+    const WORDS: [(&str, &[&str]); 3] = [
+        ("confiden", &["confidential", "confidencia"]),
+        ("vertr", &["vertraulich", "vertrouwelijk"]),
+        ("riservat", &["riservat"]),
+    ];
+    WORDS.iter().any(|(beginning, words)| {
+        text::contains(paragraph, beginning) && words.iter().any(|word| text::contains(paragraph, word))
+    }) || !paragraph.is_ascii()
+        && ["конфиденциальн", "機密情報", "機密信息", "保密"].iter().any(|word| paragraph.contains(word))
 }
 
 /// A line that says that the address below it is the sender's.
