@@ -35,9 +35,18 @@ pub struct DeliveryRequest {
     pub activated: Timestamp,
     /// When this delivery was handed to the agent, for `delays=`.
     pub started: Timestamp,
-    /// More mail waits for this destination: an idle connection may be taken and this one kept for it
-    /// (Postfix: `smtp_connection_cache_on_demand`).
-    pub backlog: bool,
+    /// What is wanted of connections where they are kept on demand.
+    pub reuse: Reuse,
+}
+
+/// Use of connections that are kept while a destination is busy (`smtp_connection_cache_on_demand`): the flags CONN_LOAD and
+/// CONN_STORE of Postfix's delivery requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reuse {
+    /// An idle connection may be taken.
+    pub load: bool,
+    /// The connection may be kept for the next delivery.
+    pub store: bool,
 }
 
 impl DeliveryRequest {
@@ -55,7 +64,7 @@ impl DeliveryRequest {
             nexthop: nexthop.into(),
             activated: now,
             started: now,
-            backlog: false,
+            reuse: Reuse::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ mod time;
 
 pub use content::{Content, ContentReader};
 pub use delivery::{
-    Action, Attempt, Delays, DeliveryRecipient, DeliveryRequest, DiagnosticType, Outcome, Result, SmtpStage,
+    Action, Attempt, Delays, DeliveryRecipient, DeliveryRequest, DiagnosticType, Outcome, Result, Reuse, SmtpStage,
 };
 pub use event::{
     Client, CommandCount, ContentAction, Decision, DecisionStep, Delivery, DeliveryStatus, Event, EventSink, Events,

@@ -551,7 +551,7 @@ impl Task {
             sender: active.envelope.sender.as_str().into(),
             activated: active.activated,
             started: now,
-            backlog: delivery.backlog,
+            reuse: delivery.reuse,
         };
         let content = active.content.clone();
         let shaped = self.schedule.settings().transport(&delivery.transport).shapes_sites();

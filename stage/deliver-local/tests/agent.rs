@@ -189,7 +189,7 @@ fn request(recipient: &str, content: &str) -> DeliveryRequest {
         sender: "s@remote.test".into(),
         activated: Timestamp::default(),
         started: Timestamp::default(),
-        backlog: false,
+        reuse: Default::default(),
     }
 }
 

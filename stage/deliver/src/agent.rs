@@ -15,7 +15,7 @@ use yamabiko_config::View;
 use yamabiko_dns::{Hosts, Native, Resolver, Told};
 use yamabiko_envelope::{
     Action, Attempt, DeliveryRequest, DiagnosticType, Event, Events, Kind, Origin, Outcome, QueueId, Result as Fated,
-    Severity, SmtpStage, Timestamp, TlsWish, Trace,
+    Reuse, Severity, SmtpStage, Timestamp, TlsWish, Trace,
 };
 use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{LookupError, Maps, TableSet};
@@ -466,11 +466,16 @@ impl<'a> Delivery<'a> {
             },
             None => false,
         };
-        let wanted = listed || (cache.on_demand && self.request.backlog);
-        self.keep = wanted && !cache.idle_limit.is_zero();
+        let Reuse { load, store } = match (listed, cache.on_demand) {
+            _ if cache.idle_limit.is_zero() => Reuse::default(),
+            (true, _) => Reuse { load: true, store: true },
+            (false, true) => self.request.reuse,
+            (false, false) => Reuse::default(),
+        };
+        self.keep = store;
         // Where sessions are counted, one that is open is used before another is made.
-        self.take = self.keep || self.visitor.is_some();
-        self.bind_destination = self.keep;
+        self.take = load || self.visitor.is_some();
+        self.bind_destination = store;
     }
 
     /// LMTP over a UNIX-domain socket.

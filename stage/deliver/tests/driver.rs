@@ -11,7 +11,7 @@ use yamabiko_deliver::{Around, Generic, Protocol, Settings, Simple, SmtpAgent};
 use yamabiko_dns::{FakeResolver, Hosts, Resolver};
 use yamabiko_envelope::{
     Action, Attempt, Content, DeliveryRequest, DiagnosticType, Envelope, Event, EventSink, Events, Kind, Origin,
-    Outcome, QueueId, Recipient, Result as Fated, Severity, SmtpStage, Timestamp,
+    Outcome, QueueId, Recipient, Result as Fated, Reuse, Severity, SmtpStage, Timestamp,
 };
 use yamabiko_lookup::{Maps, TableSet};
 use yamabiko_route::{LocalDomains, Mapper, Rewriter};
@@ -475,14 +475,14 @@ async fn connections_are_kept_while_mail_waits() {
     let bench = bench(settings(), "");
     let nexthop = format!("[127.0.0.1]:{port}");
     let mut wanted = request(&nexthop, &["x@y.test"]);
-    wanted.backlog = true;
+    wanted.reuse = Reuse { load: true, store: true };
     for round in 1..=3 {
         let attempt = bench.agent.deliver(&wanted).await;
         assert!(matches!(attempt.outcomes[0].result, Fated::Sent(_)));
         assert_eq!(attempt.outcomes[0].connection_use, round);
     }
     let last = request(&nexthop, &["x@y.test"]);
-    // Without a backlog a connection of its own.
+    // Where none is wanted, a connection of its own.
     let attempt = bench.agent.deliver(&last).await;
     assert_eq!(attempt.outcomes[0].connection_use, 1);
     let sessions = server.sessions();
@@ -498,7 +498,7 @@ async fn a_dead_kept_connection_costs_nothing() {
     let port = server.listen("127.0.0.1:0").await;
     let bench = bench(settings(), "");
     let mut wanted = request(&format!("[127.0.0.1]:{port}"), &["x@y.test"]);
-    wanted.backlog = true;
+    wanted.reuse = Reuse { load: true, store: true };
     for _ in 0..3 {
         let attempt = bench.agent.deliver(&wanted).await;
         assert!(matches!(attempt.outcomes[0].result, Fated::Sent(_)), "{:?}", all(&attempt));
@@ -516,7 +516,7 @@ async fn limits_of_reuse() {
     settings.cache.count_limit = 2;
     let bench = bench(settings, "");
     let mut wanted = request(&format!("[127.0.0.1]:{port}"), &["x@y.test"]);
-    wanted.backlog = true;
+    wanted.reuse = Reuse { load: true, store: true };
     // The first use is no reuse.
     for expected in [1, 2, 3, 1] {
         assert_eq!(bench.agent.deliver(&wanted).await.outcomes[0].connection_use, expected);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use yamabiko_envelope::QueueId;
+use yamabiko_envelope::{QueueId, Reuse};
 use yamabiko_status::EnhancedStatus;
 
 #[cfg(doc)]
@@ -48,8 +48,8 @@ pub struct Delivery {
     pub nexthop: Arc<str>,
     /// For whom: positions in the envelope's recipients. Never empty.
     pub recipients: Vec<u32>,
-    /// More mail waits for the same destination.
-    pub backlog: bool,
+    /// What is wanted of connections to the destination.
+    pub reuse: Reuse,
 }
 
 /// Recipients that need no attempt to be deferred. Postfix has the error(8) agent log these, with `relay=none`.

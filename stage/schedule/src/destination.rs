@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use yamabiko_envelope::Timestamp;
+use yamabiko_envelope::{Reuse, Timestamp};
 use yamabiko_status::EnhancedStatus;
 
 use crate::rotation::Rotation;
@@ -40,6 +40,10 @@ pub(crate) struct Destination {
     pub paused: Option<Timestamp>,
     /// No warning of a clogged queue before.
     pub quiet_until: Timestamp,
+    /// When a delivery ended last.
+    last_done: Option<Timestamp>,
+    /// Of the delivery that began last.
+    reuse: Reuse,
     window: u32,
     success: f64,
     failure: f64,
@@ -60,6 +64,8 @@ impl Destination {
             in_line: false,
             paused: None,
             quiet_until: Timestamp(0),
+            last_done: None,
+            reuse: Reuse::default(),
             window: settings.initial_window(),
             success: 0.0,
             failure: 0.0,
@@ -75,6 +81,26 @@ impl Destination {
     /// Nothing is known of it that is worth keeping.
     pub(crate) fn is_idle(&self) -> bool {
         self.peers == 0 && self.busy == 0 && self.paused.is_none()
+    }
+
+    /// A delivery that counts in `busy` has ended.
+    pub(crate) fn ended(&mut self, now: Timestamp) {
+        self.busy -= 1;
+        self.last_done = Some(now);
+    }
+
+    /// What a delivery that begins now, and counts in `busy`, is to do with connections: `qmgr_entry_select` of Postfix. They are
+    /// kept from the second delivery on that follows another at once, and not for a burst that fits the window; when others no
+    /// longer follow, those that are there are still used.
+    pub(crate) fn reuse(&mut self, now: Timestamp) -> Reuse {
+        // Postfix's clock ticks once a second.
+        let follows = self.last_done.is_some_and(|done| now.seconds() <= done.seconds() + 1);
+        if follows {
+            self.reuse = Reuse { load: true, store: true };
+        } else if self.busy <= 1 {
+            self.reuse.store = false;
+        }
+        self.reuse
     }
 
     /// How many deliveries may go there at once.

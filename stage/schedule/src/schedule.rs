@@ -759,10 +759,8 @@ impl Schedule {
             entry.flying += 1;
         }
         self.refill(message);
-        let destination = &self.destinations[d];
-        // Its own peer and one in flight count for nothing here.
-        let backlog = destination.peers > 0;
-        Delivery { id, message, transport: Arc::clone(&self.transports[t].name), nexthop, recipients, backlog }
+        let reuse = self.destinations[d].reuse(now);
+        Delivery { id, message, transport: Arc::clone(&self.transports[t].name), nexthop, recipients, reuse }
     }
 
     /// Asks for the next portion of a message's recipients when few are left.
@@ -804,7 +802,7 @@ impl Schedule {
             Feedback::TransportFailure { status, reason } => self.transport_failed(t, status, &reason, now),
             Feedback::Nothing | Feedback::Postponed => {}
         }
-        self.destinations[d].busy -= 1;
+        self.destinations[d].ended(now);
         if let Some(site) = site {
             self.site_left(site);
         }
