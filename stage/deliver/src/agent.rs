@@ -289,9 +289,7 @@ impl SmtpAgent {
     async fn end_idle(&self, receiver: &str) {
         let alone = || vec![Arc::clone(&self.pool)];
         for pool in self.memory.as_ref().map_or_else(alone, |memory| memory.pools.beside(&self.pool)) {
-            for idle in pool.take_all(receiver) {
-                idle.say_farewell().await;
-            }
+            pool.end_all(receiver);
             pool.none_leaves(receiver).await;
         }
     }

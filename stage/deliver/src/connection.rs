@@ -180,10 +180,10 @@ impl Socket {
         let _ = within(clock, Duration::from_secs(1), work).await;
     }
 
-    /// Says QUIT to a server that waits for the next message, and sees it go.
-    pub async fn farewell(&mut self) {
+    /// Says QUIT to a server that waits for the next message, and sees it go, within this time.
+    pub async fn farewell(&mut self, limit: Duration) {
         if self.write(b"QUIT\r\n", FAREWELL).await.is_ok() {
-            self.ended(FAREWELL).await;
+            self.ended(limit).await;
         }
     }
 

@@ -76,8 +76,8 @@ pub(crate) struct Leaving {
 
 impl Leaving {
     /// Says so, and sees the other side close.
-    pub async fn say_farewell(mut self) {
-        self.connection.socket.farewell().await;
+    async fn say_farewell(mut self) {
+        self.connection.socket.farewell(LINGER).await;
     }
 }
 
@@ -124,15 +124,17 @@ impl Pool {
         found
     }
 
-    /// Takes all connections to a receiving site. They count until they are closed.
-    pub fn take_all(self: &Arc<Self>, receiver: &str) -> Vec<Leaving> {
+    /// Ends all idle sessions with a receiving site. They count until the other side has closed them.
+    pub fn end_all(self: &Arc<Self>, receiver: &str) {
         let mut found = Vec::new();
         let mut idle = self.lock();
         idle.by_endpoint.retain(|_, list| {
             found.extend(list.extract_if(.., |kept| kept.receiver.as_deref() == Some(receiver)));
             !list.is_empty()
         });
-        self.leave(&mut idle, found)
+        for one in self.leave(&mut idle, found) {
+            tokio::spawn(one.say_farewell());
+        }
     }
 
     /// These are being closed from now on. Those of no receiving site are closed at once.

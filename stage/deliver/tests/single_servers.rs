@@ -242,7 +242,7 @@ async fn slow_to_close() -> (u16, Arc<AtomicUsize>) {
                         };
                         let _ = write.write_all(reply.as_bytes()).await;
                     }
-                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                    tokio::time::sleep(std::time::Duration::from_millis(3500)).await;
                     now.fetch_sub(1, Ordering::SeqCst);
                 });
             }
