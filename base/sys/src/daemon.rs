@@ -55,3 +55,12 @@ pub fn umask(mask: u32) -> u32 {
     use nix::sys::stat::{Mode, umask};
     umask(Mode::from_bits_truncate(mask as libc::mode_t)).bits() as u32
 }
+
+/// Signals that somebody ignored (`nohup`, a supervisor) end this process again, and the programs that it starts.
+pub fn default_signals() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    for one in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGALRM, Signal::SIGCHLD] {
+        // SAFETY: no handler is installed, so nothing runs in a signal's context. It cannot fail for these.
+        let _ = unsafe { signal(one, SigHandler::SigDfl) };
+    }
+}

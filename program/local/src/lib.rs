@@ -40,6 +40,7 @@ fn settle(args: &[String]) -> std::io::Result<()> {
 
 /// Serves jobs until the engine hangs up.
 pub fn run(args: &[String]) -> ExitCode {
+    yamabiko_sys::daemon::default_signals();
     if let Err(error) = settle(args) {
         // The engine sees a worker that is gone, and defers.
         eprintln!("yamabiko-local: {}: {error}", args.join(" "));

@@ -280,7 +280,10 @@ fn where_mail_goes() {
             alias("{a = b}, {b = a}"),
             machine(&[]),
             "a@here.test",
-            vec!["5.4.6 a@here.test: alias database loop for a".into()],
+            vec![
+                "warning alias database loop for b".into(),
+                "5.4.6 b@here.test: alias database loop for b".into(),
+            ],
         ),
         (
             alias("{a = (nobody)}"),
@@ -315,14 +318,48 @@ fn where_mail_goes() {
             alias("x=y"),
             machine(&[("/home/alice/.forward+tag", "bob"), ("/home/alice/.forward", "far@else.test")]),
             "alice+tag@here.test",
-            vec!["bob mbox /spool/bob".into(), "2.0.0 bob@here.test: delivered to mailbox".into()],
+            vec![
+                "forward bob@here.test from s@remote.test (alice+tag@here.test)".into(),
+                format!("2.0.0 alice+tag@here.test: forwarded as {ID}"),
+            ],
         ),
-        // Two users who forward to each other: each .forward once.
+        // The plain one counts for who names himself in that of an extension.
+        (
+            alias("x=y"),
+            machine(&[("/home/alice/.forward+tag", "alice"), ("/home/alice/.forward", "\\alice, far@else.test")]),
+            "alice+tag@here.test",
+            vec![
+                "alice mbox /spool/alice".into(),
+                "forward far@else.test from s@remote.test (alice+tag@here.test)".into(),
+                "2.0.0 alice@here.test: delivered to mailbox".into(),
+                format!("2.0.0 alice+tag@here.test: forwarded as {ID}"),
+            ],
+        ),
+        // Two users who forward to each other: a new message, in which `Delivered-To:` tells of the circle.
         (
             alias("x=y"),
             machine(&[("/home/alice/.forward", "bob"), ("/home/bob/.forward", "alice")]),
             "alice@here.test",
-            vec!["alice mbox /spool/alice".into(), "2.0.0 alice@here.test: delivered to mailbox".into()],
+            vec![
+                "forward bob@here.test from s@remote.test (alice@here.test)".into(),
+                format!("2.0.0 alice@here.test: forwarded as {ID}"),
+            ],
+        ),
+        // Nobody's name is no command.
+        (
+            "alias_maps =\nluser_relay = $local".into(),
+            machine(&[]),
+            "/tmp/x@here.test",
+            vec!["5.1.1 /tmp/x@here.test: unknown user: \"/tmp/x\"".into()],
+        ),
+        (
+            "alias_maps =".into(),
+            machine(&[]),
+            "MAILER-DAEMON@here.test",
+            vec![
+                "warning required alias not found: mailer-daemon".into(),
+                "2.0.0 MAILER-DAEMON@here.test: discarded".into(),
+            ],
         ),
         // Commands and files out of an include file are off by default; aliases run as default_privs.
         (
@@ -378,10 +415,10 @@ fn include_files_may_not_run_commands() {
     assert_eq!(
         deliver(main, machine, "l@here.test", "\n"),
         [
-            "alice mbox /spool/alice",
-            "2.0.0 alice@here.test: delivered to mailbox",
+            "forward alice@here.test from s@remote.test (l@here.test)",
             "5.7.1 l@here.test: mail to command is restricted",
             "5.7.1 l@here.test: mail to file is restricted",
+            &format!("2.0.0 l@here.test: forwarded as {ID}"),
         ]
     );
 }
@@ -411,7 +448,7 @@ fn virtual_mailboxes() {
             "low@v.test",
             vec![
                 "warning recipient low@v.test: bad uid 5 in virtual_uid_maps",
-                "4.3.5 low@v.test: recipient uid below virtual_minimum_uid",
+                "4.3.5 low@v.test: mail system configuration error",
             ],
         ),
     ] {
@@ -540,7 +577,7 @@ fn settings_of_local() {
             list.into(),
             "list@here.test",
             vec![
-                "forward inner@here.test far@else.test from owner-list@here.test (list@here.test)".into(),
+                "forward other@else.test far@else.test from owner-list@here.test (list@here.test)".into(),
                 forwarded.clone(),
             ],
         ),

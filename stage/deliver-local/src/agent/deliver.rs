@@ -93,37 +93,41 @@ pub(crate) fn outcome(
     }
 }
 
-/// True when the message has been through `address` already: a `Delivered-To:` field says so. Reads the header only,
-/// and no more of it than this many bytes.
-pub(crate) fn was_delivered_to(request: &DeliveryRequest, address: &str) -> io::Result<bool> {
-    const HEADER_LIMIT: u64 = 1 << 20;
-    let mut head = Vec::new();
-    let mut reader: io::Take<ContentReader> = io::Read::take(request.content.reader(), HEADER_LIMIT);
-    // A small message is one piece of memory already; a large one is read until its header ends.
-    let mut buffer = vec![0; 1 << 14];
-    loop {
-        let n = io::Read::read(&mut reader, &mut buffer)?;
-        let searched = head.len().saturating_sub(1);
-        head.extend_from_slice(&buffer[..n]);
-        if n == 0 || head[searched..].windows(2).any(|pair| pair == b"\n\n") {
-            break;
-        }
-    }
-    for line in head.split(|b| *b == b'\n') {
-        if line.is_empty() {
-            break;
-        }
-        if let Some((name, value)) = line.split_at_checked(13)
-            && name.eq_ignore_ascii_case(b"delivered-to:")
-        {
-            let value = String::from_utf8_lossy(value.trim_ascii());
-            let value = value.trim_start_matches('<').trim_end_matches('>');
-            if fold_case(&yamabiko_address::unquote(value)) == fold_case(address) {
-                return Ok(true);
+/// The addresses that a message has been through already, folded: its `Delivered-To:` fields.
+pub(crate) struct Trail(std::collections::HashSet<String>);
+
+impl Trail {
+    /// Reads the header only, and no more of it than this many bytes.
+    pub(crate) fn of(request: &DeliveryRequest) -> io::Result<Self> {
+        const HEADER_LIMIT: u64 = 1 << 20;
+        let mut head = Vec::new();
+        let mut reader: io::Take<ContentReader> = io::Read::take(request.content.reader(), HEADER_LIMIT);
+        // A small message is one piece of memory already; a large one is read until its header ends.
+        let mut buffer = vec![0; 1 << 14];
+        loop {
+            let n = io::Read::read(&mut reader, &mut buffer)?;
+            let searched = head.len().saturating_sub(1);
+            head.extend_from_slice(&buffer[..n]);
+            if n == 0 || head[searched..].windows(2).any(|pair| pair == b"\n\n") {
+                break;
             }
         }
+        let mut trail = std::collections::HashSet::new();
+        for line in head.split(|b| *b == b'\n').take_while(|line| !line.is_empty()) {
+            if let Some((name, value)) = line.split_at_checked(13)
+                && name.eq_ignore_ascii_case(b"delivered-to:")
+            {
+                let value = String::from_utf8_lossy(value.trim_ascii());
+                let value = value.trim_start_matches('<').trim_end_matches('>');
+                trail.insert(fold_case(&yamabiko_address::unquote(value)).into_owned());
+            }
+        }
+        Ok(Self(trail))
     }
-    Ok(false)
+
+    pub(crate) fn has(&self, address: &str) -> bool {
+        self.0.contains(&*fold_case(address))
+    }
 }
 
 /// `Return-Path:`, `X-Original-To:`, `Delivered-To:`, in Postfix's order (mail_copy(3)).

@@ -7,7 +7,7 @@ use yamabiko_address::unquote;
 pub enum Element {
     /// `|command`
     Command(String),
-    /// `/file/name`; a maildir when it ends with a slash.
+    /// `/file/name`, `~/file/name`; a maildir when it ends with a slash.
     File(String),
     /// `:include:/file/name`
     Include(String),
@@ -15,27 +15,51 @@ pub enum Element {
     Address(String),
 }
 
-/// Elements of one logical line, separated by commas. Comments in parentheses and empty elements are dropped.
+/// Elements of one line, separated by commas; words without a comma between them are addresses of their own, as local(8) reads
+/// them. Comments in parentheses and empty elements are dropped; two quotes with nothing between are an address (the empty
+/// one).
 pub fn elements(text: &str) -> Vec<Element> {
-    split(text).into_iter().filter_map(|piece| element(&piece)).collect()
+    split(text).into_iter().flat_map(|piece| words(&piece)).collect()
 }
 
-/// Elements of a file: `#` begins a comment line, a line that begins with a blank goes on from the one before.
+/// Elements of a file, line by line: `#` begins a comment line, a blank before a line means nothing.
 pub fn file_elements(text: &str) -> Vec<Element> {
-    let mut logical: Vec<String> = Vec::new();
-    for line in text.lines() {
-        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+    text.lines().filter(|line| !line.starts_with('#')).flat_map(elements).collect()
+}
+
+/// The words of what stands between two commas. `Name <address>` is one, and so are words around an `@`.
+fn words(piece: &str) -> Vec<Element> {
+    let mut words: Vec<String> = Vec::new();
+    let (mut quoted, mut literal, mut escaped, mut open, mut begun) = (false, false, false, false, false);
+    for c in piece.trim().chars() {
+        let bare = !quoted && !literal && !escaped;
+        if bare && c == '<' {
+            open = true;
+        }
+        if bare && c.is_whitespace() {
+            begun = false;
             continue;
         }
-        match logical.last_mut() {
-            Some(last) if line.starts_with([' ', '\t']) => {
-                last.push(' ');
-                last.push_str(line.trim());
-            }
-            _ => logical.push(line.trim().to_owned()),
+        let joined = c == '@' && bare || words.last().is_some_and(|word| word.ends_with('@'));
+        match words.last_mut() {
+            Some(word) if begun || joined => word.push(c),
+            _ => words.push(c.to_string()),
+        }
+        begun = true;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' if !literal => quoted = !quoted,
+            '[' if !quoted => literal = true,
+            ']' if !quoted => literal = false,
+            _ => {}
         }
     }
-    logical.iter().flat_map(|line| elements(line)).collect()
+    if open && piece.trim_end().ends_with('>') {
+        return element(piece).into_iter().collect();
+    }
+    // Half a bracket means nothing.
+    words.iter().filter_map(|word| element(word.trim_start_matches(['<', '>']))).collect()
 }
 
 /// Cuts at commas outside quotes, parentheses, brackets and angle brackets.
@@ -91,7 +115,7 @@ fn element(piece: &str) -> Option<Element> {
     if let Some(command) = bare.strip_prefix('|') {
         return Some(Element::Command(command.trim().to_owned()));
     }
-    if bare.starts_with('/') {
+    if bare.starts_with(['/', '~']) {
         return Some(Element::File(bare));
     }
     if let Some(prefix) = bare.get(..9)
@@ -146,6 +170,13 @@ mod tests {
             (r#""|cat > /x, y", b"#, vec![Element::Command("cat > /x, y".into()), a("b")]),
             (r#""|echo \"hi\" | x""#, vec![Element::Command("echo \"hi\" | x".into())]),
             ("|/usr/bin/prog", vec![Element::Command("/usr/bin/prog".into())]),
+            // Unquoted, a command is one word.
+            ("|exit 67", vec![Element::Command("exit".into()), a("67")]),
+            ("a@x.test b c", vec![a("a@x.test"), a("b"), a("c")]),
+            ("a @ x.test, \"b c\"@x.test d", vec![a("a@x.test"), a("b c@x.test"), a("d")]),
+            ("c@x.test # d", vec![a("c@x.test"), a("#"), a("d")]),
+            ("~/box, >/x", vec![Element::File("~/box".into()), Element::File("/x".into())]),
+            ("\"\"", vec![a("")]),
             (
                 "/var/mail/x, /home/y/Maildir/",
                 vec![Element::File("/var/mail/x".into()), Element::File("/home/y/Maildir/".into())],
@@ -163,6 +194,6 @@ mod tests {
         ] {
             assert_eq!(elements(text), expected, "{text}");
         }
-        assert_eq!(file_elements("# c\n\na,\n b\n#x\nc\n"), [a("a"), a("b"), a("c")]);
+        assert_eq!(file_elements("# c\n\na,\n b\n#x\nc\n  \n #\n"), [a("a"), a("b"), a("c"), a("#")]);
     }
 }

@@ -10,11 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use yamabiko_address::domain::fold_case;
-use yamabiko_address::{ExtensionRules, split_domain, split_extension_with};
+use yamabiko_address::{ExtensionRules, split_domain, split_extension_with, unquote};
 use yamabiko_envelope::{Action, Attempt, DeliveryRequest, Outcome, Result as Ended};
 use yamabiko_status::EnhancedStatus;
 
-use super::deliver::{Verdict, fields, from_line, is_probe, outcome, was_delivered_to};
+use super::deliver::{Verdict, fields, from_line, is_probe, outcome, Trail};
 use super::list::{Element, elements, file_elements};
 use super::qmail::{Style, Way};
 use super::settings::{Allowed, Settings};
@@ -53,15 +53,27 @@ pub(super) struct Standing {
     user: Option<Arc<User>>,
     /// Envelope sender of what goes on: the alias's owner.
     owner: Option<Arc<str>>,
-    /// How many lists deep.
-    depth: u32,
+    /// In whose name mail goes on: an alias's owner, the user whose `.forward` it is, the alias that includes a file. All
+    /// users but this one get it as a new message (local(8): `msg_attr.owner`).
+    forwarder: Option<Arc<str>>,
+    /// The address whose list is worked on; `None` for the recipient's own.
+    address: Option<Arc<str>>,
+    /// For `Delivered-To:` of what comes of the list.
+    delivered_to: Arc<str>,
+    /// How many recipients deep.
+    level: u32,
 }
+
+/// So many recipients deep a list leads in a circle.
+const DEEPEST: u32 = 100;
 
 /// Something still to be done for a recipient.
 #[derive(Debug)]
-pub(super) struct Work {
-    element: Element,
-    standing: Standing,
+pub(super) enum Work {
+    /// A destination out of a list.
+    Element(Element, Standing),
+    /// All that a `.forward` says has been done.
+    ForwardDone(String),
 }
 
 /// Addresses that go on in one message.
@@ -87,8 +99,8 @@ pub(super) struct Expansion<'a> {
     pub(super) delivered_to: String,
     /// The sender is told that this is a list.
     told: bool,
-    /// The list led back to what it had led to before.
-    came_back: bool,
+    /// Where the message has been.
+    trail: Option<Trail>,
 }
 
 impl<'a> Expansion<'a> {
@@ -104,7 +116,7 @@ impl<'a> Expansion<'a> {
             steps: 0,
             delivered_to: fold_case(address).into_owned(),
             told: false,
-            came_back: false,
+            trail: None,
         }
     }
 
@@ -152,33 +164,42 @@ impl LocalAgent {
     async fn recipient(&self, request: &DeliveryRequest, position: usize) -> Vec<Outcome> {
         let mut expansion = Expansion::new(request, position);
         let address = request.recipients[position].address.clone();
-        let looped = match was_delivered_to(request, &address) {
-            Ok(false) => None,
-            Ok(true) => {
-                let reason = format!("mail forwarding loop for {address}");
-                Some(Verdict::new(EnhancedStatus::permanent(4, 6), reason))
+        match Trail::of(request) {
+            Ok(trail) => expansion.trail = Some(trail),
+            Err(error) => {
+                self.end(&mut expansion, None, Verdict::trouble(format!("cannot read the message: {error}")));
+                return expansion.outcomes;
             }
-            Err(error) => Some(Verdict::trouble(format!("cannot read the message: {error}"))),
-        };
-        if let Some(verdict) = looped {
-            self.end(&mut expansion, None, verdict);
-            return expansion.outcomes;
         }
-        let standing = Standing { origin: Origin::Recipient, from: None, user: None, owner: None, depth: 0 };
-        expansion.work.push_back(Work { element: Element::Address(address), standing });
+        let standing = Standing {
+            origin: Origin::Recipient,
+            from: None,
+            user: None,
+            owner: None,
+            forwarder: None,
+            address: None,
+            delivered_to: expansion.delivered_to.as_str().into(),
+            level: 1,
+        };
+        expansion.work.push_back(Work::Element(Element::Address(address), standing));
         while let Some(work) = expansion.work.pop_front() {
+            let (element, standing) = match work {
+                Work::Element(element, standing) => (element, standing),
+                Work::ForwardDone(path) => {
+                    expansion.seen.insert(format!("forward-done {path}"));
+                    continue;
+                }
+            };
             expansion.steps += 1;
-            if expansion.steps > self.settings.expansion_limit || work.standing.depth > 100 {
-                let name = work.standing.from.as_deref().unwrap_or_default().to_owned();
+            if expansion.steps > self.settings.expansion_limit {
+                let name = standing.from.as_deref().unwrap_or_default();
                 let reason = format!("possible alias database loop for {name}");
                 self.end(&mut expansion, None, Verdict::new(EnhancedStatus::permanent(4, 6), reason));
-                if expansion.steps > self.settings.expansion_limit {
-                    // One word for all that is left: a user's list must not fill the log.
-                    expansion.work.clear();
-                }
-                continue;
+                // One word for all that is left: a user's list must not fill the log.
+                expansion.work.clear();
+                break;
             }
-            self.step(&mut expansion, work).await;
+            self.step(&mut expansion, element, standing).await;
         }
         if expansion.outcomes.iter().any(|outcome| outcome.result == Ended::Deferred) {
             // All of it is expanded again at the next attempt. What went on now would go on with every attempt
@@ -187,12 +208,10 @@ impl LocalAgent {
         }
         self.send_on(&mut expansion).await;
         if expansion.outcomes.is_empty() {
-            // Nothing came of it, so nobody has the message: an alias that leads only to itself, or to nothing.
-            let name = split_domain(&request.recipients[position].address).0.to_owned();
-            let verdict = match expansion.came_back {
-                true => Verdict::new(EnhancedStatus::permanent(4, 6), format!("alias database loop for {name}")),
-                false => Verdict::new(EnhancedStatus::permanent(3, 5), format!("alias {name} expands to nothing")),
-            };
+            // Nothing came of it, so nobody has the message.
+            let name = split_domain(&request.recipients[position].address).0;
+            let reason = format!("alias {name} expands to nothing");
+            let verdict = Verdict::new(EnhancedStatus::permanent(3, 5), reason);
             self.end(&mut expansion, None, verdict);
         }
         expansion.outcomes
@@ -205,35 +224,41 @@ impl LocalAgent {
         expansion.outcomes.push(done);
     }
 
-    async fn step(&self, expansion: &mut Expansion<'_>, Work { element, standing }: Work) {
+    async fn step(&self, expansion: &mut Expansion<'_>, element: Element, standing: Standing) {
+        expansion.delivered_to.clear();
+        expansion.delivered_to.push_str(&standing.delivered_to);
+        let restricted =
+            |what: &str| Verdict::new(EnhancedStatus::permanent(7, 1), format!("mail to {what} is restricted"));
         match element {
             Element::Address(address) if standing.origin == Origin::Recipient => {
                 self.to_user(expansion, address, standing).await;
             }
             Element::Address(address) => self.to_address(expansion, &address, standing).await,
-            Element::Command(command) => {
-                if self.permits(self.settings.commands, &standing) {
-                    self.to_command(expansion, &command, &standing).await;
-                } else {
-                    self.end(
-                        expansion,
-                        None,
-                        Verdict::new(EnhancedStatus::permanent(7, 1), "mail to command is restricted"),
-                    );
+            Element::Command(command) if self.permits(self.settings.commands, &standing) => {
+                self.to_command(expansion, &command, &standing).await;
+            }
+            Element::Command(_) => self.end(expansion, standing.address.as_deref(), restricted("command")),
+            Element::File(path) if self.permits(self.settings.files, &standing) => {
+                match path.strip_prefix('~') {
+                    Some(rest) => self.to_home(expansion, rest, &standing).await,
+                    None => self.to_file(expansion, &path, &standing).await,
                 }
             }
-            Element::File(path) => {
-                if self.permits(self.settings.files, &standing) {
-                    self.to_file(expansion, &path, &standing).await;
-                } else {
-                    self.end(
-                        expansion,
-                        None,
-                        Verdict::new(EnhancedStatus::permanent(7, 1), "mail to file is restricted"),
-                    );
-                }
-            }
+            Element::File(_) => self.end(expansion, standing.address.as_deref(), restricted("file")),
             Element::Include(path) => self.include(expansion, path, standing).await,
+        }
+    }
+
+    /// `~/file`: below the home of whoever's list it is.
+    async fn to_home(&self, expansion: &mut Expansion<'_>, rest: &str, standing: &Standing) {
+        let home = standing.user.as_ref().map(|user| user.home.trim_end_matches('/'));
+        match home.filter(|_| rest.starts_with('/')) {
+            Some(home) => self.to_file(expansion, &format!("{home}{rest}"), standing).await,
+            None => {
+                let what = if home.is_some() { "bad home directory syntax for" } else { "unknown home directory for" };
+                self.around.warn(format!("{what}: ~{rest}"));
+                self.end(expansion, standing.address.as_deref(), misconfigured());
+            }
         }
     }
 
@@ -256,13 +281,18 @@ impl LocalAgent {
             Ok(destination) => destination,
             Err(why) => return self.end(expansion, Some(bare), Verdict::trouble(why)),
         };
-        if destination.transport == self.settings.transport && standing.owner.is_none() {
+        if destination.transport == self.settings.transport {
             let next = if literal { format!("\\{}", destination.address) } else { destination.address };
             self.to_user(expansion, next, standing).await;
             return;
         }
-        if expansion.seen.insert(format!("on {}", fold_case(&destination.address))) {
-            expansion.goes_on(&standing.owner, destination.address);
+        self.goes_on(expansion, destination.address, &standing);
+    }
+
+    /// Once each, as a new message.
+    fn goes_on(&self, expansion: &mut Expansion<'_>, address: String, standing: &Standing) {
+        if expansion.seen.insert(format!("on {}", fold_case(&address))) {
+            expansion.goes_on(&standing.owner, address);
         }
     }
 
@@ -272,8 +302,14 @@ impl LocalAgent {
             Some(rest) => (rest.to_owned(), true),
             None => (address, false),
         };
-        if !self.settings.frozen_delivered_to {
-            expansion.delivered_to = fold_case(&address).into_owned();
+        let standing = Standing { level: standing.level + 1, ..standing };
+        if !expansion.seen.insert(format!("recipient {} {literal} {}", standing.level, fold_case(&address))) {
+            return;
+        }
+        // Not for a mailbox that is named as such: it ends there.
+        if !literal && expansion.trail.as_ref().is_some_and(|trail| trail.has(&address)) {
+            let reason = format!("mail forwarding loop for {address}");
+            return self.end(expansion, Some(&address), Verdict::new(EnhancedStatus::permanent(4, 6), reason));
         }
         let (local, _) = split_domain(&address);
         let rules = ExtensionRules {
@@ -284,16 +320,20 @@ impl LocalAgent {
         let (name, extension) = split_extension_with(local, &rules);
         let (local, name): (String, String) = (fold_case(local).into_owned(), fold_case(name).into_owned());
         let extension = extension.map(str::to_owned);
-        if !expansion.seen.insert(format!("user {literal} {:?} {}", standing.from, fold_case(&address))) {
-            expansion.came_back = true;
-            return;
-        }
         if !literal {
-            match self.alias(expansion, &local, &name, extension.as_deref(), &standing).await {
+            match self.alias(expansion, &address, (&local, &name), extension.as_deref(), &standing).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(why) => return self.end(expansion, Some(&address), Verdict::trouble(why)),
             }
+            let somebody_else =
+                standing.forwarder.as_ref().is_some_and(|forwarder| !forwarder.eq_ignore_ascii_case(&name));
+            if somebody_else || standing.origin == Origin::Include {
+                return self.goes_on(expansion, address, &standing);
+            }
+        }
+        if !self.settings.frozen_delivered_to {
+            expansion.delivered_to = fold_case(&address).into_owned();
         }
         if !literal && self.settings.style != Style::Postfix {
             match self.dot_qmail(expansion, &address).await {
@@ -316,14 +356,11 @@ impl LocalAgent {
             }
         };
         if let (Some(user), false) = (&user, literal || self.settings.style == Style::Qmail)
-            && standing.from.as_deref() != Some(name.as_str())
-            // Each .forward once: two users who forward to each other both keep a copy where the circle closes.
-            && !expansion.seen.contains(&format!("forward {name}"))
             && self.dot_forward(expansion, &address, user, extension.as_deref(), &standing).await
         {
             return;
         }
-        if !expansion.seen.insert(format!("box {name}")) {
+        if user.is_some() && !expansion.seen.insert(format!("box {name}")) {
             return;
         }
         self.to_mailbox(expansion, &address, &name, extension.as_deref(), user, &standing).await;
@@ -333,8 +370,8 @@ impl LocalAgent {
     async fn alias(
         &self,
         expansion: &mut Expansion<'_>,
-        local: &str,
-        name: &str,
+        address: &str,
+        (local, name): (&str, &str),
         extension: Option<&str>,
         standing: &Standing,
     ) -> Result<bool, String> {
@@ -345,6 +382,12 @@ impl LocalAgent {
             if standing.from.as_deref() == Some(*key) {
                 continue;
             }
+            if standing.level > DEEPEST {
+                let reason = format!("alias database loop for {key}");
+                self.around.warn(reason.clone());
+                self.end(expansion, Some(address), Verdict::new(EnhancedStatus::permanent(4, 6), reason));
+                return Ok(true);
+            }
             let hit = match maps.find_hit(key).await {
                 Ok(Some(hit)) => hit,
                 Ok(None) => continue,
@@ -354,16 +397,31 @@ impl LocalAgent {
                 }
             };
             let user = self.alias_user(hit.table.name())?;
-            let inherited = || standing.owner.clone().filter(|_| !self.settings.reset_owner_alias);
-            let owner = self.owner_of(key).await?.map(Arc::from).or_else(inherited);
-            let inner =
-                Standing { origin: Origin::Alias, from: Some(Arc::from(*key)), user, owner, depth: standing.depth + 1 };
+            let inherited = |from: &Option<Arc<str>>| from.clone().filter(|_| !self.settings.reset_owner_alias);
+            let own: Option<Arc<str>> = self.owner_of(key).await?.map(Arc::from);
+            let inner = Standing {
+                origin: Origin::Alias,
+                from: Some(Arc::from(*key)),
+                user,
+                owner: own.clone().or_else(|| inherited(&standing.owner)),
+                forwarder: own.or_else(|| inherited(&standing.forwarder)),
+                ..self.list_of(address, standing)
+            };
             let unmatched = extension.filter(|_| *key == name && *key != local && self.settings.propagate.alias);
             self.enlist(expansion, elements(&hit.value), &inner, unmatched);
             self.tell_expanded(expansion);
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// The standing of a list that belongs to this address.
+    fn list_of(&self, address: &str, standing: &Standing) -> Standing {
+        let delivered_to = match self.settings.frozen_delivered_to {
+            true => Arc::clone(&standing.delivered_to),
+            false => fold_case(address).into(),
+        };
+        Standing { address: Some(address.into()), delivered_to, ..standing.clone() }
     }
 
     /// Who asked to hear of success hears that the recipient is a list, once, and nothing of its members.
@@ -383,14 +441,18 @@ impl LocalAgent {
 
     /// The user whose alias table this is runs what it says; root's tables are run by `default_privs`.
     fn alias_user(&self, table: &str) -> Result<Option<Arc<User>>, String> {
-        let Some(file) = Settings::table_file(table) else { return Ok(None) };
-        let uid = std::fs::metadata(file).map(|metadata| metadata.uid()).unwrap_or(0);
+        Settings::table_file(table).map_or(Ok(None), |file| self.owner_of_file(&file))
+    }
+
+    /// `None` for root's, and for what cannot be seen from here.
+    fn owner_of_file(&self, file: impl AsRef<std::path::Path>) -> Result<Option<Arc<User>>, String> {
+        let uid = std::fs::metadata(&file).map(|metadata| metadata.uid()).unwrap_or(0);
         if uid == 0 {
             return Ok(None);
         }
         match self.around.user_name(uid)? {
             Some(name) => self.around.user(&name),
-            None => Err(format!("alias table {}: its owner {uid} is no user of this system", file.display())),
+            None => Err(format!("{}: its owner {uid} is no user of this system", file.as_ref().display())),
         }
     }
 
@@ -425,20 +487,14 @@ impl LocalAgent {
                 }
                 (element, _, _) => element,
             };
-            expansion.work.push_front(Work { element, standing: standing.clone() });
+            expansion.work.push_front(Work::Element(element, standing.clone()));
         }
     }
 
-    /// Puts what `luser_relay` says on the list. The name counts as expanded: a relay to the same name is no circle.
-    pub(super) fn relay_to_list(&self, expansion: &mut Expansion<'_>, text: &str, name: &str, standing: &Standing) {
-        let inner = Standing {
-            origin: Origin::Alias,
-            from: Some(Arc::from(name)),
-            user: None,
-            owner: standing.owner.clone(),
-            depth: standing.depth + 1,
-        };
-        self.enlist(expansion, elements(text), &inner, None);
+    /// Puts the address that `luser_relay` says on the list: never a command or a file, whatever a sender made of the name.
+    pub(super) fn relay_to(&self, expansion: &mut Expansion<'_>, address: String, name: &str, standing: &Standing) {
+        let inner = Standing { origin: Origin::Alias, from: Some(Arc::from(name)), user: None, ..standing.clone() };
+        expansion.work.push_front(Work::Element(Element::Address(unquote(&address).into_owned()), inner));
     }
 
     /// Reads the user's `.forward`. False when there is none, or when there is nothing in it.
@@ -473,20 +529,25 @@ impl LocalAgent {
                 return true;
             }
         };
+        // Who names himself in his own .forward means the mailbox; who comes by again has his mail already.
+        if !expansion.seen.insert(format!("forward {path}")) {
+            return expansion.seen.contains(&format!("forward-done {path}"));
+        }
         let list = file_elements(&text);
         if list.is_empty() {
             return false;
         }
-        expansion.seen.insert(format!("forward {}", user.name));
         let named_extension = extension.is_some_and(|extension| path.ends_with(extension));
+        let local = fold_case(split_domain(address).0).into_owned();
         let inner = Standing {
             origin: Origin::Forward,
-            from: Some(Arc::from(user.name.as_str())),
+            from: Some(local.into()),
             user: Some(Arc::clone(user)),
-            owner: standing.owner.clone(),
-            depth: standing.depth + 1,
+            forwarder: Some(user.name.as_str().into()),
+            ..self.list_of(address, standing)
         };
         let unmatched = extension.filter(|_| !named_extension && self.settings.propagate.forward);
+        expansion.work.push_front(Work::ForwardDone(path));
         self.enlist(expansion, list, &inner, unmatched);
         true
     }
@@ -516,26 +577,35 @@ impl LocalAgent {
     }
 
     async fn include(&self, expansion: &mut Expansion<'_>, path: String, standing: Standing) {
-        let wrong = || Verdict::new(EnhancedStatus::permanent(3, 5), "mail system configuration error");
+        let address = standing.address.clone();
+        let address = address.as_deref();
         if !path.starts_with('/') {
             self.around.warn(format!(":include:{path} uses a relative path"));
-            return self.end(expansion, None, wrong());
+            return self.end(expansion, address, misconfigured());
         }
-        if !expansion.seen.insert(format!("include {path}")) {
+        let whose = standing.user.as_ref().map_or("", |user| &user.name);
+        if !expansion.seen.insert(format!("include {whose} {path}")) {
             return;
         }
-        let whose = self.authority(&standing);
-        match self.around.work(whose, Job::Include { path: path.clone(), limit: FILE_LIMIT }, None).await {
-            Ok(Done::Text(Some((text, _)))) => {
-                let inner = Standing { origin: Origin::Include, depth: standing.depth + 1, ..standing };
-                self.enlist(expansion, file_elements(&text), &inner, None);
-            }
+        // A user's file in an alias of root's: what it says is done with the user's rights, not with those of all.
+        let user = match &standing.user {
+            Some(user) => Some(Arc::clone(user)),
+            None => match self.owner_of_file(&path) {
+                Ok(user) => user,
+                Err(why) => return self.end(expansion, address, Verdict::trouble(why)),
+            },
+        };
+        let whose = &expansion.request.recipients[expansion.position].address;
+        let forwarder = standing.forwarder.clone().unwrap_or_else(|| address.unwrap_or(whose).into());
+        let inner = Standing { origin: Origin::Include, user, forwarder: Some(forwarder), ..standing.clone() };
+        match self.around.work(self.authority(&inner), Job::Include { path, limit: FILE_LIMIT }, None).await {
+            Ok(Done::Text(Some((text, _)))) => self.enlist(expansion, file_elements(&text), &inner, None),
             Ok(Done::Failed { status, reason, .. }) if status.starts_with('5') => {
                 // The names of our files are nothing for the sender.
                 self.around.warn(reason);
-                self.end(expansion, None, wrong());
+                self.end(expansion, address, misconfigured());
             }
-            other => self.end(expansion, None, Verdict::of(other, |_| String::new())),
+            other => self.end(expansion, address, Verdict::of(other, |_| String::new())),
         }
     }
 
@@ -551,22 +621,23 @@ impl LocalAgent {
         if !expansion.seen.insert(format!("command {name} {command}")) {
             return;
         }
+        let address = standing.address.as_deref();
         if is_probe(expansion.request) {
-            return self.end(expansion, None, Verdict::sent(format!("delivers to command: {command}")));
+            return self.end(expansion, address, Verdict::sent(format!("delivers to command: {command}")));
         }
-        let address = expansion.request.recipients[expansion.position].address.clone();
+        let whose = address.unwrap_or(&expansion.request.recipients[expansion.position].address);
         let known = match (standing.origin, &user) {
             (Origin::Forward, Some(user)) => Some(Arc::clone(user)),
             _ => None,
         };
-        let place = self.command_place(expansion, command, &address, known.as_deref());
+        let place = self.command_place(expansion, command, whose, known.as_deref());
         let prepend = self.command_prefix(expansion);
         let done = self
             .around
             .work(self.authority(standing), Job::Deliver { place, prepend }, Some(&expansion.request.content))
             .await;
         let verdict = Verdict::of(done, |_| format!("delivered to command: {command}"));
-        self.end(expansion, None, verdict);
+        self.end(expansion, address, verdict);
     }
 
     /// `From ` line and fields before a message that a command reads.
@@ -607,7 +678,7 @@ impl LocalAgent {
             (place, format!("file: {path}"))
         };
         if is_probe(expansion.request) {
-            return self.end(expansion, None, Verdict::sent(format!("delivers to {kind}")));
+            return self.end(expansion, standing.address.as_deref(), Verdict::sent(format!("delivers to {kind}")));
         }
         let job = Job::Deliver { place, prepend };
         let done = self.around.work(self.authority(standing), job, Some(&expansion.request.content)).await;
@@ -615,7 +686,7 @@ impl LocalAgent {
         if verdict.of_worker && !path.ends_with('/') {
             verdict.reason = format!("cannot append message to file {path}: {}", verdict.reason);
         }
-        self.end(expansion, None, verdict);
+        self.end(expansion, standing.address.as_deref(), verdict);
     }
 
     /// What goes on as new messages: one for each sender.
@@ -648,6 +719,10 @@ impl LocalAgent {
             self.end(expansion, None, verdict);
         }
     }
+}
+
+fn misconfigured() -> Verdict {
+    Verdict::new(EnhancedStatus::permanent(3, 5), "mail system configuration error")
 }
 
 /// Fills `$name`, `${name}` and `$(name)`; `None` as soon as one has no value.

@@ -150,6 +150,11 @@ impl LocalAgent {
         extension: Option<&str>,
         standing: &Standing,
     ) {
+        // What `luser_relay` made of nobody's mail may be nobody's again.
+        let first = expansion.once(format!("unknown {name}"));
+        if !first && !expansion.outcomes.is_empty() {
+            return;
+        }
         let transport = match self.named(expansion, &self.settings.fallback_transport_maps, name, address).await {
             Ok(found) => found.or_else(|| some(&self.settings.fallback_transport)),
             Err(()) => return,
@@ -157,14 +162,19 @@ impl LocalAgent {
         if let Some(transport) = transport {
             return self.pass(expansion, address, &transport).await;
         }
-        if !self.settings.luser_relay.is_empty() && self.to_luser(expansion, address, name, extension, standing) {
+        let relay = first && !self.settings.luser_relay.is_empty();
+        if relay && self.to_luser(expansion, address, name, extension, standing) {
             return;
+        }
+        if name == "mailer-daemon" || name == "postmaster" {
+            self.around.warn(format!("required alias not found: {name}"));
+            return self.end(expansion, Some(address), Verdict::sent("discarded"));
         }
         let verdict = Verdict::new(EnhancedStatus::permanent(1, 1), format!("unknown user: \"{name}\""));
         self.end(expansion, Some(address), verdict);
     }
 
-    /// `luser_relay`: nobody's mail goes on to an address, a command or a file. False when it cannot be filled in.
+    /// `luser_relay`: nobody's mail goes on to an address. False when it cannot be filled in.
     fn to_luser(
         &self,
         expansion: &mut Expansion<'_>,
@@ -191,7 +201,7 @@ impl LocalAgent {
             self.around.warn(format!("luser_relay = {}: cannot be expanded", self.settings.luser_relay));
             return false;
         };
-        self.relay_to_list(expansion, &filled, name, standing);
+        self.relay_to(expansion, filled, name, standing);
         true
     }
 

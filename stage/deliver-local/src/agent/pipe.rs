@@ -8,7 +8,7 @@ use yamabiko_config::{PipeService, Service, View};
 use yamabiko_envelope::{Action, Attempt, DeliveryRequest};
 use yamabiko_status::EnhancedStatus;
 
-use super::deliver::{Verdict, from_line, is_probe, outcome, was_delivered_to};
+use super::deliver::{Trail, Verdict, from_line, is_probe, outcome};
 use super::settings::exported;
 use super::{As, Surroundings};
 use crate::job::{Exits, Form, Job, Place};
@@ -102,7 +102,7 @@ impl PipeAgent {
         if service.has('D')
             && let Some(recipient) = recipients.first()
         {
-            match was_delivered_to(request, recipient.address) {
+            match Trail::of(request).map(|trail| trail.has(recipient.address)) {
                 Ok(false) => {}
                 Ok(true) => {
                     let reason = format!("mail forwarding loop for {}", recipient.address);

@@ -6,7 +6,7 @@ use yamabiko_envelope::{Attempt, DeliveryRequest};
 use yamabiko_lookup::{AddressForms, LookupError, Maps};
 use yamabiko_status::EnhancedStatus;
 
-use super::deliver::{Verdict, fields, from_line, is_probe, outcome, was_delivered_to};
+use super::deliver::{Verdict, fields, from_line, is_probe, outcome, Trail};
 use super::{As, Surroundings, VirtualSettings};
 use crate::job::{Job, Place};
 
@@ -34,7 +34,7 @@ impl VirtualAgent {
 
     async fn recipient(&self, request: &DeliveryRequest, position: usize) -> Verdict {
         let address = request.recipients[position].address.as_str();
-        match was_delivered_to(request, address) {
+        match Trail::of(request).map(|trail| trail.has(address)) {
             Ok(true) => {
                 let reason = format!("mail forwarding loop for {address}");
                 return Verdict::new(EnhancedStatus::permanent(4, 6), reason);
@@ -86,7 +86,7 @@ impl VirtualAgent {
         let kind = if maildir { "maildir" } else { "mailbox" };
         let mut verdict = Verdict::of(done, |_| format!("delivered to {kind}"));
         if verdict.of_worker && !maildir {
-            verdict.reason = format!("cannot update mailbox {path} for user {address}. {}", verdict.reason);
+            verdict.reason = format!("delivery failed to mailbox {path}: {}", verdict.reason);
         }
         verdict
     }
@@ -95,7 +95,7 @@ impl VirtualAgent {
         let uid = self.number(&self.settings.uid_maps, "virtual_uid_maps", address).await?;
         if uid < self.settings.minimum_uid {
             self.around.warn(format!("recipient {address}: bad uid {uid} in virtual_uid_maps"));
-            return Err(Verdict::new(EnhancedStatus::transient(3, 5), "recipient uid below virtual_minimum_uid"));
+            return Err(Verdict::new(EnhancedStatus::transient(3, 5), "mail system configuration error"));
         }
         let gid = self.number(&self.settings.gid_maps, "virtual_gid_maps", address).await?;
         Ok(As::Ids { uid, gid })

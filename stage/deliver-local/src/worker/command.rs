@@ -45,7 +45,7 @@ pub(super) fn run(spec: &Spec<'_>, prepend: &[u8], message: &mut impl Read) -> D
         Ok(child) => child,
         // As Postfix has it: a program that is not there, or not there yet, is no reason to return mail.
         Err(why) => {
-            let said = format!("{}: fatal: {why}", spec.agent);
+            let said = format!("{}: fatal: {why} ", spec.agent);
             let reason = format!("temporary failure. Command output: {said}");
             return Done::Failed { status: "4.3.0".to_owned(), reason, diagnostic: Some(said) };
         }
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn exits_become_statuses() {
-        let not_there = "local: fatal: execvp /does/not/exist: No such file or directory";
+        let not_there = "local: fatal: execvp /does/not/exist: No such file or directory ";
         for (command, expected) in [
             ("exit 0", Done::Delivered(String::new())),
             ("cat >/dev/null; echo done", Done::Delivered("done".into())),

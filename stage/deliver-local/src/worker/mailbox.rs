@@ -93,6 +93,9 @@ impl Mailbox<'_> {
     }
 
     fn cannot_open(&self, path: &Path, error: &io::Error) -> Trouble {
+        if error.raw_os_error() == Some(libc::ELOOP) {
+            return Trouble { status: self.trouble.to_owned(), reason: "file is a symbolic link".to_owned() };
+        }
         let what = if path.symlink_metadata().is_ok() { "cannot open file" } else { "cannot create file exclusively" };
         self.trouble(what, error)
     }

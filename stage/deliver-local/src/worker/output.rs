@@ -10,7 +10,9 @@ pub(super) fn printable(output: &[u8]) -> String {
         c if c.is_control() => '_',
         c => c,
     };
-    decoded(output).chars().map(shown).collect()
+    // Postfix's strings end there.
+    let end = output.iter().position(|byte| *byte == 0).unwrap_or(output.len());
+    decoded(&output[..end]).chars().map(shown).collect()
 }
 
 /// UTF-8, or what is most likely meant by bytes that are none: the encodings in which Japanese programs write, then the
@@ -57,6 +59,7 @@ mod tests {
         assert_eq!(printable(&text.as_bytes()[..text.len() - 1]), "受け取りを拒否しま");
         assert_eq!(printable(b"caf\xe9 ferm\xe9"), "café fermé");
         assert_eq!(printable(b"a\x01b\tc\nd\n"), "a_b c d ");
+        assert_eq!(printable(b"a\0b"), "a");
         assert_eq!(printable(b""), "");
     }
 }

@@ -9,24 +9,27 @@ use nix::libc;
 use super::{output, words};
 use crate::job::{Done, QmailFile};
 
-/// The first candidate that is there. One that is not to be trusted is passed over with a warning, as dotforward does.
+/// The first candidate that is there decides. One that is not to be trusted is left with a warning, as dotforward does.
 pub(super) fn forward(paths: &[String], limit: u64) -> Done {
-    let mut warnings = Vec::new();
     for path in paths {
-        match open(path) {
+        // The name itself: a link that leads nowhere is there too.
+        match std::fs::symlink_metadata(path) {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            // A home that cannot be searched has no .forward as far as this user is concerned.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+            Err(error) => return Done::failed("4.3.0", format!("cannot open file {path}: {}", words(&error))),
+        }
+        let why = match open(path) {
             Ok(file) => match trust(&file, path) {
                 Ok(()) => return text(&file, path, limit),
-                Err(why) => warnings.push(why),
+                Err(why) => why,
             },
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-            // A home that cannot be searched has no .forward as far as this user is concerned.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(error) => {
-                return Done::failed("4.3.0", format!("cannot open file {path}: {}", words(&error)));
-            }
-        }
+            Err(error) => format!("cannot open file {path}: {}", words(&error)),
+        };
+        return Done::Unsafe(vec![why]);
     }
-    if warnings.is_empty() { Done::Text(None) } else { Done::Unsafe(warnings) }
+    Done::Text(None)
 }
 
 /// The first `.qmail` file of the candidates. What others could have written is not believed: it is tried again later
@@ -108,7 +111,7 @@ fn trust(file: &File, path: &str) -> Result<(), String> {
     let metadata = file.metadata().map_err(|error| format!("{path}: {}", words(&error)))?;
     let me = nix::unistd::geteuid().as_raw();
     if metadata.uid() != 0 && metadata.uid() != me {
-        return Err(format!("file {path} has bad owner: {}", metadata.uid()));
+        return Err(format!("file {path} has bad owner uid {}", metadata.uid()));
     }
     if metadata.mode() & 0o002 != 0 {
         return Err(format!("file {path} is world writable"));
@@ -122,10 +125,10 @@ fn trust(file: &File, path: &str) -> Result<(), String> {
 fn trust_include(file: &File, path: &str) -> Result<(), String> {
     let metadata = file.metadata().map_err(|error| format!("{path}: {}", words(&error)))?;
     if !metadata.is_file() {
-        return Err(format!("file {path} is not a regular file"));
+        return Err(format!(":include: file {path} is not a regular file"));
     }
     if metadata.mode() & 0o002 != 0 {
-        return Err(format!("file {path} is world writable"));
+        return Err(format!(":include: file {path} is world writable"));
     }
     Ok(())
 }
