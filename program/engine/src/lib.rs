@@ -29,6 +29,8 @@ mod desk;
 mod examine;
 mod filter;
 mod flush;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 pub mod generation;
 mod ledger;

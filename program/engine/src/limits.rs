@@ -126,7 +126,22 @@ fn read(path: &Path) -> Result<Option<Sheet>, String> {
         Ok(_) => {}
     }
     let text = std::fs::read(path).map_err(|error| error.to_string())?;
-    serde_json::from_slice(&text).map(Some).map_err(|error| error.to_string())
+    parse(&text).map(Some)
+}
+
+/// Reads the text of the file.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(text: &[u8]) -> Result<Sheet, String> {
+    serde_json::from_slice(text).map_err(|error| error.to_string())
+}
+
+/// What the file says counts, as far as it is sound.
+pub fn teach(schedule: &mut Schedule, sheet: Sheet, now: Timestamp) {
+    for line in sheet.sites.iter().filter(|line| line.is_sound()) {
+        schedule.teach(&line.source, &line.site, line.learned(now), now);
+    }
 }
 
 /// What was learned before the restart.
@@ -134,12 +149,7 @@ pub fn take_up(schedule: &mut Schedule, current: &Current) {
     let path = path_of(current);
     match read(&path) {
         Ok(None) => {}
-        Ok(Some(sheet)) => {
-            let now = Timestamp::now();
-            for line in sheet.sites.iter().filter(|line| line.is_sound()) {
-                schedule.teach(&line.source, &line.site, line.learned(now), now);
-            }
-        }
+        Ok(Some(sheet)) => teach(schedule, sheet, Timestamp::now()),
         Err(why) => {
             let aside = path.with_extension("json.bad");
             let moved = std::fs::rename(&path, &aside).is_ok();

@@ -280,10 +280,7 @@ fn where_mail_goes() {
             alias("{a = b}, {b = a}"),
             machine(&[]),
             "a@here.test",
-            vec![
-                "warning alias database loop for b".into(),
-                "5.4.6 b@here.test: alias database loop for b".into(),
-            ],
+            vec!["warning alias database loop for b".into(), "5.4.6 b@here.test: alias database loop for b".into()],
         ),
         (
             alias("{a = (nobody)}"),

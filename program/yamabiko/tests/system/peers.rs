@@ -2,7 +2,8 @@
 //! a command. What is not installed is skipped, and so is what only root can start.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -31,15 +32,58 @@ impl Drop for Peer {
     }
 }
 
-/// All of these are there; tells which is not.
+/// Where Debian packages were unpacked (`dpkg -x PACKAGE DIR`) that cannot be installed beside each other.
+fn unpacked() -> Option<PathBuf> {
+    std::env::var_os("YAMABIKO_PEERS").map(PathBuf::from)
+}
+
+/// Where a program is: installed or unpacked.
+fn place(program: &str) -> PathBuf {
+    let below = unpacked().map(|dir| dir.join(program.trim_start_matches('/')));
+    let installed = PathBuf::from(program);
+    if installed.exists() { installed } else { below.unwrap_or(installed) }
+}
+
+/// All of these are there, installed or unpacked; tells which is not.
 fn there(programs: &[&str]) -> bool {
-    let missing = programs.iter().find(|program| !Path::new(program).exists());
+    let missing = programs.iter().find(|program| !place(program).exists());
     match missing {
-        Some(program) => eprintln!("skipped: {program} is not installed"),
+        Some(program) => eprintln!("skipped: {program} is neither installed nor unpacked below YAMABIKO_PEERS"),
         None if !as_root() => eprintln!("skipped: these are started by root"),
         None => return true,
     }
     false
+}
+
+/// The number of the first user of an unpacked package.
+const FIRST_USER: u32 = 64_900;
+
+/// A command that sees unpacked packages as if they were installed, with these users, in a namespace of its own; what is
+/// installed is run as it is.
+fn as_installed(instance: &Instance, program: &str, users: &[&str]) -> Command {
+    let Some(packages) = unpacked().filter(|_| !Path::new(program).exists()) else { return Command::new(program) };
+    let extra = instance.path().join("extra");
+    for name in ["etc", "spool", "lib/opensmtpd/empty"] {
+        fs::create_dir_all(extra.join(name)).unwrap();
+    }
+    for (file, rest) in [("passwd", "::/nonexistent:/usr/sbin/nologin"), ("group", "")] {
+        let mut text = fs::read_to_string(Path::new("/etc").join(file)).unwrap();
+        for (number, user) in users.iter().enumerate() {
+            let id = FIRST_USER as usize + number;
+            let middle = if file == "passwd" { format!("{id}:{id}{rest}") } else { format!("{id}:") };
+            text.push_str(&format!("{user}:x:{middle}\n"));
+        }
+        fs::write(extra.join("etc").join(file), text).unwrap();
+    }
+    let (packages, extra) = (packages.display(), extra.display());
+    let script = format!(
+        "mount --make-rprivate / && mount -t overlay -o lowerdir={packages}/usr:/usr o /usr && \
+         mount -t overlay -o lowerdir={extra}/etc:/etc o /etc && mount --bind {extra}/spool /var/spool && \
+         mount --bind {extra}/lib /var/lib && exec \"$0\" \"$@\""
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, program]);
+    command
 }
 
 /// A certificate and key for `peer.example`, and the authority that made it.
@@ -91,6 +135,8 @@ const LOGIN: [&str; 5] = ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SH
 fn dovecot(instance: &Instance, certificate: &str, submission: Option<(SocketAddr, SocketAddr)>) -> Peer {
     let directory = instance.path().display().to_string();
     instance.file("passwords", "taro:{PLAIN}himitsu:65534:65534::/nonexistent::\n");
+    // A test of tokens fills it.
+    instance.file("oauth2.conf", "introspection_url = http://127.0.0.1:1/\n");
     let server = submission.map_or(String::new(), |(listen, relay)| {
         format!(
             "submission_relay_host = {}\nsubmission_relay_port = {}\nsubmission_relay_trusted = no\nhostname = peer.example\n\
@@ -108,7 +154,8 @@ fn dovecot(instance: &Instance, certificate: &str, submission: Option<(SocketAdd
             "base_dir = {directory}/dovecot\nstate_dir = {directory}/dovecot\nlog_path = {directory}/dovecot.log\n\
              protocols = {protocols}\nssl = yes\nssl_cert = <{certificate}\nssl_key = <{certificate}\n\
              first_valid_uid = 1\nfirst_valid_gid = 1\nmail_location = maildir:{directory}/dovecot/mail\n\
-             auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256\n\
+             auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256 xoauth2 oauthbearer\n\
+             passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {directory}/etc/oauth2.conf\n}}\n\
              passdb {{\n  driver = passwd-file\n  args = {directory}/etc/passwords\n}}\n\
              userdb {{\n  driver = passwd-file\n  args = {directory}/etc/passwords\n}}\n\
              service auth {{\n  unix_listener {directory}/auth {{\n    mode = 0666\n  }}\n}}\n\
@@ -123,6 +170,24 @@ fn dovecot(instance: &Instance, certificate: &str, submission: Option<(SocketAdd
     let peer = Peer(child, None);
     instance.until("Dovecot's socket", || UnixStream::connect(instance.path().join("auth")).is_ok());
     peer
+}
+
+/// A web server that knows one access token, taro's, for as long as the process lives.
+fn issuer(token: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap_or(0);
+            let first = String::from_utf8_lossy(&request[..length]).lines().next().unwrap_or_default().to_owned();
+            let good = first.starts_with(&format!("GET /?token={token} "));
+            let body = if good { r#"{"active":true,"username":"taro"}"# } else { r#"{"active":false}"# };
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+            let _ = stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        }
+    });
+    address
 }
 
 /// Logs in by each mechanism in turn; `seen` says what shows that it was used.
@@ -221,6 +286,63 @@ fn dovecot_submission_takes_mail_after_each_kind_of_login() {
     assert_eq!(sink.taken().len(), LOGIN.len());
 }
 
+/// Access tokens: Dovecot asks a web server whose they are.
+#[test]
+fn dovecot_takes_mail_after_a_login_with_a_token() {
+    if !there(&["/usr/sbin/dovecot", "/usr/lib/dovecot/submission-login"]) {
+        return;
+    }
+    let mut instance = Instance::new();
+    let sink = Sink::start(instance.next_hop);
+    let peer = SocketAddr::new(instance.smtp.ip(), address().port());
+    let (authority, certificate) = certificates(&instance);
+    let _dovecot = dovecot(&instance, &certificate, Some((peer, instance.next_hop)));
+    instance.until("Dovecot's port", || TcpStream::connect(peer).is_ok());
+    send_to(&mut instance, peer, &authority);
+    let issuer = issuer("ya29.good");
+    instance.file(
+        "oauth2.conf",
+        &format!(
+            "introspection_url = http://{issuer}/?token=\nintrospection_mode = get\nusername_attribute = username\n\
+             active_attribute = active\nactive_value = true\nforce_introspection = yes\ntimeout_msecs = 5000\n"
+        ),
+    );
+    instance.set("smtp_sasl_auth_enable", "yes");
+    instance.set("smtp_sasl_tls_security_options", "noanonymous");
+    instance.set("smtp_connection_cache_on_demand", "no");
+    for (mechanism, taken) in [("XOAUTH2", 1), ("OAUTHBEARER", 2)] {
+        instance.set("smtp_sasl_mechanism_filter", mechanism);
+        instance.set("smtp_sasl_password_maps", "static:taro:ya29.good");
+        if taken == 1 {
+            instance.start()
+        } else {
+            instance.reload()
+        }
+        instance.client().mail("me@box.example", &["alice@peer.example"], "Subject: x\n\ntext\n").unwrap();
+        instance.until(mechanism, || {
+            let log = fs::read_to_string(instance.path().join("dovecot.log")).unwrap_or_default();
+            log.contains(&format!("user=<taro>, method={mechanism}")) && sink.taken().len() == taken
+        });
+    }
+    instance.until_empty();
+    // One that has expired: mail waits, and the reply is told.
+    for mechanism in ["XOAUTH2", "OAUTHBEARER"] {
+        instance.set("smtp_sasl_mechanism_filter", mechanism);
+        instance.set("smtp_sasl_password_maps", "static:taro:ya29.expired");
+        instance.reload();
+        let to = format!("{}@peer.example", mechanism.to_lowercase());
+        instance.client().mail("me@box.example", &[&to], "Subject: x\n\ntext\n").unwrap();
+        instance.until("the refusal", || {
+            let log = instance.log();
+            let mut lines = log.lines().filter(|line| line.contains(&format!("to=<{to}>")));
+            lines.any(|line| {
+                line.contains("status=deferred (SASL authentication failed; server") && line.contains("535")
+            })
+        });
+    }
+    assert_eq!(sink.taken().len(), 2);
+}
+
 #[test]
 fn exim_takes_mail_over_tls() {
     if !there(&["/usr/sbin/exim4"]) {
@@ -229,7 +351,11 @@ fn exim_takes_mail_over_tls() {
     let mut instance = Instance::new();
     let peer = SocketAddr::new(instance.smtp.ip(), address().port());
     let (authority, certificate) = certificates(&instance);
-    let spool = directory(&instance, "exim", "Debian-exim").display().to_string();
+    let spool = directory(&instance, "exim", "Debian-exim");
+    if !Path::new("/usr/sbin/exim4").exists() {
+        chown(&spool, Some(FIRST_USER), None).unwrap();
+    }
+    let spool = spool.display().to_string();
     let conf = instance.etc().join("exim.conf");
     instance.file(
         "exim.conf",
@@ -245,13 +371,63 @@ fn exim_takes_mail_over_tls() {
         ),
     );
     // What its key may be read by: root starts it and it reads the key as its own user.
-    let mut exim = Command::new("/usr/sbin/exim4");
+    let mut exim = as_installed(&instance, "/usr/sbin/exim4", &["Debian-exim"]);
     exim.arg("-bdf").arg("-C").arg(&conf).stdin(Stdio::null());
     let _exim = Peer(exim.spawn().unwrap(), None);
     instance.until("Exim's port", || Client::connect(peer).is_ok());
     send_to(&mut instance, peer, &authority);
     instance.start();
     one_taken_one_refused(&instance, "550 Unknown user");
+}
+
+/// OpenSMTPD, over TLS where it can: the one of Debian 12 offers STARTTLS and fails in every handshake, with any client
+/// (its keys lie in another process, by a way that OpenSSL 3 has no more). Mail goes in the clear then, after a while.
+#[test]
+fn opensmtpd_takes_mail() {
+    if !there(&["/usr/sbin/smtpd", "/usr/libexec/opensmtpd/mail.maildir"]) {
+        return;
+    }
+    let mut instance = Instance::new();
+    let peer = SocketAddr::new(instance.smtp.ip(), address().port());
+    let (authority, certificate) = certificates(&instance);
+    fs::set_permissions(&certificate, fs::Permissions::from_mode(0o600)).unwrap();
+    let boxes = directory(&instance, "boxes", "nobody").display().to_string();
+    instance.file(
+        "smtpd.conf",
+        &format!(
+            "pki peer.example cert \"{certificate}\"\npki peer.example key \"{certificate}\"\n\
+             table users {{ \"alice\" = \"nobody\" }}\n\
+             listen on {} port {} tls pki peer.example hostname peer.example\n\
+             action \"keep\" maildir \"{boxes}/mail\" virtual <users>\n\
+             match from any for rcpt-to \"alice@peer.example\" action \"keep\"\n",
+            peer.ip(),
+            peer.port()
+        ),
+    );
+    let mut smtpd = as_installed(&instance, "/usr/sbin/smtpd", &["opensmtpd", "opensmtpq"]);
+    smtpd.arg("-d").arg("-f").arg(instance.etc().join("smtpd.conf"));
+    let _smtpd = Peer(smtpd.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(), None);
+    instance.until("OpenSMTPD's port", || Client::connect(peer).is_ok());
+    send_to(&mut instance, peer, &authority);
+    for (name, value) in [
+        ("smtp_tls_security_level", "may"),
+        ("minimal_backoff_time", "1s"),
+        ("maximal_backoff_time", "2s"),
+        ("queue_run_delay", "1s"),
+    ] {
+        instance.set(name, value);
+    }
+    instance.start();
+    let text = "Subject: x\n\n.dot\n".to_owned() + &"0123456789\n".repeat(3000);
+    instance.client().mail("me@box.example", &["alice@peer.example", "nobody@peer.example"], &text).unwrap();
+    let notice = instance.until_mails("me", 1).remove(0);
+    assert!(notice.contains("<nobody@peer.example>") && notice.contains("550 Invalid recipient"), "{notice}");
+    instance.until_empty();
+    let log = instance.log();
+    let sent = log.lines().find(|line| line.contains("to=<alice@peer.example>") && line.contains("status=sent"));
+    assert!(sent.is_some_and(|line| line.contains("Message accepted for delivery")), "{log}");
+    let secured = log.contains("TLS connection established to");
+    assert!(secured || log.contains("status=deferred (Cannot start TLS: handshake failure)"), "{log}");
 }
 
 /// mlmmj: mail for the list goes into a command under its user, and comes back by SMTP to each subscriber.
@@ -293,7 +469,8 @@ fn a_mailing_list_is_a_command() {
     let all = Command::new("chown").arg("-R").arg("daemon").arg(&list).status().unwrap();
     assert!(all.success() && !daemon.uid.is_root());
     instance.services.push(format!(
-        "mlmmj unix - n n - - pipe\n  flags=ORhu user=daemon argv=/usr/bin/mlmmj-receive -F -L {}",
+        "mlmmj unix - n n - - pipe\n  flags=ORhu user=daemon argv={} -F -L {}",
+        place("/usr/bin/mlmmj-receive").display(),
         list.display()
     ));
     instance.set("mlmmj_destination_recipient_limit", "1");
