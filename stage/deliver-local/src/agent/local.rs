@@ -14,7 +14,7 @@ use yamabiko_address::{ExtensionRules, split_domain, split_extension_with, unquo
 use yamabiko_envelope::{Action, Attempt, DeliveryRequest, Outcome, Result as Ended};
 use yamabiko_status::EnhancedStatus;
 
-use super::deliver::{Verdict, fields, from_line, is_probe, outcome, Trail};
+use super::deliver::{Trail, Verdict, fields, from_line, is_probe, outcome};
 use super::list::{Element, elements, file_elements};
 use super::qmail::{Style, Way};
 use super::settings::{Allowed, Settings};
@@ -238,12 +238,10 @@ impl LocalAgent {
                 self.to_command(expansion, &command, &standing).await;
             }
             Element::Command(_) => self.end(expansion, standing.address.as_deref(), restricted("command")),
-            Element::File(path) if self.permits(self.settings.files, &standing) => {
-                match path.strip_prefix('~') {
-                    Some(rest) => self.to_home(expansion, rest, &standing).await,
-                    None => self.to_file(expansion, &path, &standing).await,
-                }
-            }
+            Element::File(path) if self.permits(self.settings.files, &standing) => match path.strip_prefix('~') {
+                Some(rest) => self.to_home(expansion, rest, &standing).await,
+                None => self.to_file(expansion, &path, &standing).await,
+            },
             Element::File(_) => self.end(expansion, standing.address.as_deref(), restricted("file")),
             Element::Include(path) => self.include(expansion, path, standing).await,
         }

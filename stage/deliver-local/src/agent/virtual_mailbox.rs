@@ -6,7 +6,7 @@ use yamabiko_envelope::{Attempt, DeliveryRequest};
 use yamabiko_lookup::{AddressForms, LookupError, Maps};
 use yamabiko_status::EnhancedStatus;
 
-use super::deliver::{Verdict, fields, from_line, is_probe, outcome, Trail};
+use super::deliver::{Trail, Verdict, fields, from_line, is_probe, outcome};
 use super::{As, Surroundings, VirtualSettings};
 use crate::job::{Job, Place};
 
