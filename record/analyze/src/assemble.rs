@@ -424,6 +424,12 @@ impl<'n, 'm> Case<'n, 'm> {
             if draft.lhost.is_empty() || is_public_name(received) {
                 draft.lhost = received.to_owned();
             }
+            if system.name == "MailMarshalSMTP"
+                && let Some(sender) = text::after_heading(&mail.human, "\nSender-MTA:")
+            {
+                // It comes from a name that is none, and says among its fields whence it had the message.
+                draft.lhost = sender.to_owned();
+            }
             if draft.lhost.is_empty() {
                 draft.lhost = text::generating_server(&mail.human).unwrap_or_default().to_owned();
             }

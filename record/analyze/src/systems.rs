@@ -477,7 +477,8 @@ fn by_header(
 /// Microsoft's own hosts wrote the notice, and not an Exchange in somebody's cellar.
 fn is_hosted(mail: &Mail<'_>) -> bool {
     let ours = |host: &str| [".outlook.com", ".office365.com"].iter().any(|domain| text::contains(host, domain));
-    mail.header().fields.iter().any(|field| structure::starts_with(field.name, "X-MS-Office365-"))
+    const STAMPED: [&str; 2] = ["X-MS-Office365-", "X-MS-Exchange-CrossTenant-"];
+    mail.header().fields.iter().any(|field| STAMPED.iter().any(|head| structure::starts_with(field.name, head)))
         || mail.report.get("Reporting-MTA").is_some_and(ours)
         || text::generating_server(&mail.human).is_some_and(ours)
         || mail.header().all("Received").take(20).any(|value| ours(&text::lossy(value)))

@@ -632,6 +632,13 @@ pub(crate) fn generating_server(human: &str) -> Option<&str> {
     is_host(name).then_some(name)
 }
 
+/// The host in the line that begins with these words.
+pub(crate) fn after_heading<'t>(text: &'t str, heading: &str) -> Option<&'t str> {
+    let at = memchr::memmem::find(text.as_bytes(), heading.as_bytes())?;
+    let named = host(text[at + heading.len()..].lines().next()?);
+    is_host(named).then_some(named)
+}
+
 /// The largest boundary of characters up to `limit`.
 pub(crate) fn floor(text: &str, limit: usize) -> usize {
     let mut end = limit.min(text.len());
