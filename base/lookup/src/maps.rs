@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::set::{Notice, NoticeKind, Options, TableSet, Usage};
-use crate::{Answer, LookupError, Table, split_list};
+use crate::{Answer, LookupError, Table, fold_case, split_list};
 
 /// The tables of one parameter, in order.
 #[derive(Clone)]
@@ -181,6 +181,11 @@ impl Maps {
         self.tables.iter().any(|table| table.is_remote())
     }
 
+    /// Servers behind a socket are asked for addresses as they were written: they may be codes where case counts (SRS).
+    fn keeps_case(&self) -> bool {
+        ["canonical_maps", "virtual_alias_maps", "generic_maps", "bcc_maps"].iter().any(|end| self.title.ends_with(end))
+    }
+
     /// Looks one key up in all tables, in order.
     pub async fn find(&self, key: &str) -> Result<Option<String>, LookupError> {
         Ok(self.find_hit(key).await?.map(|hit| hit.value))
@@ -200,11 +205,13 @@ impl Maps {
         if key.is_empty() {
             return Ok(None);
         }
+        let folded = if self.keeps_case() { key.into() } else { fold_case(key) };
         for table in &self.tables {
             if form == Form::Partial && table.is_pattern() {
                 continue;
             }
-            match table.lookup(key).await {
+            // Other tables fold keys, or take them as they are, whoever asks.
+            match table.lookup(if table.is_remote() { &folded } else { key }).await {
                 Ok(Some(value)) if value.is_empty() => {
                     let name = table.name();
                     self.warn(format!("{}: {name} lookup of {key} returns an empty string result", self.title));

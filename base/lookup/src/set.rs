@@ -110,6 +110,10 @@ pub struct Options {
     pub fold_case: bool,
     /// Limit on each step of a conversation with a remote table. Postfix: 100 s.
     pub remote_timeout: Duration,
+    /// `socketmap_max_query_size`, bytes of a netstring; longer ones are not sent.
+    pub socketmap_max_query: usize,
+    /// `socketmap_max_reply_size`, bytes of a netstring.
+    pub socketmap_max_reply: usize,
     /// Tables whose source is in aliases(5) format wherever they are named (`alias_maps`, `alias_database`).
     pub aliases: Vec<String>,
     /// Opens tables of further types.
@@ -124,6 +128,8 @@ impl Default for Options {
             check_every: Duration::from_secs(1),
             fold_case: true,
             remote_timeout: Duration::from_secs(100),
+            socketmap_max_query: 10_000,
+            socketmap_max_reply: 100_000,
             aliases: Vec::new(),
             extension: None,
         }

@@ -91,6 +91,8 @@ pub fn examine(config: &Config) -> Findings {
         }),
         aliases,
         extension: Some(crate::remote_tables(config)),
+        socketmap_max_query: crate::size(config, "socketmap_max_query_size"),
+        socketmap_max_reply: crate::size(config, "socketmap_max_reply_size"),
         ..yamabiko_lookup::Options::default()
     });
     let mut found = Findings::default();

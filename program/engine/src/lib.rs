@@ -634,6 +634,11 @@ fn bouncer(config: &Config) -> (yamabiko_bounce::Bouncer, Vec<String>) {
     (bouncer, warnings)
 }
 
+/// A size of main.cf.
+fn size(config: &Config, name: &str) -> usize {
+    usize::try_from(config.main().int(name)).unwrap_or(0)
+}
+
 /// Tables in databases and directories; their settings may be in main.cf.
 fn remote_tables(config: &Config) -> yamabiko_lookup::Extension {
     let main = config.main();
@@ -713,6 +718,8 @@ fn tables(config: &Config, events: &Events, setup: &Setup, handed: &Handed) -> T
         aliases,
         extension: Some(remote_tables(config)),
         open_file: opener(handed),
+        socketmap_max_query: size(config, "socketmap_max_query_size"),
+        socketmap_max_reply: size(config, "socketmap_max_reply_size"),
         ..yamabiko_lookup::Options::default()
     };
     TableSet::new(options)

@@ -120,6 +120,7 @@ fn xforward_is_about_one_message() {
         talk.say(b"");
         talk.line("EHLO client.test");
         assert_eq!(talk.line(&format!("XFORWARD {said}")), "250 2.0.0 Ok");
+        assert_eq!(talk.line("XFORWARD PORT=no"), "501 5.5.4 Bad PORT syntax: no");
         let mut send = || {
             for line in ["MAIL FROM:<a@remote.test>", "RCPT TO:<user1@lab.test>", "DATA"] {
                 talk.line(line);

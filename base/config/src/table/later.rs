@@ -26,7 +26,6 @@ const OTHER: Group = Group {
         "multi_instance_*",
         "postmulti_*",
         "non_bdb_*",
-        "socketmap_*",
         "sendmail_fix_line_endings",
         "maillog_file_compressor",
         "maillog_file_permissions",

@@ -145,7 +145,8 @@ impl List {
     }
 
     async fn table_matches(&self, table: &dyn Table, name: &str, address: Option<IpAddr>) -> Result<bool, LookupError> {
-        let mut key = name;
+        let folded = crate::fold_case(name);
+        let mut key = &*folded;
         while !key.is_empty() {
             if table.lookup(key).await?.is_some() {
                 return Ok(true);

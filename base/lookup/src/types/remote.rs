@@ -15,8 +15,6 @@ use crate::{Answer, LookupError, Table};
 
 /// `tcp_table(5)`: no reply is longer.
 const TCP_LIMIT: u64 = 4096;
-/// socketmap_table(5) leaves the limit to us; Postfix takes 100000 bytes.
-const SOCKETMAP_LIMIT: usize = 100_000;
 /// How often a broken connection is made again for one lookup.
 const ATTEMPTS: usize = 10;
 /// Between attempts.
@@ -180,18 +178,20 @@ impl Tcp {
                     continue;
                 }
             };
-            let (code, text) = reply.split_once(' ').unwrap_or((&reply, ""));
-            let answer = match (code, decode(text)) {
-                ("200", Some(value)) => Ok(Some(value)),
-                ("500", _) => Ok(None),
-                ("400", text) => {
-                    let text = text.unwrap_or_default();
+            // Every reply has a text, though it may be empty.
+            let parts = reply.split_once(' ').and_then(|(code, text)| Some((code, decode(text)?)));
+            let known = ["200", "400", "500"].iter().any(|code| reply.starts_with(code));
+            let answer = match parts {
+                Some(("200", value)) => Ok(Some(value)),
+                Some(("500", _)) => Ok(None),
+                Some(("400", text)) => {
                     why = format!("temporary error: {text}");
                     *kept = Some(connection);
                     break;
                 }
-                _ => {
-                    options.warn(format!("read TCP map reply from {}: bad text: {reply:.100}", self.shown));
+                bad => {
+                    let what = if bad.is_some() && !known { "bad status code" } else { "malformed reply" };
+                    options.warn(format!("read TCP map reply from {}: {what}: {reply:.100}", self.shown));
                     why = "malformed reply".to_owned();
                     continue;
                 }
@@ -208,7 +208,10 @@ impl Table for Tcp {
         &self.remote.name
     }
     fn lookup<'a>(&'a self, key: &'a str) -> Answer<'a> {
-        Answer::Ready(self.find(&self.remote.options.fold(key)))
+        Answer::Ready(self.find(key))
+    }
+    fn folds_case(&self) -> bool {
+        false
     }
     fn is_pattern(&self) -> bool {
         true
@@ -248,7 +251,7 @@ pub(crate) fn socketmap(spec: &str, name: &str, options: &Options) -> Result<Arc
 impl Socketmap {
     fn ask(&self, connection: &mut Connection, request: &str) -> io::Result<String> {
         connection.get_mut().write_all(request.as_bytes())?;
-        let bad = || io::Error::new(io::ErrorKind::InvalidData, "netstring format error");
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "input format error");
         let mut length = Vec::new();
         connection.by_ref().take(8).read_until(b':', &mut length)?;
         if length.is_empty() {
@@ -257,15 +260,25 @@ impl Socketmap {
         let digits = length.strip_suffix(b":").filter(|digits| digits.iter().all(u8::is_ascii_digit));
         let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         let length: usize = digits.and_then(|digits| digits.parse().ok()).ok_or_else(bad)?;
-        if length > SOCKETMAP_LIMIT {
-            return Err(bad());
+        if length > self.remote.options.socketmap_max_reply {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "input exceeds size limit"));
         }
-        let mut reply = vec![0; length + 1];
+        let mut reply = vec![0; length];
         connection.read_exact(&mut reply)?;
-        if reply.pop() != Some(b',') {
+        let mut comma = [0];
+        if connection.read(&mut comma)? == 0 || comma != *b"," {
             return Err(bad());
         }
         String::from_utf8(reply).map_err(|_| bad())
+    }
+
+    /// Why a conversation broke, in Postfix's words.
+    fn why(error: &io::Error) -> String {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => "unexpected disconnect".to_owned(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "time limit exceeded".to_owned(),
+            _ => words(error),
+        }
     }
 
     fn exchange(&self, request: &str) -> Result<String, String> {
@@ -283,7 +296,7 @@ impl Socketmap {
             options.warn(format!("connect to {}: {why}", self.server));
             why
         })?;
-        let reply = self.ask(&mut connection, request).map_err(|error| words(&error))?;
+        let reply = self.ask(&mut connection, request).map_err(|error| Self::why(&error))?;
         *kept = Some(connection);
         Ok(reply)
     }
@@ -292,24 +305,27 @@ impl Socketmap {
         let options = &self.remote.options;
         let query = format!("{} {key}", self.map);
         let request = format!("{}:{query},", query.len());
-        let reply = self.exchange(&request).map_err(|why| {
+        let answer = match options.socketmap_max_query {
+            limit if query.len() > limit => Err(format!("query of more than {limit} bytes (socketmap_max_query_size)")),
+            _ => self.exchange(&request),
+        };
+        let reply = answer.map_err(|why| {
             options.warn(format!("table {} lookup error: {why}", self.remote.name));
             self.remote.failed(why)
         })?;
         let (word, text) = reply.split_once(' ').unwrap_or((&reply, ""));
         let what = match word {
-            "OK" if !text.is_empty() => return Ok(Some(text.to_owned())),
+            // Without a blank it is no reply; an empty value is one that whoever asks complains of.
+            "OK" if reply.len() > word.len() => return Ok(Some(text.to_owned())),
             "NOTFOUND" => return Ok(None),
             "TEMP" => "temporary",
             "TIMEOUT" => "timeout",
             "PERM" => "permanent",
-            _ => {
-                options.warn(format!("{} socketmap server protocol error: bad reply: {reply:.100}", self.remote.name));
-                return Err(self.remote.failed("malformed reply"));
-            }
+            _ => "unknown",
         };
-        options.warn(format!("{} socketmap server {what} error: {text}", self.remote.name));
-        Err(self.remote.failed(format!("{what} error: {text}")))
+        let text = if text.is_empty() { String::new() } else { format!(": {text:.200}") };
+        options.warn(format!("{} socketmap server {what} error{text}", self.remote.name));
+        Err(self.remote.failed(format!("{what} error{text}")))
     }
 }
 
@@ -318,7 +334,13 @@ impl Table for Socketmap {
         &self.remote.name
     }
     fn lookup<'a>(&'a self, key: &'a str) -> Answer<'a> {
-        Answer::Ready(self.find(&self.remote.options.fold(key)))
+        Answer::Ready(self.find(key))
+    }
+    fn folds_case(&self) -> bool {
+        false
+    }
+    fn is_pattern(&self) -> bool {
+        true
     }
     fn is_remote(&self) -> bool {
         true
@@ -369,20 +391,101 @@ mod tests {
         assert!(table.is_remote() && table.is_pattern());
     }
 
+    /// What a table says when its server says this and hangs up.
+    fn said(kind: &str, reply: &'static [u8]) -> Result<Option<String>, String> {
+        // A server may have closed an idle connection: some are asked again.
+        let port = serve(vec![vec![reply]; ATTEMPTS]);
+        let spec = match kind {
+            "tcp" => format!("tcp:127.0.0.1:{port}"),
+            _ => format!("socketmap:inet:127.0.0.1:{port}:map"),
+        };
+        let table = set().open(&spec).unwrap();
+        block_on(table.lookup("key")).map_err(|error| error.why)
+    }
+
     #[test]
-    fn socketmap_replies() {
-        let port = serve(vec![
-            vec![b"6:OK uno,", b"9:NOTFOUND ,", b"14:TEMP try later,", b"11:PERM no map,", b"5:WHAT?,"],
-            vec![b"99999999:x"],
-        ]);
-        let table = set().open(&format!("socketmap:inet:127.0.0.1:{port}:map")).unwrap();
-        assert_eq!(block_on(table.lookup("a")), Ok(Some("uno".into())));
-        assert_eq!(block_on(table.lookup("b")), Ok(None));
-        assert_eq!(block_on(table.lookup("c")).unwrap_err().why, "temporary error: try later");
-        assert_eq!(block_on(table.lookup("c")).unwrap_err().why, "permanent error: no map");
-        assert_eq!(block_on(table.lookup("d")).unwrap_err().why, "malformed reply");
-        assert_eq!(block_on(table.lookup("d")).unwrap_err().why, "netstring format error");
+    fn each_form_of_a_reply() {
+        let cases: &[(&str, &'static [u8], Result<Option<&str>, &str>)] = &[
+            ("socketmap", b"6:OK uno,", Ok(Some("uno"))),
+            ("socketmap", b"5:OK  x,", Ok(Some(" x"))),
+            ("socketmap", b"04:OK x,", Ok(Some("x"))),
+            ("socketmap", b"3:OK ,", Ok(Some(""))),
+            ("socketmap", b"2:OK,", Err("unknown error")),
+            ("socketmap", b"9:NOTFOUND ,", Ok(None)),
+            ("socketmap", b"8:NOTFOUND,", Ok(None)),
+            ("socketmap", b"14:TEMP try later,", Err("temporary error: try later")),
+            ("socketmap", b"5:TEMP ,", Err("temporary error")),
+            ("socketmap", b"13:TIMEOUT slow!,", Err("timeout error: slow!")),
+            ("socketmap", b"8:PERM no!,", Err("permanent error: no!")),
+            ("socketmap", b"5:ok xy,", Err("unknown error: xy")),
+            ("socketmap", b"0:,", Err("unknown error")),
+            ("socketmap", b"4:OK x;", Err("input format error")),
+            ("socketmap", b"4:OK x", Err("input format error")),
+            ("socketmap", b"4:OK", Err("unexpected disconnect")),
+            ("socketmap", b"x", Err("input format error")),
+            ("socketmap", b"-1:x,", Err("input format error")),
+            ("socketmap", b"100001:x", Err("input exceeds size limit")),
+            ("socketmap", b"99999999:x", Err("input format error")),
+            ("tcp", b"200 a%20b\n", Ok(Some("a b"))),
+            ("tcp", b"200 a b\r\n", Ok(Some("a b"))),
+            ("tcp", b"200 \n", Ok(Some(""))),
+            ("tcp", b"500 no\n", Ok(None)),
+            ("tcp", b"400 bad%3Anews\n", Err("temporary error: bad:news")),
+            ("tcp", b"200\n", Err("malformed reply")),
+            ("tcp", b"500\n", Err("malformed reply")),
+            ("tcp", b"200 %zz\n", Err("malformed reply")),
+            ("tcp", b"300 x\n", Err("malformed reply")),
+            ("tcp", b"2000 x\n", Err("malformed reply")),
+        ];
+        for (kind, reply, expected) in cases {
+            let expected = expected.map(|value| value.map(str::to_owned)).map_err(str::to_owned);
+            assert_eq!(said(kind, reply), expected, "{kind} {}", String::from_utf8_lossy(reply));
+        }
         assert!(set().open("socketmap:foo").is_err());
+    }
+
+    #[test]
+    fn sizes_of_queries_and_replies() {
+        let port = serve(vec![vec![b"13:OK 0123456789,"], vec![b"13:OK 0123456789,"]]);
+        let set = |reply| {
+            TableSet::new(Options { socketmap_max_query: 10, socketmap_max_reply: reply, ..Options::default() })
+        };
+        let spec = format!("socketmap:inet:127.0.0.1:{port}:m");
+        let why = |found: crate::Found| found.map_err(|error| error.why);
+        let small = set(12).open(&spec).unwrap();
+        assert_eq!(why(block_on(small.lookup("12345678"))), Err("input exceeds size limit".to_owned()));
+        let large = set(13).open(&spec).unwrap();
+        assert_eq!(why(block_on(large.lookup("12345678"))), Ok(Some("0123456789".to_owned())));
+        let long = "query of more than 10 bytes (socketmap_max_query_size)".to_owned();
+        assert_eq!(why(block_on(large.lookup("123456789"))), Err(long));
+    }
+
+    #[test]
+    fn keys_keep_their_case_where_it_counts() {
+        use crate::Maps;
+        for (title, asked) in [
+            ("recipient_canonical_maps", "SRS0=AbC@D"),
+            ("virtual_alias_maps", "SRS0=AbC@D"),
+            ("transport_maps", "srs0=abc@d"),
+            ("check_recipient_access", "srs0=abc@d"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = vec![0; 100];
+                let read = stream.read(&mut request).unwrap();
+                stream.write_all(b"9:NOTFOUND ,").unwrap();
+                String::from_utf8_lossy(&request[..read]).into_owned()
+            });
+            let set = set();
+            let maps = Maps::open(&set, title, &format!("socketmap:inet:127.0.0.1:{port}:m"));
+            assert_eq!(block_on(maps.find("SRS0=AbC@D")), Ok(None));
+            // No parts of an address either (Postfix: DICT_FLAG_PATTERN).
+            assert_eq!(block_on(maps.find_partial("@D")).map(|hit| hit.is_some()), Ok(false));
+            let request = server.join().unwrap();
+            assert!(request.contains(asked), "{title}: {request}");
+        }
     }
 
     #[test]

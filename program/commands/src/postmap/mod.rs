@@ -213,7 +213,15 @@ impl Command {
         let ledger = std::path::PathBuf::from(main.text("ledger_directory"));
         let others = yamabiko_lookup_remote::extension(Arc::new(move |name| main.find(name)));
         let extension = Some(yamabiko_ledger::suppress::table::extension(&ledger, others));
-        let set = TableSet::new(Options { notify, fold_case: settings.fold_case, extension, ..Options::default() });
+        let size = |name: &str| usize::try_from(context.main().int(name)).unwrap_or(0);
+        let set = TableSet::new(Options {
+            notify,
+            fold_case: settings.fold_case,
+            extension,
+            socketmap_max_query: size("socketmap_max_query_size"),
+            socketmap_max_reply: size("socketmap_max_reply_size"),
+            ..Options::default()
+        });
         Self { context, settings, set }
     }
 

@@ -466,6 +466,13 @@ impl<'a> Evaluation<'a> {
         self.reject(ErrorClasses::SOFTWARE, 451, "4.3.5", "Server configuration error")
     }
 
+    /// An access table that does not answer: the entry would have been `451 4.3.5 Server configuration error`.
+    pub(super) fn access_failed(&mut self, about: About<'_>, error: &LookupError) -> Said {
+        self.state.records.push(Record::Warning(error.to_string()));
+        let text = format!("<{}>: {} rejected: Server configuration error", about.name, about.class);
+        self.reject(ErrorClasses::DATA, 451, "4.3.5", &text)
+    }
+
     pub(super) fn lookup_failed(&mut self, name: &str, error: &LookupError) -> Said {
         self.state.records.push(Record::Warning(error.to_string()));
         self.reject(ErrorClasses::DATA, 451, "4.3.0", &format!("<{name}>: Temporary lookup failure"))

@@ -103,7 +103,7 @@ impl<'a> Evaluation<'a> {
             match maps.find_hit(value).await {
                 Ok(None) => {}
                 Ok(Some(hit)) => return self.obey(node, hit, about),
-                Err(error) => return self.lookup_failed(value, &error).into(),
+                Err(error) => return self.access_failed(about, &error).into(),
             }
         }
         Said::Dunno.into()
@@ -116,7 +116,7 @@ impl<'a> Evaluation<'a> {
         match maps.find_hit(&sasl.username).await {
             Ok(None) => Said::Dunno.into(),
             Ok(Some(hit)) => self.obey(node, hit, about),
-            Err(error) => self.lookup_failed(about.name, &error).into(),
+            Err(error) => self.access_failed(about, &error).into(),
         }
     }
 

@@ -61,7 +61,7 @@ impl<'a> Evaluation<'a> {
         };
         match found {
             Ok(None) => Said::Dunno.into(),
-            Err(error) => self.lookup_failed(about.name, &error).into(),
+            Err(error) => self.access_failed(about, &error).into(),
             Ok(Some(hit)) => self.obey(node, hit, about),
         }
     }

@@ -49,7 +49,7 @@ impl<'a> Evaluation<'a> {
         let Some((about, name)) = self.subject_name(subject) else { return Said::Dunno.into() };
         match self.server_entry(name, server, maps, about).await {
             Ok(None) => Said::Dunno.into(),
-            Err(error) => self.lookup_failed(about.name, &error).into(),
+            Err(error) => self.access_failed(about, &error).into(),
             Ok(Some(hit)) => self.obey(node, hit, about),
         }
     }

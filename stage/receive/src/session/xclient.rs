@@ -222,13 +222,16 @@ impl Session {
             return self.policy_error("550 5.7.0 Error: insufficient authorization");
         }
         let mut forwarded = self.forwarded.take().unwrap_or_default();
-        for word in words {
-            let taken = attribute(word.text).and_then(|(name, value)| forward(&mut forwarded, &name, &value));
-            if let Err(reply) = taken {
-                return self.protocol_error(&reply);
-            }
-        }
+        let mut taken = words.map(|word| {
+            let (name, value) = attribute(word.text)?;
+            forward(&mut forwarded, &name, &value)
+        });
+        let bad = taken.find_map(Result::err);
+        // What was said before the mistake stays said, as in Postfix.
         self.forwarded = Some(forwarded);
+        if let Some(reply) = bad {
+            return self.protocol_error(&reply);
+        }
         self.reply_ok("250 2.0.0 Ok");
     }
 }
