@@ -140,7 +140,7 @@ impl ServerOptions {
             ca_path: file("CApath"),
             verify_depth: usize::try_from(view.int(&named("ccert_verifydepth"))).ok(),
             default_ca: view.bool("tls_append_default_CA"),
-            ask_certificate: bool("ask_ccert") || require,
+            ask_certificate: bool("ask_ccert") || (require && level == Level::Encrypt),
             require_certificate: require && level == Level::Encrypt,
             digest: view.text(&named("fingerprint_digest")),
             protocols: Default::default(),
@@ -191,4 +191,33 @@ fn level(view: &View, wrapper: bool, notices: &mut Vec<String>) -> Level {
         }
     };
     if wrapper { Level::Encrypt } else { level }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yamabiko_config::{Config, Host};
+
+    /// A certificate can be demanded only where encryption is; elsewhere the demand does not even ask for one.
+    #[test]
+    fn whether_clients_are_asked_for_certificates() {
+        for (level, ask, require, asked, demanded) in [
+            ("may", "no", "no", false, false),
+            ("may", "yes", "no", true, false),
+            ("may", "no", "yes", false, false),
+            ("may", "yes", "yes", true, false),
+            ("encrypt", "no", "no", false, false),
+            ("encrypt", "no", "yes", true, true),
+            ("encrypt", "yes", "yes", true, true),
+        ] {
+            let main = format!(
+                "smtpd_tls_security_level = {level}\nsmtpd_tls_ask_ccert = {ask}\nsmtpd_tls_req_ccert = {require}\n"
+            );
+            let config = Config::from_texts(&main, "", ("main.cf", "master.cf"), &Host::default()).unwrap();
+            let options = ServerOptions::read(&config.main());
+            assert_eq!((options.ask_certificate, options.require_certificate), (asked, demanded), "{main}");
+            let said = options.notices.iter().any(|text| text == "Can't require client certs unless TLS is required");
+            assert_eq!(said, level == "may" && require == "yes", "{main}");
+        }
+    }
 }
