@@ -35,6 +35,8 @@ pub struct GovernorSettings {
     requires: Requires,
     /// Whose word counts in `Authentication-Results:`.
     host: String,
+    /// Such fields are ours: anybody can write our name.
+    believes: bool,
 }
 
 impl GovernorSettings {
@@ -63,8 +65,17 @@ impl GovernorSettings {
             unit: view.duration("bounce_rate_time_unit"),
             hold_limit: number("bounce_hold_limit"),
             requires,
-            host: view.text("myhostname"),
+            host: view.text("authentication_results_hostname"),
+            // Whoever writes these fields takes those out that came with the mail (RFC 8601 section 5).
+            believes: ["smtpd_sender_authentication", "smtpd_milters"].iter().any(|name| !view.list(name).is_empty()),
         };
+        if requires.aligned && !settings.believes {
+            warnings.push(
+                "bounce_requires = aligned: nobody finds out about SPF and DKIM here, so that no mail is aligned: set \
+                 smtpd_sender_authentication = spf dkim"
+                    .to_owned(),
+            );
+        }
         (settings, warnings)
     }
 
@@ -74,7 +85,9 @@ impl GovernorSettings {
         !requires.any
             || (requires.authenticated && envelope.sasl.is_some())
             || (requires.local && envelope.client.address.is_none_or(|address| address.is_loopback()))
-            || (requires.aligned && original.is_some_and(|original| is_aligned(original, &envelope.sender, &self.host)))
+            || (requires.aligned
+                && self.believes
+                && original.is_some_and(|original| is_aligned(original, &envelope.sender, &self.host)))
     }
 }
 
@@ -219,6 +232,7 @@ mod tests {
             hold_limit: hold,
             requires: Requires::default(),
             host: "mx.me.test".into(),
+            believes: true,
         }
     }
 
@@ -314,6 +328,9 @@ mod tests {
             envelope.sasl = login.then(SaslIdentity::default);
             let said = (!original.is_empty()).then_some(original.as_bytes());
             assert_eq!(settings.is_worth_a_notice(&envelope, said), worth, "{words:?} {original}");
+            // Where nobody takes such fields out, everybody can write them.
+            let credulous = GovernorSettings { believes: false, ..settings };
+            assert_eq!(credulous.is_worth_a_notice(&envelope, said), worth && !aligned, "{words:?} {original}");
         }
     }
 }

@@ -260,6 +260,21 @@ fn the_postmaster_hears_of_trouble_of_ours() {
     assert!(talk.session.finish(common::NOW).is_empty());
 }
 
+/// Of Postfix before 2.10 there are files that set neither: what was the default then is in force, and nobody can relay.
+#[test]
+fn files_that_leave_relaying_to_the_program() {
+    let world = World::new("compatibility_level = 0\n");
+    for (client, code) in [("198.51.100.7", "554 5.7.1 "), ("127.0.0.1", "250 2.1.5 ")] {
+        let mut talk = world.connect(client);
+        talk.say(b"");
+        talk.line("EHLO client.test");
+        talk.line("MAIL FROM:<a@remote.test>");
+        let said = talk.line("RCPT TO:<b@elsewhere.test>");
+        assert!(said.starts_with(code), "{client}: {said}");
+        assert_eq!(talk.line("RCPT TO:<user1@lab.test>"), "250 2.1.5 Ok");
+    }
+}
+
 #[test]
 fn open_relays_and_undefined_classes_are_not_started() {
     let why = |main: &str| common::settings(main).map(|_| ()).unwrap_err().to_string();

@@ -262,13 +262,14 @@ impl LocalAgent {
     fn program(&self, expansion: &Expansion<'_>, delivery: &Delivery<'_>, command: String) -> Place {
         let Delivery { owner, local, host, .. } = delivery;
         let mut environment = self.settings.environment.clone();
-        // bouncesaying and its kin are names of this program, and are beside it.
-        if let Some(directory) = &self.settings.program_directory
-            && let Some((_, path)) = environment.iter_mut().find(|(name, _)| name == "PATH")
-            && !path.split(':').any(|known| known == directory)
-        {
-            path.push(':');
-            path.push_str(directory);
+        // bouncesaying and its kin.
+        if let Some((_, path)) = environment.iter_mut().find(|(name, _)| name == "PATH") {
+            for directory in &self.settings.program_directories {
+                if !path.split(':').any(|known| known == directory) {
+                    path.push(':');
+                    path.push_str(directory);
+                }
+            }
         }
         let mut put = |name: &str, value: &str| environment.push((name.to_owned(), value.replace('\0', "")));
         put("SENDER", delivery.sender);

@@ -1,6 +1,6 @@
 //! What the configuration says about local and virtual delivery.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use yamabiko_config::View;
 use yamabiko_lookup::{Maps, TableSet, Usage};
@@ -69,8 +69,8 @@ pub struct Settings {
     pub(crate) style: Style,
     pub(crate) qmail_default_delivery: String,
     pub(crate) qmail_alias_user: String,
-    /// Where this program is.
-    pub(crate) program_directory: Option<String>,
+    /// Where the commands for `.qmail` files are.
+    pub(crate) program_directories: Vec<String>,
 }
 
 /// `prepend_delivered_header`
@@ -107,6 +107,26 @@ fn locking(view: &View, name: &str) -> Locking {
         delay_ms: u64::try_from(view.duration("deliver_lock_delay").as_millis()).unwrap_or(1000),
         stale_s: view.duration("stale_lock_time").as_secs(),
     }
+}
+
+/// Where the commands for `.qmail` files are: beside the program, or where `yamabiko install` put their names.
+fn program_directories(view: &View) -> Vec<String> {
+    let program = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_path_buf()));
+    let sendmail = view.text("sendmail_path");
+    let named =
+        [PathBuf::from(view.text("command_directory")), Path::new(&sendmail).parent().unwrap_or(Path::new("")).into()];
+    let mut found: Vec<String> = Vec::new();
+    for directory in program.into_iter().chain(named) {
+        if let Some(name) = directory.to_str()
+            && directory.is_absolute()
+            && !name.contains(':')
+            && !found.iter().any(|known| known == name)
+            && directory.join("bouncesaying").exists()
+        {
+            found.push(name.to_owned());
+        }
+    }
+    found
 }
 
 /// What commands find in their environment whoever they are run for: `export_environment`, and a safe `PATH`, which that
@@ -185,9 +205,7 @@ impl Settings {
             style: Style::of(&view.text("local_delivery_style")),
             qmail_default_delivery: view.raw("qmail_default_delivery"),
             qmail_alias_user: view.text("qmail_alias_user"),
-            program_directory: std::env::current_exe()
-                .ok()
-                .and_then(|program| program.parent()?.to_str().map(str::to_owned)),
+            program_directories: program_directories(view),
         }
     }
 

@@ -380,6 +380,10 @@ struct Compiled {
     classes: HashMap<String, List>,
 }
 
+const RECIPIENT: &str = "smtpd_recipient_restrictions";
+/// What that was when nothing was set.
+const BEFORE_2_10: &str = "permit_mynetworks, reject_unauth_destination";
+
 impl Compiled {
     fn of(compiler: &mut Compiler<'_>, view: &View, class_names: &[String]) -> Result<Self, SettingsError> {
         let mut classes = HashMap::new();
@@ -390,7 +394,7 @@ impl Compiled {
             classes.insert(name.to_ascii_lowercase(), compiler.parameter(view, name, None));
         }
         let mut list = |name: &str, subject| compiler.parameter(view, name, subject);
-        let compiled = Self {
+        let mut compiled = Self {
             client: list("smtpd_client_restrictions", Some(Subject::Client)),
             helo: list("smtpd_helo_restrictions", Some(Subject::Helo)),
             sender: list("smtpd_sender_restrictions", Some(Subject::Sender)),
@@ -401,10 +405,19 @@ impl Compiled {
             etrn: list("smtpd_etrn_restrictions", Some(Subject::Etrn)),
             classes,
         };
-        let class = |name: &str| compiled.classes.get(&name.to_ascii_lowercase()).map(Arc::clone);
-        let refuses = |list| rule::refuses(list, &class, 0);
         // Who runs `sendmail -bs` may relay in any case.
         let serves_strangers = view.service().is_some();
+        // A file of Postfix before 2.10 that leaves it to the program.
+        let unset = ["smtpd_relay_restrictions", RECIPIENT].iter().all(|name| !view.is_set(name));
+        if serves_strangers && unset && compiled.relay.is_empty() {
+            compiled.recipient = compiler.list(BEFORE_2_10, RECIPIENT, None, Some(Subject::Recipient));
+            compiler.remarks.push(format!(
+                "neither smtpd_relay_restrictions nor {RECIPIENT} is set: {RECIPIENT} = {BEFORE_2_10}, as in Postfix before \
+                 2.10; write that line, or a compatibility_level"
+            ));
+        }
+        let class = |name: &str| compiled.classes.get(&name.to_ascii_lowercase()).map(Arc::clone);
+        let refuses = |list| rule::refuses(list, &class, 0);
         if serves_strangers && !refuses(&compiled.relay) && !refuses(&compiled.recipient) {
             return Err(SettingsError(
                 "in parameter smtpd_relay_restrictions or smtpd_recipient_restrictions, specify at least one working \

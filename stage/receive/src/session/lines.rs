@@ -51,10 +51,18 @@ impl Session {
 
     /// A line of a login: nobody is to read it in a notice or in the log.
     pub(super) fn heard_secret(&mut self) {
-        self.heard("(response)");
+        self.after_login = true;
+        self.heard_line("(response)");
     }
 
     pub(super) fn heard(&mut self, line: &str) {
+        let mut words = line.split_ascii_whitespace();
+        let verb = Verb::of(words.next().unwrap_or_default());
+        // Clients send the rest of a login although it was refused, those that do not wait for answers.
+        if self.after_login && verb == Verb::Unknown && words.next().is_none() {
+            return self.heard_secret();
+        }
+        self.after_login = verb == Verb::Auth;
         let mut words = line.split_ascii_whitespace();
         if let (Some(verb), Some(mechanism), Some(_)) = (words.next(), words.next(), words.next())
             && verb.eq_ignore_ascii_case("AUTH")

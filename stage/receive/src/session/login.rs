@@ -151,6 +151,7 @@ impl Session {
                 let username: String = user.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
                 let method = shown(&std::mem::take(&mut self.mechanism));
                 self.sasl = Some(Box::new(SaslIdentity { method, username, sender: String::new() }));
+                self.after_login = false;
                 self.reply_ok("235 2.7.0 Authentication successful");
             }
             Verdict::Failed { user, reason, temporary } => self.login_failed(user, reason, temporary),

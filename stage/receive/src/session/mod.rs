@@ -246,6 +246,8 @@ pub struct Session {
     /// The address and parameters of MAIL or RCPT as they were written.
     filter_words: Vec<String>,
     transcript: Transcript,
+    /// The last line was of a login that was not granted.
+    after_login: bool,
     began: Timestamp,
     stressed: bool,
     now: Timestamp,
@@ -320,6 +322,7 @@ impl Session {
             filters_left: false,
             filter_words: Vec::new(),
             transcript,
+            after_login: false,
             began: now,
             stressed,
             now,

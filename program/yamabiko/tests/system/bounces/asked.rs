@@ -139,6 +139,18 @@ fn notices_that_are_too_large() {
     assert!(notice.contains("text/rfc822-headers") && !notice.contains("the body"), "{notice}");
 }
 
+/// As in notes from Japan: `TZ`, if the machine itself has another zone.
+#[test]
+fn dates_are_those_of_the_zone() {
+    let (instance, _sink) = with(&[("import_environment", "TZ=Asia/Tokyo")]);
+    send(&instance, "me@box.example", "x@gone.example");
+    let notice = instance.until_mails("me", 1).remove(0);
+    for field in ["\nDate: ", "\nArrival-Date: "] {
+        let value = notice.split_once(field).and_then(|(_, rest)| rest.lines().next()).unwrap_or_default();
+        assert!(value.ends_with(" +0900 (JST)"), "{field}{value}");
+    }
+}
+
 /// Notices come from nobody: there is nobody to ask about.
 #[test]
 fn unverified_senders_are_not_the_senders_of_notices() {

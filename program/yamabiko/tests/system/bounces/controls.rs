@@ -1,7 +1,9 @@
 //! What main.cf has for calm, a second way, words and languages, and against backscatter, in the running program.
 
 use std::fs;
+use std::sync::{Arc, Mutex};
 
+use crate::harness::world::names;
 use crate::harness::{Client, Instance, Sink, address};
 
 use super::{new_mail, pager, web};
@@ -63,6 +65,57 @@ fn trouble_is_told_a_second_way() {
     client.expect("QUIT", 221);
     instance.until_mails("me", 2);
     assert_eq!(fs::read_to_string(&file).unwrap(), told);
+}
+
+/// What is said in a session with a login, in base64 where it is a response; and what the transcript has of it.
+#[test]
+fn transcripts_have_no_passwords() {
+    const USER: &str = "YWxpY2U=";
+    const PASSWORD: &str = "dmVyeXNlY3JldA==";
+    const BOTH: &str = "AGFsaWNlAHZlcnlzZWNyZXQ=";
+    let mut instance = Instance::new();
+    let users = instance.path().join("etc/users");
+    for (name, value) in [
+        ("notify_classes", "protocol, policy"),
+        ("error_notice_recipient", "me@box.example"),
+        ("smtpd_sasl_auth_enable", "yes"),
+        ("smtpd_sasl_type", "yamabiko"),
+        ("smtpd_sasl_path", users.to_str().unwrap()),
+    ] {
+        instance.set(name, value);
+    }
+    let said = instance.run_with("yamabiko", &["passwd", "alice"], "verysecret\nverysecret\n");
+    assert_eq!(said.code, 0, "{said:?}");
+    instance.start();
+    let (plain, lower) = (format!("AUTH PLAIN {BOTH}"), format!("auth  plain {BOTH} x"));
+    let sessions: [&[&str]; 8] = [
+        &[&plain],
+        &[&lower],
+        &["AUTH PLAIN", BOTH],
+        &["AUTH LOGIN", USER, PASSWORD],
+        // Refused at once, or before the password; it comes all the same.
+        &["AUTH LOGIN", "!", PASSWORD],
+        &["AUTH FOO", USER, PASSWORD],
+        &[&plain, "AUTH LOGIN", PASSWORD],
+        &["MAIL FROM:<a@b.example>", &plain, BOTH],
+    ];
+    for (before, lines) in sessions.iter().enumerate() {
+        let mut client = instance.client();
+        client.expect("EHLO x.example", 250);
+        for line in *lines {
+            client.command(line).unwrap();
+        }
+        client.expect("NOOP", 250);
+        client.expect("NONSENSE", 500);
+        client.expect("QUIT", 221);
+        instance.until_mails("me", before + 1);
+    }
+    for mail in instance.mails("me") {
+        assert!(mail.contains("(response)") && mail.contains(" In:  NONSENSE\n"), "{mail}");
+        assert!(![PASSWORD, BOTH].iter().any(|secret| mail.contains(secret)), "{mail}");
+    }
+    let log = instance.log();
+    assert!(![PASSWORD, BOTH].iter().any(|secret| log.contains(secret)), "{log}");
 }
 
 #[test]
@@ -226,22 +279,27 @@ fn a_mailbox_that_is_flooded_is_protected() {
     instance.until_mails("me", 4);
 }
 
+/// Who is told of mail that cannot be delivered: whom SPF vouches for, and who is here. Not whoever writes our name into a field.
 #[test]
 fn notices_only_about_mail_that_can_be_theirs() {
+    const FORGED: &str = "Authentication-Results: mx.test.example; spf=pass smtp.mailfrom=forged@far.example\n";
     let mut instance = Instance::new();
     let sink = Sink::start(instance.next_hop);
+    let records = "proven.example TXT v=spf1 ip4:192.0.2.9 -all\nfar.example TXT v=spf1 -all\n".to_owned();
+    let names = names(&Arc::new(Mutex::new(records))).to_string();
     for (name, value) in [
         ("smtpd_authorized_xclient_hosts", "127.0.0.0/8"),
         ("smtpd_reject_unlisted_recipient", "no"),
         ("transport_maps", "inline:{ {gone.box.example=error:5.1.1 nobody is here} }"),
         ("relay_domains", "gone.box.example"),
+        ("dns_servers", &names),
+        ("smtpd_sender_authentication", "spf"),
         ("bounce_requires", "local, aligned"),
     ] {
         instance.set(name, value);
     }
     instance.start();
-    let proof = "Authentication-Results: mx.test.example; spf=pass smtp.mailfrom=proven@far.example\n";
-    for (sender, header) in [("forged@far.example", ""), ("proven@far.example", proof)] {
+    for (sender, header) in [("plain@far.example", ""), ("forged@far.example", FORGED), ("proven@proven.example", "")] {
         let message = format!("{header}Subject: s\n\nx\n");
         let said = from_afar(&instance).mail(sender, &["x@gone.box.example"], &message).unwrap();
         assert_eq!(said.code, 250, "{said:?}");
@@ -250,14 +308,24 @@ fn notices_only_about_mail_that_can_be_theirs() {
     instance.until_empty();
     let mut told: Vec<String> = sink.taken().iter().map(|mail| mail.recipients.join(" ")).collect();
     told.sort();
-    println!("{told:?}");
     assert!(told.len() == 2 && told[0].starts_with("<local@") && told[1].starts_with("<proven@"), "{told:?}");
     let log = instance.log();
     let why = "no notification to <forged@far.example>: the message was not authenticated, local or aligned";
     assert!(log.contains(why), "{log}");
     let list = fs::read_to_string(instance.path().join("lib/notices-not-sent.jsonl")).unwrap();
-    let line: serde_json::Value = serde_json::from_str(list.trim()).unwrap();
-    assert_eq!((line["notice_to"].as_str(), line["client"].as_str()), (Some("forged@far.example"), Some("192.0.2.9")));
+    let line: serde_json::Value = serde_json::from_str(list.lines().next().unwrap()).unwrap();
+    assert_eq!((line["notice_to"].as_str(), line["client"].as_str()), (Some("plain@far.example"), Some("192.0.2.9")));
+    assert_eq!(list.lines().count(), 2, "{list}");
+    // Nobody finds out, so nobody is believed.
+    instance.set("smtpd_sender_authentication", "");
+    let said = instance.postfix("check").err;
+    assert!(said.contains("bounce_requires = aligned: nobody finds out about SPF and DKIM here"), "{said}");
+    instance.reload();
+    let said =
+        from_afar(&instance).mail("forged@far.example", &["x@gone.box.example"], &format!("{FORGED}Subject: s\n\nx\n"));
+    assert_eq!(said.unwrap().code, 250);
+    instance.until_empty();
+    assert_eq!(sink.count(), 2);
 }
 
 /// A message with these fields from a sender, and words that the notice then has.

@@ -25,7 +25,7 @@ const fn maker(name: &'static str, sender: &'static str, recipient: &'static str
     Maker { name, sender, recipient, header: "", verp: false }
 }
 
-const MAKERS: [Maker; 22] = [
+const MAKERS: [Maker; 25] = [
     maker("an ordinary user", "me@box.example", "me@box.example"),
     maker("vacation", "away@vacation.example", "away@vacation.example"),
     maker("a robot that answers notices", "robot@robot.example", "robot@robot.example"),
@@ -41,6 +41,10 @@ const MAKERS: [Maker; 22] = [
     maker(".qmail that bounces", "saying@here.example", "saying@here.example"),
     maker("a postmaster who is not there", "postmaster@here.example", "postmaster@here.example"),
     maker("no sender", "", "MAILER-DAEMON@test.example"),
+    // Given to sendmail on this machine; the notice about it would go to the owner of a list.
+    maker("sendmail -f <>", "<>", "owner-list@here.example"),
+    maker("a list that is a member of itself", "circle@here.example", "circle@here.example"),
+    maker("a list elsewhere", "list@far.example", "exploder@far.example"),
     maker("notices to the postmaster", "double-bounce@mx.test.example", "double-bounce@mx.test.example"),
     maker("qmail's double bounces", "#@[]", "unknown-here@here.example"),
     Maker { verp: true, ..maker("VERP", "list@here.example", "list@here.example") },
@@ -142,6 +146,7 @@ impl World {
             "alias_maps",
             "inline:{ {alias-loop=alias-loop@far.example} {one-a=one-b} {one-b=one-a} \
              {list=me@box.example, x@gone.example, robot@robot.example} {owner-list=gone@bounce.far.example} \
+             {circle=circle, list, robot@robot.far.example} \
              {postmaster=nobody@gone.example} }",
         );
         here.set("virtual_alias_domains", "virtual.example");
@@ -162,7 +167,9 @@ impl World {
         far.set("virtual_mailbox_domains", "");
         far.set("virtual_alias_domains", "far.example");
         far.set("virtual_alias_maps", &format!("regexp:{}/back", far.etc().display()));
-        far.file("back", "/^(.*)@far\\.example$/ ${1}@here.example\n");
+        let exploder =
+            "/^exploder@/ list@here.example, robot@robot.example, robot@robot.far.example, list@far.example\n";
+        far.file("back", &format!("{exploder}/^(.*)@far\\.example$/ ${{1}}@here.example\n"));
         far.set(
             "transport_maps",
             "inline:{ {robot.far.example=robot:} {bounce.far.example=error:5.1.1 we bounce everything} }",
@@ -197,9 +204,10 @@ impl World {
     /// Everybody writes to everybody.
     fn run(&self) {
         for from in &MAKERS {
-            let body = format!("{}From: <{}>\nSubject: to a loop\n\ntext\n", from.header, from.sender);
+            let author = from.sender.trim_matches(['<', '>']);
+            let body = format!("{}From: <{author}>\nSubject: to a loop\n\ntext\n", from.header);
             for to in &MAKERS {
-                if from.verp || from.sender.contains('#') {
+                if from.verp || from.sender.contains(['#', '<']) {
                     let mut args = vec!["-i", "-f", from.sender];
                     args.extend(from.verp.then_some("-XV"));
                     args.extend(["--", to.recipient]);
