@@ -439,7 +439,7 @@ impl LocalAgent {
 
     /// The user whose alias table this is runs what it says; root's tables are run by `default_privs`.
     fn alias_user(&self, table: &str) -> Result<Option<Arc<User>>, String> {
-        Settings::table_file(table).map_or(Ok(None), |file| self.owner_of_file(&file))
+        Settings::table_file(table).map_or(Ok(None), |file| self.owner_of_file(file))
     }
 
     /// `None` for root's, and for what cannot be seen from here.
