@@ -10,8 +10,10 @@ use crate::rules::Scan;
 use crate::systems::System;
 use crate::transcript::Refusal;
 use crate::{Reason, Rules, civil, text};
+use memchr::memmem::Finder;
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::sync::LazyLock;
 use yamabiko_report::decode;
 use yamabiko_report::structure::Header;
 use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
@@ -559,9 +561,10 @@ impl<'n, 'm> Case<'n, 'm> {
 
 /// Without qmail's `Giving up on 192.0.2.1.`, which stands below every reply and is no reason.
 fn without_giving_up(diagnostic: &str) -> Cow<'_, str> {
-    const WORDS: &str = " Giving up on ";
-    let Some((before, rest)) = diagnostic.split_once(WORDS).filter(|(before, _)| before.contains("emote host said: "))
-    else {
+    static WORDS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b" Giving up on "));
+    let split =
+        WORDS.find(diagnostic.as_bytes()).map(|at| (&diagnostic[..at], &diagnostic[at + WORDS.needle().len()..]));
+    let Some((before, rest)) = split.filter(|(before, _)| before.contains("emote host said: ")) else {
         return Cow::Borrowed(diagnostic);
     };
     let after = rest.split_once(' ').map_or("", |(_, after)| after);

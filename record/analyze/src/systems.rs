@@ -348,7 +348,8 @@ pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
         }
         name(&mut system, system_name, points);
     }
-    let subject = mail.subject.to_lowercase();
+    let ascii = mail.subject.is_ascii();
+    let subject = if ascii { mail.subject.to_ascii_lowercase() } else { mail.subject.to_lowercase() };
     let mut delayed = signs.delay;
     if let Some(finder) = SUBJECT_FINDER.as_ref() {
         // The pattern's number is its place in the table.
@@ -474,7 +475,7 @@ fn by_header(
     }
 }
 
-/// Microsoft's own hosts wrote the notice, and not an Exchange in somebody's cellar.
+/// Microsoft's own hosts wrote the notice, and not an Exchange server of somebody's own.
 fn is_hosted(mail: &Mail<'_>) -> bool {
     let ours = |host: &str| [".outlook.com", ".office365.com"].iter().any(|domain| text::contains(host, domain));
     const STAMPED: [&str; 2] = ["X-MS-Office365-", "X-MS-Exchange-CrossTenant-"];
