@@ -87,7 +87,7 @@ fn what_is_worth_telling() {
         (
             "tls_trust_server_ccerts = yes\n",
             "",
-            &["main.cf, line 2: tls_trust_server_ccerts has no effect yet: it needs TLS of the SMTP client"],
+            &["main.cf, line 2: tls_trust_server_ccerts has no effect yet: it needs later work"],
         ),
         ("smtpd_tls_security_level =\n", "", &[]),
         // It is the default of limits that others have to keep above.

@@ -26,6 +26,7 @@ use crate::choice::{self, Protocols};
 use crate::client_options::ClientOptions;
 use crate::digest::Digest;
 use crate::judge::{Anchors, Judge, Judgement, Proof};
+use crate::options::LogMask;
 use crate::keys::{Fault, Files, Keys, certificates, fault};
 use crate::server::Failure;
 use crate::session::Session;
@@ -55,6 +56,8 @@ pub struct Demand {
     pub explain: bool,
     /// Tell of the certificates: [`Secured::chain`].
     pub describe: bool,
+    /// What is logged, where that is another than the client's.
+    pub log: Option<LogMask>,
 }
 
 /// An encrypted connection to a server.
@@ -275,7 +278,7 @@ impl Client {
 
     /// What the log says of the connection.
     fn lines(&self, session: &Session, judged: &Judgement, demand: &Demand) -> Vec<String> {
-        let (log, peer) = (self.options.log, &demand.peer);
+        let (log, peer) = (demand.log.unwrap_or(self.options.log), &demand.peer);
         let mut lines = Vec::new();
         if log.verbose || log.matches {
             lines.extend(judged.name.iter().map(|name| format!("{peer}: matched peername: {name}")));

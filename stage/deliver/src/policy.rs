@@ -57,6 +57,8 @@ pub struct Tls {
     maps: Option<Maps>,
     /// `smtp_tls_per_site`
     per_site: Option<Maps>,
+    /// `smtp_tls_loglevel_maps`
+    log_maps: Option<Maps>,
     /// `smtp_tls_connection_reuse`
     reuse: bool,
     dane: DaneSettings,
@@ -209,6 +211,7 @@ impl Tls {
             anchors,
             maps: maps("policy_maps"),
             per_site: maps("per_site"),
+            log_maps: maps("loglevel_maps"),
             reuse: view.bool(&name("connection_reuse")),
             dane: DaneSettings::read(view, prefix),
             sts: None,

@@ -319,3 +319,22 @@ async fn requiretls_wants_to_know_the_name_for_sure() {
     assert!(told(&outcome).starts_with("5.7.10 bounced REQUIRETLS: the name of host mx1.a.test"), "{}", told(&outcome));
     assert!(said.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn what_is_logged_of_a_handshake_is_a_matter_of_the_server() {
+    let world = world(&["mx1.a.test"]);
+    // The table, and how many lines there are about certificates and connections.
+    for (table, lines) in [("", 1), ("mx1.a.test=0", 0), ("127.0.0.1=0", 0), ("mx1.a.test=2", 2), ("other.test=0", 1)] {
+        let (address, _) = smtp("127.0.0.1:0", Some(Arc::clone(&world.servers["mx1.a.test"])), "").await;
+        let main = format!(
+            "smtp_tls_security_level = may\nsmtp_tcp_port = {}\nsmtp_tls_loglevel_maps = inline:{{{{{table}}}}}\n",
+            address.port()
+        );
+        let main = if table.is_empty() { main.replace("inline:{{}}", "") } else { main };
+        let bench = bench(&world, &main, "a.test MX 10 mx1.a.test\nmx1.a.test A 127.0.0.1");
+        assert!(told(&send(&bench, "a.test", TlsWish::Policy).await).starts_with("2.0.0 sent"));
+        let log = bench.log.0.lock().unwrap();
+        let found = log.iter().filter(|line| line.contains("subject_CN=") || line.contains("TLS connection established"));
+        assert_eq!(found.count(), lines, "{table}: {log:?}");
+    }
+}

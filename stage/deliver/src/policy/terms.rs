@@ -7,9 +7,9 @@ use yamabiko_address::domain;
 use yamabiko_dns::{RecordType, Resolver};
 use yamabiko_sasl::client::Login;
 use yamabiko_status::EnhancedStatus;
-use yamabiko_tls::{Client, ClientLevel, Demand, Fault, Proof, Tlsa};
+use yamabiko_tls::{Client, ClientLevel, Demand, Fault, LogMask, Proof, Tlsa};
 
-use super::{Policy, Refusal, Site, misconfigured};
+use super::{Policy, Refusal, Site, Tls, misconfigured};
 use crate::session::Peer;
 use crate::sts::{Known, Mode};
 use crate::tlsrpt::{Applied, Failed};
@@ -104,7 +104,24 @@ impl Policy {
         }
         making.required(dns).await?;
         let login = self.logins.find(site, &peer.host, sender, notes).await?;
-        making.terms(login, notes)
+        let log = self.tls.log_of(peer, notes).await;
+        making.terms(login, log, notes)
+    }
+}
+
+impl Tls {
+    /// `smtp_tls_loglevel_maps`: what is logged for a server, by its name or address. A table that does not answer changes
+    /// nothing: how much is logged is no reason not to deliver.
+    async fn log_of(&self, peer: &Peer, notes: &mut Vec<String>) -> Option<LogMask> {
+        let maps = self.log_maps.as_ref()?;
+        for key in [&peer.host, &peer.address] {
+            match maps.find(key).await {
+                Ok(Some(level)) => return Some(LogMask::parse(&level)),
+                Ok(None) => {}
+                Err(error) => notes.push(error.to_string()),
+            }
+        }
+        None
     }
 }
 
@@ -303,7 +320,12 @@ impl Making<'_> {
     }
 
     /// All of it.
-    fn terms(mut self, login: Option<Login>, notes: &mut Vec<String>) -> Result<Arc<Terms>, Refusal> {
+    fn terms(
+        mut self,
+        login: Option<Login>,
+        log: Option<LogMask>,
+        notes: &mut Vec<String>,
+    ) -> Result<Arc<Terms>, Refusal> {
         let (proof, server_name, applied) = self.proof_and_name(notes)?;
         self.is_given()?;
         let Self { policy, site, peer, wish, level, sts, .. } = self;
@@ -322,6 +344,7 @@ impl Making<'_> {
             proof,
             explain: level.must_match() || sts.testing,
             describe: false,
+            log,
         };
         let client = policy.tls.client.clone();
         if level > ClientLevel::None
