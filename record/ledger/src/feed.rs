@@ -119,18 +119,13 @@ impl Feed {
 
     /// Takes an input. Never waits for the disk: what does not fit is counted.
     pub fn push(&self, input: Input) {
-        // As long as nothing has become of a message, it is in the queue and is entered from there after a crash.
-        let is_in_queue = matches!(input, Input::Queued { .. });
         let Some(told) = input.told() else { return };
         let Some(journal) = &self.shared.journal else { return self.line_up(told) };
         let mut bytes = Vec::with_capacity(512);
         told.entries().iter().for_each(|entry| journal::record(entry, &mut bytes));
         // In the journal after it is in the line: so a round that takes the line never empties a file too early.
         self.line_up(told);
-        match is_in_queue {
-            true => journal.add_later(&bytes),
-            false => journal.add(&bytes),
-        }
+        journal.add(&bytes);
     }
 
     /// Takes what the journal has kept already.

@@ -1,7 +1,7 @@
 //! What is on its way into the ledger, so that a killed process takes nothing along.
 //!
 //! Events wait in memory for some hundred milliseconds before they are in the ledger. Until then each stands in a journal
-//! too (but for a message of which nothing has become yet, which the queue has): three files beside the days (`live.journal.0` to `.2`), written without being synced, so that they are with the
+//! too: three files beside the days (`live.journal.0` to `.2`), written without being synced, so that they are with the
 //! kernel and not with the process. The files take turns: when the thread of the ledger takes what waits, the next one is
 //! begun, and by then its old contents are in the ledger. Whoever opens the ledger after a kill reads the files and enters
 //! what is not there yet. A power loss may take the last seconds of them.
@@ -27,8 +27,6 @@ use crate::{Entry, Error, What};
 const FILES: usize = 3;
 /// A file is not longer: what comes then is in memory only until the next round.
 const LONGEST: u64 = 64 << 20;
-/// Bytes that wait for others to be written with.
-const WAITING: usize = 64 << 10;
 /// A record is not longer.
 const RECORD: usize = 16 << 20;
 /// Length and checksum.
@@ -46,26 +44,6 @@ struct State {
     files: [File; FILES],
     at: usize,
     length: u64,
-    /// What can wait for the next record that cannot.
-    waiting: Vec<u8>,
-}
-
-impl State {
-    /// What cannot be written is in memory only, as all was before.
-    fn write(&mut self) {
-        let Self { files, at, length, waiting } = self;
-        let file = &mut files[*at % FILES];
-        if *length + waiting.len() as u64 <= LONGEST {
-            match file.write_all(waiting) {
-                Ok(()) => *length += waiting.len() as u64,
-                // A record of which a part is there would hide all that come after it.
-                Err(_) => {
-                    let _ = file.set_len(*length).and_then(|()| file.seek(SeekFrom::Start(*length)));
-                }
-            }
-        }
-        waiting.clear();
-    }
 }
 
 fn path(directory: &Path, number: usize) -> PathBuf {
@@ -125,7 +103,7 @@ impl Journal {
         for (number, file) in files.iter().enumerate().skip(1) {
             file.set_len(0).map_err(|error| Error::new(&path(directory, number), error))?;
         }
-        let mut state = State { files, at: 0, length: bytes.len() as u64, waiting: Vec::new() };
+        let mut state = State { files, at: 0, length: bytes.len() as u64 };
         let end = state.files[0].seek(SeekFrom::End(0));
         end.map_err(|error| Error::new(&path(directory, 0), error))?;
         Ok((Self { directory: directory.to_owned(), state: Mutex::new(state) }, left))
@@ -136,19 +114,20 @@ impl Journal {
         &self.directory
     }
 
-    /// Adds records that [`record`] has made, to be written now.
+    /// Adds records that [`record`] has made. What cannot be written is in memory only, as all was before.
     pub(crate) fn add(&self, bytes: &[u8]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting.extend_from_slice(bytes);
-        state.write();
-    }
-
-    /// Adds records that may be lost with the process until others come or the next round begins: the queue has what they tell.
-    pub(crate) fn add_later(&self, bytes: &[u8]) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting.extend_from_slice(bytes);
-        if state.waiting.len() >= WAITING {
-            state.write();
+        let State { files, at, length } = &mut *state;
+        if *length + bytes.len() as u64 > LONGEST {
+            return;
+        }
+        let file = &mut files[*at % FILES];
+        match file.write_all(bytes) {
+            Ok(()) => *length += bytes.len() as u64,
+            // A record of which a part is there would hide all that come after it.
+            Err(_) => {
+                let _ = file.set_len(*length).and_then(|()| file.seek(SeekFrom::Start(*length)));
+            }
         }
     }
 
@@ -160,7 +139,6 @@ impl Journal {
     /// A round begins: what was added before is being taken to the ledger now.
     pub(crate) fn turn(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.write();
         let next = (state.at + 1) % FILES;
         // The remainder is below the number of files.
         let file = &mut state.files[next];
@@ -428,18 +406,11 @@ mod tests {
         let times = |left: Vec<Entry>| left.iter().map(|entry| entry.at.0).collect::<Vec<_>>();
         let (journal, left) = Journal::open(dir.path()).unwrap();
         assert_eq!(times(left), [4, 5, 6]);
-        // Killed again at once: nothing is lost but what could wait and nothing came after.
-        journal.add_later(&note(7));
-        journal.add(&note(8));
-        journal.add_later(&note(9));
+        // Killed again at once: nothing is lost.
+        journal.add(&note(7));
         drop(journal);
         let (journal, left) = Journal::open(dir.path()).unwrap();
-        assert_eq!(times(left), [4, 5, 6, 7, 8]);
-        journal.add_later(&note(10));
-        journal.turn();
-        drop(journal);
-        let (journal, left) = Journal::open(dir.path()).unwrap();
-        assert_eq!(times(left), [4, 5, 6, 7, 8, 10]);
+        assert_eq!(times(left), [4, 5, 6, 7]);
         journal.turn();
         journal.turn();
         journal.turn();
