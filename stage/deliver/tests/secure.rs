@@ -334,7 +334,8 @@ async fn what_is_logged_of_a_handshake_is_a_matter_of_the_server() {
         let bench = bench(&world, &main, "a.test MX 10 mx1.a.test\nmx1.a.test A 127.0.0.1");
         assert!(told(&send(&bench, "a.test", TlsWish::Policy).await).starts_with("2.0.0 sent"));
         let log = bench.log.0.lock().unwrap();
-        let found = log.iter().filter(|line| line.contains("subject_CN=") || line.contains("TLS connection established"));
+        let found =
+            log.iter().filter(|line| line.contains("subject_CN=") || line.contains("TLS connection established"));
         assert_eq!(found.count(), lines, "{table}: {log:?}");
     }
 }

@@ -72,7 +72,10 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("*mtp_tls_session_cache_database", "sessions are kept in memory and resumed"),
     ("*mtp_tls_scert_verifydepth", "chains of any sensible length are verified"),
     ("*mtp_tls_block_early_mail_reply", "it is about renegotiation of TLS, which is not there"),
-    ("*mtp_log_tls_feature_status", "delivery lines are those of Postfix 3.7; what TLS there was has a line of its own"),
+    (
+        "*mtp_log_tls_feature_status",
+        "delivery lines are those of Postfix 3.7; what TLS there was has a line of its own",
+    ),
     ("openssl_path", "there is no OpenSSL"),
     ("*mtp_tls_trace_size_limit", "traces are a feature of OpenSSL's"),
     ("tls_dane_digest_agility", "the best digest that a server publishes always counts"),
