@@ -205,13 +205,13 @@ impl Maps {
         if key.is_empty() {
             return Ok(None);
         }
-        let folded = if self.keeps_case() { key.into() } else { fold_case(key) };
         for table in &self.tables {
             if form == Form::Partial && table.is_pattern() {
                 continue;
             }
             // Other tables fold keys, or take them as they are, whoever asks.
-            match table.lookup(if table.is_remote() { &folded } else { key }).await {
+            let folded = (table.is_remote() && !self.keeps_case()).then(|| fold_case(key));
+            match table.lookup(folded.as_deref().unwrap_or(key)).await {
                 Ok(Some(value)) if value.is_empty() => {
                     let name = table.name();
                     self.warn(format!("{}: {name} lookup of {key} returns an empty string result", self.title));

@@ -258,8 +258,13 @@ impl<'m> Talk<'m> {
 
     /// A refusal of something that is none of the client's business.
     fn broken(&self, reply: &Reply) -> Turn {
+        Turn::Over(trouble(), Some(self.rejected(reply)))
+    }
+
+    /// A refusal for the log.
+    fn rejected(&self, reply: &Reply) -> String {
         let said = if self.said.is_empty() { "connection" } else { &self.said };
-        Turn::Over(trouble(), Some(format!("rejected \"{said}\": \"{}\"", reply.one_line())))
+        format!("rejected \"{said}\": \"{}\"", reply.one_line())
     }
 
     /// A reply.
@@ -281,7 +286,8 @@ impl<'m> Talk<'m> {
             Expect::Data if reply.code.0 == 354 => Turn::Content,
             // A filter that takes nothing and says that all is well would lose mail.
             Expect::Data if fine => self.broken(reply),
-            Expect::Command(_) | Expect::Data | Expect::End => Turn::Over(reply.clone(), None),
+            Expect::Command(_) | Expect::Data => Turn::Over(reply.clone(), Some(self.rejected(reply))),
+            Expect::End => Turn::Over(reply.clone(), None),
         }
     }
 

@@ -405,7 +405,9 @@ mod tests {
 
     #[test]
     fn each_form_of_a_reply() {
-        let cases: &[(&str, &'static [u8], Result<Option<&str>, &str>)] = &[
+        /// The kind of table, what its server says, and what comes of it: a value or why there is none.
+        type Case = (&'static str, &'static [u8], Result<Option<&'static str>, &'static str>);
+        let cases: &[Case] = &[
             ("socketmap", b"6:OK uno,", Ok(Some("uno"))),
             ("socketmap", b"5:OK  x,", Ok(Some(" x"))),
             ("socketmap", b"04:OK x,", Ok(Some("x"))),

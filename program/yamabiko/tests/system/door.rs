@@ -201,6 +201,8 @@ fn a_filter_before_the_queue_has_the_last_word() {
     let said = client.reply().unwrap();
     assert!(said.code == 554 && said.lines.concat().contains("from the filter"), "{said:?}");
     instance.until("the log", || instance.log().contains(": proxy-reject: END-OF-MESSAGE: 554 5.7.1 "));
+    let warned = format!("warning: proxy {place} rejected \"RCPT TO:<four@box.example>\": \"554 5.7.1 ");
+    assert!(instance.log().contains(&warned), "{}", instance.log());
     // Nobody there: mail waits at the client.
     let nobody = address();
     instance.set("smtpd_proxy_filter", &format!("{}:{}", nobody.ip(), nobody.port()));
