@@ -4,7 +4,7 @@
 //! * [`lock`]: flock, fcntl and dot locks of mailboxes; [`pidfile`]: one daemon per pid file.
 //! * [`durable`]: files that are there after a power failure.
 //! * [`fds`]: open files handed to another process; [`daemon`]: leaving the terminal.
-//! * [`terminal`]: secrets that are typed.
+//! * [`hand_over`]: what root has made for another user; [`terminal`]: secrets that are typed.
 //! * [`regex`]: POSIX regular expressions of the C library; [`lmdb`]: LMDB files opened for reading.
 //! * [`host`]: name and addresses of this machine; [`crypt`]: its password hashes.
 //!
@@ -16,6 +16,7 @@ pub mod crypt;
 pub mod daemon;
 pub mod durable;
 pub mod fds;
+pub mod hand_over;
 pub mod host;
 pub mod lmdb;
 pub mod lock;

@@ -23,13 +23,32 @@ pub fn ledger_directory(asked: Option<&Path>, config: Option<&str>) -> PathBuf {
     }
 }
 
+/// What root's command has written into the ledger of a configuration belongs to the mail owner, under whom the engine reads
+/// and writes it.
+pub fn hand_to_owner(directory: &Path, config: Option<&str>) {
+    let Ok(config) = instance(config, true).load() else { return };
+    let main = config.main();
+    if Path::new(&main.text("ledger_directory")) != directory {
+        return;
+    }
+    let owner = yamabiko_sys::users::by_name(&main.text("mail_owner"));
+    // Where there is no such user yet, the mail system does it when it starts.
+    if let Ok(Some(owner)) = owner
+        && let Err(error) = yamabiko_sys::hand_over::hand_over(directory, owner.uid, owner.gid)
+    {
+        eprintln!("yamabiko: warning: {}: cannot be given to {}: {error}", directory.display(), owner.name);
+    }
+}
+
 /// Can this user read it, or make it?
 fn is_usable(path: &Path) -> bool {
     use nix::unistd::{AccessFlags, access};
     if path.is_dir() {
         return access(path, AccessFlags::R_OK | AccessFlags::X_OK).is_ok();
     }
-    path.parent().is_some_and(|parent| access(parent, AccessFlags::W_OK | AccessFlags::X_OK).is_ok())
+    // Before the first start of a mail system the directories above it may be missing too.
+    let there = path.ancestors().skip(1).find(|above| above.exists());
+    there.is_some_and(|above| above.is_dir() && access(above, AccessFlags::W_OK | AccessFlags::X_OK).is_ok())
 }
 
 fn own() -> PathBuf {
@@ -46,6 +65,7 @@ mod tests {
     #[test]
     fn what_was_asked_for_comes_first() {
         assert_eq!(ledger_directory(Some(Path::new("/x/y")), None), Path::new("/x/y"));
-        assert!(!is_usable(Path::new("/nowhere/ledger")));
+        // A file is in the way.
+        assert!(!is_usable(Path::new("/etc/passwd/ledger")));
     }
 }

@@ -27,7 +27,7 @@ use yamabiko_ledger::Writer;
 use yamabiko_maillog::lines::Lines;
 use yamabiko_maillog::reader::{Counts, Reader};
 
-use crate::ledger_place::ledger_directory;
+use crate::ledger_place::{hand_to_owner, ledger_directory};
 use fill::Fill;
 use options::Options;
 use source::{HEAD, Mark, Source, TAIL, hash};
@@ -141,6 +141,9 @@ fn prepared(options: &Options) -> Result<ExitCode, (u8, String)> {
     }
     if !options.quiet || options.json {
         told::tell(&import, &joined);
+    }
+    if !options.dry_run {
+        hand_to_owner(&import.directory, options.config.as_deref());
     }
     if options.follow {
         follow::run(&mut import, &logs);

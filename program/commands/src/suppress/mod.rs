@@ -13,6 +13,7 @@ use yamabiko_ledger::{Error, Ledger, json};
 
 use crate::context::exit;
 use crate::fate::{ask, place, quoted};
+use crate::ledger_place::hand_to_owner;
 
 /// Addresses that are not mailed: why, since when, until when.
 #[derive(Debug, Parser)]
@@ -134,6 +135,12 @@ enum Trouble {
     Output(io::Error),
 }
 
+impl Action {
+    fn writes(&self) -> bool {
+        matches!(self, Self::Add { .. } | Self::Remove { .. } | Self::Import { .. } | Self::Learn { .. })
+    }
+}
+
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         Self::Input(error.to_string())
@@ -179,6 +186,14 @@ fn act(options: &Options) -> Result<bool, Trouble> {
     }
     let directory = place(options.ledger.clone(), options.config.as_deref()).map_err(Trouble::Usage)?.directory;
     let shelf = Shelf { path: directory.join(FILE), directory, now: Timestamp::now() };
+    let done = on_the_shelf(options, &shelf, out);
+    if options.action.writes() {
+        hand_to_owner(&shelf.directory, options.config.as_deref());
+    }
+    done
+}
+
+fn on_the_shelf(options: &Options, shelf: &Shelf, out: &mut dyn Write) -> Result<bool, Trouble> {
     match &options.action {
         Action::List { json } => {
             let all = shelf.all()?;

@@ -1,5 +1,7 @@
 //! What became of mail, as `yamabiko fate` says it: sent, refused, delivered, come back later, suppressed.
 
+use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -158,5 +160,77 @@ fn what_a_killed_engine_has_not_written_is_made_again() {
     instance.kill_engine();
     let found = fate(&instance, "waits@far.example", "deferred");
     assert_eq!(found.len(), 1);
+    instance.stop();
+}
+
+/// A line of a log, so many days ago.
+fn day(ago: u32) -> String {
+    let out = Command::new("date").args(["-u", "-d", &format!("-{ago} days"), "+%FT10:00:0"]).output();
+    String::from_utf8(out.expect("date runs").stdout).expect("digits").trim().to_owned()
+}
+
+/// Root imports old logs before the first start; then the engine keeps its ledger in the same place, lets old days go, and
+/// goes on from a copy when everything is lost.
+#[test]
+fn a_ledger_that_root_began_is_kept_retired_and_restored() {
+    let mut instance = Instance::new();
+    instance.set("ledger_retention_time", "90d");
+    instance.set("ledger_success_retention_time", "30d");
+    instance.write();
+    let mut log = String::new();
+    for (ago, id) in [(100, "AAAAAAAAA"), (45, "BBBBBBBBB"), (5, "CCCCCCCCC")] {
+        let day = day(ago);
+        for (n, (who, dsn, end)) in [
+            ("ok", "2.0.0", "sent (250 2.0.0 Ok: queued as X1)"),
+            ("gone", "5.1.1", "bounced (host mx.far.example[192.0.2.1] said: 550 5.1.1 User unknown)"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            log += &format!(
+                "{day}1.000000+00:00 h postfix/qmgr[1]: {id}{n}: from=<s@a.test>, size=500, nrcpt=1 (queue active)\n\
+                 {day}2.000000+00:00 h postfix/smtp[2]: {id}{n}: to=<{who}@far.example>, \
+                 relay=mx.far.example[192.0.2.1]:25, delay=1, delays=0/0/0/1, dsn={dsn}, status={end}\n\
+                 {day}3.000000+00:00 h postfix/qmgr[1]: {id}{n}: removed\n"
+            );
+        }
+    }
+    instance.file("old.log", &log);
+    instance.ok("yamabiko", &["import", &instance.etc().join("old.log").display().to_string()]);
+    instance.ok("yamabiko", &["suppress", "add", "dead@far.example"]);
+    let known = |who: &str| {
+        let said = instance.run("yamabiko", &["fate", "--json", &format!("{who}@far.example")]);
+        let of =
+            |line: &str| serde_json::from_str::<Value>(line).ok()?["queue_id"].as_str().map(|id| id[..1].to_owned());
+        let mut known: Vec<String> = said.out.lines().filter_map(of).collect();
+        known.sort();
+        known.concat()
+    };
+    assert_eq!((known("ok"), known("gone")), ("ABC".to_owned(), "ABC".to_owned()));
+    instance.start();
+    instance.until("old days are gone", || known("ok") == "C" && known("gone") == "BC");
+    instance.until("it is said", || instance.log().contains("days are older than ledger_retention_time"));
+    assert!(!instance.log().contains("no ledger is kept"), "{}", instance.log());
+    assert_eq!(instance.client().mail("me@box.example", &["one@box.example"], "Subject: x\n\nx\n").unwrap().code, 250);
+    fate(&instance, "one@box.example", "delivered");
+
+    let copy = instance.path().join("copy");
+    instance.ok("yamabiko", &["fate", "--backup", &copy.display().to_string()]);
+    instance.stop();
+    let ledger = instance.path().join("lib/ledger");
+    for file in fs::read_dir(&ledger).expect("a ledger") {
+        fs::remove_file(file.expect("a file").path()).expect("it can be removed");
+    }
+    for file in fs::read_dir(&copy).expect("a copy") {
+        let file = file.expect("a file").path();
+        fs::copy(&file, ledger.join(file.file_name().expect("a name"))).expect("it can be copied");
+    }
+    instance.start();
+    assert_eq!((known("ok"), known("gone")), ("C".to_owned(), "BC".to_owned()));
+    fate(&instance, "one@box.example", "delivered");
+    assert_eq!(instance.client().mail("me@box.example", &["me@box.example"], "Subject: y\n\ny\n").unwrap().code, 250);
+    fate(&instance, "me@box.example", "delivered");
+    assert!(!instance.log().contains("no ledger is kept"), "{}", instance.log());
+    instance.ok("yamabiko", &["fate", "--check"]);
     instance.stop();
 }
