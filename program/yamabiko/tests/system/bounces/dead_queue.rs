@@ -148,7 +148,7 @@ fn a_queue_that_cannot_be_opened_any_more_is_told_by_the_second_way() {
     instance.until_empty();
     let queue = instance.path().join("queue/queue");
     let usual = fs::metadata(&queue).unwrap().permissions();
-    fs::set_permissions(&queue, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&queue, fs::Permissions::from_mode(0o0)).unwrap();
     instance.kill_engine();
     ways.until_told(&instance, "the mail system cannot be started: cannot open the queue", 1);
     let attempts = || instance.log().matches("the engine cannot be started: cannot open the queue").count();
