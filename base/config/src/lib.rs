@@ -80,10 +80,25 @@ impl Config {
     /// Files that cannot be read, lines that are no entries, values that cannot be expanded or are no values of their
     /// parameter. All faulty values are reported at once.
     pub fn load(directory: &Path, host: &Host) -> Result<Arc<Config>, ConfigError> {
-        let main_name = directory.join("main.cf");
-        let master_name = directory.join("master.cf");
-        let main = read_file(&main_name)?;
-        let master = read_file(&master_name)?;
+        Config::in_directory(directory, read_file, host)
+    }
+
+    /// The same for programs that are no mail system: without a `master.cf` there are no services.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_for_command(directory: &Path, host: &Host) -> Result<Arc<Config>, ConfigError> {
+        let if_there = |path: &Path| if path.exists() { read_file(path) } else { Ok(String::new()) };
+        Config::in_directory(directory, if_there, host)
+    }
+
+    fn in_directory(
+        directory: &Path,
+        read_master: impl Fn(&Path) -> Result<String, ConfigError>,
+        host: &Host,
+    ) -> Result<Arc<Config>, ConfigError> {
+        let (main_name, master_name) = (directory.join("main.cf"), directory.join("master.cf"));
+        let (main, master) = (read_file(&main_name)?, read_master(&master_name)?);
         let names = (main_name.to_string_lossy(), master_name.to_string_lossy());
         Config::build(&main, &master, (&names.0, &names.1), directory.to_str(), host)
     }

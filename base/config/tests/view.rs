@@ -210,3 +210,20 @@ fn an_origin_in_a_file() {
     let error = Config::from_texts(&main, "", ("main.cf", "master.cf"), &host()).unwrap_err();
     assert_eq!(error.to_string(), format!("main.cf, line 1: open {}: No such file or directory", file.display()));
 }
+
+/// A mail system has services; a command asks main.cf alone.
+#[test]
+fn a_command_needs_no_master_cf() {
+    let dir = tempfile::tempdir().unwrap();
+    let both = || {
+        let why = |loaded: Result<_, yamabiko_config::ConfigError>| loaded.err().map(|error| error.to_string());
+        let host = Host::default();
+        [why(Config::load(dir.path(), &host)), why(Config::load_for_command(dir.path(), &host))]
+    };
+    let missing = |name: &str| Some(format!("open {}: No such file or directory", dir.path().join(name).display()));
+    assert_eq!(both(), [missing("main.cf"), missing("main.cf")]);
+    std::fs::write(dir.path().join("main.cf"), "mail_name = X\n").unwrap();
+    assert_eq!(both(), [missing("master.cf"), None]);
+    std::fs::write(dir.path().join("master.cf"), "smtp inet\n").unwrap();
+    assert!(both().iter().all(Option::is_some));
+}

@@ -92,13 +92,18 @@ pub fn embedded_here() -> Instance {
 impl Context {
     /// Loads the configuration, or says why not and gives the exit code.
     pub fn open(program: &'static str, instance: Instance) -> Result<Self, ExitCode> {
+        Self::made(program, instance.load_for_command(), instance)
+    }
+
+    /// As [`Context::open`], for what makes or checks a mail system: it has services.
+    pub fn open_to_start(program: &'static str, instance: Instance) -> Result<Self, ExitCode> {
         Self::made(program, instance.load(), instance)
     }
 
     /// As [`Context::open`], for what is done with a mail system that runs: a fault in a configuration that is not in
     /// force yet must not keep anybody from stopping it, or mail from coming in. The fault is said all the same.
     pub fn open_running(program: &'static str, instance: Instance) -> Result<Self, ExitCode> {
-        let loaded = instance.load().or_else(|error| match instance.load_unchecked() {
+        let loaded = instance.load_for_command().or_else(|error| match instance.load_unchecked() {
             Some(config) => {
                 eprintln!("{program}: warning: {error}");
                 Ok(config)

@@ -54,7 +54,7 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
     // What begins something wants a sound configuration; what looks at it or ends it does not.
     let opened = match verb.as_str() {
         "stop" | "abort" | "status" | "flush" | "logrotate" => Context::open_running("postfix", which),
-        _ => Context::open("postfix", which),
+        _ => Context::open_to_start("postfix", which),
     };
     let mut script = match opened {
         Ok(context) => Script { context, verbose, ours: called_as_yamabiko },

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, Uid};
-use yamabiko_config::{Config, Host, MainCf, MasterCf};
+use yamabiko_config::{Config, ConfigError, Host, MainCf, MasterCf};
 
 use crate::identity::Identity;
 
@@ -37,9 +37,21 @@ pub enum Instance {
 impl Instance {
     /// Reads the configuration, all of it, and checks it.
     pub fn load(&self) -> Result<Arc<Config>, StartError> {
+        self.load_with(Config::load)
+    }
+
+    /// The same for a command: Postfix's do not look at master.cf, so it may be missing.
+    pub fn load_for_command(&self) -> Result<Arc<Config>, StartError> {
+        self.load_with(Config::load_for_command)
+    }
+
+    fn load_with(
+        &self,
+        load: impl Fn(&Path, &Host) -> Result<Arc<Config>, ConfigError>,
+    ) -> Result<Arc<Config>, StartError> {
         let host = Host::of_this_machine("postfix");
         match self {
-            Instance::Directory(dir) => Config::load(dir, &host).map_err(|error| StartError(error.to_string())),
+            Instance::Directory(dir) => load(dir, &host).map_err(|error| StartError(error.to_string())),
             Instance::Embedded(data) => {
                 let texts = crate::identity::embedded(data)?;
                 Config::from_texts(&texts.main, &texts.master, ("(embedded) main.cf", "(embedded) master.cf"), &host)
@@ -49,14 +61,15 @@ impl Instance {
     }
 
     /// Reads the configuration as it is written, faulty values and all: for commands that must work on a mail system
-    /// whose next configuration is wrong. `None` when the files themselves cannot be read.
+    /// whose next configuration is wrong. `None` when main.cf itself cannot be read.
     pub fn load_unchecked(&self) -> Option<Arc<Config>> {
         let Instance::Directory(directory) = self else { return None };
         let read = |name: &str| {
             let path = directory.join(name);
             std::fs::read_to_string(&path).ok().map(|text| (path.display().to_string(), text))
         };
-        let ((main_name, main), (master_name, master)) = (read("main.cf")?, read("master.cf")?);
+        let (main_name, main) = read("main.cf")?;
+        let (master_name, master) = read("master.cf").unwrap_or_default();
         let main = MainCf::parse(&main_name, &main).ok()?;
         let master = MasterCf::parse(&master_name, &master).ok()?;
         Some(Arc::new(Config::unchecked(main, master, directory.to_str(), &Host::of_this_machine("postfix"))))
