@@ -228,8 +228,7 @@ pub enum Reply {
     Refused(String),
     /// Not now.
     TryLater(String),
-    /// Not now, for a reason that is not the disk (a table or a filter that does not answer): the message can wait in
-    /// `maildrop/`.
+    /// Not now, and not for want of room (a table or a filter does not answer): the message can wait in `maildrop/`.
     Wait(String),
 }
 

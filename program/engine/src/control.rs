@@ -407,7 +407,8 @@ impl Control {
             Ok(Taken::Queued(id) | Taken::Discarded(id) | Taken::Returned(id) | Taken::Counted(id)) => {
                 Reply::Accepted(id)
             }
-            Err(refusal) if refusal.is_of_the_disk() => Reply::TryLater(refusal.text),
+            // There is no more room in another directory.
+            Err(refusal) if refusal.code.0 == 452 => Reply::TryLater(refusal.text),
             Err(refusal) if refusal.code.is_transient() => Reply::Wait(refusal.text),
             Err(refusal) => Reply::Refused(refusal.text),
         }

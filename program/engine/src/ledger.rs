@@ -53,7 +53,12 @@ impl Remembered {
             return Ok(Self::default());
         }
         let directory = PathBuf::from(main.text("ledger_directory"));
-        let hint = "no ledger is kept (ledger_enable = no says that this is wanted)";
+        let uid = yamabiko_sys::users::effective_uid();
+        let whose = yamabiko_sys::users::by_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+        let hint = format!(
+            "no ledger is kept; {whose} must be able to write all of {} (ledger_enable = no says that none is wanted)",
+            directory.display()
+        );
         let mut writer = Writer::open(&directory, Options { source: Source::Live, once: false })
             .map_err(|error| format!("{error}: {hint}"))?;
         for text in writer.set_damaged_aside() {

@@ -96,10 +96,6 @@ pub fn lay_out(config: &Config, identity: &Identity) -> Result<(), StartError> {
     }
     if identity.privileged {
         own(&data, 0o700, identity.owner_uid, identity.owner_gid)?;
-        // Root may have imported old logs before there was a mail system to keep a ledger.
-        let ledger = PathBuf::from(main.text("ledger_directory"));
-        yamabiko_sys::hand_over::hand_over(&ledger, identity.owner_uid, identity.owner_gid)
-            .map_err(|error| StartError(format!("cannot set the owner of {}: {error}", ledger.display())))?;
     }
     let (root, owner) = ((0, 0), (identity.owner_uid, identity.owner_gid));
     let drop = (identity.owner_uid, identity.drop_gid);

@@ -280,11 +280,16 @@ impl Ledger {
 
     /// Messages that answer a question, whatever their number, the newest first. Entries of what was refused before it had a name
     /// are given apart.
-    pub(crate) fn messages(&mut self, query: &Query, mut refused: impl FnMut(Entry)) -> Result<Vec<Named>, Error> {
+    pub(crate) fn messages(
+        &mut self,
+        query: &Query,
+        narrowing: Narrowing<'_>,
+        mut refused: impl FnMut(Entry),
+    ) -> Result<Vec<Named>, Error> {
         let parts = self.parts_between(query.since, query.until)?;
         // For each when it was seen last, and first.
         let mut messages: HashMap<(String, String), (Timestamp, Timestamp)> = HashMap::new();
-        self.find(&parts, (query.field, &query.text), Narrowing::No, |entry| {
+        self.find(&parts, (query.field, &query.text), narrowing, |entry| {
             if entry.queue_id.is_empty() {
                 refused(entry);
                 return;
@@ -300,7 +305,7 @@ impl Ledger {
     /// Histories that answer a question, the newest first. Each is whole, whatever part of it was asked for.
     pub fn histories(&mut self, query: &Query) -> Result<Vec<History>, Error> {
         let mut out: Vec<History> = Vec::new();
-        for message in self.messages(query, |entry| out.push(refusal(entry)))? {
+        for message in self.messages(query, Narrowing::No, |entry| out.push(refusal(entry)))? {
             if out.len() >= query.limit {
                 break;
             }

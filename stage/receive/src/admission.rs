@@ -32,13 +32,6 @@ pub struct Refusal {
     pub text: String,
 }
 
-impl Refusal {
-    /// The message could not be stored: it would fare no better in another directory.
-    pub fn is_of_the_disk(&self) -> bool {
-        self.code.0 == 452 || self.text.ends_with("queue file write error")
-    }
-}
-
 /// What came of ETRN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Etrn {

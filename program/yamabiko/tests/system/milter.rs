@@ -132,21 +132,26 @@ fn a_filter_that_is_gone_makes_mail_wait() {
 }
 
 #[test]
-fn what_users_hand_in_waits_for_a_filter_that_is_gone() {
+fn what_users_hand_in_waits_for_a_filter_or_table_that_is_gone() {
     let nobody = address();
-    let mut instance = Instance::new();
-    instance.set("non_smtpd_milters", &format!("inet:{}:{}", nobody.ip(), nobody.port()));
-    instance.start();
-    // Whoever called sendmail is told that all is well, as behind Postfix's pickup.
-    let said = instance.run_with("sendmail", &["one@box.example"], "Subject: hello\n\nwaits\n");
-    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
-    assert!(instance.ok("mailq", &[]).contains("one@box.example"));
-    assert!(instance.mails("one").is_empty());
-    instance.set("non_smtpd_milters", "");
-    instance.reload();
-    instance.ok("postqueue", &["-f"]);
-    assert!(instance.until_mails("one", 1)[0].contains("waits"));
-    instance.until_empty();
+    for (name, value) in [
+        ("non_smtpd_milters", format!("inet:{}:{}", nobody.ip(), nobody.port())),
+        ("virtual_alias_maps", format!("socketmap:inet:{}:{}:x", nobody.ip(), nobody.port())),
+    ] {
+        let mut instance = Instance::new();
+        instance.set(name, &value);
+        instance.start();
+        // Whoever called sendmail is told that all is well, as behind Postfix's pickup.
+        let said = instance.run_with("sendmail", &["one@box.example"], "Subject: hello\n\nwaits\n");
+        assert_eq!((said.code, said.err.as_str()), (0, ""), "{name}: {said:?}");
+        assert!(instance.ok("mailq", &[]).contains("one@box.example"), "{name}");
+        assert!(instance.mails("one").is_empty(), "{name}");
+        instance.set(name, "");
+        instance.reload();
+        instance.ok("postqueue", &["-f"]);
+        assert!(instance.until_mails("one", 1)[0].contains("waits"), "{name}");
+        instance.until_empty();
+    }
 }
 
 /// A filter that refuses every message at its end, in two lines.

@@ -8,6 +8,7 @@ use yamabiko_envelope::Timestamp;
 
 use super::names::{header, queue_ids, remote_ids};
 use super::{Incoming, Token};
+use crate::day::Narrowing;
 use crate::query::Named;
 use crate::{Entry, Error, Field, History, Ledger, Origin, Query, State, Trusted, What, split};
 
@@ -86,6 +87,15 @@ struct Rung {
     by: &'static str,
 }
 
+/// What is told of a message as a whole.
+#[derive(Default)]
+struct Whole {
+    /// Without the recipients that they name: these are many.
+    entries: Vec<Entry>,
+    /// How many they name; 0 where a log does not tell.
+    recipients: usize,
+}
+
 /// What is asked of the ledger for one report. A message may have many recipients, a report name many of them, and a recipient
 /// have got many messages: what is read is what names both, and what tells of a message as a whole is read once.
 pub(super) struct Ladder<'a> {
@@ -100,7 +110,7 @@ pub(super) struct Ladder<'a> {
     queue_ids: Vec<String>,
     remote_ids: Vec<String>,
     messages: HashMap<(Field, String), Vec<Named>>,
-    whole: HashMap<Named, Vec<Entry>>,
+    whole: HashMap<Named, Whole>,
     /// The only recipient of what has a name; `None` where there are others, or nobody.
     only: HashMap<(Field, String), Option<History>>,
 }
@@ -186,7 +196,7 @@ impl<'a> Ladder<'a> {
         history: &History,
         finding: &Finding,
     ) -> Result<Found, Error> {
-        let is_secret = token.fits.is_some() || self.recipients_of(message)? <= 1;
+        let is_secret = token.fits.is_some() || self.whole(message)?.recipients <= 1;
         Ok(match is_secret {
             true => Found::new(history, finding, 100, "signed token"),
             false => Found::by_name(history, finding, 100, "signed token", self.from),
@@ -217,7 +227,14 @@ impl<'a> Ladder<'a> {
             return Ok(known.clone());
         }
         let query = Query { since: Some(self.since), ..Query::new(rung.field, rung.name.clone()) };
-        let mut messages = self.ledger.messages(&query, |_| ())?;
+        // A message with many recipients has many entries under its own name, and few that are about all of it.
+        let mut messages = match rung.field {
+            Field::QueueId => self.ledger.messages(&query, Narrowing::Whole, |_| ())?,
+            _ => Vec::new(),
+        };
+        if messages.is_empty() {
+            messages = self.ledger.messages(&query, Narrowing::No, |_| ())?;
+        }
         messages.retain(|message| !self.own.contains(&message.queue_id));
         messages.truncate(CANDIDATES);
         self.messages.insert(key, messages.clone());
@@ -239,9 +256,9 @@ impl<'a> Ladder<'a> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        for entry in self.whole(message)? {
+        for entry in &self.whole(message)?.entries {
             if !entries.iter().any(|known| known.what == entry.what && known.recipient.is_empty()) {
-                entries.push(Entry { recipients: Vec::new(), ..entry.clone() });
+                entries.push(entry.clone());
             }
         }
         entries.sort_by_key(|entry| entry.at);
@@ -250,18 +267,14 @@ impl<'a> Ladder<'a> {
         Ok(histories)
     }
 
-    /// What is told of a message as a whole.
-    fn whole(&mut self, message: &Named) -> Result<&[Entry], Error> {
+    fn whole(&mut self, message: &Named) -> Result<&Whole, Error> {
         if !self.whole.contains_key(message) {
-            let entries = self.ledger.whole(message)?;
-            self.whole.insert(message.clone(), entries);
+            let mut entries = self.ledger.whole(message)?;
+            let recipients = entries.iter_mut().map(|entry| std::mem::take(&mut entry.recipients).len()).sum();
+            self.whole.insert(message.clone(), Whole { entries, recipients });
         }
-        Ok(self.whole.get(message).map_or(&[], Vec::as_slice))
-    }
-
-    /// As many as it was given to; 0 where a log does not tell.
-    fn recipients_of(&mut self, message: &Named) -> Result<usize, Error> {
-        Ok(self.whole(message)?.iter().map(|entry| entry.recipients.len()).sum())
+        // It was put there just now.
+        Ok(self.whole.entry(message.clone()).or_default())
     }
 
     fn only(&mut self, rung: &Rung) -> Result<Option<&History>, Error> {
@@ -269,7 +282,7 @@ impl<'a> Ladder<'a> {
         if !self.only.contains_key(&key) {
             let mut found = None;
             if let [message] = self.named(rung)?.as_slice()
-                && self.recipients_of(message)? <= 1
+                && self.whole(message)?.recipients <= 1
             {
                 let histories = split(self.ledger.all_of(message)?);
                 found = only(&histories).cloned();
