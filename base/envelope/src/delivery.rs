@@ -166,6 +166,9 @@ pub struct Outcome {
     pub soft: bool,
     /// Its line was written already: another agent, to which the recipient was passed, has spoken for itself.
     pub logged: bool,
+    /// Members of the recipient's list (alias, `.forward`) that it is about, under names that the agent knows again at the
+    /// next attempt. Empty where it is about the recipient itself.
+    pub members: Vec<String>,
 }
 
 /// The three things that can come of a delivery for a recipient.
@@ -205,6 +208,7 @@ impl Outcome {
             ended,
             soft: false,
             logged: false,
+            members: Vec::new(),
         }
     }
 

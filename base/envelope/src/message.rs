@@ -153,6 +153,11 @@ pub struct Failure {
     pub remote_mta: String,
     /// The relay field of the log line.
     pub relay: String,
+    /// Members of the recipient's list (alias, `.forward`) that are settled although others wait, by
+    /// [`Outcome::members`](crate::Outcome::members): the next attempt passes over them. Postfix does not remember this and
+    /// delivers to files and commands of a list again (local(8), BUGS).
+    #[serde(default)]
+    pub settled: Vec<String>,
 }
 
 /// Where a recipient stands.

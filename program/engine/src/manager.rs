@@ -26,7 +26,7 @@ use crate::blocking::where_it_may_block;
 use crate::generation::Current;
 use crate::limits;
 use crate::orders::{Manager, Order};
-use crate::outcome::{deferred_outcome, is_open, is_probe, merge, open_recipients, plain};
+use crate::outcome::{deferred_outcome, is_open, is_probe, keep_settled, open_recipients, plain, states_after};
 use crate::report;
 use crate::routing::{Routing, content_of, route};
 use crate::trip::trip;
@@ -606,10 +606,7 @@ impl Task {
         now: Timestamp,
     ) {
         let mail_name = self.engine.current().get().mail_name.clone();
-        let mut results: HashMap<u32, RecipientState> = HashMap::new();
-        for outcome in &attempt.outcomes {
-            merge(results.entry(outcome.recipient).or_default(), outcome, &mail_name);
-        }
+        let mut results = states_after(&request.envelope, &attempt.outcomes, &mail_name);
         let probe = is_probe(&request.envelope);
         let states = request.recipients.iter().map(|recipient| {
             if probe {
@@ -618,10 +615,10 @@ impl Task {
             }
             // An agent that says nothing about a recipient has not delivered to it.
             let state = results.remove(&recipient.index).unwrap_or_else(|| {
-                RecipientState::Deferred(Box::new(plain(
-                    EnhancedStatus::transient(3, 0),
-                    "delivery agent gave no result",
-                )))
+                let failure = plain(EnhancedStatus::transient(3, 0), "delivery agent gave no result");
+                let mut state = RecipientState::Deferred(Box::new(failure));
+                keep_settled(&request.envelope, recipient.index, &mut state);
+                state
             });
             (recipient.index, state)
         });
@@ -634,10 +631,11 @@ impl Task {
             }
             // With more of the message still to come, what is done is recorded now: a crash then repeats less.
             if active.changed.len() < open_recipients(&active.envelope) {
-                let changes: Vec<_> = std::mem::take(&mut active.unsettled)
+                let mut changes: Vec<_> = std::mem::take(&mut active.unsettled)
                     .into_iter()
                     .filter_map(|index| active.changed.get(&index).map(|state| (index, state.clone())))
                     .collect();
+                report::keep_failed_leaves(&mut changes, &active.outcomes, &mail_name);
                 self.record(delivery.message, &changes);
             }
         } else {
@@ -658,10 +656,11 @@ impl Task {
             let failure = plain(deferral.status, &deferral.reason);
             let outcome = deferred_outcome(index, &failure, now);
             self.current.emit_suspended(&active.envelope, recipient, address, active.activated, &outcome);
-            let state = match is_probe(&active.envelope) {
+            let mut state = match is_probe(&active.envelope) {
                 true => RecipientState::Done,
                 false => RecipientState::Deferred(Box::new(failure)),
             };
+            keep_settled(&active.envelope, index, &mut state);
             active.changed.insert(index, state);
             active.unsettled.push(index);
             active.outcomes.push(outcome);
@@ -685,7 +684,7 @@ impl Task {
         let warned = self.queue.meta(message).is_some_and(|meta| meta.flags.warned());
         let all_done = (0..active.envelope.recipients.len()).all(|index| *states(index) == RecipientState::Done);
         let cleared = warned && self.engine.current().get().bounce.confirms_delay_cleared();
-        let quiet = !cleared && !report::wants_success(&active.envelope, &active.outcomes);
+        let quiet = !cleared && !report::is_worth_a_notice(&active.envelope, &active.outcomes);
         if all_done && quiet {
             self.remove(message, now);
             return;

@@ -1,5 +1,7 @@
 //! What outcomes mean: for the state of a recipient, for the schedule, for the next attempt.
 
+use std::collections::HashMap;
+
 use yamabiko_bounce::failure_of;
 use yamabiko_envelope::{
     Attempt, DeliveryRequest, Envelope, Failure, Outcome, QueueId, Recipient, RecipientState, Result as Ended,
@@ -48,6 +50,7 @@ pub fn plain(status: EnhancedStatus, reason: &str) -> Failure {
         diagnostic: String::new(),
         remote_mta: String::new(),
         relay: "none".to_owned(),
+        settled: Vec::new(),
     }
 }
 
@@ -57,7 +60,7 @@ pub fn deferred_outcome(recipient: u32, failure: &Failure, now: Timestamp) -> Ou
 }
 
 /// The state of a recipient after one more of its outcomes: deferred if any is, failed only if all that ended did.
-pub fn merge(state: &mut RecipientState, outcome: &Outcome, mail_name: &str) {
+fn merge(state: &mut RecipientState, outcome: &Outcome, mail_name: &str) {
     let next = match outcome.result {
         Ended::Deferred => RecipientState::Deferred(Box::new(failure_of(outcome, mail_name))),
         Ended::Failed if outcome.expanded.is_none() => RecipientState::Failed(Box::new(failure_of(outcome, mail_name))),
@@ -72,6 +75,44 @@ pub fn merge(state: &mut RecipientState, outcome: &Outcome, mail_name: &str) {
     };
     if rank(&next) >= rank(state) {
         *state = next;
+    }
+}
+
+/// What the recipients of an attempt are after it. Of a list that waits, the members that have the message are remembered;
+/// those that failed are too when the sender has been told of them.
+pub fn states_after(envelope: &Envelope, outcomes: &[Outcome], mail_name: &str) -> HashMap<u32, RecipientState> {
+    let mut states: HashMap<u32, RecipientState> = HashMap::new();
+    for outcome in outcomes {
+        merge(states.entry(outcome.recipient).or_default(), outcome, mail_name);
+    }
+    for (index, state) in &mut states {
+        keep_settled(envelope, *index, state);
+    }
+    for outcome in outcomes.iter().filter(|outcome| matches!(outcome.result, Ended::Sent(_))) {
+        if let Some(state) = states.get_mut(&outcome.recipient) {
+            settle_members(state, outcome);
+        }
+    }
+    states
+}
+
+/// A recipient that waits once more: members of its list that were settled before still are.
+pub fn keep_settled(envelope: &Envelope, recipient: u32, state: &mut RecipientState) {
+    if let RecipientState::Deferred(next) = state
+        && let Some(RecipientState::Deferred(before)) = envelope.recipients.get(recipient as usize).map(|r| &r.state)
+    {
+        next.settled.clone_from(&before.settled);
+    }
+}
+
+/// The members that the outcome is about are settled. False where that makes no difference to the recipient.
+pub fn settle_members(state: &mut RecipientState, outcome: &Outcome) -> bool {
+    match state {
+        RecipientState::Deferred(failure) if !outcome.members.is_empty() => {
+            failure.settled.extend(outcome.members.iter().cloned());
+            true
+        }
+        _ => false,
     }
 }
 

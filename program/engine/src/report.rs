@@ -4,6 +4,7 @@
 //! are in the queue before the message that they are about leaves it, so none is lost. A crash between makes a notice
 //! twice, as with Postfix.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::accept::{Acceptance, Taken};
 use crate::generation::returned_event;
-use crate::outcome::{is_open, is_probe, plain, sites};
+use crate::outcome::{is_open, is_probe, plain, settle_members, sites};
 use crate::routing::content_of;
 use crate::trip::trip;
 
@@ -53,8 +54,19 @@ pub struct Age {
     pub warn_due: bool,
 }
 
+/// Some outcome is to be reported although all recipients are settled: a good one that was asked for, or a member of a list
+/// that failed.
+pub fn is_worth_a_notice(envelope: &Envelope, outcomes: &[Outcome]) -> bool {
+    failed_leaves(outcomes).next().is_some() || wants_success(envelope, outcomes)
+}
+
+/// Members of lists that failed; their recipients are none that failed.
+fn failed_leaves(outcomes: &[Outcome]) -> impl Iterator<Item = &Outcome> {
+    outcomes.iter().filter(|outcome| outcome.result == Ended::Failed && outcome.expanded.is_some())
+}
+
 /// Some outcome is to be reported although it is good.
-pub fn wants_success(envelope: &Envelope, outcomes: &[Outcome]) -> bool {
+fn wants_success(envelope: &Envelope, outcomes: &[Outcome]) -> bool {
     envelope.trace != Trace::No
         || outcomes.iter().any(|outcome| {
             let recipient = envelope.recipients.get(outcome.recipient as usize);
@@ -80,11 +92,10 @@ pub async fn end(engine: &Acceptance, end: End, age: Age) -> Option<(Timestamp, 
     ending.run().await
 }
 
-/// Leaves of expansions that failed and cannot be told of now: their recipients stay failed, and the notice is made at
-/// the next attempt.
+/// Leaves of expansions that failed and that nobody has been told of yet: their recipients stay failed, and the notice is
+/// made at the next attempt.
 pub fn keep_failed_leaves(states: &mut [(u32, RecipientState)], outcomes: &[Outcome], mail_name: &str) {
-    let leaves = outcomes.iter().filter(|outcome| outcome.result == Ended::Failed && outcome.expanded.is_some());
-    for outcome in leaves {
+    for outcome in failed_leaves(outcomes) {
         for (index, state) in states.iter_mut() {
             if *index == outcome.recipient && *state == RecipientState::Done {
                 *state = RecipientState::Failed(Box::new(failure_of(outcome, mail_name)));
@@ -171,6 +182,7 @@ impl Ending<'_> {
                     *state = RecipientState::Done;
                 }
             }
+            self.settle_leaves();
         } else {
             self.keep_leaves();
         }
@@ -180,6 +192,17 @@ impl Ending<'_> {
     fn content(&self) -> Option<Content> {
         let known = self.end.content.clone();
         known.or_else(|| content_of(self.engine.queue(), self.engine.current(), self.message))
+    }
+
+    /// The sender has been told of the leaves that failed: where others of the list wait, these are not tried again.
+    fn settle_leaves(&mut self) {
+        for outcome in failed_leaves(&self.end.outcomes) {
+            if let Some(state) = self.end.states.get_mut(outcome.recipient as usize)
+                && settle_members(state, outcome)
+            {
+                self.end.changed.push(outcome.recipient);
+            }
+        }
     }
 
     /// The sender could not be told of leaves that failed: that is remembered with their recipients.
@@ -224,13 +247,14 @@ impl Ending<'_> {
     /// What became of recipients is on its way to the disk before anybody is told of it.
     fn record(&mut self) {
         let changed = std::mem::take(&mut self.end.changed);
-        let changes: Vec<_> = changed
+        let mut changes: Vec<_> = changed
             .into_iter()
             .filter_map(|index| self.end.states.get(index as usize).map(|state| (index, state.clone())))
             .collect();
         if changes.is_empty() {
             return;
         }
+        keep_failed_leaves(&mut changes, &self.end.outcomes, &self.engine.current().get().mail_name);
         match self.engine.queue().settle(self.message, &changes) {
             Ok(()) | Err(QueueError::NotFound(_)) => {}
             Err(error) => self.engine.current().complain(Some(self.message), &error),
@@ -245,8 +269,8 @@ impl Ending<'_> {
             _ => None,
         });
         let probe = is_probe(&self.end.envelope);
-        let leaves = self.end.outcomes.iter().filter(|_| !probe).filter_map(|outcome| {
-            let leaf = outcome.expanded.as_ref().filter(|_| outcome.result == Ended::Failed)?;
+        let leaves = failed_leaves(&self.end.outcomes).filter(|_| !probe).filter_map(|outcome| {
+            let leaf = outcome.expanded.as_ref()?;
             let known = self.end.envelope.recipients.get(outcome.recipient as usize)?;
             let recipient = Recipient { address: leaf.clone(), ..known.clone() };
             Some(bouncer.report_failure(&recipient, &failure_of(outcome, mail_name), false))
@@ -276,9 +300,10 @@ impl Ending<'_> {
         }
         // Failed recipients whose notice is out are done; those whose notice could not be queued stay as they are, and
         // the notice is made again at the next attempt.
+        let changed: HashSet<u32> = self.end.changed.iter().copied().collect();
         let changes: Vec<_> = (0u32..)
             .zip(&self.end.states)
-            .filter(|(_, state)| **state == RecipientState::Done)
+            .filter(|(index, state)| **state == RecipientState::Done || changed.contains(index))
             .map(|(i, s)| (i, s.clone()))
             .collect();
         match queue.defer(self.message, self.age.retry_at, &changes, warned) {

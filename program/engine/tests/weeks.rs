@@ -96,6 +96,7 @@ fn failure(reason: &str) -> Box<Failure> {
         diagnostic: String::new(),
         remote_mta: String::new(),
         relay: "none".to_owned(),
+        settled: Vec::new(),
     })
 }
 

@@ -204,10 +204,18 @@ fn event(
             diagnostic: format!("smtp; {reply}"),
             remote_mta: host,
             relay,
+            settled: Vec::new(),
         }
     } else {
         let (reason, none) = (reply.clone(), String::new());
-        Failure { status, reason, diagnostic: none.clone(), remote_mta: none, relay: "none".into() }
+        Failure {
+            status,
+            reason,
+            diagnostic: none.clone(),
+            remote_mta: none,
+            relay: "none".into(),
+            settled: Vec::new(),
+        }
     };
     envelope.smtputf8 |= !reply.is_ascii();
     let reported = bouncer.report_failure(&recipient, &failure, what == What::Delayed);

@@ -25,6 +25,7 @@ pub fn failure_of(outcome: &Outcome, mail_name: &str) -> Failure {
         diagnostic: diagnostic(outcome, mail_name),
         remote_mta: outcome.remote_mta.clone().unwrap_or_default(),
         relay: outcome.relay.clone(),
+        settled: Vec::new(),
     }
 }
 

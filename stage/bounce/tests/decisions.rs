@@ -64,6 +64,7 @@ fn failure() -> Failure {
         diagnostic: "smtp; 550 5.1.1 no".into(),
         remote_mta: "mx".into(),
         relay: "mx[192.0.2.1]:25".into(),
+        settled: Vec::new(),
     }
 }
 
@@ -295,6 +296,7 @@ fn outcome(recipient: u32, result: Result) -> Outcome {
         ended: NOW,
         soft: false,
         logged: false,
+        members: Vec::new(),
     }
 }
 

@@ -10,7 +10,8 @@ use yamabiko_deliver_local::agent::{
 };
 use yamabiko_deliver_local::job::{Done, Exits, Job, Place, QmailFile};
 use yamabiko_envelope::{
-    Content, DeliveryRecipient, DeliveryRequest, Envelope, Outcome, QueueId, Recipient, Result as Ended, Timestamp,
+    Content, DeliveryRecipient, DeliveryRequest, Envelope, Failure, Outcome, QueueId, Recipient, RecipientState,
+    Result as Ended, Timestamp,
 };
 use yamabiko_lookup::TableSet;
 
@@ -121,22 +122,15 @@ impl Surroundings for Machine {
     ) -> Boxed<'a, Vec<Outcome>> {
         self.note(format!("pass {address} {transport} {nexthop}"));
         let outcome = Outcome {
-            recipient: request.recipients[recipient].index,
-            expanded: None,
-            result: Ended::Sent(yamabiko_envelope::Action::Delivered),
-            status: yamabiko_status::EnhancedStatus::success(0, 0),
-            reason: "passed".to_owned(),
-            diagnostic: None,
-            remote_mta: None,
             relay: transport.to_owned(),
-            stage: None,
-            reply: None,
-            connection_use: 1,
-            tls: None,
-            connected: None,
-            ended: self.now(),
-            soft: false,
             logged: true,
+            ..Outcome::of_our_own(
+                request.recipients[recipient].index,
+                Ended::Sent(yamabiko_envelope::Action::Delivered),
+                yamabiko_status::EnhancedStatus::success(0, 0),
+                "passed",
+                self.now(),
+            )
         };
         Box::pin(std::future::ready(vec![outcome]))
     }
@@ -401,6 +395,74 @@ fn nothing_is_sent_on_of_what_waits() {
         let shown = deliver(&main, machine(&[]), "list@here.test", "\n").join("\n");
         assert_eq!(shown.contains("forward far@there.test"), sent_on, "{shown}");
         assert_eq!(shown.contains("4.3.0"), !sent_on, "{shown}");
+    }
+}
+
+/// The list of `main` is worked on again after an attempt, with what the queue remembers of that: what was asked of the machine,
+/// and the outcomes.
+fn again(main: &str, outcomes: &[Outcome]) -> Vec<String> {
+    let config = config(main);
+    let machine = Arc::new(machine(&[]));
+    let settings = Settings::from_view(&config.main(), &TableSet::default(), "local");
+    let agent = LocalAgent::new(settings, Arc::clone(&machine) as Arc<dyn Surroundings>);
+    let mut request = request("list@here.test", "\n");
+    let settled = outcomes.iter().filter(|outcome| outcome.result != Ended::Deferred);
+    let failure = Failure {
+        status: yamabiko_status::EnhancedStatus::transient(3, 0),
+        reason: "later".into(),
+        diagnostic: String::new(),
+        remote_mta: String::new(),
+        relay: "none".into(),
+        settled: settled.flat_map(|outcome| outcome.members.clone()).collect(),
+    };
+    let envelope = Arc::get_mut(&mut request.envelope).unwrap();
+    envelope.recipients[0].state = RecipientState::Deferred(Box::new(failure));
+    let attempt = pollster::block_on(agent.deliver(&request));
+    shown(&attempt.outcomes, "list@here.test", &machine)
+}
+
+fn first(main: &str) -> Vec<Outcome> {
+    let config = config(main);
+    let settings = Settings::from_view(&config.main(), &TableSet::default(), "local");
+    let agent = LocalAgent::new(settings, Arc::new(machine(&[])) as Arc<dyn Surroundings>);
+    pollster::block_on(agent.deliver(&request("list@here.test", "\n"))).outcomes
+}
+
+#[test]
+fn members_that_are_settled_are_passed_over() {
+    let list = |members: &str| format!("alias_maps = inline:{{ {{list = {members}}} }}");
+    // What the list was at the first attempt, what it is at the second, and what that does.
+    for (before, after, expected) in [
+        (
+            "/var/file, |command, alice, nobody-here, /var/full, far@there.test",
+            "/var/file, |command, alice, nobody-here, /var/good, far@there.test",
+            vec![
+                "nobody mbox /var/good".to_owned(),
+                "forward far@there.test from s@remote.test (list@here.test)".into(),
+                "2.0.0 list@here.test: delivered to file: /var/good".into(),
+                format!("2.0.0 list@here.test: forwarded as {ID}"),
+            ],
+        ),
+        (
+            "alice, /var/full",
+            "alice, /var/full, bob",
+            vec![
+                "bob mbox /spool/bob".into(),
+                "4.3.0 list@here.test: cannot append message to file /var/full: No space left on device".into(),
+                "2.0.0 bob@here.test: delivered to mailbox".into(),
+            ],
+        ),
+        ("alice, /var/full", "alice", vec!["2.0.0 list@here.test: delivered to all others of the list before".into()]),
+        (
+            "/var/full, far@there.test",
+            "far@there.test",
+            vec![
+                "forward far@there.test from s@remote.test (list@here.test)".into(),
+                format!("2.0.0 list@here.test: forwarded as {ID}"),
+            ],
+        ),
+    ] {
+        assert_eq!(again(&list(after), &first(&list(before))), expected, "{before}, then {after}");
     }
 }
 

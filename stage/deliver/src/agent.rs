@@ -1000,24 +1000,8 @@ impl<'a> Delivery<'a> {
         reason: String,
         ended: Timestamp,
     ) -> Outcome {
-        Outcome {
-            recipient: self.request.recipients.get(recipient).map_or(0, |one| one.index),
-            expanded: None,
-            logged: false,
-            soft: false,
-            result,
-            status,
-            reason,
-            diagnostic: None,
-            remote_mta: None,
-            relay: "none".to_owned(),
-            stage: None,
-            reply: None,
-            connection_use: 0,
-            tls: None,
-            connected: None,
-            ended,
-        }
+        let recipient = self.request.recipients.get(recipient).map_or(0, |one| one.index);
+        Outcome { connection_use: 0, ..Outcome::of_our_own(recipient, result, status, reason, ended) }
     }
 
     fn failure(

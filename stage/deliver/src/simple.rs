@@ -41,24 +41,8 @@ impl Simple {
 }
 
 fn attempt(request: &DeliveryRequest, result: Fated, status: EnhancedStatus, text: &str, now: Timestamp) -> Attempt {
-    let outcome = |recipient: u32| Outcome {
-        recipient,
-        expanded: None,
-        logged: false,
-        soft: false,
-        result,
-        status,
-        reason: text.to_owned(),
-        diagnostic: None,
-        remote_mta: None,
-        relay: "none".to_owned(),
-        stage: None,
-        reply: None,
-        connection_use: 0,
-        tls: None,
-        connected: None,
-        ended: now,
-    };
+    let outcome =
+        |recipient: u32| Outcome { connection_use: 0, ..Outcome::of_our_own(recipient, result, status, text, now) };
     let outcomes = request.recipients.iter().map(|recipient| outcome(recipient.index)).collect();
     Attempt { outcomes, destination_failure: None }
 }

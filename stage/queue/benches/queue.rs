@@ -97,6 +97,7 @@ fn settle(c: &mut Criterion) {
         diagnostic: String::new(),
         remote_mta: String::new(),
         relay: "none".into(),
+        settled: Vec::new(),
     };
     let mut n = 0;
     let mut next = || {

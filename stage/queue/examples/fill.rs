@@ -117,6 +117,7 @@ fn defer(
             diagnostic: String::new(),
             remote_mta: String::new(),
             relay: "none".to_owned(),
+            settled: Vec::new(),
         }))
     };
     let states: Vec<_> = (0..recipients).map(|r| (r as u32, state(r))).collect();

@@ -181,7 +181,7 @@ fn queue_id(mut field: &[u8]) -> Result<QueueId, Malformed> {
 }
 
 fn put_failure(out: &mut Vec<u8>, failure: &Failure) {
-    let Failure { status, reason, diagnostic, remote_mta, relay } = failure;
+    let Failure { status, reason, diagnostic, remote_mta, relay, settled } = failure;
     put_group(out, 1, |out| {
         put_number(out, u64::from(status.class.digit()));
         put_number(out, u64::from(status.subject));
@@ -191,6 +191,7 @@ fn put_failure(out: &mut Vec<u8>, failure: &Failure) {
     put_text(out, 3, diagnostic);
     put_text(out, 4, remote_mta);
     put_text(out, 5, relay);
+    settled.iter().for_each(|member| put_text(out, 6, member));
 }
 
 fn failure(bytes: &[u8]) -> Result<Box<Failure>, Malformed> {
@@ -200,6 +201,7 @@ fn failure(bytes: &[u8]) -> Result<Box<Failure>, Malformed> {
         diagnostic: String::new(),
         remote_mta: String::new(),
         relay: String::new(),
+        settled: Vec::new(),
     };
     let mut fields = Fields(bytes);
     while let Some((tag, field)) = fields.next()? {
@@ -209,6 +211,7 @@ fn failure(bytes: &[u8]) -> Result<Box<Failure>, Malformed> {
             3 => failure.diagnostic = text(field)?,
             4 => failure.remote_mta = text(field)?,
             5 => failure.relay = text(field)?,
+            6 => failure.settled.push(text(field)?),
             _ => {}
         }
     }

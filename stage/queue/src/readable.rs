@@ -278,12 +278,13 @@ fn put_recipient(fields: &mut Fields, recipient: &Recipient) {
     };
     fields.pair("state", name);
     if let Some(failure) = failure {
-        let Failure { status, reason, diagnostic, remote_mta, relay } = &**failure;
+        let Failure { status, reason, diagnostic, remote_mta, relay, settled } = &**failure;
         fields.pair("status", &status.to_string());
         fields.pair("reason", reason);
         fields.pair("diagnostic", diagnostic);
         fields.pair("remote", remote_mta);
         fields.pair("relay", relay);
+        settled.iter().for_each(|member| fields.pair("settled", member));
     }
     fields.end();
 }
@@ -564,6 +565,7 @@ fn take_recipient(words: &mut Words<'_>) -> Result<Recipient, Unreadable> {
         diagnostic: String::new(),
         remote_mta: String::new(),
         relay: String::new(),
+        settled: Vec::new(),
     };
     while let Some((key, value)) = words.pair()? {
         match key {
@@ -587,6 +589,7 @@ fn take_recipient(words: &mut Words<'_>) -> Result<Recipient, Unreadable> {
             "diagnostic" => failure.diagnostic = value,
             "remote" => failure.remote_mta = value,
             "relay" => failure.relay = value,
+            "settled" => failure.settled.push(value),
             _ => {}
         }
     }

@@ -40,6 +40,7 @@ fn failure(reason: &str) -> Box<Failure> {
         diagnostic: String::new(),
         remote_mta: "mx.example.net".into(),
         relay: "none".into(),
+        settled: Vec::new(),
     })
 }
 

@@ -22,6 +22,7 @@ fn failure(subject: u16) -> Box<Failure> {
         diagnostic: "550 5.1.1 x".repeat(20),
         remote_mta: "mx.example.net".into(),
         relay: "mx.example.net[192.0.2.1]:25".into(),
+        settled: Vec::new(),
     })
 }
 
@@ -204,6 +205,7 @@ fn a_readable_file_looks_like_this() {
         diagnostic: String::new(),
         remote_mta: String::new(),
         relay: "none".into(),
+        settled: Vec::new(),
     };
     let state = RecipientState::Deferred(Box::new(failure));
     envelope.recipients.push(Recipient { address: "other@example.net".into(), state, ..Recipient::default() });

@@ -316,6 +316,7 @@ fn reasons_beyond_a_segment_are_kept() {
             diagnostic: String::new(),
             remote_mta: String::new(),
             relay: "none".into(),
+            settled: Vec::new(),
         }))
     };
     let disk = SimulatedDisk::new();

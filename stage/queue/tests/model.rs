@@ -177,6 +177,7 @@ fn state(n: u64) -> RecipientState {
         diagnostic: String::new(),
         remote_mta: String::new(),
         relay: "none".into(),
+        settled: Vec::new(),
     }))
 }
 

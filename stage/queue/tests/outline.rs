@@ -15,6 +15,7 @@ fn failure(reason: String) -> Box<Failure> {
         diagnostic: String::new(),
         remote_mta: String::new(),
         relay: "none".to_owned(),
+        settled: Vec::new(),
     })
 }
 

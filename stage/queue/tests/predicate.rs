@@ -35,6 +35,7 @@ fn failure(status: EnhancedStatus, reason: &str) -> RecipientState {
         diagnostic: text(),
         remote_mta: text(),
         relay: text(),
+        settled: Vec::new(),
     }))
 }
 

@@ -29,6 +29,7 @@ mod harness;
 mod hostile;
 mod ledger;
 mod life;
+mod lists;
 mod milter;
 mod month;
 mod operators;

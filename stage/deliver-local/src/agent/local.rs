@@ -2,7 +2,8 @@
 //!
 //! A recipient's expansion is a list of work still to be done ([`Work`]) and what has come of it so far. Each piece of
 //! work carries the [`Standing`] in which it is done: whose authority, which sender, what led here. The list is bounded;
-//! what was done once is not done again (`duplicate_filter`, aliases in a circle).
+//! what was done once is not done again (`duplicate_filter`, aliases in a circle), and that holds for later attempts too:
+//! when a member of a list has to wait, the others are remembered with the recipient ([`Outcome::members`]).
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use yamabiko_address::domain::fold_case;
 use yamabiko_address::{ExtensionRules, split_domain, split_extension_with, unquote};
-use yamabiko_envelope::{Action, Attempt, DeliveryRequest, Outcome, Result as Ended};
+use yamabiko_envelope::{Action, Attempt, DeliveryRequest, Outcome, RecipientState, Result as Ended};
 use yamabiko_status::EnhancedStatus;
 
 use super::deliver::{Trail, Verdict, fields, from_line, is_probe, outcome};
@@ -64,6 +65,9 @@ pub(super) struct Standing {
     level: u32,
 }
 
+/// The sender has been told that the recipient is a list: a member that there is once.
+const TOLD: &str = "told";
+
 /// So many recipients deep a list leads in a circle.
 const DEEPEST: u32 = 100;
 
@@ -95,6 +99,10 @@ pub(super) struct Expansion<'a> {
     onward: Vec<Onward>,
     pub(super) outcomes: Vec<Outcome>,
     steps: usize,
+    /// Members of the list that earlier attempts have settled.
+    settled: HashSet<String>,
+    /// What is noted next is about this member.
+    member: Option<String>,
     /// For `Delivered-To:`.
     pub(super) delivered_to: String,
     /// The sender is told that this is a list.
@@ -105,7 +113,12 @@ pub(super) struct Expansion<'a> {
 
 impl<'a> Expansion<'a> {
     fn new(request: &'a DeliveryRequest, position: usize) -> Self {
-        let address = request.recipients[position].address.as_str();
+        let known = &request.recipients[position];
+        let settled: HashSet<String> =
+            match request.envelope.recipients.get(known.index as usize).map(|recipient| &recipient.state) {
+                Some(RecipientState::Deferred(failure)) => failure.settled.iter().cloned().collect(),
+                _ => HashSet::new(),
+            };
         Self {
             request,
             position,
@@ -114,8 +127,10 @@ impl<'a> Expansion<'a> {
             onward: Vec::new(),
             outcomes: Vec::new(),
             steps: 0,
-            delivered_to: fold_case(address).into_owned(),
-            told: false,
+            told: settled.contains(TOLD),
+            settled,
+            member: None,
+            delivered_to: fold_case(&known.address).into_owned(),
             trail: None,
         }
     }
@@ -128,9 +143,23 @@ impl<'a> Expansion<'a> {
         (!original.is_empty()).then_some(original)
     }
 
-    /// True the first time.
-    pub(super) fn once(&mut self, what: String) -> bool {
-        self.seen.insert(what)
+    /// True where nothing has become of this member yet, now or at an earlier attempt. What is noted next is about it.
+    pub(super) fn claim(&mut self, member: String) -> bool {
+        if self.is_settled(&member) || !self.seen.insert(member.clone()) {
+            return false;
+        }
+        self.member = Some(member);
+        true
+    }
+
+    /// An earlier attempt has settled it.
+    pub(super) fn is_settled(&self, member: &str) -> bool {
+        self.settled.contains(member)
+    }
+
+    /// What is noted next is about this member.
+    pub(super) fn member(&mut self) -> Vec<String> {
+        self.member.take().into_iter().collect()
     }
 
     fn goes_on(&mut self, owner: &Option<Arc<str>>, address: String) {
@@ -208,10 +237,14 @@ impl LocalAgent {
         }
         self.send_on(&mut expansion).await;
         if expansion.outcomes.is_empty() {
-            // Nothing came of it, so nobody has the message.
-            let name = split_domain(&request.recipients[position].address).0;
-            let reason = format!("alias {name} expands to nothing");
-            let verdict = Verdict::new(EnhancedStatus::permanent(3, 5), reason);
+            let verdict = match expansion.settled.is_empty() {
+                // Nothing came of it, so nobody has the message.
+                true => {
+                    let name = split_domain(&request.recipients[position].address).0;
+                    Verdict::new(EnhancedStatus::permanent(3, 5), format!("alias {name} expands to nothing"))
+                }
+                false => Verdict::sent("delivered to all others of the list before"),
+            };
             self.end(&mut expansion, None, verdict);
         }
         expansion.outcomes
@@ -221,10 +254,12 @@ impl LocalAgent {
     pub(super) fn end(&self, expansion: &mut Expansion<'_>, address: Option<&str>, verdict: Verdict) {
         let now = self.around.now();
         let done = outcome(expansion.request, expansion.position, address, verdict, &self.settings.transport, now);
-        expansion.outcomes.push(done);
+        let members = expansion.member();
+        expansion.outcomes.push(Outcome { members, ..done });
     }
 
     async fn step(&self, expansion: &mut Expansion<'_>, element: Element, standing: Standing) {
+        expansion.member = None;
         expansion.delivered_to.clear();
         expansion.delivered_to.push_str(&standing.delivered_to);
         let restricted =
@@ -289,7 +324,9 @@ impl LocalAgent {
 
     /// Once each, as a new message.
     fn goes_on(&self, expansion: &mut Expansion<'_>, address: String, standing: &Standing) {
-        if expansion.seen.insert(format!("on {}", fold_case(&address))) {
+        if expansion.claim(going_on(&address)) {
+            // It is settled with all others of its message.
+            expansion.member = None;
             expansion.goes_on(&standing.owner, address);
         }
     }
@@ -338,7 +375,7 @@ impl LocalAgent {
                 Way::None => {}
                 Way::Done => return,
                 Way::Mailbox(user) => {
-                    if expansion.once(format!("box {}", user.name)) {
+                    if expansion.claim(format!("box {}", user.name)) {
                         let name = user.name.clone();
                         self.to_mailbox(expansion, &address, &name, None, Some(user), &standing).await;
                     }
@@ -358,7 +395,7 @@ impl LocalAgent {
         {
             return;
         }
-        if user.is_some() && !expansion.seen.insert(format!("box {name}")) {
+        if user.is_some() && !expansion.claim(format!("box {name}")) {
             return;
         }
         self.to_mailbox(expansion, &address, &name, extension.as_deref(), user, &standing).await;
@@ -428,6 +465,7 @@ impl LocalAgent {
         let asked = expansion.request.envelope.recipients.get(index).is_some_and(|r| r.notify.wants_success());
         if asked && !expansion.told {
             expansion.told = true;
+            expansion.member = Some(TOLD.to_owned());
             let mut verdict = Verdict::sent("alias expanded");
             verdict.action = Action::Expanded;
             self.end(expansion, None, verdict);
@@ -616,7 +654,7 @@ impl LocalAgent {
     async fn to_command(&self, expansion: &mut Expansion<'_>, command: &str, standing: &Standing) {
         let user = standing.user.clone();
         let name = user.as_ref().map_or(self.settings.default_privs.as_str(), |user| user.name.as_str());
-        if !expansion.seen.insert(format!("command {name} {command}")) {
+        if !expansion.claim(format!("command {name} {command}")) {
             return;
         }
         let address = standing.address.as_deref();
@@ -649,7 +687,7 @@ impl LocalAgent {
     }
 
     async fn to_file(&self, expansion: &mut Expansion<'_>, path: &str, standing: &Standing) {
-        if !expansion.seen.insert(format!("file {path}")) {
+        if !expansion.claim(format!("file {path}")) {
             return;
         }
         let delivered = self.settings.delivered_to.file.then_some(expansion.delivered_to.as_str());
@@ -697,6 +735,7 @@ impl LocalAgent {
                 }
                 continue;
             }
+            let members = recipients.iter().map(|address| going_on(address)).collect();
             let forward = Forward {
                 sender: owner.as_deref().map_or_else(|| expansion.request.sender.to_string(), str::to_owned),
                 recipients,
@@ -715,8 +754,16 @@ impl LocalAgent {
                 Err(why) => Verdict::trouble(why),
             };
             self.end(expansion, None, verdict);
+            if let Some(outcome) = expansion.outcomes.last_mut() {
+                outcome.members = members;
+            }
         }
     }
+}
+
+/// The member of a list that gets a new message.
+fn going_on(address: &str) -> String {
+    format!("on {}", fold_case(address))
 }
 
 fn misconfigured() -> Verdict {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use yamabiko_address::split_domain;
+use yamabiko_envelope::Outcome;
 use yamabiko_lookup::Maps;
 use yamabiko_status::EnhancedStatus;
 
@@ -56,8 +57,9 @@ impl LocalAgent {
         let (transport, nexthop) = split_transport(transport);
         let nexthop =
             if nexthop.is_empty() { split_domain(address).1.unwrap_or(&self.settings.myhostname) } else { nexthop };
-        let mut outcomes = self.around.pass(expansion.request, expansion.position, address, transport, nexthop).await;
-        expansion.outcomes.append(&mut outcomes);
+        let outcomes = self.around.pass(expansion.request, expansion.position, address, transport, nexthop).await;
+        let members = expansion.member();
+        expansion.outcomes.extend(outcomes.into_iter().map(|one| Outcome { members: members.clone(), ..one }));
     }
 
     async fn known(&self, expansion: &mut Expansion<'_>, address: &str, user: &Arc<User>, extension: Option<&str>) {
@@ -150,8 +152,12 @@ impl LocalAgent {
         extension: Option<&str>,
         standing: &Standing,
     ) {
+        let member = format!("unknown {name}");
+        if expansion.is_settled(&member) {
+            return;
+        }
         // What `luser_relay` made of nobody's mail may be nobody's again.
-        let first = expansion.once(format!("unknown {name}"));
+        let first = expansion.claim(member);
         if !first && !expansion.outcomes.is_empty() {
             return;
         }

@@ -118,7 +118,7 @@ impl LocalAgent {
                 default => list = instructions(default, false),
             }
         }
-        if !expansion.once(format!("qmail {} {name}", owner.user.name)) {
+        if !expansion.claim(format!("qmail {} {name}", owner.user.name)) {
             return Way::Done;
         }
         if is_probe(expansion.request) {
