@@ -341,8 +341,8 @@ impl ResolvesClientCert for Chooser {
 
 /// Takes any certificate whose key the server has.
 #[derive(Debug)]
-struct Taking {
-    provider: Arc<CryptoProvider>,
+pub(crate) struct Taking {
+    pub(crate) provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for Taking {

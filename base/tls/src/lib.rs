@@ -43,4 +43,4 @@ pub use options::{Level, LogMask, ServerOptions};
 pub use server::{Failure, Server, SniKeys};
 pub use session::{Session, comment};
 pub use stream::{Guarded, Stream};
-pub use web::{AUTHORITIES, Web, web};
+pub use web::{AUTHORITIES, Web, unproved, web};

@@ -10,6 +10,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::client::Taking;
+
 /// Where systems keep the authorities that they trust.
 pub const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -20,6 +22,21 @@ pub const AUTHORITIES: [&str; 4] = [
 
 /// A connection to a web server that has proved its name.
 pub type Web = StreamOwned<ClientConnection, TcpStream>;
+
+/// Prepares an encrypted connection to somebody who proves nothing: for questions that anybody may hear the answers of. The handshake
+/// is made as that of [`web`]. Errors: `host` is neither a name nor an address.
+pub fn unproved(stream: TcpStream, host: &str) -> io::Result<Web> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Taking { provider }))
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| io::Error::other(format!("{host}: {error}")))?;
+    let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    Ok(StreamOwned::new(connection, stream))
+}
 
 /// Prepares a connection to the server `host`: its certificate must be for that name, by an authority in a PEM file. The handshake is
 /// made with the first byte that is written or read, and its failure is an error there.

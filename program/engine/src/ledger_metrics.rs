@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use yamabiko_ledger::{Entry, What};
+use yamabiko_ledger::{Entry, UNPROVEN, What, is_doubtful};
 
 use crate::accept::Acceptance;
 
@@ -53,9 +53,10 @@ impl Counters {
         if entry.what != What::Queued && entry.size > 0 {
             self.by_what[What::Queued as usize].fetch_add(1, Ordering::Relaxed); // below 32
         }
-        if !entry.reason.is_empty() {
+        let reason = if is_doubtful(entry) { UNPROVEN } else { &entry.reason };
+        if !reason.is_empty() {
             let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-            let key = (entry.what, entry.reason.clone());
+            let key = (entry.what, reason.to_owned());
             if reasons.len() < REASONS || reasons.contains_key(&key) {
                 *reasons.entry(key).or_default() += 1;
             }

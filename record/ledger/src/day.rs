@@ -16,6 +16,7 @@ use yamabiko_status::ReplyCode;
 
 use crate::entry::{ReportAction, domain_of, stage_from_number, stage_number};
 use crate::keys::{self, Field, ROW_BITS};
+use crate::verdict::{UNPROVEN, is_doubtful};
 use crate::{Entry, Error, What};
 
 /// The form of the files: raised when an older program could not read them.
@@ -63,7 +64,7 @@ pub struct TallyKey {
     pub sender: String,
     /// What.
     pub what: What,
-    /// The reason's name; empty without one.
+    /// The reason's name; empty without one; [`UNPROVEN`] of reports that anybody could have written.
     pub reason: String,
 }
 
@@ -258,7 +259,7 @@ impl DayWriter {
             domain: entry.domain(),
             sender: entry.sender.as_deref().map_or_else(String::new, domain_of),
             what: entry.what,
-            reason: entry.reason.clone(),
+            reason: if is_doubtful(entry) { UNPROVEN.to_owned() } else { entry.reason.clone() },
         };
         let delay = entry.delay.unwrap_or_default();
         self.fresh.entry(key).or_default().add(Tally { count: 1, delay, longest: delay });

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use yamabiko_envelope::Timestamp;
 
 use crate::writer::civil;
-use crate::{Entry, History, Verdict, What, day_of, stage_word};
+use crate::{Entry, History, Verdict, What, claim, day_of, stage_word};
 
 /// The version of the form.
 pub const SCHEMA: u32 = 1;
@@ -101,6 +101,16 @@ pub fn history(history: &History, verdict: &Verdict) -> Map<String, Value> {
     put("maybe_twice", verdict.maybe_twice.into());
     put("since", decisive.map_or(Value::Null, |entry| time(entry.at).into()));
     put("reason", decisive.map_or("", |entry| &entry.reason).into());
+    let unproven = verdict.unproven.and_then(|position| history.entries.get(position));
+    if let Some((known, claimed)) = unproven.and_then(|known| Some((known, claim(known)?))) {
+        put(
+            "unproven",
+            json!({
+                "state": claimed.word(), "confidence": known.confidence, "since": time(known.at),
+                "reason": known.reason, "by": known.by,
+            }),
+        );
+    }
     // The recipients of a message are not told with each of them.
     let bare = |known: &Entry| {
         let mut object = entry(known);

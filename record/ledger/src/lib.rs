@@ -41,5 +41,5 @@ pub use origin::{Origin, Trusted};
 pub use query::{History, LISTED, Ledger, Part, Query, by_state, split};
 pub use recorder::{Input, Recorder, entry_of, in_mailbox};
 pub use remote::remote_id;
-pub use verdict::{GUESS, SURE, State, Verdict, judge};
+pub use verdict::{FAR, GUESS, SURE, State, UNPROVEN, Verdict, claim, is_doubtful, judge};
 pub use writer::{Options, Source, Writer, civil, day_of, days_from};

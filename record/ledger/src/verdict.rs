@@ -132,7 +132,31 @@ pub struct Verdict {
     pub attempts: u32,
     /// A connection was lost after the final dot at some time: it may have arrived all the same, or twice.
     pub maybe_twice: bool,
+    /// The last report or complaint that says otherwise and is too unsure to change anything: its position among those
+    /// judged, see [`is_doubtful`]. Nothing that surely happened afterwards contradicts it.
+    pub unproven: Option<usize>,
 }
+
+/// A report or complaint that anybody could have written, or that was joined by a guess: it is told and changes nothing.
+pub fn is_doubtful(entry: &Entry) -> bool {
+    matches!(entry.what, What::Report | What::Complaint) && (1..SURE).contains(&entry.confidence)
+}
+
+/// What a doubtful entry says that became of it; `None` where it says nothing of the end, or is not doubtful.
+pub fn claim(entry: &Entry) -> Option<State> {
+    match (entry.what, entry.action) {
+        _ if !is_doubtful(entry) => None,
+        (What::Complaint, _) => Some(State::Complained),
+        (_, Some(ReportAction::Failed)) => Some(State::LateBounced),
+        (_, Some(ReportAction::Delivered)) => Some(State::Delivered),
+        _ => None,
+    }
+}
+
+/// The reason under which doubtful entries are counted, whatever they say: `yamabiko fate --summary`, metrics.
+pub const UNPROVEN: &str = "unproven";
+/// What [`Entry::by`] of a report ends with that came from a host that has nothing to do with the message.
+pub const FAR: &str = "from a host that has nothing to do with it";
 
 /// A report that was joined by nothing better than this proves nothing.
 pub const GUESS: u8 = 50;
@@ -143,12 +167,19 @@ pub const SURE: u8 = 80;
 /// sent is presumed delivered.
 pub fn judge<'a>(entries: impl IntoIterator<Item = &'a Entry>, now: Timestamp, quiet: Duration) -> Verdict {
     let mut verdict =
-        Verdict { state: State::Unknown, decided_by: None, confidence: 100, attempts: 0, maybe_twice: false };
+        Verdict { state: State::Unknown, decided_by: None, confidence: 100, attempts: 0, maybe_twice: false, unproven: None };
     let mut before_hold = State::Queued;
     let mut settled_at = Timestamp::default();
     for (position, entry) in entries.into_iter().enumerate() {
         if is_attempt(entry.what) {
             verdict.attempts += 1;
+        }
+        if let Some(claimed) = claim(entry) {
+            // What is known to be so needs no doubt.
+            if claimed != verdict.state && !is_over(verdict.state) {
+                verdict.unproven = Some(position);
+            }
+            continue;
         }
         let Some(next) = step(&verdict, entry, before_hold) else { continue };
         if next == State::Held {
@@ -157,10 +188,12 @@ pub fn judge<'a>(entries: impl IntoIterator<Item = &'a Entry>, now: Timestamp, q
         verdict.maybe_twice |= next == State::Uncertain;
         verdict.state = next;
         verdict.decided_by = Some(position);
+        verdict.unproven = None;
         verdict.confidence = if entry.confidence == 0 { 100 } else { entry.confidence };
         settled_at = entry.at;
     }
-    if matches!(verdict.state, State::Sent | State::Relayed) && now.since(settled_at) >= quiet {
+    let nothing_bad = verdict.unproven.is_none();
+    if nothing_bad && matches!(verdict.state, State::Sent | State::Relayed) && now.since(settled_at) >= quiet {
         verdict.state = State::PresumedDelivered;
     }
     verdict
@@ -194,13 +227,7 @@ fn step(now: &Verdict, entry: &Entry, before_hold: State) -> Option<State> {
         What::Requeued => return unsettled.then_some(State::Moved),
         What::Held => return unsettled.then_some(State::Held),
         What::Released => return (now.state == State::Held).then_some(before_hold),
-        // An unsure report says nothing of what was not handed over yet, nor of what is known to have arrived.
-        What::Report | What::Complaint
-            if entry.confidence < SURE
-                && matches!(now.state, State::Queued | State::Deferred | State::Held | State::Delivered) =>
-        {
-            return None;
-        }
+        What::Report | What::Complaint if is_doubtful(entry) => return None,
         What::Report => match entry.action {
             // What failed here, or was never sent, needs no news from elsewhere.
             Some(ReportAction::Failed) => return (!is_over(now.state)).then_some(State::LateBounced),
@@ -325,7 +352,14 @@ mod tests {
                 vec![at(0, Queued), unsure(report(1, ReportAction::Failed))],
                 State::Queued,
             ),
-            ("came back, perhaps", vec![at(1, Sent), unsure(report(9, ReportAction::Failed))], State::LateBounced),
+            ("came back, perhaps", vec![at(1, Sent), unsure(report(9, ReportAction::Failed))], State::Sent),
+            ("arrived, perhaps", vec![at(1, Sent), unsure(report(9, ReportAction::Delivered))], State::Sent),
+            ("complained, perhaps", vec![at(1, Sent), unsure(at(9, Complaint))], State::Sent),
+            (
+                "came back, perhaps, and then surely",
+                vec![at(1, Sent), unsure(report(8, ReportAction::Failed)), report(9, ReportAction::Failed)],
+                State::LateBounced,
+            ),
             ("is in a mailbox", vec![at(1, Delivered), unsure(report(9, ReportAction::Failed))], State::Delivered),
             ("was in a mailbox", vec![at(1, Delivered), report(9, ReportAction::Failed)], State::LateBounced),
             ("suppressed, and a report", vec![at(1, Suppressed), report(9, ReportAction::Failed)], State::Suppressed),
@@ -341,6 +375,34 @@ mod tests {
             let verdict = judge(&entries, Timestamp::from_seconds(10), Duration::from_secs(5 * DAY));
             assert_eq!(verdict.state, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_nobody_can_prove() {
+        let failed = |seconds| unsure(report(seconds, ReportAction::Failed));
+        let table: Vec<(&str, Vec<Entry>, Option<State>)> = vec![
+            ("nothing was heard", vec![at(1, What::Sent)], None),
+            ("perhaps", vec![at(1, What::Sent), failed(2)], Some(State::LateBounced)),
+            ("of no end", vec![at(1, What::Sent), unsure(report(2, ReportAction::Delayed))], None),
+            ("before it went", vec![at(0, What::Queued), failed(1)], Some(State::LateBounced)),
+            ("before it went, and it went", vec![at(0, What::Queued), failed(1), at(2, What::Sent)], None),
+            ("is in a mailbox", vec![at(1, What::Delivered), failed(2)], Some(State::LateBounced)),
+            ("says what is known", vec![at(1, What::Sent), report(2, ReportAction::Failed), failed(3)], None),
+            ("of what failed here", vec![at(1, What::Bounced), failed(2)], None),
+            ("the last of two", vec![at(1, What::Sent), failed(2), unsure(at(3, What::Complaint))], Some(State::Complained)),
+            ("proved later", vec![at(1, What::Sent), failed(2), report(3, ReportAction::Failed)], None),
+            ("disproved later", vec![at(1, What::Sent), failed(2), report(3, ReportAction::Delivered)], None),
+        ];
+        for (name, entries, expected) in table {
+            let verdict = judge(&entries, Timestamp::from_seconds(10), Duration::from_secs(5 * DAY));
+            let claimed = verdict.unproven.and_then(|position| claim(&entries[position]));
+            assert_eq!(claimed, expected, "{name}");
+            assert!(verdict.confidence >= SURE, "{name}");
+        }
+        // Days without bad news are no days with unproven bad news.
+        let heard = [at(1, What::Sent), failed(2)];
+        let verdict = judge(&heard, Timestamp::from_seconds(99 * DAY), Duration::from_secs(5 * DAY));
+        assert_eq!(verdict.state, State::Sent);
     }
 
     #[test]

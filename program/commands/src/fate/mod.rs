@@ -286,7 +286,8 @@ fn tell(
     let bold = io::stdout().is_terminal();
     if found.len() > 1 {
         let states = count(found, now, quiet);
-        writeln!(out, "{}\n", words::several(asked, &states, language))?;
+        let unproven = found.iter().filter(|history| history.verdict(now, quiet).unproven.is_some()).count();
+        writeln!(out, "{}\n", words::several(asked, &states, unproven, language))?;
     }
     let shown = if verbose { found.len() } else { WHOLE.min(found.len()) };
     for history in found.iter().take(shown) {

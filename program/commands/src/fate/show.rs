@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use yamabiko_envelope::Timestamp;
-use yamabiko_ledger::{Entry, History, What, stage_word};
+use yamabiko_ledger::{Entry, History, State, Verdict, What, stage_word};
 
 use super::words::{self, Language};
 
@@ -86,15 +86,24 @@ pub fn entry(entry: &Entry, whole: bool, out: &mut dyn Write) -> io::Result<()> 
     writeln!(out, "  {}  {host}{:<10}  {}", when(entry.at), entry.what.word(), clean(&parts.join("  ")))
 }
 
+/// The entry that says otherwise and proves nothing, and what it says.
+pub fn unproven<'a>(history: &'a History, verdict: &Verdict) -> Option<(&'a Entry, State)> {
+    let known = verdict.unproven.and_then(|position| history.entries.get(position))?;
+    Some((known, yamabiko_ledger::claim(known)?))
+}
+
 /// A history in one line.
 pub fn line(history: &History, now: Timestamp, quiet: Duration, out: &mut dyn Write) -> io::Result<()> {
     let verdict = history.verdict(now, quiet);
     let decisive = verdict.decided_by.and_then(|position| history.entries.get(position));
     let reason = decisive.map_or("", |entry| entry.reason.as_str());
+    let doubt = unproven(history, &verdict)
+        .map(|(known, claimed)| format!("  ({}? {} %)", claimed.word(), known.confidence))
+        .unwrap_or_default();
     let at = decisive.map_or_else(|| history.began(), |entry| entry.at);
     writeln!(
         out,
-        "{}  {:<18}  {}  {}  {}",
+        "{}  {:<18}  {}  {}  {}{doubt}",
         when(at),
         verdict.state.word(),
         history.queue_id,
@@ -104,7 +113,7 @@ pub fn line(history: &History, now: Timestamp, quiet: Duration, out: &mut dyn Wr
 }
 
 /// Names of the columns of CSV.
-const COLUMNS: &str = "recipient,state,reason,since,dsn,reply_code,text,host,attempts,sent_at,sender,message_id,queue_id,remote_queue_id,confidence";
+const COLUMNS: &str = "recipient,state,reason,since,dsn,reply_code,text,host,attempts,sent_at,sender,message_id,queue_id,remote_queue_id,confidence,unproven,unproven_confidence";
 
 /// One line for each recipient, as RFC 4180 has it, behind a line of names.
 pub fn csv(histories: &[History], now: Timestamp, quiet: Duration, out: &mut dyn Write) -> io::Result<()> {
@@ -112,6 +121,7 @@ pub fn csv(histories: &[History], now: Timestamp, quiet: Duration, out: &mut dyn
     for history in histories {
         let verdict = history.verdict(now, quiet);
         let decisive = verdict.decided_by.and_then(|position| history.entries.get(position));
+        let doubt = unproven(history, &verdict);
         let of = |get: fn(&Entry) -> String| decisive.map(get).unwrap_or_default();
         let remote = history.entries.iter().rev().find(|entry| !entry.remote_id.is_empty());
         let fields = [
@@ -130,6 +140,8 @@ pub fn csv(histories: &[History], now: Timestamp, quiet: Duration, out: &mut dyn
             history.queue_id.clone(),
             remote.map(|entry| entry.remote_id.clone()).unwrap_or_default(),
             verdict.confidence.to_string(),
+            doubt.map(|(_, claimed)| claimed.word().to_owned()).unwrap_or_default(),
+            doubt.map(|(known, _)| known.confidence.to_string()).unwrap_or_default(),
         ];
         let line: Vec<String> = fields.iter().map(|field| quoted(field)).collect();
         writeln!(out, "{}", line.join(","))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use yamabiko_envelope::Timestamp;
-use yamabiko_ledger::{Ledger, Tally, What, civil};
+use yamabiko_ledger::{Ledger, Tally, UNPROVEN, What, civil};
 
 use super::show::quoted;
 use super::words::Language;
@@ -17,8 +17,8 @@ struct Line {
     delay: Tally,
 }
 
-/// What the columns count.
-const COLUMNS: [(&str, &str, &[What]); 8] = [
+/// What the columns count. The last has what is reported and may be forged; it is in no other.
+const COLUMNS: [(&str, &str, &[What]); 9] = [
     ("sent", "送信", &[What::Sent, What::Relayed]),
     ("delivered", "配達", &[What::Delivered]),
     ("bounced", "不達", &[What::Bounced, What::Expired]),
@@ -27,6 +27,7 @@ const COLUMNS: [(&str, &str, &[What]); 8] = [
     ("deferrals", "延期", &[What::Deferred]),
     ("suppressed", "抑止", &[What::Suppressed]),
     ("rejected", "拒否", &[What::Rejected, What::Discarded]),
+    (UNPROVEN, "未確認", &[]),
 ];
 
 /// Destinations and senders that are told one by one; the rest is one line.
@@ -44,18 +45,24 @@ pub fn write(
 ) -> Result<(), Trouble> {
     let mut lines: BTreeMap<String, Line> = BTreeMap::new();
     ledger.tallies(since, until, |key, tally| {
+        let reason = key.reason;
         let name = match by {
             By::Destination => key.domain,
             By::Sender => key.sender,
-            By::Reason if key.reason.is_empty() => return,
-            By::Reason => key.reason,
+            By::Reason if reason.is_empty() => return,
+            By::Reason => reason.clone(),
             By::Day => {
                 let (year, month, day) = civil(key.hour / 24);
                 format!("{year:04}-{month:02}-{day:02}")
             }
         };
         // Messages have no destination and no reason of their own.
-        let Some(column) = COLUMNS.iter().position(|(.., whats)| whats.contains(&key.what)) else { return };
+        let unproven = matches!(key.what, What::Report | What::Complaint) && reason == UNPROVEN;
+        let is_its = |(name, _, whats): &(&str, &str, &[What])| match unproven {
+            true => *name == UNPROVEN,
+            false => whats.contains(&key.what),
+        };
+        let Some(column) = COLUMNS.iter().position(is_its) else { return };
         let line = lines.entry(name).or_default();
         line.counts[column] += tally.count; // a position in COLUMNS
         if matches!(key.what, What::Sent | What::Relayed | What::Delivered) {

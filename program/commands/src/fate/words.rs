@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use yamabiko_envelope::Timestamp;
-use yamabiko_ledger::{Entry, History, State};
+use yamabiko_ledger::{Entry, FAR, GUESS, History, State};
 
-use super::show::when;
+use super::show::{unproven, when};
 
 /// The languages of sentences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -125,10 +125,30 @@ pub fn sentence(history: &History, now: Timestamp, quiet: Duration, language: La
         false => format!("{} ({})", history.original, history.recipient),
     };
     let to = if to.is_empty() { "?".to_owned() } else { to };
+    let doubt = unproven(history, &verdict);
+    let heard = verdict.decided_by.and_then(|position| heard_since(history.entries.get(position + 1..)?));
+    let silent = doubt.is_none() && heard.is_none();
     let mut text = match language {
-        Language::En => english(verdict.state, &to, entry),
-        Language::Ja => japanese(verdict.state, &to, entry),
+        Language::En => english(verdict.state, &to, entry, silent),
+        Language::Ja => japanese(verdict.state, &to, entry, silent),
     };
+    if let Some((known, claimed)) = doubt {
+        match language {
+            Language::En => {
+                text.truncate(text.trim_end_matches('.').len());
+                text.push_str(&english_doubt(known, claimed));
+            }
+            Language::Ja => text.push_str(&japanese_doubt(known, claimed)),
+        }
+    }
+    if let Some((at, english, japanese)) = heard
+        && verdict.state.is_good()
+    {
+        text.push_str(&match language {
+            Language::En => format!(" {english} came at {}.", when(at)),
+            Language::Ja => format!("{} に{japanese}がありました。", when(at)),
+        });
+    }
     // What was given up has its reason in the last attempt.
     let last = || history.entries.iter().rev().find(|entry| entry.what == yamabiko_ledger::What::Deferred);
     let given_up = verdict.state == State::Expired && entry.text.is_empty();
@@ -168,7 +188,62 @@ pub fn sentence(history: &History, now: Timestamp, quiet: Duration, language: La
     text
 }
 
-fn english(state: State, to: &str, entry: &Entry) -> String {
+/// The last thing heard that changes nothing, and is news all the same: when, and what, in both languages.
+fn heard_since(entries: &[Entry]) -> Option<(Timestamp, &'static str, &'static str)> {
+    use yamabiko_ledger::{ReportAction, What};
+    entries.iter().rev().find_map(|entry| {
+        let (english, japanese) = match (entry.what, entry.action) {
+            (What::AutoReply, _) => ("An automatic reply", "自動応答"),
+            (What::Report, Some(ReportAction::Delayed)) => ("A report that it is delayed", "遅れているという報告"),
+            (What::Report, Some(ReportAction::Relayed)) => ("A report that it was passed on", "さらに転送したという報告"),
+            (What::Report, Some(ReportAction::Expanded)) => ("A report that it went to a list", "メーリングリストへ送ったという報告"),
+            _ => return None,
+        };
+        Some((entry.at, english, japanese))
+    })
+}
+
+/// What is reported and proves nothing, behind a sentence that has no full stop yet.
+fn english_doubt(known: &Entry, claimed: State) -> String {
+    let says = match claimed {
+        State::Complained => "that the recipient complained",
+        State::Delivered => "that it arrived",
+        _ => "that it did not arrive",
+    };
+    let why = match known.reason.as_str() {
+        "" => String::new(),
+        name => format!(" ({})", reason(name, Language::En)),
+    };
+    let but = match () {
+        () if known.by.ends_with(FAR) => "it comes from a host that has nothing to do with the message".to_owned(),
+        () if known.confidence <= GUESS => "it names no message, and which one it is about is a guess".to_owned(),
+        () => format!("it was joined by {}", known.by),
+    };
+    let at = when(known.at);
+    format!("; a report of {at} says {says}{why}, but {but}: confidence {} %, it proves nothing.", known.confidence)
+}
+
+fn japanese_doubt(known: &Entry, claimed: State) -> String {
+    let says = match claimed {
+        State::Complained => "受信者から苦情があった",
+        State::Delivered => "届いた",
+        _ => "届かなかった",
+    };
+    let why = match known.reason.as_str() {
+        "" => String::new(),
+        name => format!("({})", reason(name, Language::Ja)),
+    };
+    let but = match () {
+        () if known.by.ends_with(FAR) => "このメールと関係のないホストから来たもの".to_owned(),
+        () if known.confidence <= GUESS => "どのメールについてかは推測".to_owned(),
+        () => format!("{} による対応付け", known.by),
+    };
+    let at = when(known.at);
+    format!("{at} に{says}という報告{why}がありますが、{but}で、確度 {} % のため確かではありません。", known.confidence)
+}
+
+/// `silent`: nothing was heard since.
+fn english(state: State, to: &str, entry: &Entry, silent: bool) -> String {
     let at = when(entry.at);
     let host = host(entry);
     match state {
@@ -176,10 +251,13 @@ fn english(state: State, to: &str, entry: &Entry) -> String {
         State::Deferred => format!("Not yet: {to} could not be reached at {at}; it is being tried again."),
         State::Sent => {
             let id = if entry.remote_id.is_empty() { String::new() } else { format!(" as {}", entry.remote_id) };
-            format!(
-                "Handed over: {host} took the message to {to} at {at}{id}. Nothing has been heard since, good or bad; whether it is \
-                 in the mailbox only they can say."
-            )
+            let since = match silent {
+                false => "",
+                true => {
+                    " Nothing has been heard since, good or bad; whether it is in the mailbox only they can say."
+                }
+            };
+            format!("Handed over: {host} took the message to {to} at {at}{id}.{since}")
         }
         State::Relayed => {
             format!("Handed over: {host} took the message to {to} at {at} and has promised to report.")
@@ -225,7 +303,7 @@ fn related(entry: &Entry) -> &str {
     }
 }
 
-fn japanese(state: State, to: &str, entry: &Entry) -> String {
+fn japanese(state: State, to: &str, entry: &Entry, silent: bool) -> String {
     let at = when(entry.at);
     let host = japanese_host(entry);
     match state {
@@ -234,10 +312,11 @@ fn japanese(state: State, to: &str, entry: &Entry) -> String {
         State::Sent => {
             let id =
                 if entry.remote_id.is_empty() { String::new() } else { format!("(先方の ID: {})", entry.remote_id) };
-            format!(
-                "引き渡し済み: {to} 宛のメールは {at} に {host} が受け取りました{id}。その後の知らせはありません。メールボックスに\
-                 入ったかどうかは先方にしか分かりません。"
-            )
+            let since = match silent {
+                false => "",
+                true => "その後の知らせはありません。メールボックスに入ったかどうかは先方にしか分かりません。",
+            };
+            format!("引き渡し済み: {to} 宛のメールは {at} に {host} が受け取りました{id}。{since}")
         }
         State::Relayed => {
             format!("引き渡し済み: {to} 宛のメールは {at} に {host} が受け取り、結果を報告することになっています。")
@@ -280,14 +359,19 @@ pub fn nothing(asked: &str, language: Language) -> String {
     }
 }
 
-/// Several were found.
-pub fn several(asked: &str, states: &BTreeMap<State, u64>, language: Language) -> String {
+/// Several were found; of so many of them something is reported that proves nothing.
+pub fn several(asked: &str, states: &BTreeMap<State, u64>, unproven: usize, language: Language) -> String {
     let asked: String = asked.chars().filter(|c| !c.is_control()).take(200).collect();
     let total: u64 = states.values().sum();
     let each: Vec<String> = states.iter().map(|(state, count)| format!("{count} {}", name(*state, language))).collect();
+    let doubt = match (unproven, language) {
+        (0, _) => String::new(),
+        (_, Language::En) => format!(" Of {unproven} of them there is a report that proves nothing."),
+        (_, Language::Ja) => format!("うち {unproven} 件には確かでない報告があります。"),
+    };
     match language {
-        Language::En => format!("{total} recipients of messages are known for {asked}: {}.", each.join(", ")),
-        Language::Ja => format!("{asked} については {total} 件の記録があります: {}。", each.join("、")),
+        Language::En => format!("{total} recipients of messages are known for {asked}: {}.{doubt}", each.join(", ")),
+        Language::Ja => format!("{asked} については {total} 件の記録があります: {}。{doubt}", each.join("、")),
     }
 }
 
@@ -354,11 +438,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unsure_is_not_asserted() {
+        let at = |seconds: u64| Timestamp::from_seconds(1_790_000_000 + seconds);
+        let entry = |seconds, what| Entry::new(at(seconds), what, "Q", "a@b.test");
+        let report = |confidence, by: &str| Entry {
+            action: Some(yamabiko_ledger::ReportAction::Failed),
+            reason: "userunknown".into(),
+            by: by.into(),
+            confidence,
+            ..entry(9, What::Report)
+        };
+        let far = "Message-ID and recipient, from a host that has nothing to do with it";
+        for (first, last, english, japanese) in [
+            (What::Sent, report(60, far), &["Handed over", "nothing to do with the message", "60 %"][..], &["引き渡し済み", "関係のない", "60 %"][..]),
+            (What::Sent, report(40, "recipient and time: a guess"), &["Handed over", "a guess", "40 %"], &["推測", "40 %"]),
+            (What::Relayed, report(60, far), &["has promised to report; a report of", "60 %"], &["関係のない"]),
+            (What::Delivered, report(60, far), &["Delivered", "did not arrive", "60 %"], &["配達済み", "60 %"]),
+            (What::Sent, Entry { confidence: 60, by: far.into(), ..entry(9, What::Complaint) }, &["that the recipient complained"], &["苦情"]),
+            (What::Sent, entry(9, What::AutoReply), &["Very likely delivered", "An automatic reply came at"], &["自動応答"]),
+            (What::Sent, report(92, "Message-ID and recipient"), &["Came back", "92 % sure"], &["後から不達", "確度 92 %"]),
+        ] {
+            let entries = vec![entry(0, What::Queued), entry(1, first), last];
+            let (recipient, queue_id) = ("a@b.test".to_owned(), "Q".to_owned());
+            let history = History { host: String::new(), queue_id, recipient, original: String::new(), entries };
+            let say = |language| sentence(&history, at(99_999_999), Duration::from_secs(60), language);
+            let (en, ja) = (say(Language::En), say(Language::Ja));
+            assert!(english.iter().all(|words| en.contains(words)), "{en}");
+            assert!(japanese.iter().all(|words| ja.contains(words)), "{ja}");
+            let sure = history.verdict(at(10), Duration::MAX).unproven.is_none();
+            assert!(sure || !(en.contains("Came back") || en.contains("Nothing has been heard") || ja.contains("後から不達")), "{en} {ja}");
+        }
+    }
+
+    #[test]
     fn every_state_has_a_sentence_in_both_languages() {
         let entry = Entry::new(Timestamp::from_seconds(1_790_000_000), What::Note, "Q", "a@b.test");
         for state in State::ALL {
-            for text in [english(state, "a@b.test", &entry), japanese(state, "a@b.test", &entry)] {
-                assert!(text.contains("a@b.test"), "{text}");
+            for silent in [false, true] {
+                let both = [english(state, "a@b.test", &entry, silent), japanese(state, "a@b.test", &entry, silent)];
+                assert!(both.iter().all(|text| text.contains("a@b.test")), "{both:?}");
             }
         }
         assert_ne!(reason("userunknown", Language::En), reason("userunknown", Language::Ja));

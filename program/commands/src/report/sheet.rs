@@ -6,7 +6,7 @@ use std::fmt::Write;
 use jiff::tz::TimeZone;
 use yamabiko_analyze::Reason;
 use yamabiko_envelope::Timestamp;
-use yamabiko_ledger::{Error, GUESS, Ledger, ReportAction, What};
+use yamabiko_ledger::{Error, Ledger, ReportAction, What, is_doubtful};
 
 use super::words::{Language, plain};
 
@@ -66,10 +66,10 @@ pub fn gather(ledger: &mut Ledger, since: Timestamp, sender: Option<&str>) -> Re
         }
         let name = (from, entry.recipient.to_lowercase());
         let failed = match entry.what {
+            // What anybody could have written is no ground to take an address off a list.
+            _ if is_doubtful(&entry) => false,
             What::Bounced | What::Expired | What::Complaint => true,
-            What::Report => {
-                entry.action == Some(ReportAction::Failed) && (entry.confidence == 0 || entry.confidence > GUESS)
-            }
+            What::Report => entry.action == Some(ReportAction::Failed),
             What::Sent | What::Delivered | What::Relayed => {
                 if let Some(row) = sheet.rows.get_mut(&name)
                     && row.last < entry.at

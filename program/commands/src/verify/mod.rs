@@ -13,7 +13,8 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -28,6 +29,8 @@ use probe::{Probe, Said};
 const USAGE: u8 = 64;
 /// At least one address is bad.
 const BAD: u8 = 1;
+/// How often progress is shown.
+const PROGRESS: Duration = Duration::from_millis(500);
 /// Domains that are remembered.
 const DOMAINS: usize = 100_000;
 
@@ -48,7 +51,7 @@ pub struct Options {
     /// The ledger's directory, instead of that of the configuration.
     #[arg(long, value_name = "DIR")]
     pub ledger: Option<PathBuf>,
-    /// A configuration directory, of which the place of the ledger is taken.
+    /// A configuration directory, of which the place of the ledger and the name servers are taken.
     #[arg(short = 'c', value_name = "DIR")]
     pub config: Option<String>,
     /// Do not ask DNS.
@@ -64,7 +67,7 @@ pub struct Options {
     /// With --probe: the name to say hello with [default: this machine's].
     #[arg(long, value_name = "HOST")]
     pub helo: Option<String>,
-    /// With --probe: seconds between two questions to one domain.
+    /// With --probe: seconds between two questions to one domain or one server.
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     pub pause: u64,
     /// With --probe: the port of the servers.
@@ -170,6 +173,17 @@ pub fn run(args: &[String]) -> ExitCode {
     }
 }
 
+/// The name servers of the configuration, where there is one: mail goes where they say.
+fn dns(config: Option<&str>) -> io::Result<Blocking> {
+    match crate::context::instance(config, true).load() {
+        Ok(config) => {
+            let resolver = yamabiko_engine::resolver(&config);
+            Blocking::with(Arc::new(resolver.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?))
+        }
+        Err(_) => Blocking::system(),
+    }
+}
+
 /// How many are bad.
 fn verified(options: &Options) -> io::Result<u64> {
     let directory = ledger_directory(options.ledger.as_deref(), options.config.as_deref());
@@ -177,7 +191,7 @@ fn verified(options: &Options) -> io::Result<u64> {
         nix::unistd::gethostname().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
     };
     let mut verifier = Verifier {
-        dns: if options.no_dns { None } else { Some(Blocking::system()?) },
+        dns: if options.no_dns { None } else { Some(dns(options.config.as_deref())?) },
         ledger: directory.is_dir().then(|| Ledger::open(&directory)),
         suppression: match directory.join(FILE) {
             list if list.is_file() => {
@@ -244,6 +258,7 @@ fn list(options: &Options, verifier: &mut Verifier, input: &mut impl BufRead, ou
     let shows = !options.quiet && io::stderr().is_terminal();
     let (mut bad, mut seen, mut column) = (0, 0_u64, None);
     let mut line = Vec::new();
+    let mut told = Instant::now();
     loop {
         line.clear();
         // A value with line ends in it: bounded, as nobody has such addresses.
@@ -292,8 +307,13 @@ fn list(options: &Options, verifier: &mut Verifier, input: &mut impl BufRead, ou
         let found = verifier.look(fields.get(at).map_or("", String::as_str));
         bad += u64::from(found.verdict == Verdict::Bad);
         row(out, &fields, &found)?;
+        if options.probe {
+            // A question takes seconds: what was found out is not to be lost with whoever has no more patience.
+            out.flush()?;
+        }
         seen += 1;
-        if shows && seen.is_multiple_of(10) {
+        if shows && told.elapsed() >= PROGRESS {
+            told = Instant::now();
             eprint!("\r{seen} addresses, {bad} bad ");
         }
     }
@@ -512,12 +532,23 @@ impl Verifier {
 
     fn ask(&mut self, found: &mut Found, domain: &str, hosts: &[String], address: &str) {
         let (Some(probe), Some(dns)) = (&mut self.probe, &self.dns) else { return };
-        let addresses: Vec<IpAddr> =
-            hosts.iter().take(3).flat_map(|host| dns.addresses(host).records().to_vec()).collect();
-        let nobody = format!("yamabiko-verify-{:x}@{domain}", Timestamp::now().0);
-        match probe.ask(domain, &addresses, address, &nobody) {
+        let Some(name) = yamabiko_address::domain::to_ascii(domain) else { return };
+        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let addresses: Vec<IpAddr> = match literal {
+            Some(literal) => literal.strip_prefix("IPv6:").unwrap_or(literal).parse().into_iter().collect(),
+            None => hosts.iter().take(3).flat_map(|host| dns.addresses(host).records().to_vec()).collect(),
+        };
+        let local = address.rsplit_once('@').map_or(address, |(local, _)| local);
+        let nobody = format!("yamabiko-verify-{:x}@{name}", Timestamp::now().0);
+        match probe.ask(&name.to_ascii_lowercase(), &addresses, &format!("{local}@{name}"), &nobody) {
             Said::Yes => found.why.push("its server would take it".to_owned()),
             Said::All => found.why.push("its server takes every address: that says nothing".to_owned()),
+            Said::Unwilling(text) => {
+                if matches!(found.verdict, Verdict::Ok | Verdict::Unknown) {
+                    found.verdict = Verdict::Doubt;
+                }
+                found.why.insert(0, format!("its server would refuse it now: {text}"));
+            }
             Said::No(text) => {
                 found.verdict = Verdict::Bad;
                 found.why.insert(0, format!("its server refuses it: {text}"));
@@ -535,7 +566,6 @@ impl Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use yamabiko_dns::FakeResolver;
 
     fn verifier() -> Verifier {

@@ -310,6 +310,8 @@ mod tests {
             let (entries, _) = join(&mut ledger, &incoming, token).unwrap();
             assert_eq!(entries.first().map(|entry| entry.confidence), expected, "{name} from {client:?}");
             assert!(entries.iter().all(|entry| entry.recipient == "victim@b.test"), "{name}");
+            let far = entries.first().is_some_and(|entry| entry.by.ends_with(crate::FAR));
+            assert_eq!(far, expected == Some(60), "{name}");
         }
         // Of oneself one may say what one likes, but not under the name of another.
         let mail = report("X-Postfix-Queue-ID: AB12CD34EF7\n", "Subject: x\n", "attacker@evil.test", "failed")
