@@ -166,8 +166,14 @@ pub const SURE: u8 = 80;
 /// Judges the entries of one recipient, which are in the order of time. After `quiet` without bad news a message that was
 /// sent is presumed delivered.
 pub fn judge<'a>(entries: impl IntoIterator<Item = &'a Entry>, now: Timestamp, quiet: Duration) -> Verdict {
-    let mut verdict =
-        Verdict { state: State::Unknown, decided_by: None, confidence: 100, attempts: 0, maybe_twice: false, unproven: None };
+    let mut verdict = Verdict {
+        state: State::Unknown,
+        decided_by: None,
+        confidence: 100,
+        attempts: 0,
+        maybe_twice: false,
+        unproven: None,
+    };
     let mut before_hold = State::Queued;
     let mut settled_at = Timestamp::default();
     for (position, entry) in entries.into_iter().enumerate() {
@@ -389,7 +395,11 @@ mod tests {
             ("is in a mailbox", vec![at(1, What::Delivered), failed(2)], Some(State::LateBounced)),
             ("says what is known", vec![at(1, What::Sent), report(2, ReportAction::Failed), failed(3)], None),
             ("of what failed here", vec![at(1, What::Bounced), failed(2)], None),
-            ("the last of two", vec![at(1, What::Sent), failed(2), unsure(at(3, What::Complaint))], Some(State::Complained)),
+            (
+                "the last of two",
+                vec![at(1, What::Sent), failed(2), unsure(at(3, What::Complaint))],
+                Some(State::Complained),
+            ),
             ("proved later", vec![at(1, What::Sent), failed(2), report(3, ReportAction::Failed)], None),
             ("disproved later", vec![at(1, What::Sent), failed(2), report(3, ReportAction::Delivered)], None),
         ];

@@ -195,8 +195,12 @@ fn heard_since(entries: &[Entry]) -> Option<(Timestamp, &'static str, &'static s
         let (english, japanese) = match (entry.what, entry.action) {
             (What::AutoReply, _) => ("An automatic reply", "自動応答"),
             (What::Report, Some(ReportAction::Delayed)) => ("A report that it is delayed", "遅れているという報告"),
-            (What::Report, Some(ReportAction::Relayed)) => ("A report that it was passed on", "さらに転送したという報告"),
-            (What::Report, Some(ReportAction::Expanded)) => ("A report that it went to a list", "メーリングリストへ送ったという報告"),
+            (What::Report, Some(ReportAction::Relayed)) => {
+                ("A report that it was passed on", "さらに転送したという報告")
+            }
+            (What::Report, Some(ReportAction::Expanded)) => {
+                ("A report that it went to a list", "メーリングリストへ送ったという報告")
+            }
             _ => return None,
         };
         Some((entry.at, english, japanese))
@@ -253,9 +257,7 @@ fn english(state: State, to: &str, entry: &Entry, silent: bool) -> String {
             let id = if entry.remote_id.is_empty() { String::new() } else { format!(" as {}", entry.remote_id) };
             let since = match silent {
                 false => "",
-                true => {
-                    " Nothing has been heard since, good or bad; whether it is in the mailbox only they can say."
-                }
+                true => " Nothing has been heard since, good or bad; whether it is in the mailbox only they can say.",
             };
             format!("Handed over: {host} took the message to {to} at {at}{id}.{since}")
         }
@@ -450,13 +452,38 @@ mod tests {
         };
         let far = "Message-ID and recipient, from a host that has nothing to do with it";
         for (first, last, english, japanese) in [
-            (What::Sent, report(60, far), &["Handed over", "nothing to do with the message", "60 %"][..], &["引き渡し済み", "関係のない", "60 %"][..]),
-            (What::Sent, report(40, "recipient and time: a guess"), &["Handed over", "a guess", "40 %"], &["推測", "40 %"]),
+            (
+                What::Sent,
+                report(60, far),
+                &["Handed over", "nothing to do with the message", "60 %"][..],
+                &["引き渡し済み", "関係のない", "60 %"][..],
+            ),
+            (
+                What::Sent,
+                report(40, "recipient and time: a guess"),
+                &["Handed over", "a guess", "40 %"],
+                &["推測", "40 %"],
+            ),
             (What::Relayed, report(60, far), &["has promised to report; a report of", "60 %"], &["関係のない"]),
             (What::Delivered, report(60, far), &["Delivered", "did not arrive", "60 %"], &["配達済み", "60 %"]),
-            (What::Sent, Entry { confidence: 60, by: far.into(), ..entry(9, What::Complaint) }, &["that the recipient complained"], &["苦情"]),
-            (What::Sent, entry(9, What::AutoReply), &["Very likely delivered", "An automatic reply came at"], &["自動応答"]),
-            (What::Sent, report(92, "Message-ID and recipient"), &["Came back", "92 % sure"], &["後から不達", "確度 92 %"]),
+            (
+                What::Sent,
+                Entry { confidence: 60, by: far.into(), ..entry(9, What::Complaint) },
+                &["that the recipient complained"],
+                &["苦情"],
+            ),
+            (
+                What::Sent,
+                entry(9, What::AutoReply),
+                &["Very likely delivered", "An automatic reply came at"],
+                &["自動応答"],
+            ),
+            (
+                What::Sent,
+                report(92, "Message-ID and recipient"),
+                &["Came back", "92 % sure"],
+                &["後から不達", "確度 92 %"],
+            ),
         ] {
             let entries = vec![entry(0, What::Queued), entry(1, first), last];
             let (recipient, queue_id) = ("a@b.test".to_owned(), "Q".to_owned());
@@ -466,7 +493,12 @@ mod tests {
             assert!(english.iter().all(|words| en.contains(words)), "{en}");
             assert!(japanese.iter().all(|words| ja.contains(words)), "{ja}");
             let sure = history.verdict(at(10), Duration::MAX).unproven.is_none();
-            assert!(sure || !(en.contains("Came back") || en.contains("Nothing has been heard") || ja.contains("後から不達")), "{en} {ja}");
+            assert!(
+                sure || !(en.contains("Came back")
+                    || en.contains("Nothing has been heard")
+                    || ja.contains("後から不達")),
+                "{en} {ja}"
+            );
         }
     }
 

@@ -421,9 +421,27 @@ mod tests {
                 2,
             ),
             ("old", &[("EHLO", "502 what"), NOBODY], Said::Yes, Said::Yes, 2),
-            ("hears nothing", &[("MAIL", "silence")], later("its server takes too long to answer"), later("its server takes too long to answer"), 1),
-            ("tarpit", &[("RCPT", "drip")], later("its server takes too long to answer"), later("its server takes too long to answer"), 1),
-            ("no mail server", &[("", "SSH-2.0-x")], later("this is no mail server: SSH-2.0-x"), later("this is no mail server: SSH-2.0-x"), 1),
+            (
+                "hears nothing",
+                &[("MAIL", "silence")],
+                later("its server takes too long to answer"),
+                later("its server takes too long to answer"),
+                1,
+            ),
+            (
+                "tarpit",
+                &[("RCPT", "drip")],
+                later("its server takes too long to answer"),
+                later("its server takes too long to answer"),
+                1,
+            ),
+            (
+                "no mail server",
+                &[("", "SSH-2.0-x")],
+                later("this is no mail server: SSH-2.0-x"),
+                later("this is no mail server: SSH-2.0-x"),
+                1,
+            ),
         ];
         for (name, script, first, second, calls) in table {
             let (port, counts) = server(script);
@@ -441,7 +459,9 @@ mod tests {
         // Nobody listens at the first.
         assert_eq!(probe(port).ask("b.test", &two, "a@b.test", "x@b.test"), Said::Yes);
         assert_eq!(counts[0].load(Ordering::SeqCst), 1);
-        assert!(matches!(probe(port).ask("b.test", &two[..1], "a@b.test", "x@b.test"), Said::Later(why) if why.contains("refused")));
+        assert!(
+            matches!(probe(port).ask("b.test", &two[..1], "a@b.test", "x@b.test"), Said::Later(why) if why.contains("refused"))
+        );
         assert!(matches!(probe(port).ask("c.test", &[], "z@c.test", "x@c.test"), Said::Later(_)));
     }
 
