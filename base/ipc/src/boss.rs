@@ -31,7 +31,11 @@ pub enum Order {
         verbose: u8,
         /// Engines before this one that did not come up, since the last that did.
         failed: u32,
+        /// How the last of these ended, where it could not say so itself; empty otherwise.
+        crashed: String,
     },
+    /// Processes of ours ended as none should since this was told last: whoever is to know of it is told.
+    Crashed(Crashes),
     /// End sessions politely and stop within this many seconds.
     Stop {
         /// Seconds.
@@ -48,6 +52,33 @@ pub enum Order {
     },
 }
 
+/// Processes that ended as none should.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crashes {
+    /// How many.
+    pub count: u32,
+    /// The first of them, at most [`Crashes::SAMPLES`].
+    pub samples: Vec<Crash>,
+}
+
+impl Crashes {
+    /// So many are described; the others are counted.
+    pub const SAMPLES: usize = 3;
+}
+
+/// A process of ours that was ended by a signal or by a bug.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crash {
+    /// When it was found, in seconds since 1970.
+    pub at: u64,
+    /// Which process, and how it ended, in one line.
+    pub what: String,
+    /// What it said itself; empty where it said nothing.
+    pub last_words: String,
+    /// Its last lines in the log, where the log is a file.
+    pub log: Vec<String>,
+}
+
 /// From the engine to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wish {
@@ -55,6 +86,10 @@ pub enum Wish {
     Ready,
     /// The configuration could not be taken: file, line and reason. An earlier one stays in force.
     Refused(String),
+    /// Why the engine is about to end itself: it has found a bug.
+    LastWords(String),
+    /// So many of [`Order::Crashed`] were told.
+    CrashesTold(u32),
     /// A worker under somebody's user ID.
     Worker {
         /// Number to answer to.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use yamabiko_cleanup::Verdict;
 use yamabiko_envelope::{Content, Envelope, Kind, QueueId, QueueIdSource, Severity, Source, Submission, Timestamp};
 use yamabiko_message::date::Zone;
+use yamabiko_queue::fs::{FileSystem as _, RealFileSystem};
 use yamabiko_queue::{NewMessage, Queue, QueueError};
 use yamabiko_receive::verification::Verification;
 use yamabiko_receive::{Accepted, Admission, Etrn, Filtering, Later, Refusal};
@@ -26,6 +27,7 @@ use crate::generation::{Current, Generation};
 use crate::ledger::Remembered;
 use crate::ledger_late::Reader as Late;
 use crate::orders::{Manager, Order};
+use crate::stall::Stall;
 use crate::trip::trip;
 use crate::verify::Verifier;
 
@@ -48,6 +50,8 @@ struct Inner {
     boss: OnceLock<Boss>,
     /// Free space in the spool when it was last asked for.
     space: Mutex<Option<(Instant, Option<u64>)>>,
+    /// Whether the queue's disk hangs.
+    stall: Arc<Stall>,
 }
 
 /// A message that was taken, or was made to vanish.
@@ -128,6 +132,7 @@ impl Acceptance {
         manager: Manager,
         spool: std::path::PathBuf,
         desk: Arc<Desk>,
+        stall: Arc<Stall>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -141,6 +146,7 @@ impl Acceptance {
                 desk,
                 boss: OnceLock::new(),
                 space: Mutex::default(),
+                stall,
             }),
         }
     }
@@ -279,22 +285,46 @@ impl Acceptance {
                 return Ok(Taken::Discarded(id));
             }
         }
+        // What takes the place of another message is not refused: whoever wants that waits.
+        let refusable = old.is_none();
+        if refusable && inner.stall.hangs() {
+            return Err(Self::hangs());
+        }
         let message = NewMessage { next_attempt: envelope.arrival, envelope, parts, checksum: None, hold };
-        let (sender, receiver) = oneshot::channel();
-        let manager = inner.manager.clone();
+        let (sender, mut receiver) = oneshot::channel();
+        let (manager, stall) = (inner.manager.clone(), Arc::clone(&inner.stall));
         let done = Box::new(move |result: Result<(), QueueError>| {
             // The manager is told by whoever drops the news: the waiting session, on its own thread, so that the
             // queue's thread wakes one task and not two; or nobody's session, when it has gone meanwhile.
             let stored =
                 result.map(|()| Stored { manager: (!hold).then_some(manager), id, sender: sender_hash, remembered });
-            let _ = sender.send(stored);
+            if let Err(mut unheard) = sender.send(stored)
+                && stall.take_back(id, unheard.is_ok())
+                && let Ok(stored) = &mut unheard
+            {
+                (stored.manager, stored.remembered) = (None, None);
+            }
         });
         match old {
             _ if crate::blocking::others_go_on() => inner.queue.append_leading(message, old, done),
             Some(old) => inner.queue.replace(old, message, done),
             None => inner.queue.append(message, done),
         }
-        match receiver.await.unwrap_or(Err(QueueError::Closed)) {
+        let heard = tokio::select! {
+            biased;
+            heard = &mut receiver => heard.ok(),
+            () = inner.stall.begins(), if refusable => {
+                inner.stall.refuse(id);
+                match receiver.try_recv() {
+                    Err(oneshot::error::TryRecvError::Empty) => return Err(Self::hangs()),
+                    heard => {
+                        inner.stall.heard(id);
+                        heard.ok()
+                    }
+                }
+            }
+        };
+        match heard.unwrap_or(Err(QueueError::Closed)) {
             Ok(stored) => {
                 drop(stored);
                 if let Some((envelope, head)) = about {
@@ -304,6 +334,12 @@ impl Acceptance {
             }
             Err(error) => Err(self.refusal(id, &error)),
         }
+    }
+
+    /// The queue's disk does not answer.
+    fn hangs() -> Refusal {
+        let (code, status) = (ReplyCode(451), EnhancedStatus::transient(3, 0));
+        Refusal { code, status, text: "Error: queue file write error".to_owned() }
     }
 
     /// Our own trouble is always "try again later".
@@ -403,6 +439,10 @@ impl Admission for Acceptance {
         Box::pin(self.taken(submission, Some(filtering)))
     }
 
+    fn is_stuck(&self) -> bool {
+        self.inner.stall.hangs()
+    }
+
     fn suppressed(&self, sender: &str, recipient: &str) -> Option<String> {
         self.inner.current.get().suppression.at_rcpt(sender, recipient)
     }
@@ -446,8 +486,8 @@ impl Admission for Acceptance {
         if let Some((_, known)) = space.filter(|(asked, _)| asked.elapsed() < SPACE_SERVES) {
             return known;
         }
-        let stat = nix::sys::statvfs::statvfs(&self.inner.spool).ok();
-        let free = stat.map(|stat| stat.blocks_available() * stat.fragment_size());
+        let ask = |spool: &std::path::Path| RealFileSystem.free_space(spool);
+        let free = self.inner.stall.watch.free_space(&self.inner.spool, ask).ok();
         *space = Some((Instant::now(), free));
         drop(space);
         if let Some(free) = free {

@@ -143,6 +143,19 @@ impl Desk {
         generation.desk.channel.tell(means(engine), object(engine, class, &trouble, 1, Timestamp::now()))
     }
 
+    /// Trouble of the mail system itself: told the second way, and by mail to `error_notice_recipient` where
+    /// `notify_classes` has the class. Ends when both are done; what fails of it is in the log.
+    pub async fn trouble(&self, engine: &Acceptance, class: TroubleClass, subject: &str, text: String) {
+        let told = self.alarm(class, subject);
+        let classes = engine.current().get().config.main().list("notify_classes");
+        if classes.iter().any(|word| TroubleClass::of(word) == Some(class)) {
+            let _ = self.mail(engine, "error_notice_recipient", subject, text).await;
+        }
+        if let Some(told) = told {
+            let _ = told.await;
+        }
+    }
+
     /// A message was not taken, or would not be, for want of room. The notice that `notify_classes` may ask for has no room either.
     pub fn no_room(&self, text: &str) {
         let now = Timestamp::now();
@@ -424,8 +437,7 @@ fn sample(engine: &Acceptance, trouble: &Trouble, now: Timestamp) -> String {
 }
 
 /// The engine did not come up, so there is no desk: told the second way. What was wrong with that is given back.
-pub async fn alarm_without_engine(main: &View, boss: &Boss, text: &str) -> Vec<String> {
-    let class = TroubleClass::Resource;
+pub async fn alarm_without_engine(main: &View, boss: &Boss, class: TroubleClass, text: &str) -> Vec<String> {
     let channel = Channel::from_view(main).0;
     if !channel.covers(class) {
         return Vec::new();

@@ -25,6 +25,7 @@ mod bulk;
 mod channel;
 mod clog;
 mod control;
+mod crashes;
 mod desk;
 mod examine;
 mod filter;
@@ -59,6 +60,7 @@ mod schedule_settings;
 mod secure;
 mod service;
 mod spawning;
+mod stall;
 mod status_filter;
 mod trip;
 mod verify;
@@ -87,7 +89,7 @@ use yamabiko_envelope::{Event, Events, Origin, QueueIdSource, Severity, Timestam
 use yamabiko_ipc::boss::{Keys, Order, Wish};
 use yamabiko_log::{Destination, Logger, Setup, Target};
 use yamabiko_lookup::TableSet;
-use yamabiko_queue::{Queue, fs::RealFileSystem};
+use yamabiko_queue::{Queue, fs::RealFileSystem, watch::Watched};
 use yamabiko_tls::Handed;
 
 use crate::accept::Acceptance;
@@ -123,16 +125,16 @@ pub fn run() -> ExitCode {
     // The first order is heard before there is a second thread: what is given up is then given up by all of them.
     let first = match yamabiko_ipc::boss::receive::<Order>(&socket) {
         Ok(Some((order, descriptors))) => match order {
-            Order::Configure { config_directory, data_directory, listeners, log_file, failed, .. } => {
+            Order::Configure { config_directory, data_directory, listeners, log_file, failed, crashed, .. } => {
                 let sockets = Sockets::sort(&listeners, log_file, descriptors);
-                (load(&config_directory, &data_directory), sockets, failed)
+                (load(&config_directory, &data_directory), sockets, Before { failed, crashed })
             }
             _ => return ExitCode::FAILURE,
         },
         Ok(None) | Err(_) => return ExitCode::FAILURE,
     };
-    let (config, sockets, failed) = match first {
-        (Ok(config), sockets, failed) => (config, sockets, failed),
+    let (config, sockets, before) = match first {
+        (Ok(config), sockets, before) => (config, sockets, before),
         (Err(why), ..) => {
             let _ = yamabiko_ipc::boss::send(&socket, &Wish::Refused(why), &[]);
             return ExitCode::FAILURE;
@@ -152,7 +154,7 @@ pub fn run() -> ExitCode {
     let code = runtime.block_on(async {
         match Boss::listen(socket) {
             Ok((boss, orders)) => {
-                let engine = come_up(&boss, config, sockets, failed).await;
+                let engine = come_up(&boss, config, sockets, before).await;
                 match engine {
                     Ok(engine) => live(engine, &boss, orders, &unrestricted).await,
                     Err(why) => {
@@ -246,18 +248,33 @@ impl Sockets {
     }
 }
 
-/// The engine, or why there is none. Then mail can tell nobody: the second way does, at the first of `failed` and once an hour.
-async fn come_up(boss: &Boss, config: Arc<Config>, sockets: Sockets, failed: u32) -> Result<Engine, String> {
+/// Engines before this one that did not come up.
+struct Before {
+    failed: u32,
+    /// How the last of them ended, where it could not say so itself.
+    crashed: String,
+}
+
+/// The engine, or why there is none. Then mail can tell nobody: the second way does, at the first that fails and once an hour.
+async fn come_up(boss: &Boss, config: Arc<Config>, sockets: Sockets, before: Before) -> Result<Engine, String> {
     // The supervisor tries once a second.
     const TOLD_AGAIN: u32 = 3600;
     let main = config.main();
+    let Before { failed, crashed } = before;
+    // Those that crash are told of by the next one, which may have the same end: so before it begins.
+    if !crashed.is_empty() && failed % TOLD_AGAIN == 1 {
+        let text = format!("the mail system cannot be started: {crashed}");
+        for remark in desk::alarm_without_engine(&main, boss, TroubleClass::Software, &text).await {
+            eprintln!("yamabiko-engine: {remark}");
+        }
+    }
     let mut why = match Engine::start(boss, Arc::clone(&config), sockets) {
         Ok(engine) => return Ok(engine),
         Err(why) => why,
     };
     if failed.is_multiple_of(TOLD_AGAIN) {
         let text = format!("the mail system cannot be started: {why}");
-        for remark in desk::alarm_without_engine(&main, boss, &text).await {
+        for remark in desk::alarm_without_engine(&main, boss, TroubleClass::Resource, &text).await {
             why.push_str(&format!("; {remark}"));
         }
     }
@@ -308,6 +325,10 @@ async fn live(
                 engine.stop(Duration::from_secs(u64::from(within))).await;
                 return ExitCode::SUCCESS;
             }
+            Order::Crashed(crashes) => {
+                crashes::tell(&engine.acceptance, &crashes).await;
+                let _ = boss.tell(&Wish::CrashesTold(crashes.count));
+            }
             // Answered where they are heard.
             Order::Worker { .. } => {}
         }
@@ -329,6 +350,7 @@ struct Engine {
 
 impl Engine {
     fn start(boss: &Boss, config: Arc<Config>, sockets: Sockets) -> Result<Self, String> {
+        trip::trip("start");
         let main = config.main();
         let setup = Setup::from_view(&main);
         let logger = open_log(&setup, sockets.log)?;
@@ -336,7 +358,8 @@ impl Engine {
         let (remembered, no_ledger) =
             remembered.map_or_else(|why| (Remembered::default(), Some(why)), |kept| (kept, None));
         let events = remembered.sink(&logger);
-        tell_panics(&events, &setup);
+        let (mouth, ear) = crashes::line();
+        tell_panics(&events, &setup, boss, mouth);
         if let Some(why) = no_ledger {
             say(&events, &setup, Severity::Warning, &why);
         }
@@ -347,8 +370,10 @@ impl Engine {
             max_memory: memory_of_machine().map_or(4 << 30, |all| all / 2),
             ..yamabiko_queue::Options::default()
         };
-        let (queue, recovered) = Queue::open(Arc::new(RealFileSystem), &queue_directory.join("queue"), options)
-            .map_err(|error| {
+        let stall = Arc::new(stall::Stall::default());
+        let disk = Watched::new(Arc::new(RealFileSystem), Arc::clone(&stall.watch));
+        let (queue, recovered) =
+            Queue::open(Arc::new(disk), &queue_directory.join("queue"), options).map_err(|error| {
                 format!("cannot open the queue in {}: {error}", queue_directory.join("queue").display())
             })?;
         for damage in &recovered.damaged {
@@ -379,9 +404,12 @@ impl Engine {
         // Node 1: a cluster numbers its nodes.
         let ids = QueueIdSource::new(1, recovered.newest);
         let spool = queue_directory.join("spool");
-        let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone(), Arc::clone(&parts.desk));
+        let (desk, watch) = (Arc::clone(&parts.desk), Arc::clone(&stall));
+        let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone(), desk, stall);
         around.complete(acceptance.clone());
         parts.desk.complete(acceptance.clone());
+        tokio::spawn(ear.run(acceptance.clone()));
+        watch.watch_over(&acceptance).map_err(|error| format!("cannot start a thread: {error}"))?;
         tokio::spawn(Arc::clone(&parts.desk).run(acceptance.clone()));
         remembered.start(&config, acceptance.queue(), &events, &setup);
         remembered.read_tokens(acceptance.current());
@@ -518,19 +546,21 @@ fn say(events: &Events, setup: &Setup, severity: Severity, text: &str) {
 const INDISPENSABLE: [&str; 5] = ["queue-log", "queue-pool", "queue-large", "boss", "log"];
 
 /// A panic is a bug of ours. Whoever is near it defers the mail it was working on; the log says where it was.
-fn tell_panics(events: &Events, setup: &Setup) {
-    let (events, name) = (Arc::clone(events), Arc::clone(&setup.syslog_name));
+fn tell_panics(events: &Events, setup: &Setup, boss: &Boss, mouth: crashes::Mouth) {
+    let (events, name, boss) = (Arc::clone(events), Arc::clone(&setup.syslog_name), boss.clone());
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         let text = format!("thread {thread}: {}", panic.to_string().replace('\n', " "));
         eprintln!("yamabiko-engine: {text}");
-        events.emit(Event::text(Timestamp::now(), Origin::new(&name, "qmgr"), Severity::Panic, text));
+        events.emit(Event::text(Timestamp::now(), Origin::new(&name, "qmgr"), Severity::Panic, text.clone()));
         if INDISPENSABLE.contains(&thread) {
+            let _ = boss.tell(&Wish::LastWords(crashes::clipped(&text)));
             // Time for the line to be written, if there is anybody to write it.
             std::thread::sleep(Duration::from_millis(200));
             std::process::abort();
         }
+        mouth.say(&text);
     }));
 }
 

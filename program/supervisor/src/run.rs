@@ -20,10 +20,11 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 use yamabiko_config::{Config, Host};
 use yamabiko_envelope::{Event, EventSink, Origin, Severity, Timestamp};
-use yamabiko_ipc::boss::{self, Order, Wish, WorkerUser};
+use yamabiko_ipc::boss::{self, Crash, Order, Wish, WorkerUser};
 use yamabiko_log::{Destination, Logger, Setup, Target};
 
 use crate::children::{Launcher, WorkerIds};
+use crate::crashes::{self, Untold};
 use crate::identity::Identity;
 use crate::keys;
 use crate::layout::{Instance, PidFile, StartError, lay_out};
@@ -102,6 +103,10 @@ pub fn run(start: Start) -> ExitCode {
 struct Engine {
     process: Child,
     socket: UnixStream,
+    /// Its configuration is in force.
+    ready: bool,
+    /// Why it is about to end itself; empty while it is not.
+    last_words: String,
 }
 
 struct Supervisor {
@@ -115,7 +120,8 @@ struct Supervisor {
     wanted: Vec<Wanted>,
     pending: Option<(Arc<Config>, Vec<Wanted>)>,
     engine: Option<Engine>,
-    workers: HashMap<u32, Child>,
+    /// With whom each of them works for.
+    workers: HashMap<u32, (Child, String)>,
     /// Of them, processes of services that run spawn(8), with the service.
     spawned: HashMap<u32, String>,
     signals: SignalFd,
@@ -126,6 +132,10 @@ struct Supervisor {
     restart_at: Option<Instant>,
     /// Engines that did not come up, since the last that did.
     failed: u32,
+    /// How the last of them ended, where it could not say so itself.
+    crashed: String,
+    /// Processes that ended as none should.
+    untold: Untold,
     /// Files of keys as they were when they were handed over, and when they are looked at again.
     key_stamps: keys::Stamps,
     keys_at: Instant,
@@ -165,6 +175,8 @@ impl Supervisor {
             stopping: None,
             restart_at: None,
             failed: 0,
+            crashed: String::new(),
+            untold: Untold::default(),
             key_stamps: keys::Stamps::new(),
             keys_at: Instant::now() + KEYS_EVERY,
         })
@@ -202,10 +214,15 @@ impl Supervisor {
             let _ = poll(&mut ready, PollTimeout::from(500u16));
             if ready[0].any() == Some(true) {
                 match boss::receive::<Wish>(&engine.socket) {
-                    Ok(Some((Wish::Ready, _))) => return Ok(()),
+                    Ok(Some((Wish::Ready, _))) => {
+                        self.is_ready();
+                        return Ok(());
+                    }
                     Ok(Some((Wish::Refused(why), _))) => return Err(StartError(why)),
                     Ok(Some((Wish::Worker { number, user }, _))) => self.start_worker(number, &user),
                     Ok(Some((Wish::Spawn { number, service }, _))) => self.start_spawned(number, &service),
+                    // It has said so in the log, and is about to be gone.
+                    Ok(Some((Wish::LastWords(_) | Wish::CrashesTold(_), _))) => {}
                     Ok(None) | Err(_) => {
                         self.reap();
                         return Err(StartError("the engine ended while it came up; see the mail log".to_owned()));
@@ -243,7 +260,7 @@ impl Supervisor {
             .launcher
             .engine(&self.identity, &self.config)
             .map_err(|error| StartError(format!("cannot start the engine: {error}")))?;
-        self.engine = Some(Engine { process, socket });
+        self.engine = Some(Engine { process, socket, ready: false, last_words: String::new() });
         let (config, wanted) = (Arc::clone(&self.config), self.wanted.clone());
         self.configure(&config, &wanted)
     }
@@ -260,8 +277,9 @@ impl Supervisor {
         let keys = keys.to_file().map_err(|error| StartError(format!("cannot hand TLS keys over: {error}")))?;
         let log = log_file(config).map_err(|error| StartError(format!("cannot open the mail log: {error}")))?;
         let log_file = log.is_some();
-        let (verbose, failed) = (self.verbose, self.failed);
-        let order = Order::Configure { config_directory, data_directory, listeners, log_file, verbose, failed };
+        let (verbose, failed, crashed) = (self.verbose, self.failed, self.crashed.clone());
+        let order =
+            Order::Configure { config_directory, data_directory, listeners, log_file, verbose, failed, crashed };
         self.listeners
             .copies(wanted)
             .and_then(|sockets| {
@@ -291,6 +309,7 @@ impl Supervisor {
                 }
             }
             self.look_at_keys(now);
+            self.tell_of_crashes(now, false);
             let (signalled, wished) = self.wait();
             if signalled {
                 self.take_signals();
@@ -302,8 +321,10 @@ impl Supervisor {
     }
 
     fn wait(&self) -> (bool, bool) {
-        let next = [self.stopping, self.restart_at].into_iter().flatten().min();
-        let pause = next.map_or(Duration::from_secs(60), |at| at.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let untold = self.untold.next(now).filter(|_| self.engine.as_ref().is_some_and(|engine| engine.ready));
+        let next = [self.stopping, self.restart_at, untold].into_iter().flatten().min();
+        let pause = next.map_or(KEYS_EVERY, |at| at.saturating_duration_since(now).min(KEYS_EVERY));
         let timeout = PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         let signals = PollFd::new(self.signals.as_fd(), PollFlags::POLLIN);
         match &self.engine {
@@ -334,6 +355,7 @@ impl Supervisor {
                 Some(signal @ (Signal::SIGTERM | Signal::SIGINT)) => {
                     if self.stopping.is_none() {
                         self.say(Severity::Info, &format!("terminating on signal {}", signal as i32));
+                        self.tell_of_crashes(Instant::now(), true);
                         self.order(&Order::Stop { within: STOP_WITHIN.as_secs() as u32 }, None);
                         self.stopping = Some(Instant::now() + STOP_WITHIN + Duration::from_secs(1));
                     }
@@ -348,6 +370,24 @@ impl Supervisor {
             && let Err(error) = boss::send(&engine.socket, order, &file.into_iter().collect::<Vec<_>>())
         {
             self.say(Severity::Error, &format!("cannot reach the engine: {error}"));
+        }
+    }
+
+    /// An engine's configuration came into force.
+    fn is_ready(&mut self) {
+        self.failed = 0;
+        self.crashed.clear();
+        if let Some(engine) = &mut self.engine {
+            engine.ready = true;
+        }
+    }
+
+    /// Has the engine tell of processes that crashed; before the end (`last`) whatever was told shortly before.
+    fn tell_of_crashes(&mut self, now: Instant, last: bool) {
+        if self.engine.as_ref().is_some_and(|engine| engine.ready)
+            && let Some(crashes) = self.untold.take(now, last)
+        {
+            self.order(&Order::Crashed(crashes), None);
         }
     }
 
@@ -400,7 +440,7 @@ impl Supervisor {
         let Some(engine) = &self.engine else { return };
         match boss::receive::<Wish>(&engine.socket) {
             Ok(Some((Wish::Ready, _))) => {
-                self.failed = 0;
+                self.is_ready();
                 if let Some((config, wanted)) = self.pending.take() {
                     self.config = config;
                     self.relog();
@@ -419,6 +459,12 @@ impl Supervisor {
                 self.listeners.retain(&self.wanted);
                 self.say(Severity::Error, &format!("reload refused, the old configuration stays in force: {why}"));
             }
+            Ok(Some((Wish::LastWords(words), _))) => {
+                if let Some(engine) = &mut self.engine {
+                    engine.last_words = words;
+                }
+            }
+            Ok(Some((Wish::CrashesTold(count), _))) => self.untold.told(count, Instant::now()),
             Ok(Some((Wish::Worker { number, user }, _))) => self.start_worker(number, &user),
             Ok(Some((Wish::Spawn { number, service }, _))) => self.start_spawned(number, &service),
             Ok(None) => self.reap(),
@@ -436,7 +482,7 @@ impl Supervisor {
         let started = room.and_then(|()| self.ids_for(user)).and_then(|ids| {
             self.launcher.worker(ids.as_ref(), &self.config).map_err(|error| format!("cannot start a worker: {error}"))
         });
-        self.answer(number, started);
+        self.answer(number, whose(user), started);
     }
 
     /// A process for a private service that runs spawn(8): its program and user are what master.cf says.
@@ -456,14 +502,14 @@ impl Supervisor {
             }
             Err(why) => self.say(Severity::Warning, why),
         }
-        self.answer(number, started);
+        self.answer(number, format!("service {name}"), started);
     }
 
     /// Hands a socket to a new process to the engine, or the reason why there is none.
-    fn answer(&mut self, number: u64, started: Result<(Child, OwnedFd), String>) {
+    fn answer(&mut self, number: u64, whose: String, started: Result<(Child, OwnedFd), String>) {
         let (refused, sockets) = match started {
             Ok((child, socket)) => {
-                self.workers.insert(child.id(), child);
+                self.workers.insert(child.id(), (child, whose));
                 (None, vec![socket])
             }
             Err(why) => (Some(why), Vec::new()),
@@ -524,21 +570,58 @@ impl Supervisor {
                 Ok(WaitStatus::StillAlive) | Err(_) => return,
                 Ok(status) => {
                     let Some(pid) = status.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok()) else { continue };
-                    self.workers.remove(&pid);
-                    self.spawned.remove(&pid);
+                    let worker = self.workers.remove(&pid);
+                    let spawned = self.spawned.remove(&pid).is_some();
+                    let crash = crashes::is_crash(status).filter(|_| self.stopping.is_none());
+                    if let (Some((_, whose)), Some(how)) = (worker, &crash) {
+                        // Programs of the administrator's are not our software.
+                        self.worker_crashed(pid, &whose, how, !spawned);
+                    }
                     if self.engine.as_ref().is_some_and(|engine| engine.process.id() == pid) {
-                        self.engine = None;
-                        if self.stopping.is_none() {
-                            self.say(
-                                Severity::Fatal,
-                                &format!("the engine (process {pid}) ended: {status:?}; it is started again"),
-                            );
-                            self.restart_at = Some(Instant::now() + RESTART_PAUSE);
-                        }
+                        self.engine_ended(pid, status, crash);
                     }
                 }
             }
         }
+    }
+
+    fn worker_crashed(&mut self, pid: u32, whose: &str, how: &str, ours: bool) {
+        self.say(Severity::Warning, &format!("process {pid} for {whose} {how}"));
+        if ours {
+            let what = format!("a process of local delivery for {whose} ({pid}) {how}");
+            self.untold.add(Crash { at: Timestamp::now().seconds(), what, ..Crash::default() });
+        }
+    }
+
+    fn engine_ended(&mut self, pid: u32, status: WaitStatus, crash: Option<String>) {
+        let Some(mut engine) = self.engine.take() else { return };
+        self.untold.ask_again();
+        if self.stopping.is_some() {
+            return;
+        }
+        self.say(Severity::Fatal, &format!("the engine (process {pid}) ended: {status:?}; it is started again"));
+        self.restart_at = Some(Instant::now() + RESTART_PAUSE);
+        let Some(how) = crash else { return };
+        // What it said before it ended waits in the socket still.
+        let _ = engine.socket.set_nonblocking(true);
+        while let Ok(Some((wish, _))) = boss::receive::<Wish>(&engine.socket) {
+            match wish {
+                Wish::LastWords(words) => engine.last_words = words,
+                Wish::CrashesTold(count) => self.untold.told(count, Instant::now()),
+                _ => {}
+            }
+        }
+        let what = format!("the engine (process {pid}) {how}");
+        if !engine.ready {
+            self.failed = self.failed.saturating_add(1);
+            self.crashed.clone_from(&what);
+        }
+        let log = match Setup::from_view(&self.config.main()).destination {
+            Destination::File(path) => crashes::last_lines(&path, pid),
+            Destination::Stdout | Destination::Syslog { .. } => Vec::new(),
+        };
+        let last_words = engine.last_words;
+        self.untold.add(Crash { at: Timestamp::now().seconds(), what, last_words, log });
     }
 
     fn kill_engine(&mut self) {
@@ -547,6 +630,15 @@ impl Supervisor {
         {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
+    }
+}
+
+/// In the words of a notice.
+fn whose(user: &WorkerUser) -> String {
+    match user {
+        WorkerUser::Login { name, .. } => format!("user {name}"),
+        WorkerUser::Virtual { uid, gid } => format!("user ID {uid}, group ID {gid}"),
+        WorkerUser::Service { name, .. } => format!("service {name}"),
     }
 }
 

@@ -13,6 +13,7 @@ use yamabiko_message::date::{Zone, message_id_digits, rfc5322};
 use yamabiko_report::{BodyEncoding, Kind, Notice, Original, Qsbmf, RecipientReport, Template, TemplateKind};
 
 use crate::expand::{Expanded, expand_template};
+use crate::settings::Ready;
 use crate::{Bouncer, Reported, Wanted, is_double_bounce, is_qmail_double_bounce};
 
 /// A message to report about, and the circumstances.
@@ -236,7 +237,7 @@ struct Planner<'p> {
     plan: Plan,
 }
 
-impl Planner<'_> {
+impl<'p> Planner<'p> {
     fn warn(&mut self, queue_id: Option<QueueId>, text: impl Into<String>) {
         self.plan.events.push(Event::Text { severity: Severity::Warning, queue_id, text: text.into() });
     }
@@ -408,12 +409,16 @@ impl Planner<'_> {
     }
 
     /// The template with its text filled in; copies for the postmaster have no text.
-    fn template(&mut self, draft: &Draft<'_>, reports: &[RecipientReport]) -> Template {
+    fn template(&mut self, draft: &Draft<'_>, reports: &[RecipientReport]) -> Cow<'p, Template> {
         let bouncer = self.bouncer;
         let template = bouncer.templates.get(draft.template);
-        let from = bouncer.renamed(&template.from);
+        let from = || bouncer.renamed(&template.from);
+        // Nothing in it is of this notice alone, but for the texts in languages: it is made once.
+        // Four kinds, four places.
+        let place = draft.template as usize;
         if draft.postmaster_copy {
-            return Template { text: Vec::new(), from, ..template.clone() };
+            let make = || Template { text: Vec::new(), from: from(), ..template.clone() };
+            return Cow::Borrowed(bouncer.copies[place].get_or_init(make));
         }
         let languages = bouncer.languages_of(self.job.languages, self.job.original);
         if !languages.is_empty() {
@@ -421,14 +426,17 @@ impl Planner<'_> {
             for warning in warnings {
                 self.warn(None, warning);
             }
-            return Template { from, ..template };
+            return Cow::Owned(Template { from: from(), ..template });
         }
-        let built_in = bouncer.built_in.get(draft.template);
-        let Expanded { text, warnings } = expand_template(&bouncer.view, draft.template, template, built_in);
-        for warning in warnings {
-            self.warn(None, warning);
+        let ready = bouncer.expanded[place].get_or_init(|| {
+            let built_in = bouncer.built_in.get(draft.template);
+            let Expanded { text, warnings } = expand_template(&bouncer.view, draft.template, template, built_in);
+            Ready { template: Template { text, from: from(), ..template.clone() }, warnings }
+        });
+        for warning in &ready.warnings {
+            self.warn(None, warning.as_str());
         }
-        Template { text, from, ..template.clone() }
+        Cow::Borrowed(&ready.template)
     }
 
     /// The Message-ID to answer to, if notices are to stand in the thread of their message.

@@ -1,10 +1,11 @@
 //! The settings of notices.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use yamabiko_config::View;
 use yamabiko_envelope::{BodyType, Envelope, Ret, TlsWish};
-use yamabiko_report::{BodyEncoding, Templates};
+use yamabiko_report::{BodyEncoding, Template, Templates};
 
 use crate::language::Languages;
 use crate::{Controls, Wanted};
@@ -50,6 +51,17 @@ pub struct Bouncer {
     /// `confirm_delay_cleared`
     pub(crate) confirm_delay_cleared: bool,
     pub(crate) languages: Languages,
+    /// Templates as they stand in every notice, in the order of [`yamabiko_report::TemplateKind::ALL`].
+    pub(crate) expanded: [OnceLock<Ready>; 4],
+    /// Those of copies for the postmaster, which have no text.
+    pub(crate) copies: [OnceLock<Template>; 4],
+}
+
+/// A template filled in, and the warnings that each notice of its kind repeats.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    pub(crate) template: Template,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Bouncer {
@@ -96,6 +108,8 @@ impl Bouncer {
             },
             view: view.clone(),
             myhostname,
+            expanded: Default::default(),
+            copies: Default::default(),
         };
         (bouncer, warnings)
     }

@@ -6,7 +6,8 @@
 //! * A message is *settled* recipient by recipient ([`Queue::settle`], [`Queue::defer`]) and then removed.
 //! * [`Inspection`] reads the same directory when no engine runs.
 //! * [`Store`] is the narrow part of all this that a cluster can stand behind later.
-//! * [`fs::FileSystem`] is the disk, [`sim::SimulatedDisk`] one that fails as told.
+//! * [`fs::FileSystem`] is the disk, [`sim::SimulatedDisk`] one that fails as told, [`watch::Watched`] notes calls
+//!   that do not return.
 //!
 //! Guarantees: what was acknowledged comes back after `kill -9` or a power loss at any point. Changes after that
 //! (settle, defer, hold, remove) are on the disk with the next commit, or a second later when there is none; until
@@ -44,6 +45,7 @@ mod recover;
 mod shared;
 pub mod sidecar;
 pub mod sim;
+pub mod watch;
 
 pub use dump::dump;
 pub use inspect::{Inspection, SetAside, set_aside_files};

@@ -87,6 +87,10 @@ pub trait Admission: Send + Sync {
     fn etrn<'a>(&'a self, domain: &'a str) -> Later<'a, Etrn>;
     /// Bytes free for mail on disk; `None` when that cannot be said.
     fn free_space(&self) -> Option<u64>;
+    /// Nothing can be taken now: the disk does not answer.
+    fn is_stuck(&self) -> bool {
+        false
+    }
     /// What is known of an address; a probe is sent when it is time for one. `None` when that cannot be done.
     fn verify<'a>(&'a self, _address: &'a str) -> Later<'a, Option<Verification>> {
         Box::pin(std::future::ready(None))

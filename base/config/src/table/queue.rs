@@ -53,5 +53,6 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     size("queue_minfree", "0").since("1.0").used_by("smtpd"),
     time("queue_run_delay", "300s").at_least(1).since("1.0").used_by("oqmgr, qmgr, sendmail, smtp"),
     text("queue_service_name", "qmgr").required().since("2.0").used_by("all"),
+    time("queue_stall_warn_time", "30s").since("yamabiko 0.1").used_by("cleanup, qmgr, smtpd"),
     time("transport_retry_time", "60s").at_least(1).since("1.0").used_by("oqmgr, qmgr"),
 ];

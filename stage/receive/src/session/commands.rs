@@ -319,6 +319,10 @@ impl Session {
             self.checks.reset();
             return self.reply_error(&reply);
         }
+        if self.around.admission.is_stuck() {
+            self.checks.reset();
+            return self.refuse_mail(sender, "451 4.3.0 Error: queue file write error");
+        }
         if let Some(free) = self.around.admission.free_space()
             && free / 3 < limit / 2
         {

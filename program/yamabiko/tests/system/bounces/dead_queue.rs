@@ -120,6 +120,62 @@ fn a_queue_that_cannot_be_written_is_told_by_the_second_way() {
     }
 }
 
+/// A disk that hangs without an error: whoever waits for it, and whoever comes, is told to come later; what was refused so is
+/// not kept when it is written after all.
+#[test]
+fn a_disk_that_hangs_is_told_by_the_second_way() {
+    const HANGS: &str = "the queue's disk does not answer: a call has not returned for ";
+    const WELL: &str = "the queue's disk answers again, ";
+    let mut instance = Instance::new();
+    let ways = Ways::prepared(&mut instance);
+    instance.set("queue_stall_warn_time", "1s");
+    let Some(control) = fault_library(&mut instance) else { return };
+    instance.start();
+    let smtp = instance.smtp;
+    let send = move |word: &str| {
+        let message = format!("Subject: {word}\n\nx\n");
+        let mut client = Client::connect(smtp).unwrap();
+        client.mail("me@test.example", &["one@box.example"], &message).unwrap().code
+    };
+    let mut kept = vec![("before".to_owned(), send("before"))];
+    assert_eq!(kept[0].1, 250);
+    for (round, faults) in ["fdatasync /queue/queue/ h\n", "pwritev /queue/queue/ h\n"].into_iter().enumerate() {
+        instance.until_empty();
+        fs::write(&control, faults).unwrap();
+        let waiting: Vec<_> = (0..5)
+            .map(|number| {
+                let word = format!("meanwhile {round} {number}");
+                std::thread::spawn(move || (send(&word), word))
+            })
+            .collect();
+        ways.until_told(&instance, HANGS, round + 1);
+        // Only whoever was writing when it began has to wait.
+        instance.until("refusals", || waiting.iter().filter(|sender| sender.is_finished()).count() >= 4);
+        let mut late = instance.client();
+        late.expect("EHLO x.example", 250);
+        assert_eq!(late.expect("MAIL FROM:<me@test.example>", 451).lines, ["451 4.3.0 Error: queue file write error"]);
+        let said = instance.run_with("sendmail", &["-f", "me@test.example", "one@box.example"], "Subject: s\n\nx\n");
+        assert_eq!(said.code, 75, "{said:?}");
+        fs::write(&control, "").unwrap();
+        kept.extend(waiting.into_iter().map(|sender| sender.join().unwrap()).map(|(code, word)| (word, code)));
+        ways.until_told(&instance, WELL, round + 1);
+        instance.until("acceptance", || send("refused once") == 250);
+        kept.push(("refused once".to_owned(), 250));
+    }
+    instance.until_empty();
+    let mails = instance.mails("one");
+    for (word, code) in &kept {
+        let found = mails.iter().filter(|mail| mail.contains(&format!("Subject: {word}\n"))).count();
+        let expected = match (word.as_str(), code) {
+            ("refused once", _) => 2,
+            (_, 250) => 1,
+            _ => 0,
+        };
+        assert_eq!(found, expected, "{word} {code}\n{}", instance.log());
+    }
+    assert!(kept.iter().filter(|(_, code)| *code == 451).count() >= 8, "{kept:?}");
+}
+
 /// One way that hangs or is shut keeps no other waiting.
 #[test]
 fn a_way_that_is_shut_keeps_no_other_waiting() {

@@ -1,6 +1,6 @@
 //! The life of notices in the running program: the lines of the docs (`asked`); whoever makes loops, set against each other (`pairs`); a client that forges
 //! senders (`storm`); qmail's controls and `.qmail` (`qmail`); what main.cf has for calm, languages and a second way
-//! (`controls`), and who is told when the queue is what is broken (`dead_queue`); the reports that people ask for (`reports`); whether anybody reads the postmaster's mail (`postmaster`).
+//! (`controls`), and who is told when the queue is what is broken (`dead_queue`); the reports that people ask for (`reports`); who hears of crashes and bugs (`software`); whether anybody reads the postmaster's mail (`postmaster`).
 
 mod asked;
 mod controls;
@@ -9,6 +9,7 @@ mod pairs;
 mod postmaster;
 mod qmail;
 mod reports;
+mod software;
 mod storm;
 
 use std::fs;

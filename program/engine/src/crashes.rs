@@ -1,0 +1,174 @@
+//! Bugs of ours that showed: processes that crashed, as the supervisor tells, and panics that this process survived. Whoever
+//! hears of `software` hears of them, by mail and the second way: at once, then at growing intervals while they go on.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use yamabiko_envelope::{Timestamp, TroubleClass};
+use yamabiko_ipc::boss::Crashes;
+use yamabiko_supervisor::Storm;
+
+use crate::accept::Acceptance;
+
+/// Panics that wait to be told; more are counted only.
+const WAITING: usize = 16;
+/// Different ones that are described in a notice.
+const DESCRIBED: usize = 3;
+/// Characters of what a program says of its own bug.
+const WORDS: usize = 500;
+/// How long telling is waited for before whatever comes next is done; it goes on all the same.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Tells of crashes; the supervisor is to hear when that is done.
+pub async fn tell(engine: &Acceptance, crashes: &Crashes) {
+    let (subject, text) = words_of(crashes, engine.queue().stats().messages, |at| engine.date(at));
+    let told = engine.desk().trouble(engine, TroubleClass::Software, &subject, text);
+    // A disk that hangs hangs for all.
+    let _ = tokio::time::timeout(PATIENCE, told).await;
+}
+
+fn words_of(crashes: &Crashes, queued: usize, date: impl Fn(Timestamp) -> String) -> (String, String) {
+    let subject = match crashes.samples.first() {
+        Some(crash) if crashes.count == 1 => crash.what.clone(),
+        Some(crash) => format!("{} crashes, the first: {}", crashes.count, crash.what),
+        None => format!("{} crashes", crashes.count),
+    };
+    let mut text = String::from(
+        "A program of this mail system ended as it never should. That is a bug of ours, or of this machine. Whatever was \
+         needed was started again.\n\n",
+    );
+    for crash in &crashes.samples {
+        text.push_str(&format!("{}: {}\n", date(Timestamp::from_seconds(crash.at)), crash.what));
+        if !crash.last_words.is_empty() {
+            text.push_str(&format!("    It said: {}\n", crash.last_words));
+        }
+        if !crash.log.is_empty() {
+            text.push_str("    Its last lines in the log say what it was doing, as far as they had been written:\n");
+        }
+        crash.log.iter().for_each(|line| text.push_str(&format!("        {line}\n")));
+        text.push('\n');
+    }
+    let more = crashes.count as usize - crashes.samples.len().min(crashes.count as usize);
+    if more > 0 {
+        text.push_str(&format!("{more} more of them are in the log only.\n\n"));
+    }
+    text.push_str(&format!(
+        "{queued} messages are in the queue. Nothing that was accepted is lost; what was just being delivered may arrive twice.\n"
+    ));
+    (subject, text)
+}
+
+/// For the hook of panics, which must not wait.
+#[derive(Clone)]
+pub struct Mouth(mpsc::Sender<String>);
+
+/// For the task that tells.
+pub struct Ear(mpsc::Receiver<String>);
+
+/// Panics that found no place in the line.
+static MISSED: AtomicU32 = AtomicU32::new(0);
+
+/// Both ends.
+pub fn line() -> (Mouth, Ear) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    (Mouth(sender), Ear(receiver))
+}
+
+/// What a program says of its own bug, in one line.
+pub fn clipped(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS).collect()
+}
+
+impl Mouth {
+    /// A panic was survived.
+    pub fn say(&self, text: &str) {
+        if self.0.try_send(clipped(text)).is_err() {
+            MISSED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Ear {
+    /// Tells, as long as the engine runs.
+    pub async fn run(mut self, engine: Acceptance) {
+        let mut storm = Storm::default();
+        while let Some(first) = self.0.recv().await {
+            let (mut count, mut different) = (1u32, HashSet::from([first]));
+            let mut take = |text| {
+                count += 1;
+                if different.len() < DESCRIBED {
+                    different.insert(text);
+                }
+            };
+            if let Some(until) = storm.not_before().filter(|until| *until > Instant::now()) {
+                let pause = tokio::time::sleep_until(until.into());
+                tokio::pin!(pause);
+                loop {
+                    tokio::select! {
+                        () = &mut pause => break,
+                        text = self.0.recv() => match text {
+                            Some(text) => take(text),
+                            None => break,
+                        },
+                    }
+                }
+            }
+            while let Ok(text) = self.0.try_recv() {
+                take(text);
+            }
+            count = count.saturating_add(MISSED.swap(0, Ordering::Relaxed));
+            let mut different: Vec<_> = different.into_iter().collect();
+            different.sort();
+            let subject = match (count, different.first()) {
+                (1, Some(text)) => clipped(&format!("a bug was survived: {text}")).chars().take(150).collect(),
+                _ => format!("{count} bugs were survived"),
+            };
+            let text = format!(
+                "A part of this mail system failed as it never should. That is a bug of ours. The mail that it was working on \
+                 waits and is tried again; the log has a line with \"panic:\" each time, and those near it say which mail that \
+                 was.\n\n{}\n",
+                different.join("\n\n")
+            );
+            storm.told(Instant::now());
+            let told = engine.desk().trouble(&engine, TroubleClass::Software, &subject, text);
+            let _ = tokio::time::timeout(PATIENCE, told).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use yamabiko_ipc::boss::Crash;
+
+    use super::*;
+
+    #[test]
+    fn words() {
+        let crash = |what: &str| Crash {
+            at: 1,
+            what: what.to_owned(),
+            last_words: "thread queue-log: oops".to_owned(),
+            log: vec!["mx postfix/qmgr[7]: A1: removed".to_owned()],
+        };
+        let one =
+            Crashes { count: 1, samples: vec![crash("the engine (process 7) was killed by signal 11 (SIGSEGV)")] };
+        let (subject, text) = words_of(&one, 5, |at| format!("T{}", at.seconds()));
+        assert_eq!(subject, "the engine (process 7) was killed by signal 11 (SIGSEGV)");
+        for part in [
+            "T1: the engine (process 7) was killed by signal 11 (SIGSEGV)\n",
+            "It said: thread queue-log: oops\n",
+            "mx postfix/qmgr[7]: A1: removed\n",
+            "5 messages are in the queue",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        let many = Crashes { count: 60, samples: vec![crash("a"), crash("b"), crash("c")] };
+        let (subject, text) = words_of(&many, 0, |_| String::new());
+        assert_eq!(subject, "60 crashes, the first: a");
+        assert!(text.contains("57 more of them"), "{text}");
+        assert_eq!(clipped("a\nb\u{7}").as_str(), "a b ");
+        assert_eq!(clipped(&"x".repeat(9000)).len(), WORDS);
+    }
+}
