@@ -157,6 +157,19 @@ impl View {
         value::parse_size(suffix, &self.transport_text(transport, suffix)).unwrap_or(0)
     }
 
+    /// Whether a transport's value is written anywhere where `transport_int` looks, its default among them.
+    pub fn transport_is_set(&self, transport: &str, suffix: &str) -> bool {
+        let names = [format!("{transport}_{suffix}"), format!("default_{suffix}")];
+        let named =
+            |service: &Service| service.name == transport && service.kind != crate::master_cf::ServiceType::Inet;
+        let service = self.shared.services.iter().find(|service| named(service));
+        names.iter().any(|name| self.is_set(name))
+            || service.is_some_and(|service| {
+                let of_command = format!("{}_{suffix}", service.command);
+                names.iter().chain([&of_command]).any(|name| service.override_of(name).is_some())
+            })
+    }
+
     /// A time of a transport: `transport_duration("smtp", "destination_rate_delay")`. Looked for as in `transport_int`.
     pub fn transport_duration(&self, transport: &str, suffix: &str) -> Duration {
         let default = table::transport_parameter(suffix).map_or("", |parameter| parameter.default);

@@ -64,3 +64,15 @@ pub fn default_signals() {
         let _ = unsafe { signal(one, SigHandler::SigDfl) };
     }
 }
+
+/// The program that `command` starts gets all signals, whatever this thread holds back: a mask is inherited, and a process that
+/// waits for its signals by a descriptor has them blocked.
+pub fn give_all_signals(command: &mut std::process::Command) {
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only one system call is made, on a value that is there already.
+    unsafe {
+        let none = SigSet::empty();
+        command.pre_exec(move || Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None)?));
+    }
+}

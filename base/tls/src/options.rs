@@ -83,6 +83,8 @@ pub struct ServerOptions {
     pub verify_depth: Option<usize>,
     /// `tls_append_default_CA`
     pub default_ca: bool,
+    /// `tls_trust_server_ccerts`: a client may present a certificate that is for servers only.
+    pub trust_server_certificates: bool,
     /// `smtpd_tls_ask_ccert`, and what implies it.
     pub ask_certificate: bool,
     /// `smtpd_tls_req_ccert`, where encryption is demanded.
@@ -140,6 +142,7 @@ impl ServerOptions {
             ca_path: file("CApath"),
             verify_depth: usize::try_from(view.int(&named("ccert_verifydepth"))).ok(),
             default_ca: view.bool("tls_append_default_CA"),
+            trust_server_certificates: view.bool("tls_trust_server_ccerts"),
             ask_certificate: bool("ask_ccert") || (require && level == Level::Encrypt),
             require_certificate: require && level == Level::Encrypt,
             digest: view.text(&named("fingerprint_digest")),

@@ -5,19 +5,20 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::crypto::{
     CryptoProvider, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
-    Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache,
-    StoresServerSessions, WebPkiClientVerifier,
+    Acceptor, ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert,
+    ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, ProtocolVersion, ServerConfig,
-    SignatureScheme, SupportedProtocolVersion,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, ProtocolVersion, RootCertStore,
+    ServerConfig, SignatureScheme, SupportedProtocolVersion,
 };
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -109,15 +110,17 @@ impl Server {
             &mut notices,
         );
         let roots: Vec<Vec<u8>> = authorities.roots.iter().map(|root| root.subject.as_ref().to_vec()).collect();
+        let authorities = Arc::new(authorities);
         let verifier = Arc::new(Asking {
             ask: options.ask_certificate,
             depth: options.verify_depth,
             roots,
             hints,
             // Fails without any authority: then nobody is trusted.
-            trust: WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(&provider))
+            trust: WebPkiClientVerifier::builder_with_provider(Arc::clone(&authorities), Arc::clone(&provider))
                 .build()
                 .ok(),
+            servers: options.trust_server_certificates.then_some(authorities),
             provider: Arc::clone(&provider),
         });
         let server = Self { versions, keys, by_name, verifier, digest, options, notices };
@@ -306,6 +309,8 @@ struct Asking {
     roots: Vec<Vec<u8>>,
     hints: Vec<DistinguishedName>,
     trust: Option<Arc<dyn ClientCertVerifier>>,
+    /// Authorities that may vouch for a client as for a server: `tls_trust_server_ccerts`.
+    servers: Option<Arc<RootCertStore>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -331,7 +336,11 @@ impl Asking {
         let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
         match &self.trust {
             None => Some(untrusted(&unknown)),
-            Some(trust) => match trust.verify_client_cert(own, chain, now) {
+            Some(trust) => match trust
+                .verify_client_cert(own, chain, now)
+                .map(drop)
+                .or_else(|error| if self.good_for_a_server(own, chain, now) { Ok(()) } else { Err(error) })
+            {
                 Err(error) => Some(untrusted(&error)),
                 Ok(_) if self.depth.is_some_and(|depth| self.steps(own, chain) > depth) => {
                     Some("certificate chain too long".to_owned())
@@ -339,6 +348,16 @@ impl Asking {
                 Ok(_) => None,
             },
         }
+    }
+
+    /// It could be a server's, and such are trusted.
+    fn good_for_a_server(&self, own: &CertificateDer<'_>, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        self.servers.as_ref().is_some_and(|roots| {
+            ParsedCertificate::try_from(own)
+                .and_then(|own| verify_server_cert_signed_by_trust_anchor(&own, roots, chain, now, algorithms))
+                .is_ok()
+        })
     }
 
     /// How many certificates above its own lead from a client to an authority that is trusted, that one included.

@@ -285,6 +285,37 @@ async fn long_chains_are_not_trusted() {
     }
 }
 
+/// What certificates are for, `tls_trust_server_ccerts`, and whether a client with one is trusted.
+#[tokio::test]
+async fn certificates_that_are_for_servers_only() {
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let own = made("mx.test", &rcgen::PKCS_ECDSA_P256_SHA256);
+    let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root_key = rcgen::KeyPair::generate().unwrap();
+    let root_text = root.self_signed(&root_key).unwrap().pem();
+    let root = rcgen::Issuer::new(root, root_key);
+    for (purposes, trust_server_certificates, trusted) in [
+        (vec![], false, true),
+        (vec![ClientAuth], false, true),
+        (vec![ServerAuth], false, false),
+        (vec![ClientAuth, ServerAuth], false, true),
+        (vec![], true, true),
+        (vec![ClientAuth], true, true),
+        (vec![ServerAuth], true, true),
+    ] {
+        let mut params = rcgen::CertificateParams::new(vec!["c.test".to_owned()]).unwrap();
+        params.extended_key_usages = purposes.clone();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = Made { certificate: params.signed_by(&key, &root).unwrap().pem(), key: key.serialize_pem() };
+        let asking =
+            ServerOptions { ask_certificate: true, ca_file: "ca".to_owned(), trust_server_certificates, ..options() };
+        let server = Server::new(asking, &[], &files([("own", chain(&own)), ("ca", root_text.clone())])).unwrap();
+        let (session, _) = talk(&server, &Arc::new(client(&rustls::version::TLS13, Some(&made))), "mx.test").await;
+        assert_eq!(session.is_trusted(), trusted, "{purposes:?} {trust_server_certificates}: {session:?}");
+    }
+}
+
 #[tokio::test]
 async fn sessions_are_resumed_where_they_may_be() {
     let own = made("mx.test", &rcgen::PKCS_ECDSA_P256_SHA256);

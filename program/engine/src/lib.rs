@@ -30,8 +30,6 @@ mod desk;
 mod examine;
 mod filter;
 mod flush;
-#[doc(hidden)]
-pub mod fuzzing;
 mod gate;
 pub mod generation;
 mod ledger;
@@ -49,7 +47,6 @@ mod orders;
 mod outcome;
 mod pickup;
 mod postmaster;
-pub mod profiles;
 mod proofs;
 mod qmail;
 mod report;
@@ -68,6 +65,7 @@ mod visit;
 mod workers;
 
 pub use examine::{Findings, examine};
+pub use yamabiko_schedule::profiles;
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -7,8 +7,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use yamabiko_envelope::{Severity, Timestamp};
+pub use yamabiko_schedule::sheet::sheet;
+use yamabiko_schedule::sheet::{Sheet, parse, teach};
 use yamabiko_schedule::{Known, Learned, Schedule};
 
 use crate::generation::Current;
@@ -17,99 +18,6 @@ use crate::generation::Current;
 pub const FILE: &str = "learned-limits.json";
 /// Larger files are not ours.
 const LARGEST: u64 = 16 << 20;
-
-/// The file, and the answer to `yamabiko limits`.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Sheet {
-    version: u32,
-    sites: Vec<Line>,
-}
-
-/// One site. What is zero or empty was not learned.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Line {
-    site: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    source: String,
-    concurrency: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refused_concurrency: Option<(u32, u64)>,
-    rate_delay_ms: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refused_delay_ms: Option<(u64, u64)>,
-    session_messages: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    suspended_until: Option<u64>,
-    blocked: bool,
-    reply: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<u64>,
-    frozen: bool,
-    #[serde(skip_deserializing)]
-    busy: u32,
-}
-
-fn seconds(at: Timestamp) -> u64 {
-    at.0 / 1_000_000
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Line {
-    /// Names are as they come from DNS: a file that has others is somebody else's work.
-    fn is_sound(&self) -> bool {
-        let name = |text: &str| text.len() <= 1000 && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-        !self.site.is_empty() && name(&self.site) && name(&self.source)
-    }
-
-    fn of(known: &Known) -> Self {
-        let learned = &known.learned;
-        Self {
-            site: known.site.clone(),
-            source: known.source.clone(),
-            concurrency: learned.concurrency,
-            refused_concurrency: learned.refused_concurrency.map(|(limit, at)| (limit, seconds(at))),
-            rate_delay_ms: millis(learned.rate_delay),
-            refused_delay_ms: learned.refused_delay.map(|(delay, at)| (millis(delay), seconds(at))),
-            session_messages: learned.session_messages,
-            suspended_until: learned.suspended_until.map(seconds),
-            blocked: learned.blocked,
-            reply: learned.reply.clone(),
-            at: learned.at.map(seconds),
-            frozen: learned.frozen,
-            busy: known.busy,
-        }
-    }
-
-    fn learned(&self, now: Timestamp) -> Learned {
-        let mut learned = Learned::default();
-        learned.concurrency = self.concurrency;
-        learned.refused_concurrency = self.refused_concurrency.map(|(limit, at)| (limit, Timestamp::from_seconds(at)));
-        learned.rate_delay = Duration::from_millis(self.rate_delay_ms.min(86_400_000));
-        learned.refused_delay = self
-            .refused_delay_ms
-            .map(|(delay, at)| (Duration::from_millis(delay.min(86_400_000)), Timestamp::from_seconds(at)));
-        learned.session_messages = self.session_messages;
-        // Nobody is left alone for longer than a day, whatever became of the file or of the clock.
-        let latest = Timestamp::from_seconds(seconds(now).saturating_add(86_400));
-        learned.suspended_until = self.suspended_until.map(|until| Timestamp::from_seconds(until).min(latest));
-        learned.blocked = self.blocked;
-        learned.reply = self.reply.chars().take(300).collect();
-        learned.at = self.at.map(Timestamp::from_seconds);
-        learned.frozen = self.frozen;
-        learned
-    }
-}
-
-/// Everything known, as it is written.
-pub fn sheet(schedule: &Schedule) -> Sheet {
-    let mut sites: Vec<Line> = schedule.known_sites().iter().map(Line::of).collect();
-    sites.sort_by(|a, b| (&a.site, &a.source).cmp(&(&b.site, &b.source)));
-    Sheet { version: 1, sites }
-}
 
 /// The file of this mail system.
 pub fn path_of(current: &Current) -> PathBuf {
@@ -127,21 +35,6 @@ fn read(path: &Path) -> Result<Option<Sheet>, String> {
     }
     let text = std::fs::read(path).map_err(|error| error.to_string())?;
     parse(&text).map(Some)
-}
-
-/// Reads the text of the file.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse(text: &[u8]) -> Result<Sheet, String> {
-    serde_json::from_slice(text).map_err(|error| error.to_string())
-}
-
-/// What the file says counts, as far as it is sound.
-pub fn teach(schedule: &mut Schedule, sheet: Sheet, now: Timestamp) {
-    for line in sheet.sites.iter().filter(|line| line.is_sound()) {
-        schedule.teach(&line.source, &line.site, line.learned(now), now);
-    }
 }
 
 /// What was learned before the restart.
@@ -184,7 +77,7 @@ pub fn operate(schedule: &mut Schedule, words: &[String], now: Timestamp) -> Res
         _ => Ok(format!("{site}: {done}")),
     };
     match words.as_slice() {
-        ["list"] => serde_json::to_string(&sheet(schedule)).map_err(|error| error.to_string()),
+        ["list"] => sheet(schedule).to_text(),
         ["freeze", site] => count(schedule.freeze_site(site, true), "frozen", site),
         ["thaw", site] => count(schedule.freeze_site(site, false), "learns again", site),
         ["forget", "ALL"] => {
@@ -257,21 +150,10 @@ mod tests {
         // There and back.
         let read: Sheet = serde_json::from_str(&list).unwrap();
         let mut other = Schedule::new(yamabiko_schedule::Settings::default());
-        for line in &read.sites {
-            other.teach(&line.source, &line.site, line.learned(Timestamp::from_seconds(1)), Timestamp::from_seconds(1));
-        }
+        teach(&mut other, read, Timestamp::from_seconds(1));
         assert_eq!(other.known_sites(), schedule.known_sites());
         assert_eq!(said(&mut schedule, "forget google.com").as_deref(), Ok("google.com: forgotten"));
         assert_eq!(schedule.known_sites(), []);
-    }
-
-    #[test]
-    fn any_text_is_read_or_refused() {
-        for text in ["", "{", "[]", "{\"version\":1,\"sites\":[{}]}", "{\"version\":1,\"sites\":[{\"site\":1}]}"] {
-            if let Ok(sheet) = serde_json::from_str::<Sheet>(text) {
-                assert!(sheet.sites.iter().all(|line| line.learned(Timestamp::from_seconds(9)).is_nothing()), "{text}");
-            }
-        }
     }
 
     #[test]
@@ -285,76 +167,8 @@ mod tests {
         std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(read(&path).unwrap_err(), "it is too large");
         std::fs::write(&path, "{\"version\":1,\"sites\":[{\"site\":\"x\\u001b[2J\"},{\"site\":\"\"}]}").unwrap();
-        assert!(read(&path).unwrap().unwrap().sites.iter().all(|line| !line.is_sound()));
-        // A time far away is a day.
-        let line = Line { site: "x".into(), suspended_until: Some(u64::MAX), ..Line::default() };
-        let until = line.learned(Timestamp::from_seconds(1000)).suspended_until;
-        assert_eq!(until, Some(Timestamp::from_seconds(87_400)));
-    }
-
-    /// Pieces of real files, profiles and replies, put together at random.
-    #[test]
-    fn made_up_input_is_read_or_refused() {
-        const PIECES: &[&str] = &[
-            "{\"version\":1,\"sites\":[",
-            "{\"site\":\"a.test\",",
-            "\"concurrency\":",
-            "4294967296",
-            "-1",
-            "1",
-            "3e400",
-            "null",
-            "]}",
-            "},",
-            "}",
-            "\"suspended_until\":",
-            "\"rate_delay_ms\":",
-            "\"refused_concurrency\":[1,2]",
-            "\"frozen\":true",
-            ",",
-            "\"",
-            "[docomo]\n",
-            "[",
-            "]",
-            "\n",
-            "concurrency = ",
-            "rate_delay = ",
-            "messages=",
-            "sites = ",
-            "5s",
-            "1e9h",
-            ".",
-            "NaN",
-            "..5ms",
-            "try again in ",
-            "300 seconds",
-            "18446744073709551615 hours",
-            "retry after",
-            "5 minutes",
-            " wait ",
-            "h",
-            "é",
-            "\u{0}",
-            " ",
-        ];
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state >> 16).unwrap_or(0)
-        };
-        let now = Timestamp::from_seconds(1000);
-        for _ in 0..20_000 {
-            let text: String = (0..next() % 14).map(|_| PIECES[next() % PIECES.len()]).collect();
-            if let Ok(sheet) = serde_json::from_str::<Sheet>(&text) {
-                let day = Duration::from_secs(86_400);
-                assert!(sheet.sites.iter().all(|line| line.learned(now).rate_delay <= day), "{text}");
-            }
-            let (rules, _) = crate::profiles::rules("/x, all", |_| Ok(text.clone()));
-            assert!(rules.iter().all(|rule| rule.limits.rate_delay.as_secs() <= 86_400), "{text}");
-            let wait = crate::meaning::hinted_wait(&text);
-            assert!(wait.is_none_or(|wait| wait.as_secs() <= 86_400), "{text}");
-        }
+        let mut schedule = Schedule::new(yamabiko_schedule::Settings::default());
+        teach(&mut schedule, read(&path).unwrap().unwrap(), Timestamp::from_seconds(1));
+        assert_eq!(schedule.known_sites(), []);
     }
 }

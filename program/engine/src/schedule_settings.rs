@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use yamabiko_config::{Config, ServiceType, View};
-use yamabiko_schedule::{ConcurrencyFeedback, Settings, SiteRule, TransportSettings};
+use yamabiko_schedule::{ConcurrencyFeedback, Settings, SiteRule, Slots, TransportSettings};
 
 fn count(value: i64) -> usize {
     usize::try_from(value).unwrap_or(0)
@@ -83,7 +83,7 @@ pub fn remarks(config: &Config) -> Vec<String> {
 /// The limits of known receivers that a transport keeps to, and what is wrong with what it asks for.
 fn sending_profiles(view: &View, name: &str) -> (Arc<[SiteRule]>, Vec<String>) {
     let read = |path: &str| std::fs::read_to_string(path).map_err(|error| error.to_string());
-    crate::profiles::rules(&view.transport_text(name, "sending_profiles"), read)
+    yamabiko_schedule::profiles::rules(&view.transport_text(name, "sending_profiles"), read)
 }
 
 /// `client`: it is the SMTP or the LMTP client, whose servers are receiving sites.
@@ -106,8 +106,23 @@ fn transport(view: &View, name: &str, process_limit: usize, client: Option<&str>
         failed_cohort_limit: small("destination_concurrency_failed_cohort_limit"),
         destination_rate_delay: view.transport_duration(name, "destination_rate_delay"),
         transport_rate_delay: view.transport_duration(name, "transport_rate_delay"),
+        slots: slots(view, name),
         ..sites(view, name, client)
     }
+}
+
+/// The parameters of delivery slots.
+const SLOTS: [&str; 4] =
+    ["delivery_slot_cost", "delivery_slot_discount", "delivery_slot_loan", "minimum_delivery_slots"];
+
+/// Who writes one of them asks for Postfix's order; else messages take turns.
+fn slots(view: &View, name: &str) -> Option<Slots> {
+    if !SLOTS.iter().any(|suffix| view.transport_is_set(name, suffix)) {
+        return None;
+    }
+    let [cost, discount, loan, minimum] =
+        SLOTS.map(|suffix| u32::try_from(view.transport_int(name, suffix)).unwrap_or(0));
+    Some(Slots { cost, discount, loan, minimum })
 }
 
 /// What is about receiving sites: for the clients only, which know them.
@@ -126,5 +141,44 @@ fn sites(view: &View, name: &str, client: Option<&str>) -> TransportSettings {
         site_rules: sending_profiles(view, name).0,
         source: source.into(),
         ..TransportSettings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who writes one of the parameters of delivery slots, anywhere, has Postfix's order for that transport.
+    #[test]
+    fn delivery_slots_are_asked_for() {
+        let slots = |cost, discount, loan, minimum| Some(Slots { cost, discount, loan, minimum });
+        let plain = "smtp unix - - n - - smtp\nother unix - - n - - smtp\n";
+        for (main, master, smtp, other) in [
+            ("", plain, None, None),
+            ("default_minimum_delivery_slots = 3", plain, slots(5, 50, 3, 3), slots(5, 50, 3, 3)),
+            ("smtp_delivery_slot_cost = 0", plain, slots(0, 50, 3, 3), None),
+            (
+                "other_delivery_slot_loan = 7\ndefault_delivery_slot_discount = 9",
+                plain,
+                slots(5, 9, 3, 3),
+                slots(5, 9, 7, 3),
+            ),
+            ("", "smtp unix - - n - - smtp\n  -o smtp_minimum_delivery_slots=8\n", slots(5, 50, 3, 8), None),
+            (
+                "",
+                "smtp unix - - n - - smtp\nother unix - - n - - smtp\n  -o smtp_delivery_slot_cost=2\n",
+                None,
+                slots(2, 50, 3, 3),
+            ),
+        ] {
+            let host = yamabiko_config::Host::default();
+            let config = Config::from_texts(main, master, ("main.cf", "master.cf"), &host).unwrap();
+            let settings = from_config(&config);
+            assert_eq!(
+                (settings.transport("smtp").slots, settings.transport("other").slots),
+                (smtp, other),
+                "{main} {master}"
+            );
+        }
     }
 }

@@ -16,8 +16,8 @@ use crate::accept::Acceptance;
 
 /// Between two rounds: what a crash may take of the counts.
 const ROUND: Duration = Duration::from_secs(60);
-/// Rounds between two looks at policies that get old.
-const REFRESH: u64 = 60;
+/// Between two looks at policies that get old.
+const REFRESH: Duration = Duration::from_secs(600);
 /// Rounds between two tries to send what is due.
 const SEND: u64 = 10;
 
@@ -28,31 +28,45 @@ fn say(engine: &Acceptance, severity: Severity, text: String) {
 
 /// Runs as long as the engine does.
 pub async fn keep(engine: Acceptance, memory: Arc<Memory>, dns: Arc<dyn Resolver>) {
+    // Web servers that are slow do not keep counts from the disk.
+    tokio::join!(refresh(&engine, &memory, &*dns), reports(&engine, &memory, &*dns));
+}
+
+/// Policies that get old are fetched again, whether there is mail for their domains or not.
+async fn refresh(engine: &Acceptance, memory: &Memory, dns: &dyn Resolver) {
+    loop {
+        let generation = engine.current().get();
+        let view = generation.config.main();
+        let how = if view.bool("smtp_tls_mta_sts") { fetching(&view, &Disk, &mut Vec::new()) } else { None };
+        drop(generation);
+        if let Some(how) = how {
+            for (domain, failure) in memory.sts.refresh(dns, &how, Timestamp::now().seconds()).await {
+                say(engine, Severity::Warning, format!("MTA-STS policy of {domain}: {}", failure.why));
+            }
+        }
+        tokio::time::sleep(REFRESH).await;
+    }
+}
+
+/// What was counted is written, and reports are sent.
+async fn reports(engine: &Acceptance, memory: &Arc<Memory>, dns: &dyn Resolver) {
     let mut failed = false;
     let mut round = 0u64;
     loop {
         let generation = engine.current().get();
         let view = generation.config.main();
-        let reports = view.bool("smtp_tlsrpt_enable") || view.bool("lmtp_tlsrpt_enable");
-        let strict = view.bool("smtp_tls_mta_sts");
-        let how = if reports || strict { fetching(&view, &Disk, &mut Vec::new()) } else { None };
-        if let Some(how) = &how {
-            let now = Timestamp::now().seconds();
-            if strict && round % REFRESH == REFRESH - 1 {
-                for (domain, failure) in memory.sts.refresh(&*dns, how, now).await {
-                    say(&engine, Severity::Warning, format!("MTA-STS policy of {domain}: {}", failure.why));
-                }
-            }
-            if reports && round.is_multiple_of(SEND) {
-                send_due(&engine, &memory, &*dns, &view, how).await;
-            }
+        let wanted = view.bool("smtp_tlsrpt_enable") || view.bool("lmtp_tlsrpt_enable");
+        let now = wanted && round.is_multiple_of(SEND);
+        if let Some(how) = if now { fetching(&view, &Disk, &mut Vec::new()) } else { None } {
+            send_due(engine, memory, dns, &view, &how).await;
         }
-        let saver = Arc::clone(&memory);
+        drop(generation);
+        let saver = Arc::clone(memory);
         match tokio::task::spawn_blocking(move || saver.reports.save()).await {
             Ok(Err(error)) if !failed => {
                 failed = true;
                 let text = format!("tls-reports in data_directory: {error}; counts for TLS reports are kept in memory");
-                say(&engine, Severity::Warning, text);
+                say(engine, Severity::Warning, text);
             }
             Ok(Ok(())) => failed = false,
             _ => {}

@@ -109,6 +109,7 @@ impl Launcher {
         let output = theirs.try_clone()?;
         let errors = theirs.try_clone()?;
         command.stdin(Stdio::from(theirs)).stdout(Stdio::from(output)).stderr(Stdio::from(errors));
+        yamabiko_sys::daemon::give_all_signals(&mut command);
         Ok((command.spawn()?, ours))
     }
 }

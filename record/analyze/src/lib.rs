@@ -29,8 +29,10 @@ mod rules;
 mod systems;
 mod text;
 mod transcript;
+mod wait;
 
 pub use analyzer::{Analyzer, Reply, Stage, Verdict};
 pub use finding::{Action, Analysis, Date, Diagnostic, Evidence, EvidenceKind, Finding, Kind};
 pub use reason::{Reason, UnknownReason};
 pub use rules::{Rule, RuleError, Rules};
+pub use wait::hinted_wait;

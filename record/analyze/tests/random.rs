@@ -2,6 +2,21 @@
 
 mod fuzz;
 
+const REPLIES: [&str; 12] = [
+    "421 ",
+    "451 4.7.1 ",
+    "try again in ",
+    "300 seconds",
+    "5 minutes",
+    "retry after ",
+    "1h",
+    "90s",
+    "99999999999999999999",
+    " hours",
+    "\u{ff13} wait ",
+    "0 seconds",
+];
+
 const PIECES: [&str; 40] = [
     "Content-Type: multipart/report; report-type=delivery-status; boundary=b\n",
     "Content-Type: text/plain; charset=iso-2022-jp\n",
@@ -67,5 +82,7 @@ fn mail_put_together_at_random() {
         }
         fuzz::analyze_message(&message);
         fuzz::analyze_text(&message);
+        let reply: String = (0..next(10)).map(|_| REPLIES[next(REPLIES.len())]).collect();
+        fuzz::hinted_wait(reply.as_bytes());
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use yamabiko_envelope::{Reuse, Timestamp};
 use yamabiko_status::EnhancedStatus;
 
-use crate::rotation::Rotation;
 use crate::settings::TransportSettings;
+use crate::slots::Turns;
 
 /// Why something is left alone, and until when.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Destination {
     /// Slots reserved for peers that waited for one and now wait for the transport.
     pub offered: u32,
     /// Peers that wait for a slot.
-    pub waiting: Rotation,
+    pub waiting: Turns,
     /// Peers that exist.
     pub peers: u32,
     pub dead: Option<Dead>,
@@ -38,6 +38,11 @@ pub(crate) struct Destination {
     pub in_line: bool,
     /// Pausing for `destination_rate_delay` until then.
     pub paused: Option<Timestamp>,
+    /// It is without mail since then, and counts as forgotten but for what connections to it want.
+    pub idle: bool,
+    pub idle_since: Timestamp,
+    /// It stands among those that may be forgotten.
+    pub lingers: bool,
     /// No warning of a clogged queue before.
     pub quiet_until: Timestamp,
     /// When a delivery ended last.
@@ -57,12 +62,15 @@ impl Destination {
             transport,
             busy: 0,
             offered: 0,
-            waiting: Rotation::new(),
+            waiting: Turns::new(settings.slots),
             peers: 0,
             dead: None,
             site: None,
             in_line: false,
             paused: None,
+            idle: false,
+            idle_since: Timestamp(0),
+            lingers: false,
             quiet_until: Timestamp(0),
             last_done: None,
             reuse: Reuse::default(),
@@ -81,6 +89,13 @@ impl Destination {
     /// Nothing is known of it that is worth keeping.
     pub(crate) fn is_idle(&self) -> bool {
         self.peers == 0 && self.busy == 0 && self.paused.is_none()
+    }
+
+    /// It has no mail any more.
+    pub(crate) fn rest(&mut self, settings: &TransportSettings, now: Timestamp) {
+        self.restart(settings);
+        self.quiet_until = Timestamp(0);
+        (self.idle, self.idle_since) = (true, now);
     }
 
     /// A delivery that counts in `busy` has ended.

@@ -32,12 +32,15 @@
 mod action;
 mod destination;
 mod learned;
+pub mod profiles;
 mod rotation;
 mod schedule;
 mod settings;
+pub mod sheet;
 mod site;
 mod sites;
 mod slab;
+mod slots;
 mod waiting;
 mod wheel;
 
@@ -49,4 +52,5 @@ pub use schedule::Schedule;
 pub use settings::{ConcurrencyFeedback, NotAFeedback, Settings, TransportSettings};
 pub use site::{Entry, SiteLimits, SiteRule, organisation, site_name};
 pub use sites::Known;
+pub use slots::Slots;
 pub use waiting::{sender_hash, site_hash};

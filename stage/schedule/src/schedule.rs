@@ -2,22 +2,28 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use yamabiko_envelope::{QueueId, Timestamp};
 use yamabiko_status::EnhancedStatus;
 
 use crate::action::{Action, ClogLimit, Clogged, Counts, Deferral, Delivery, DeliveryId, Feedback, Place, Route};
 use crate::destination::{Dead, Destination};
-use crate::rotation::Rotation;
 use crate::settings::{Settings, TransportSettings};
 use crate::sites::Sites;
 use crate::slab::Slab;
+use crate::slots::{Earned, Turns};
 use crate::waiting::{Line, Taken, Waiting, sender_hash, site_hash};
 
 /// Recipients of one message that are routed at once (Postfix: `extra_recipient_limit`).
 const PORTION: usize = 1000;
 /// With so few left the next portion is asked for (Postfix: `recipient_refill_limit`).
 const REFILL: usize = 100;
+/// How long a destination without mail is remembered, for the connections to it: Postfix, slower, hardly ever sees the moment
+/// between two messages of a stream.
+const LINGER: Duration = Duration::from_secs(2);
+/// Destinations without mail that are remembered.
+const LINGERING: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
@@ -39,7 +45,7 @@ pub(crate) struct Transport {
     pub(crate) settings: TransportSettings,
     destinations: HashMap<Arc<str>, u32>,
     /// Jobs with a peer that is ready.
-    jobs: Rotation,
+    pub(crate) jobs: Turns,
     busy: usize,
     /// Recipients in memory, in peers and in flight.
     recipients: usize,
@@ -78,6 +84,9 @@ enum Comeback {
 #[derive(Debug)]
 struct Message {
     sender: u64,
+    /// Of all that became active, from 1 on, and when it did.
+    number: u64,
+    since: Timestamp,
     flushed: bool,
     was_deferred: bool,
     /// The engine is reading or routing it.
@@ -94,24 +103,26 @@ struct Message {
 }
 
 #[derive(Debug)]
-struct Job {
-    message: QueueId,
-    sender: u64,
+pub(crate) struct Job {
+    pub(crate) message: QueueId,
+    pub(crate) sender: u64,
     /// By destination.
-    peers: HashMap<u32, u32>,
+    pub(crate) peers: HashMap<u32, u32>,
     /// Peers that may be tried when it is this job's turn.
     ready: VecDeque<u32>,
-    /// It is in its transport's rotation.
+    /// It is in its transport's `jobs`.
     queued: bool,
+    /// Where its transport has delivery slots.
+    pub(crate) earned: Option<Box<Earned>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Peer {
-    job: u32,
-    destination: u32,
+    pub(crate) job: u32,
+    pub(crate) destination: u32,
     nexthop: Arc<str>,
-    recipients: VecDeque<u32>,
-    standing: Standing,
+    pub(crate) recipients: VecDeque<u32>,
+    pub(crate) standing: Standing,
 }
 
 /// Where a peer is kept.
@@ -149,7 +160,7 @@ pub struct Schedule {
     pub(crate) transports: Vec<Transport>,
     transport_names: HashMap<Arc<str>, usize>,
     pub(crate) destinations: Slab<Destination>,
-    jobs: Slab<Job>,
+    pub(crate) jobs: Slab<Job>,
     pub(crate) peers: Slab<Peer>,
     pub(crate) sites: Sites,
     pub(crate) in_flight: HashMap<DeliveryId, InFlight>,
@@ -162,7 +173,15 @@ pub struct Schedule {
     active_deferred: usize,
     recipients: usize,
     dead_destinations: usize,
+    /// Destinations that were without mail, each once, with the time when it was last looked at.
+    lingering: VecDeque<(Timestamp, u32)>,
+    /// Of them, those that still are.
+    idle_destinations: usize,
     deferred_turn: bool,
+    /// Messages that became active.
+    activations: u64,
+    /// The last time that was told.
+    pub(crate) latest: Timestamp,
 }
 
 impl Schedule {
@@ -187,7 +206,11 @@ impl Schedule {
             active_deferred: 0,
             recipients: 0,
             dead_destinations: 0,
+            lingering: VecDeque::new(),
+            idle_destinations: 0,
             deferred_turn: false,
+            activations: 0,
+            latest: Timestamp(0),
         }
     }
 
@@ -202,6 +225,7 @@ impl Schedule {
         for transport in &mut self.transports {
             transport.settings = self.settings.transport(&transport.name).clone();
         }
+        (0..self.transports.len()).for_each(|t| self.change_order(t, self.transports[t].settings.slots));
         for d in self.destinations.keys() {
             let destination = &mut self.destinations[d];
             destination.reconfigure(&self.transports[destination.transport].settings);
@@ -326,7 +350,7 @@ impl Schedule {
             active: self.active.len(),
             recipients: self.recipients,
             deliveries: self.in_flight.len(),
-            destinations: self.destinations.len(),
+            destinations: self.destinations.len() - self.idle_destinations,
             dead_destinations: self.dead_destinations,
             sites: self.sites.len(),
         }
@@ -341,6 +365,8 @@ impl Schedule {
 
     /// The next thing to do; `None` when there is nothing until the next report or [`Schedule::next_deadline`].
     pub fn poll(&mut self, now: Timestamp) -> Option<Action> {
+        self.latest = now;
+        self.forget_idle(now);
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
             self.fire(timer, now);
@@ -411,8 +437,11 @@ impl Schedule {
         let was_deferred = line == Line::Deferred;
         self.active_deferred += usize::from(was_deferred);
         self.activating += 1;
+        self.activations += 1;
         let message = Message {
             sender: 0,
+            number: self.activations,
+            since: now,
             flushed,
             was_deferred,
             activating: true,
@@ -539,12 +568,12 @@ impl Schedule {
         let t = self.transport_for(&route.transport);
         let d = self.destination_for(t, &route.destination);
         self.recall_site(t, d, &route.nexthop);
-        let known = self.active.get(&message).and_then(|m| m.jobs.iter().find(|(owner, _)| *owner == t));
-        let job = match known {
-            Some((_, job)) => *job,
+        let job = match self.job_of(message, t) {
+            Some(job) => job,
             None => {
                 let (peers, ready) = (HashMap::new(), VecDeque::new());
-                let job = self.jobs.insert(Job { message, sender, peers, ready, queued: false });
+                let earned = self.transports[t].settings.slots.and_then(|_| self.earned_by(message));
+                let job = self.jobs.insert(Job { message, sender, peers, ready, queued: false, earned });
                 if let Some(entry) = self.active.get_mut(&message) {
                     entry.jobs.push((t, job));
                 }
@@ -563,15 +592,32 @@ impl Schedule {
         peer
     }
 
+    /// The job that a transport has of an active message.
+    pub(crate) fn job_of(&self, message: QueueId, t: usize) -> Option<u32> {
+        let jobs = &self.active.get(&message)?.jobs;
+        jobs.iter().find(|(owner, _)| *owner == t).map(|(_, job)| *job)
+    }
+
+    /// What a new job of an active message has earned: nothing yet.
+    pub(crate) fn earned_by(&self, message: QueueId) -> Option<Box<Earned>> {
+        self.active.get(&message).map(|entry| Box::new(Earned::new(entry.number, entry.since)))
+    }
+
+    /// Not all recipients of an active message were handed in.
+    pub(crate) fn has_more(&self, message: QueueId) -> bool {
+        self.active.get(&message).is_some_and(|entry| entry.more || entry.activating)
+    }
+
     fn transport_for(&mut self, name: &Arc<str>) -> usize {
         if let Some(t) = self.transport_names.get(name) {
             return *t;
         }
+        let settings = self.settings.transport(name).clone();
         self.transports.push(Transport {
             name: Arc::clone(name),
-            settings: self.settings.transport(name).clone(),
             destinations: HashMap::new(),
-            jobs: Rotation::new(),
+            jobs: Turns::new(settings.slots),
+            settings,
             busy: 0,
             recipients: 0,
             dead: None,
@@ -586,6 +632,8 @@ impl Schedule {
     fn destination_for(&mut self, t: usize, name: &Arc<str>) -> u32 {
         let transport = &mut self.transports[t];
         if let Some(d) = transport.destinations.get(name) {
+            let idle = &mut self.destinations[*d].idle;
+            self.idle_destinations -= usize::from(std::mem::take(idle));
             return *d;
         }
         let d = self.destinations.insert(Destination::new(Arc::clone(name), t, &transport.settings));
@@ -602,8 +650,10 @@ impl Schedule {
         let t = self.destinations[peer.destination].transport;
         let job = &mut self.jobs[peer.job];
         job.ready.push_back(p);
+        let (j, sender) = (peer.job, job.sender);
         if !std::mem::replace(&mut job.queued, true) {
-            self.transports[t].jobs.push(job.sender, peer.job);
+            let rank = self.rank(j);
+            self.transports[t].jobs.push(sender, rank, j);
         }
         self.wake(t);
     }
@@ -627,7 +677,7 @@ impl Schedule {
             }
             return false;
         }
-        while let Some(p) = self.destinations.get_mut(d).and_then(|destination| destination.waiting.pop()) {
+        while let Some(p) = self.next_waiting(d) {
             if !self.peers[p].recipients.is_empty() {
                 self.destinations[d].offered += 1;
                 self.site_offered(d);
@@ -670,14 +720,15 @@ impl Schedule {
     /// One delivery of the transport's next job. `None` when none of the peers at hand can be tried.
     fn start_delivery(&mut self, t: usize, now: Timestamp) -> Option<Delivery> {
         while self.transports[t].may_start() {
-            let j = self.transports[t].jobs.pop()?;
+            let j = self.next_job(t)?;
+            let rank = self.rank(j);
             let job = &mut self.jobs[j];
             job.queued = false;
             let Some(p) = job.ready.pop_front() else { continue };
             let (id, sender) = (job.message, job.sender);
             if !job.ready.is_empty() {
                 job.queued = true;
-                self.transports[t].jobs.push(sender, j);
+                self.transports[t].jobs.push(sender, rank, j);
             }
             let d = self.peers[p].destination;
             let (offered, site) = (self.take_offer(p), self.destinations[d].site);
@@ -699,7 +750,7 @@ impl Schedule {
             // Who comes later does not push in before those that wait.
             if !at_site || !destination.has_room() || (!offered && !destination.waiting.is_empty()) {
                 peer.standing = Standing::Waiting;
-                destination.waiting.push(sender, p);
+                destination.waiting.push(sender, rank, p);
                 match self.destinations[d].site {
                     Some(site) if !at_site => {
                         self.stand_in_line(d);
@@ -713,7 +764,9 @@ impl Schedule {
             let recipients: Vec<u32> = peer.recipients.drain(..count).collect();
             let nexthop = Arc::clone(&peer.nexthop);
             destination.busy += 1;
-            if peer.recipients.is_empty() {
+            let all = peer.recipients.is_empty();
+            self.count_slot(j);
+            if all {
                 self.drop_peer_if_done(p);
             } else {
                 self.ready_peer(p, Standing::Ready);
@@ -781,6 +834,7 @@ impl Schedule {
     /// A delivery has ended; the engine has recorded what became of each of its recipients. Unknown ones are ignored.
     pub fn delivery_done(&mut self, delivery: DeliveryId, feedback: Feedback, now: Timestamp) {
         let Some(flight) = self.in_flight.remove(&delivery) else { return };
+        self.latest = now;
         let InFlight { message, destination: d, nexthop, recipients, site, .. } = flight;
         let t = self.destinations[d].transport;
         if feedback == Feedback::Postponed {
@@ -944,6 +998,7 @@ impl Schedule {
         job.peers.remove(&d);
         if job.peers.is_empty() {
             let id = job.message;
+            self.release(self.destinations[d].transport, j);
             self.jobs.remove(j);
             if let Some(message) = self.active.get_mut(&id) {
                 message.jobs.retain(|(_, job)| *job != j);
@@ -954,8 +1009,10 @@ impl Schedule {
         self.drop_destination_if_idle(d);
     }
 
+    /// A destination without mail is as one nothing is known of, but for the time of its last delivery, and goes when that does
+    /// not matter any more.
     fn drop_destination_if_idle(&mut self, d: u32) {
-        let Some(destination) = self.destinations.get(d).filter(|destination| destination.is_idle()) else { return };
+        let Some(destination) = self.destinations.get_mut(d).filter(|d| d.is_idle() && !d.idle) else { return };
         if let Some(dead) = &destination.dead {
             // A dead one is remembered, but not so many that memory suffers.
             if self.dead_destinations <= self.settings.recipient_limit.saturating_mul(2) {
@@ -964,9 +1021,33 @@ impl Schedule {
             self.timers.remove(&(dead.until, Timer::Revive(d)));
             self.dead_destinations -= 1;
         }
-        self.transports[destination.transport].destinations.remove(&destination.name);
+        destination.rest(&self.transports[destination.transport].settings, self.latest);
+        self.idle_destinations += 1;
+        if !std::mem::replace(&mut destination.lingers, true) {
+            self.lingering.push_back((self.latest, d));
+        }
         self.leave_site(d);
-        self.destinations.remove(d);
+    }
+
+    /// Forgets destinations that have been without mail for long.
+    fn forget_idle(&mut self, now: Timestamp) {
+        while let Some((looked, d)) = self.lingering.front().copied() {
+            let full = self.lingering.len() > LINGERING;
+            if !full && now.since(looked) < LINGER && looked <= now {
+                break;
+            }
+            self.lingering.pop_front();
+            let destination = &mut self.destinations[d];
+            if !destination.idle {
+                destination.lingers = false;
+            } else if !full && now.since(destination.idle_since) < LINGER && looked < destination.idle_since {
+                self.lingering.push_back((destination.idle_since, d));
+            } else {
+                self.idle_destinations -= 1;
+                self.transports[destination.transport].destinations.remove(&destination.name);
+                self.destinations.remove(d);
+            }
+        }
     }
 
     fn finish_if_done(&mut self, id: QueueId) {

@@ -208,12 +208,29 @@ fn five_days_of_retrying() {
 fn connections_are_kept_while_deliveries_follow_each_other() {
     type Step = (u64, usize, usize, &'static str);
     // The window, and seconds between two deliveries of the transport.
-    let table: [(u32, u64, &[Step]); 6] = [
-        // A burst that fits the window, and one more when all of it is over.
-        (5, 0, &[(0, 0, 5, "-----"), (9, 5, 1, "-")]),
+    let table: [(u32, u64, &[Step]); 9] = [
+        // A burst that fits the window, and one more when all of it is over: at once, soon, too late.
+        (5, 0, &[(0, 0, 5, "-----"), (9, 5, 1, "ls")]),
+        (5, 0, &[(0, 0, 5, "-----"), (9, 5, 0, ""), (1, 0, 1, "ls"), (0, 1, 0, ""), (3, 0, 1, "-")]),
+        // Mail that goes out as fast as it comes in.
+        (
+            5,
+            0,
+            &[
+                (0, 0, 1, "-"),
+                (0, 1, 0, ""),
+                (1, 0, 1, "ls"),
+                (1, 1, 0, ""),
+                (1, 0, 1, "ls"),
+                (0, 1, 0, ""),
+                (0, 0, 1, "ls"),
+            ],
+        ),
+        // It is not forgotten because it was looked at while it had mail again.
+        (5, 0, &[(0, 0, 1, "-"), (0, 1, 0, ""), (1, 0, 1, "ls"), (2, 0, 0, ""), (0, 1, 0, ""), (1, 0, 1, "ls")]),
         (5, 0, &[(0, 0, 7, "-----"), (0, 1, 0, "ls"), (1, 1, 0, "ls"), (9, 5, 0, "")]),
         // One at a time: the second follows the first.
-        (1, 0, &[(0, 0, 3, "-"), (7, 1, 0, "ls"), (7, 1, 0, "ls"), (0, 1, 1, "-")]),
+        (1, 0, &[(0, 0, 3, "-"), (7, 1, 0, "ls"), (7, 1, 0, "ls"), (0, 1, 1, "ls")]),
         // Deliveries that overlap keep connections, however slow they are.
         (2, 0, &[(0, 0, 3, "--"), (0, 1, 0, "ls"), (5, 0, 0, ""), (0, 1, 0, ""), (5, 0, 1, "ls")]),
         (2, 0, &[(0, 0, 3, "--"), (0, 2, 0, "ls"), (5, 0, 1, "ls")]),
@@ -249,6 +266,26 @@ fn connections_are_kept_while_deliveries_follow_each_other() {
             running.extend(begun);
         }
     }
+}
+
+#[test]
+fn destinations_without_mail_are_forgotten() {
+    let mut world = World::with(TransportSettings::default());
+    for round in 0..3 {
+        for n in 0..LINGERING as u64 + 50 {
+            world.arrive(round * 10_000 + n, "a@b", vec![format!("smtp:{n}.example")]);
+            for delivery in world.run() {
+                world.done(&delivery, Feedback::Answered);
+            }
+            world.run();
+            let known = world.schedule.destinations.len();
+            assert!(known <= LINGERING + 1 && known == world.schedule.lingering.len(), "{known}");
+        }
+        assert_eq!(world.schedule.counts(), Counts::default());
+    }
+    world.pass(LINGER);
+    world.run();
+    assert_eq!((world.schedule.destinations.len(), world.schedule.lingering.len()), (0, 0));
 }
 
 #[test]
@@ -673,6 +710,12 @@ fn random_settings(random: &mut impl FnMut(u64) -> u64) -> Settings {
                 site_rate_delay,
                 site_session_pause,
                 site_adaptive,
+                slots: (random(2) == 0).then(|| crate::Slots {
+                    cost: random(4) as u32,
+                    discount: random(101) as u32,
+                    loan: random(4) as u32,
+                    minimum: random(4) as u32,
+                }),
                 ..TransportSettings::default()
             },
         );

@@ -9,6 +9,7 @@ use std::time::Duration;
 use yamabiko_envelope::Timestamp;
 
 use crate::site::{SiteLimits, SiteRule};
+use crate::slots::Slots;
 
 /// Everything from main.cf and master.cf that scheduling depends on. The defaults are Postfix's.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +119,8 @@ pub struct TransportSettings {
     pub destination_rate_delay: Duration,
     /// `transport_rate_delay`: at least this much between the starts of any two deliveries.
     pub transport_rate_delay: Duration,
+    /// `delivery_slot_cost` and its companions; `None`: messages take turns by sender.
+    pub slots: Option<Slots>,
     /// `site_concurrency_limit`: deliveries to one receiving site at once; 0 is no limit.
     pub site_concurrency_limit: u32,
     /// `site_rate_delay`: at least this much between the starts of two deliveries to one receiving site.
@@ -147,6 +150,7 @@ impl Default for TransportSettings {
             failed_cohort_limit: 1,
             destination_rate_delay: Duration::ZERO,
             transport_rate_delay: Duration::ZERO,
+            slots: None,
             site_concurrency_limit: 0,
             site_rate_delay: Duration::ZERO,
             site_session_pause: Duration::ZERO,

@@ -18,7 +18,6 @@ const OTHER: Group = Group {
     work: "later work",
     patterns: &[
         "qmqpd_*",
-        "tls_trust_server_ccerts",
         "multi_instance_*",
         "postmulti_*",
         "non_bdb_*",
@@ -119,10 +118,6 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("debug_peer_level", "the dialogue of the peers in debug_peer_list is logged, at every level"),
     ("daemon_table_open_error_is_fatal", "a table that cannot be opened makes lookups fail, and mail waits"),
     ("berkeley_db_*", "Berkeley DB is not used: tables have an index of their own"),
-    ("*_delivery_slot_cost", "messages take turns by sender and message instead of earning slots"),
-    ("*_delivery_slot_discount", "messages take turns by sender and message instead of earning slots"),
-    ("*_delivery_slot_loan", "messages take turns by sender and message instead of earning slots"),
-    ("*_minimum_delivery_slots", "messages take turns by sender and message instead of earning slots"),
     ("*_extra_recipient_limit", "recipients are read in portions of a fixed size"),
     ("*_recipient_refill_limit", "recipients are read in portions of a fixed size"),
     ("*_recipient_refill_delay", "recipients are read in portions of a fixed size"),

@@ -140,6 +140,97 @@ fn a_policy_that_is_over_is_fetched_again() {
 }
 
 #[test]
+fn a_policy_in_use_is_fetched_again_without_mail() {
+    let world = World::new();
+    let sender = &world.sender;
+    world.policy("testing", 604_800);
+    sender.start();
+    world.send();
+    world.receiver.until_mails("me", 1);
+    sender.until_empty();
+    sender.stop();
+    // As two days later.
+    let path = sender.path().join("lib/mta-sts/far.example.policy");
+    let file = fs::read_to_string(&path).unwrap();
+    let aged = |line: &str| match line.strip_prefix("fetched: ") {
+        Some(at) => format!("fetched: {}\n", at.parse::<u64>().unwrap() - 172_800),
+        None => format!("{line}\n"),
+    };
+    fs::write(&path, file.lines().map(aged).collect::<String>()).unwrap();
+    world.policy("enforce", 604_800);
+    sender.start();
+    sender.until("the new policy", || fs::read_to_string(&path).is_ok_and(|file| file.contains("mode: enforce\n")));
+    assert_eq!(world.web.asked.load(Ordering::SeqCst), 2);
+    world.send();
+    sender.until("the mail to wait", || world.deferred() == 1);
+}
+
+/// What was counted yesterday goes out by both ways that the domain asks for.
+#[test]
+fn reports_are_sent_when_the_day_is_over() {
+    let mut world = World::new();
+    world.sender.set("tls_report_delay", "0s");
+    world.sender.set("tls_report_organization", "Test");
+    world.policy("testing", 604_800);
+    let port = world.web.address.port();
+    let rua = format!("mailto:reports@far.example,https://mta-sts.far.example:{port}/report");
+    world.records.lock().unwrap().push_str(&format!("_smtp._tls.far.example TXT v=TLSRPTv1; rua={rua}\n"));
+    world.sender.start();
+    world.send();
+    world.receiver.until_mails("me", 1);
+    world.sender.until_empty();
+    world.sender.stop();
+    let directory = world.sender.path().join("lib/tls-reports");
+    let counted: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // A test that runs over midnight has two days.
+    let today = counted.iter().max().unwrap();
+    let date = std::process::Command::new("date").args(["-u", "-d", "yesterday", "+%F"]).output().unwrap();
+    let yesterday = String::from_utf8(date.stdout).unwrap().trim().to_owned();
+    fs::rename(today, directory.join(format!("{yesterday}.json"))).unwrap();
+    world.sender.start();
+    let mails = world.receiver.until_mails("me", 2);
+    let report = mails.iter().find(|mail| mail.contains("TLS-Report-Domain: far.example")).expect("a report");
+    for line in ["TLS-Report-Submitter: test.example", "report-type=\"tlsrpt\"", "application/tlsrpt+gzip"] {
+        assert!(report.contains(line), "{line}: {report}");
+    }
+    let text = unpacked(report);
+    for part in [
+        "\"organization-name\":\"Test\"".to_owned(),
+        format!("\"start-datetime\":\"{yesterday}T00:00:00Z\""),
+        "\"policy-type\":\"sts\"".to_owned(),
+        "\"total-failure-session-count\":1".to_owned(),
+        "\"result-type\":\"certificate-host-mismatch\"".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part}: {text}");
+    }
+    let said = format!(
+        "about far.example: posted to https://mta-sts.far.example:{port}/report; mailed to reports@far.example"
+    );
+    world.sender.until("the log to tell", || world.sender.log().contains(&said));
+    assert_eq!(world.web.asked.load(Ordering::SeqCst), 2);
+    // Once: the day is settled and forgotten.
+    world.sender.until("the day to be forgotten", || !directory.join(format!("{yesterday}.json")).exists());
+}
+
+/// The report in a mail.
+fn unpacked(mail: &str) -> String {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let packed = mail.split("application/tlsrpt+gzip").last().unwrap().split("\n\n").nth(1).unwrap();
+    let mut gzip = Command::new("sh")
+        .args(["-c", "base64 -d | gzip -dc"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    gzip.stdin.take().unwrap().write_all(packed.as_bytes()).unwrap();
+    String::from_utf8(gzip.wait_with_output().unwrap().stdout)
+        .unwrap()
+        .replace(": ", ":")
+        .replace(char::is_whitespace, "")
+}
+
+#[test]
 fn a_web_server_that_does_not_prove_its_name_has_no_policy() {
     let mut world = World::new();
     world.web = web(&world.authority.certificate("far.example"));

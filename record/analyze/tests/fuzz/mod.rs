@@ -1,7 +1,8 @@
 //! Bodies of fuzz targets, run as ordinary tests too.
 
 use std::sync::LazyLock;
-use yamabiko_analyze::{Analyzer, Reply, Rules};
+use std::time::Duration;
+use yamabiko_analyze::{Analyzer, Reply, Rules, hinted_wait as wait_of};
 
 static ANALYZER: LazyLock<Analyzer> = LazyLock::new(Analyzer::embedded);
 
@@ -21,5 +22,14 @@ pub fn analyze_text(data: &[u8]) {
     ANALYZER.analyze_event(data);
     if data.len() < 4096 {
         let _ = Rules::check("fuzz", &text);
+    }
+}
+
+/// A reply that may ask for a wait.
+pub fn hinted_wait(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Some(wait) = wait_of(&text) {
+        assert!(wait <= Duration::from_secs(86_400));
+        assert!(text.bytes().any(|byte| byte.is_ascii_digit()));
     }
 }

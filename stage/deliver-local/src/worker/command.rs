@@ -96,6 +96,7 @@ fn start(spec: &Spec<'_>) -> Result<Child, String> {
             command.current_dir(spec.directory);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        yamabiko_sys::daemon::give_all_signals(&mut command);
         command.spawn()
     };
     let of_words = |words: &[&str]| {
@@ -343,6 +344,22 @@ mod tests {
         }
         assert!(matches!(sh("no-such-program", b"", 9), Done::Failed { ref reason, .. } if reason.starts_with(
             "Command died with status 127: \"no-such-program\". Command output: ")));
+    }
+
+    /// The worker has the signals blocked that the supervisor waits for, and a mask is inherited.
+    #[test]
+    fn a_command_gets_signals_that_are_blocked_here() {
+        use nix::sys::signal::SigSet;
+        for (name, signal) in [("TERM", Signal::SIGTERM), ("INT", Signal::SIGINT), ("HUP", Signal::SIGHUP)] {
+            let command = format!("kill -{name} $$");
+            let mut set = SigSet::empty();
+            set.add(signal);
+            let before = set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).unwrap();
+            let done = sh(&command, b"body\n", 20);
+            before.thread_set_mask().unwrap();
+            let reason = format!("Command died with signal {}: \"{command}\"", signal as i32);
+            assert_eq!(done, failed("4.3.0", &reason, "internal software error"), "{name}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ const MOST: usize = 10_000;
 const PAUSE: u64 = 300;
 /// Policies older than this are fetched again in the background.
 const DAY: u64 = 24 * 3600;
+/// A refresh that failed is tried again after this.
+const AGAIN: u64 = 3600;
 /// Policies that nobody asked for in this time are not refreshed.
 const FORGOTTEN: u64 = 14 * DAY;
 /// A policy may be so long. RFC 8461 section 3.3
@@ -268,8 +270,9 @@ impl Sts {
                 let known = entry.known.as_ref()?;
                 let tried = entry.failed.as_ref().map_or(0, |(at, _)| *at);
                 let wanted = now.saturating_sub(entry.used) < FORGOTTEN;
-                (wanted && now.saturating_sub(known.fetched.max(tried)) >= DAY.min(known.policy.max_age / 2))
-                    .then(|| known.id.clone())
+                let often = DAY.min(known.policy.max_age / 2);
+                let old = now.saturating_sub(known.fetched) >= often;
+                (wanted && old && now.saturating_sub(tried) >= often.min(AGAIN)).then(|| known.id.clone())
             };
             let old: Vec<(String, String)> =
                 state.entries.iter().filter_map(|(domain, entry)| Some((domain.clone(), due(entry)?))).collect();

@@ -125,6 +125,30 @@ async fn a_refresh_takes_what_is_new() {
 }
 
 #[tokio::test]
+async fn a_refresh_that_failed_is_tried_again_soon() {
+    let web = web("mta-sts.a.test").await;
+    let sts = Sts::in_memory();
+    let (zone, there) = (zone("1"), ENFORCE.to_owned());
+    sts.find("a.test", &zone, &web.how, NOW).await;
+    // Seconds later, what the web server has, failures, times that it was asked.
+    for (later, text, failures, asked) in [
+        (DAY - 1, "", 0, 1),
+        (DAY, "", 1, 2),
+        (DAY + AGAIN - 1, "", 0, 2),
+        (DAY + AGAIN, "", 1, 3),
+        (DAY + 2 * AGAIN, &there, 0, 4),
+        (2 * DAY, &there, 0, 4),
+        (2 * DAY + 2 * AGAIN, &there, 0, 5),
+    ] {
+        *web.answer.lock().unwrap() = answer(text);
+        assert_eq!(sts.refresh(&zone, &web.how, NOW + later).await.len(), failures, "{later}");
+        assert_eq!(web.asked.load(Ordering::SeqCst), asked, "{later}");
+        // What is known goes on to hold.
+        assert!(sts.find("a.test", &zone, &web.how, NOW + later).await.known.is_some(), "{later}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_fetched_is_no_policy() {
     let good = web("mta-sts.a.test").await;
     let redirect = "HTTP/1.1 301 Moved\r\nLocation: https://b.test/\r\nContent-Length: 0\r\n\r\n".to_owned();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use yamabiko_schedule::{SiteLimits, SiteRule};
+use crate::site::{SiteLimits, SiteRule};
 
 /// The file that comes with the program.
 pub const SHIPPED: &str = include_str!("../../../conf/sending-profiles.cf");

@@ -23,29 +23,6 @@ const PROFILES: &[&str] = &[
     "\u{0}",
     "\r\n",
 ];
-const REPLIES: &[&str] = &[
-    "421 ",
-    "451 4.7.1 ",
-    "try again in ",
-    "300 seconds",
-    "5 minutes",
-    "retry after ",
-    "1h",
-    "90s",
-    "99999999999999999999",
-    " hours",
-    "[TSS04] ",
-    "rate limit",
-    "4.7.28 ",
-    "too many connections",
-    "\u{e9}",
-    "\u{ff13}",
-    "0 seconds",
-    "wait",
-    " ",
-    "-",
-    "per session",
-];
 const LIMITS: &[&str] = &[
     "{\"version\":1,\"sites\":[",
     "{\"site\":\"docomo.ne.jp\"",
@@ -89,13 +66,8 @@ fn made_up(pieces: &[&str], times: usize, body: fn(&[u8])) {
 
 #[test]
 fn sending_profiles() {
-    fuzz::sending_profiles(yamabiko_engine::profiles::SHIPPED.as_bytes());
+    fuzz::sending_profiles(yamabiko_schedule::profiles::SHIPPED.as_bytes());
     made_up(PROFILES, 3000, fuzz::sending_profiles);
-}
-
-#[test]
-fn hinted_wait() {
-    made_up(REPLIES, 1000, fuzz::hinted_wait);
 }
 
 #[test]
