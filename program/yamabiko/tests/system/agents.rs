@@ -248,3 +248,26 @@ fn programs_answer_connections() {
         instance.reload();
     }
 }
+
+/// The supervisor blocks the signals that it waits for; what it starts in the end must not.
+#[test]
+fn a_signal_ends_a_command() {
+    let mut instance = Instance::new();
+    let user = other_user();
+    instance.set("transport_maps", "inline:{ {term.example=term:} {int.example=int:} {hup.example=hup:} }");
+    for name in ["term", "int", "hup"] {
+        let signal = name.to_uppercase();
+        let command = format!("{name} unix - n n - - pipe user={user} argv=/bin/sh -c {{kill -{signal} $$$$}}");
+        instance.services.push(command);
+    }
+    instance.write();
+    instance.start();
+    let recipients = ["a@term.example", "a@int.example", "a@hup.example"];
+    instance.client().mail("a@test.example", &recipients, "Subject: x\n\ntext\n").unwrap();
+    instance.until_queued("deferred", 1);
+    let log = instance.log();
+    for signal in [15, 2, 1] {
+        let reason = format!("status=deferred (Command died with signal {signal}: \"/bin/sh\")");
+        assert!(log.contains(&reason), "{reason}: {log}");
+    }
+}
