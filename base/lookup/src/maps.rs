@@ -14,7 +14,12 @@ pub struct Maps {
     title: Arc<str>,
     tables: Vec<Arc<dyn Table>>,
     options: Arc<Options>,
+    /// Servers behind a socket are asked for keys as they were written: they may be codes where case counts (SRS).
+    keeps_case: bool,
 }
+
+/// Parameters whose tables are about addresses that are rewritten, by the ends of their names.
+const REWRITING: [&str; 4] = ["canonical_maps", "virtual_alias_maps", "generic_maps", "bcc_maps"];
 
 /// A value, and how it was found: for explanations.
 #[derive(Clone)]
@@ -153,12 +158,17 @@ impl Maps {
     /// As [`Maps::open`], for tables used in a particular way.
     pub fn open_as(set: &TableSet, title: &str, list: &str, usage: Usage) -> Self {
         let tables = split_list(list).into_iter().map(|spec| set.open_or_defer(spec, usage)).collect();
-        Self { title: title.into(), tables, options: Arc::new(set.options().clone()) }
+        Self::new(set, title, tables)
     }
 
     /// Of one table that is open already.
     pub fn of(set: &TableSet, title: &str, table: Arc<dyn Table>) -> Self {
-        Self { title: title.into(), tables: vec![table], options: Arc::new(set.options().clone()) }
+        Self::new(set, title, vec![table])
+    }
+
+    fn new(set: &TableSet, title: &str, tables: Vec<Arc<dyn Table>>) -> Self {
+        let keeps_case = REWRITING.iter().any(|end| title.ends_with(end));
+        Self { title: title.into(), tables, options: Arc::new(set.options().clone()), keeps_case }
     }
 
     /// The parameter's name.
@@ -179,11 +189,6 @@ impl Maps {
     /// One of the tables answers from a socket, with blocking calls.
     pub fn is_remote(&self) -> bool {
         self.tables.iter().any(|table| table.is_remote())
-    }
-
-    /// Servers behind a socket are asked for addresses as they were written: they may be codes where case counts (SRS).
-    fn keeps_case(&self) -> bool {
-        ["canonical_maps", "virtual_alias_maps", "generic_maps", "bcc_maps"].iter().any(|end| self.title.ends_with(end))
     }
 
     /// Looks one key up in all tables, in order.
@@ -210,7 +215,7 @@ impl Maps {
                 continue;
             }
             // Other tables fold keys, or take them as they are, whoever asks.
-            let folded = (table.is_remote() && !self.keeps_case()).then(|| fold_case(key));
+            let folded = (table.is_remote() && !self.keeps_case).then(|| fold_case(key));
             match table.lookup(folded.as_deref().unwrap_or(key)).await {
                 Ok(Some(value)) if value.is_empty() => {
                     let name = table.name();

@@ -121,112 +121,151 @@ fn at_beginning(text: &str) -> Option<(&str, &str)> {
 
 /// Reads the recipients of a text and what is said of each. `not` are addresses that are none (the notice's own).
 pub(crate) fn read(human: &str, not: &[&str]) -> Vec<Draft> {
-    let mut drafts: Vec<Draft> = Vec::new();
-    // Of the block that is open: its recipients (several lines may stand above one error), and its text.
-    let mut open: Vec<usize> = Vec::new();
-    let mut said: Vec<&str> = Vec::new();
-    let mut blanks = 0;
-    // The block began at the margin with `<a@b>: text`: what is indented below goes on with the text, whatever it names.
-    let mut hanging = false;
-    // The line before announces the sender: "A message sent by", and the address in a line of its own.
-    let mut sender = false;
+    let mut reading = Reading { not, ..Reading::default() };
     let mut lines = text::lines(human);
     loop {
-        if open.is_empty() {
+        if reading.open.is_empty() {
             // Nobody is spoken of: the next line that matters names somebody.
             let Some((announcing, rest)) = skip_to_address(lines.rest()) else { break };
-            sender = announcing.map_or(sender, announces_sender);
+            if let Some(line) = announcing {
+                reading.sender_follows = announces_sender(line);
+            }
             lines = text::lines(rest);
         }
         let Some(line) = lines.next() else { break };
+        reading.line(line);
+    }
+    reading.close();
+    reading.drafts
+}
+
+/// What has been read of a text, and the block that is open: recipients, and what is said of them.
+#[derive(Default)]
+struct Reading<'a> {
+    not: &'a [&'a str],
+    drafts: Vec<Draft>,
+    /// The block's recipients, by their places in `drafts`: several lines may stand above one error.
+    open: Vec<usize>,
+    /// The block's text, line by line.
+    said: Vec<&'a str>,
+    /// An empty line came before this one.
+    gap: bool,
+    /// The block began at the margin with `<a@b>: text`: what is indented below goes on with the text, whatever it names.
+    hanging: bool,
+    /// The line before announces the sender: "A message sent by", and the address in a line of its own.
+    sender_follows: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn line(&mut self, line: &'a str) {
         let trimmed = text::trim(line);
         if is_gap(trimmed) {
-            blanks += 1;
-            continue;
+            self.gap = true;
+            return;
         }
-        let gap = std::mem::take(&mut blanks) > 0;
-        let announced_sender = std::mem::replace(&mut sender, announces_sender(trimmed));
-        let named = recipient_line(line).filter(|(address, rest)| {
-            !announced_sender
-                && !not.iter().any(|n| n.eq_ignore_ascii_case(address))
-                && is_end_of_name(rest)
-                && !is_quoted_reply(trimmed)
-        });
-        if hanging && !gap && line.starts_with([' ', '\t']) {
-            if said.len() < MAX_LINES {
-                said.push(trimmed);
+        let gap = std::mem::take(&mut self.gap);
+        let is_sender = std::mem::replace(&mut self.sender_follows, announces_sender(trimmed));
+        if self.hanging && !gap && line.starts_with([' ', '\t']) {
+            return self.say(trimmed);
+        }
+        self.hanging = false;
+        match recipient_line(line).filter(|_| !is_sender && !is_quoted_reply(trimmed)) {
+            Some((address, rest)) if is_end_of_name(rest) && !self.is_none(address) => {
+                self.hanging = line.starts_with('<') && rest.starts_with(": ");
+                self.named(address, rest, trimmed, gap);
             }
-            continue;
-        }
-        hanging = false;
-        if let Some((address, rest)) = named {
-            hanging = line.starts_with('<') && rest.starts_with(": ");
-            // Quoted below, and not in a list above: the same one.
-            let address = text::plain_address(address);
-            let known = drafts.iter().position(|d| d.recipient.eq_ignore_ascii_case(&address));
-            // Within a block its own recipient is only mentioned.
-            let mentioned = known.is_some_and(|k| open.contains(&k)) && !gap;
-            if mentioned {
-                said.push(trimmed);
-                continue;
-            }
-            if !said.is_empty() {
-                close(&mut drafts, &mut open, &mut said);
-            }
-            let rest = rest.trim_start_matches([':', ' ', '\t', ',', ';', '.']).trim();
-            if let Some(known) = known {
-                // Named again after words that have no code: Exchange says it to people first, then to administrators.
-                if text::reply_codes(&drafts[known].said).next().is_none() {
-                    open.push(known);
-                } else {
-                    open.clear();
-                }
-            } else if drafts.len() < MAX_RECIPIENTS {
-                drafts.push(Draft::to(address));
-                open.push(drafts.len() - 1);
-            }
-            if let Some(expanded) = rest.strip_prefix("(expanded from") {
-                if let (Some(alias), Some(last)) = (text::address(expanded), open.last()) {
-                    drafts[*last].alias = alias.address.to_owned();
-                }
-                let rest = expanded.split_once(')').map_or("", |(_, rest)| rest);
-                let rest = rest.trim_start_matches([':', ' ']);
-                if !rest.is_empty() {
-                    said.push(rest);
-                }
-            } else if !rest.is_empty() {
-                // The error may stand before the address: `550 <a@b>... no such user`.
-                let whole = trimmed.starts_with(['4', '5']) || starts_with_words(trimmed);
-                said.push(if whole { trimmed } else { rest });
-            } else if starts_with_words(trimmed) {
-                said.push(trimmed);
-            }
-            continue;
-        }
-        if open.is_empty() {
-            continue;
-        }
-        // Lines of a dialogue, and the next reply of an old sendmail, are no continuation.
-        if trimmed.starts_with(">>>")
-            || trimmed.starts_with("<<<")
-            || trimmed.starts_with("... while")
-            || (!said.is_empty() && starts_with_code(trimmed) && said[0].starts_with(['4', '5']))
-        {
-            close(&mut drafts, &mut open, &mut said);
-            continue;
-        }
-        // An empty line ends what is said, unless nothing has been said yet or the text plainly goes on.
-        let announced = said.last().is_some_and(|line| line.ends_with(':'));
-        if gap && !said.is_empty() && !announced && !goes_on(trimmed) {
-            close(&mut drafts, &mut open, &mut said);
-            continue;
-        }
-        if said.len() < MAX_LINES {
-            said.push(trimmed);
+            _ if self.open.is_empty() => {}
+            _ => self.words(trimmed, gap),
         }
     }
-    close(&mut drafts, &mut open, &mut said);
-    drafts
+
+    /// One of the addresses that are no recipients.
+    fn is_none(&self, address: &str) -> bool {
+        self.not.iter().any(|not| not.eq_ignore_ascii_case(address))
+    }
+
+    /// One more line of what is said of the block's recipients.
+    fn say(&mut self, text: &'a str) {
+        if self.said.len() < MAX_LINES {
+            self.said.push(text);
+        }
+    }
+
+    /// A line that names a recipient, with what stands behind the name.
+    fn named(&mut self, address: &str, rest: &'a str, trimmed: &'a str, gap: bool) {
+        // Quoted below, and not in a list above: the same one.
+        let address = text::plain_address(address);
+        let known = self.drafts.iter().position(|draft| draft.recipient.eq_ignore_ascii_case(&address));
+        // Within a block its own recipient is only mentioned.
+        if known.is_some_and(|known| self.open.contains(&known)) && !gap {
+            self.said.push(trimmed);
+            return;
+        }
+        if !self.said.is_empty() {
+            self.close();
+        }
+        match known {
+            // Named again after words that have no code: Exchange says it to people first, then to administrators.
+            Some(known) if text::reply_codes(&self.drafts[known].said).next().is_none() => self.open.push(known),
+            Some(_) => self.open.clear(),
+            None if self.drafts.len() < MAX_RECIPIENTS => {
+                self.open.push(self.drafts.len());
+                self.drafts.push(Draft::to(address));
+            }
+            None => {}
+        }
+        self.behind_name(rest, trimmed);
+    }
+
+    /// What stands in one line with a recipient's name: an alias that it comes from, and what is said of it.
+    fn behind_name(&mut self, rest: &'a str, trimmed: &'a str) {
+        let rest = rest.trim_start_matches([':', ' ', '\t', ',', ';', '.']).trim();
+        if let Some(expanded) = rest.strip_prefix("(expanded from") {
+            if let (Some(alias), Some(last)) = (text::address(expanded), self.open.last()) {
+                self.drafts[*last].alias = alias.address.to_owned();
+            }
+            let rest = expanded.split_once(')').map_or("", |(_, rest)| rest);
+            let rest = rest.trim_start_matches([':', ' ']);
+            if !rest.is_empty() {
+                self.said.push(rest);
+            }
+        } else if starts_with_words(trimmed) || (!rest.is_empty() && trimmed.starts_with(['4', '5'])) {
+            // The error may stand before the address: `550 <a@b>... no such user`.
+            self.said.push(trimmed);
+        } else if !rest.is_empty() {
+            self.said.push(rest);
+        }
+    }
+
+    /// A line that names nobody, while somebody is spoken of.
+    fn words(&mut self, trimmed: &'a str, gap: bool) {
+        // Lines of a dialogue, and the next reply of an old sendmail, are no continuation.
+        let is_dialogue = [">>>", "<<<", "... while"].iter().any(|start| trimmed.starts_with(start));
+        let is_next_reply = starts_with_code(trimmed) && self.said.first().is_some_and(|s| s.starts_with(['4', '5']));
+        // An empty line ends what is said, unless nothing has been said yet or the text plainly goes on.
+        let is_announced = self.said.last().is_none_or(|line| line.ends_with(':'));
+        if is_dialogue || is_next_reply || (gap && !is_announced && !goes_on(trimmed)) {
+            return self.close();
+        }
+        self.say(trimmed);
+    }
+
+    /// Ends the block: what was said is said of all its recipients.
+    fn close(&mut self) {
+        let mut text = text::squeeze(&self.said.join(" "), 4096);
+        if text::reply_codes(&text).next().is_none() && is_disclaimer(&text) {
+            // It stands below a recipient of whom nothing is said.
+            text.clear();
+        }
+        for index in self.open.drain(..) {
+            if let Some(draft) = self.drafts.get_mut(index)
+                && (draft.said.is_empty() || text::reply_codes(&text).next().is_some())
+            {
+                draft.said.clone_from(&text);
+            }
+        }
+        self.said.clear();
+    }
 }
 
 /// An empty line, or one that is drawn.
@@ -242,22 +281,6 @@ fn skip_to_address(text: &str) -> Option<(Option<&str>, &str)> {
     let (skipped, rest) = text.split_at(start);
     let last = skipped.lines().rev().map(text::trim).find(|line| !is_gap(line));
     Some((last, rest))
-}
-
-fn close(drafts: &mut [Draft], open: &mut Vec<usize>, said: &mut Vec<&str>) {
-    let mut text = text::squeeze(&said.join(" "), 4096);
-    if text::reply_codes(&text).next().is_none() && is_disclaimer(&text) {
-        // It stands below a recipient of whom nothing is said.
-        text.clear();
-    }
-    for index in open.drain(..) {
-        if let Some(draft) = drafts.get_mut(index)
-            && (draft.said.is_empty() || text::reply_codes(&text).next().is_some())
-        {
-            draft.said.clone_from(&text);
-        }
-    }
-    said.clear();
 }
 
 /// A paragraph that companies put below every mail: nothing in it is about this one.

@@ -9,7 +9,8 @@ fn with_list() -> Instance {
     let dir = instance.path().display().to_string();
     // A command of its own for each attempt: nothing is held back by the schedule of the list.
     let patient = format!("|cat >/dev/null; test -e {dir}/box/ready || exit 75; echo came >>{dir}/box/command");
-    instance.file("aliases", &format!("list: {dir}/box/file, \"{patient}\", nobody-here@local.example, one@far.example\n"));
+    instance
+        .file("aliases", &format!("list: {dir}/box/file, \"{patient}\", nobody-here@local.example, one@far.example\n"));
     for (name, value) in [
         ("mydestination", "local.example"),
         ("alias_maps", &format!("texthash:{dir}/etc/aliases")),

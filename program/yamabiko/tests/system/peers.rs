@@ -267,18 +267,24 @@ fn postfix_takes_mail_after_each_kind_of_login() {
     instance.until("the refusal", || instance.log().contains("status=deferred (SASL authentication failed; server"));
 }
 
-#[test]
-fn dovecot_submission_takes_mail_after_each_kind_of_login() {
+/// An instance that sends through Dovecot's submission server, which sends to the sink. `None`: there is no Dovecot.
+fn before_dovecot_submission() -> Option<(Instance, Sink, Peer)> {
     if !there(&["/usr/sbin/dovecot", "/usr/lib/dovecot/submission-login"]) {
-        return;
+        return None;
     }
     let mut instance = Instance::new();
     let sink = Sink::start(instance.next_hop);
     let peer = SocketAddr::new(instance.smtp.ip(), address().port());
     let (authority, certificate) = certificates(&instance);
-    let _dovecot = dovecot(&instance, &certificate, Some((peer, instance.next_hop)));
+    let dovecot = dovecot(&instance, &certificate, Some((peer, instance.next_hop)));
     instance.until("Dovecot's port", || TcpStream::connect(peer).is_ok());
     send_to(&mut instance, peer, &authority);
+    Some((instance, sink, dovecot))
+}
+
+#[test]
+fn dovecot_submission_takes_mail_after_each_kind_of_login() {
+    let Some((mut instance, sink, _dovecot)) = before_dovecot_submission() else { return };
     each_mechanism(&mut instance, |instance, mechanism| {
         let log = fs::read_to_string(instance.path().join("dovecot.log")).unwrap_or_default();
         log.contains(&format!("user=<taro>, method={mechanism}"))
@@ -289,16 +295,7 @@ fn dovecot_submission_takes_mail_after_each_kind_of_login() {
 /// Access tokens: Dovecot asks a web server whose they are.
 #[test]
 fn dovecot_takes_mail_after_a_login_with_a_token() {
-    if !there(&["/usr/sbin/dovecot", "/usr/lib/dovecot/submission-login"]) {
-        return;
-    }
-    let mut instance = Instance::new();
-    let sink = Sink::start(instance.next_hop);
-    let peer = SocketAddr::new(instance.smtp.ip(), address().port());
-    let (authority, certificate) = certificates(&instance);
-    let _dovecot = dovecot(&instance, &certificate, Some((peer, instance.next_hop)));
-    instance.until("Dovecot's port", || TcpStream::connect(peer).is_ok());
-    send_to(&mut instance, peer, &authority);
+    let Some((mut instance, sink, _dovecot)) = before_dovecot_submission() else { return };
     let issuer = issuer("ya29.good");
     instance.file(
         "oauth2.conf",
