@@ -186,11 +186,11 @@ static ABOUT: &[(&str, &str)] = &[
     ),
     ("queue_directory", "Where the queue is."),
     ("queue_minfree", "Bytes that must stay free for mail to be accepted."),
+    ("queue_run_delay", "How often deferred mail is looked at."),
     (
         "queue_stall_warn_time",
         "How long a write to the queue may take before the disk counts as hanging: then mail is told to come later. 0 is for ever.",
     ),
-    ("queue_run_delay", "How often deferred mail is looked at."),
     ("recipient_bcc_maps", "Tables that add a recipient by recipient."),
     ("recipient_delimiter", "The characters that part a user's name from an extension."),
     ("relay_domains", "Domains that we accept mail for and pass on."),
