@@ -74,6 +74,53 @@ fn every_recipient_ends_as_its_address_says() {
     assert_eq!((returned("later-"), returned("complaint-"), returned("vacation-")), (20, 20, 20), "{report}");
 }
 
+/// Addresses looked at one by one, in a table, by the name servers that mail goes by.
+#[test]
+fn a_list_of_addresses_is_verified_by_asking() {
+    let mut instance = Instance::new();
+    let (here, dns) = (address(), address());
+    let (port, base) = ((here.port() + 30_000).to_string(), here.ip().to_string());
+    let dns_port = dns.port().to_string();
+    instance.set("dns_servers", &format!("{base}:{dns_port}"));
+    instance.write();
+    let mut simulator = instance.command("yamabiko");
+    simulator.args(["sim", "docomo", "tls", "dead", "closed=shut.example", "--address", &base]);
+    simulator.args(["--port", &port, "--dns-port", &dns_port, "--for", "300s"]).stdout(Stdio::null());
+    let _simulator = Simulator(simulator.spawn().expect("the simulator starts"));
+    let table = "id,mail\n1,unknown-1@docomo.ne.jp\n2,taro@docomo.ne.jp\n3,ok@tls.sim.test\n4,x@dead.sim.test\n\
+                 5,x@nowhere.example\n6,taro@docmo.ne.jp\n7,x@shut.example\n";
+    instance.file("list.csv", table);
+    let list = instance.etc().join("list.csv");
+    let verified = || {
+        let mut command = instance.command("yamabiko");
+        command.args(["verify", "-q", "--probe", "--pause", "0", "--port", &port, "--helo", "me.example", "-"]);
+        let said = command.stdin(fs::File::open(&list).expect("the list")).output().expect("it runs");
+        (said.status.code(), String::from_utf8_lossy(&said.stdout).into_owned())
+    };
+    // The name server of the rehearsal takes a moment to be there.
+    let until = Instant::now() + Duration::from_secs(60);
+    let (code, said) = loop {
+        let (code, said) = verified();
+        if !said.contains("DNS gives no answer") || Instant::now() >= until {
+            break (code, said);
+        }
+    };
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((code, lines.first().copied()), (Some(1), Some("id,mail,verdict,meant,why,history")), "{said}");
+    for (number, begins, has) in [
+        (1, "1,unknown-1@docomo.ne.jp,bad,,", "550 Unknown user"),
+        (2, "2,taro@docomo.ne.jp,ok,,", "takes every address"),
+        (3, "3,ok@tls.sim.test,ok,,", "takes every address"),
+        (4, "4,x@dead.sim.test,unknown,,", "refused"),
+        (5, "5,x@nowhere.example,bad,,", "no domain"),
+        (6, "6,taro@docmo.ne.jp,bad,taro@docomo.ne.jp,", "no domain"),
+        (7, "7,x@shut.example,unknown,,", "did not say"),
+    ] {
+        let line = lines.get(number).copied().unwrap_or_default();
+        assert!(line.starts_with(begins) && line.contains(has), "{line}\n{said}");
+    }
+}
+
 /// Every fourth domain belongs to the profile that nobody reaches.
 fn is_dead(recipient: &str) -> bool {
     let domain = recipient.rsplit_once("@d").and_then(|(_, rest)| rest.get(..4)?.parse::<u32>().ok());
