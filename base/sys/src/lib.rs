@@ -7,6 +7,7 @@
 //! * [`hand_over`]: what root has made for another user; [`terminal`]: secrets that are typed.
 //! * [`regex`]: POSIX regular expressions of the C library; [`lmdb`]: LMDB files opened for reading.
 //! * [`host`]: name and addresses of this machine; [`crypt`]: its password hashes.
+//! * [`memory`]: what the program need not keep in its address space.
 //!
 //! Every unsafe block says why it is sound. Nothing here knows about mail beyond these names.
 
@@ -20,6 +21,7 @@ pub mod hand_over;
 pub mod host;
 pub mod lmdb;
 pub mod lock;
+pub mod memory;
 pub mod pidfile;
 pub mod privileges;
 pub mod regex;

@@ -291,6 +291,7 @@ async fn live(
     if boss.tell(&Wish::Ready).is_err() {
         return ExitCode::FAILURE;
     }
+    tokio::spawn(settle());
     let queue_directory = PathBuf::from(engine.acceptance.current().get().config.main().text("queue_directory"));
     let mut well_again =
         pin!(mend::is_well_again(Arc::clone(engine.acceptance.queue()), queue_directory.join("queue")));
@@ -334,6 +335,14 @@ async fn live(
     // The supervisor is gone: nobody could ever stop or reconfigure us again.
     engine.stop(Duration::from_secs(5)).await;
     ExitCode::FAILURE
+}
+
+/// Some seconds after the start: code that only a start needs makes a server that has nothing to do look large.
+async fn settle() {
+    const AFTER: Duration = Duration::from_secs(2);
+    tokio::time::sleep(AFTER).await;
+    // Nobody can do anything about it, and nothing is lost but tidiness.
+    let _ = yamabiko_sys::memory::forget_code();
 }
 
 struct Engine {

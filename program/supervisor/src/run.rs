@@ -380,6 +380,8 @@ impl Supervisor {
         if let Some(engine) = &mut self.engine {
             engine.ready = true;
         }
+        // From here on it mostly waits. Nobody could do anything about a failure, and nothing is lost by it but tidiness.
+        let _ = yamabiko_sys::memory::forget_code();
     }
 
     /// Has the engine tell of processes that crashed; before the end (`last`) whatever was told shortly before.
