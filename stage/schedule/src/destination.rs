@@ -49,6 +49,8 @@ pub(crate) struct Destination {
     last_done: Option<Timestamp>,
     /// Of the delivery that began last.
     reuse: Reuse,
+    /// How often in a row it had mail again as soon as it had none.
+    stream: u32,
     window: u32,
     success: f64,
     failure: f64,
@@ -74,6 +76,7 @@ impl Destination {
             quiet_until: Timestamp(0),
             last_done: None,
             reuse: Reuse::default(),
+            stream: 0,
             window: settings.initial_window(),
             success: 0.0,
             failure: 0.0,
@@ -96,6 +99,16 @@ impl Destination {
         self.restart(settings);
         self.quiet_until = Timestamp(0);
         (self.idle, self.idle_since) = (true, now);
+    }
+
+    /// It has mail again. Where that goes on and on it is a stream that goes out as fast as it comes in, and a delivery follows
+    /// the last one as if there had been no moment between them; else it is as new.
+    pub(crate) fn resume(&mut self, now: Timestamp) {
+        let soon = self.last_done.is_some_and(|done| now.seconds() <= done.seconds() + 1);
+        self.stream = if soon { self.stream.saturating_add(1) } else { 0 };
+        if self.stream < STREAM {
+            (self.last_done, self.reuse) = (None, Reuse::default());
+        }
     }
 
     /// A delivery that counts in `busy` has ended.
@@ -187,6 +200,10 @@ impl Destination {
         self.failed_cohorts = 0.0;
     }
 }
+
+/// So many moments without mail, one soon after the other, make a stream: fewer are a few messages, or one that is tried again
+/// by hand.
+const STREAM: u32 = 4;
 
 /// Sums of fractions such as 1/6 are to reach 1.
 const EPSILON: f64 = 0.000_5;

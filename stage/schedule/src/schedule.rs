@@ -470,6 +470,7 @@ impl Schedule {
     /// message without any recipient left is finished at once. `sender` is the envelope sender, for fairness. Nothing
     /// happens when the message was removed meanwhile.
     pub fn activated(&mut self, message: QueueId, sender: &str, routes: Vec<Route>, more: bool, now: Timestamp) {
+        self.latest = now;
         let Some(entry) = self.active.get_mut(&message).filter(|entry| entry.activating) else { return };
         entry.activating = false;
         entry.sender = sender_hash(sender);
@@ -632,8 +633,11 @@ impl Schedule {
     fn destination_for(&mut self, t: usize, name: &Arc<str>) -> u32 {
         let transport = &mut self.transports[t];
         if let Some(d) = transport.destinations.get(name) {
-            let idle = &mut self.destinations[*d].idle;
-            self.idle_destinations -= usize::from(std::mem::take(idle));
+            let destination = &mut self.destinations[*d];
+            if std::mem::take(&mut destination.idle) {
+                self.idle_destinations -= 1;
+                destination.resume(self.latest);
+            }
             return *d;
         }
         let d = self.destinations.insert(Destination::new(Arc::clone(name), t, &transport.settings));
