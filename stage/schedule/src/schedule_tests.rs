@@ -1,6 +1,7 @@
 //! The schedule with a small engine around it and a clock that is a number.
 
 use super::*;
+use crate::action::Feedback;
 use crate::destination_name;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
