@@ -384,6 +384,18 @@ impl Supervisor {
         let _ = yamabiko_sys::memory::forget_code();
     }
 
+    /// An engine does not take a configuration.
+    fn was_refused(&mut self, why: &str) {
+        if self.pending.take().is_some() {
+            self.listeners.retain(&self.wanted);
+            self.say(Severity::Error, &format!("reload refused, the old configuration stays in force: {why}"));
+        } else {
+            // Its end is heard too, and another one is started.
+            self.failed = self.failed.saturating_add(1);
+            self.say(Severity::Fatal, &format!("the engine cannot be started: {why}"));
+        }
+    }
+
     /// Has the engine tell of processes that crashed; before the end (`last`) whatever was told shortly before.
     fn tell_of_crashes(&mut self, now: Instant, last: bool) {
         if self.engine.as_ref().is_some_and(|engine| engine.ready)
@@ -451,16 +463,7 @@ impl Supervisor {
                     self.say(Severity::Info, &self.named("reload"));
                 }
             }
-            Ok(Some((Wish::Refused(why), _))) if self.pending.is_none() => {
-                // Its end is heard too, and another one is started.
-                self.failed = self.failed.saturating_add(1);
-                self.say(Severity::Fatal, &format!("the engine cannot be started: {why}"));
-            }
-            Ok(Some((Wish::Refused(why), _))) => {
-                self.pending = None;
-                self.listeners.retain(&self.wanted);
-                self.say(Severity::Error, &format!("reload refused, the old configuration stays in force: {why}"));
-            }
+            Ok(Some((Wish::Refused(why), _))) => self.was_refused(&why),
             Ok(Some((Wish::LastWords(words), _))) => {
                 if let Some(engine) = &mut self.engine {
                     engine.last_words = words;
@@ -603,16 +606,22 @@ impl Supervisor {
         }
         self.say(Severity::Fatal, &format!("the engine (process {pid}) ended: {status:?}; it is started again"));
         self.restart_at = Some(Instant::now() + RESTART_PAUSE);
-        let Some(how) = crash else { return };
         // What it said before it ended waits in the socket still.
         let _ = engine.socket.set_nonblocking(true);
         while let Ok(Some((wish, _))) = boss::receive::<Wish>(&engine.socket) {
             match wish {
                 Wish::LastWords(words) => engine.last_words = words,
                 Wish::CrashesTold(count) => self.untold.told(count, Instant::now()),
-                _ => {}
+                Wish::Refused(why) => self.was_refused(&why),
+                Wish::Ready | Wish::Worker { .. } | Wish::Spawn { .. } => {}
             }
         }
+        if self.pending.take().is_some() {
+            // The next engine begins with the old one.
+            self.listeners.retain(&self.wanted);
+            self.say(Severity::Error, "the engine ended during a reload: the old configuration stays in force");
+        }
+        let Some(how) = crash else { return };
         let what = format!("the engine (process {pid}) {how}");
         if !engine.ready {
             self.failed = self.failed.saturating_add(1);

@@ -1,7 +1,7 @@
 //! `$name` in the text of a template: parameters of main.cf, and times in a unit of choice
 //! (`$maximal_queue_lifetime_days`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use yamabiko_config::{View, expand};
@@ -11,6 +11,8 @@ use yamabiko_report::{Template, TemplateKind};
 pub(crate) struct Expanded {
     pub(crate) text: Vec<u8>,
     pub(crate) warnings: Vec<String>,
+    /// Bad syntax, or a name that is none.
+    pub(crate) faulty: bool,
 }
 
 /// Expands a template. One with bad syntax is replaced by the built-in one: a notice must go out.
@@ -39,7 +41,7 @@ pub(crate) fn expand_with(
             let (text, mut warnings) =
                 fallback.map_or_else(|_| (built_in.text.clone(), Vec::new()), |e| (e.text, e.warnings));
             warnings.insert(0, warning);
-            Expanded { text, warnings }
+            Expanded { text, warnings, faulty: true }
         }
     }
 }
@@ -50,7 +52,7 @@ fn expand_text(
     template: &Template,
     own: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Expanded, expand::ExpandError> {
-    let warnings = RefCell::new(Vec::new());
+    let (warnings, faulty) = (RefCell::new(Vec::new()), Cell::new(false));
     let lookup = |name: &str| {
         if let Some(value) = own(name) {
             // What a stranger wrote is not expanded.
@@ -58,6 +60,7 @@ fn expand_text(
         }
         let (value, mut lines) = value_of(view, kind, template, name);
         warnings.borrow_mut().append(&mut lines);
+        faulty.set(faulty.get() || value.is_none());
         value
     };
     // Text in other charsets than UTF-8 (ISO-2022-JP has `$` in its escapes: it is written `$$`) passes unharmed:
@@ -66,7 +69,7 @@ fn expand_text(
     let expanded = expand::expand(&latin, &|name| lookup(name).map(|value| value.bytes().map(char::from).collect()))?;
     // Every character is below 256: it was made from a byte.
     let text = expanded.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
-    Ok(Expanded { text, warnings: warnings.into_inner() })
+    Ok(Expanded { text, warnings: warnings.into_inner(), faulty: faulty.into_inner() })
 }
 
 /// The value of a name, and what is odd about it.

@@ -430,7 +430,7 @@ impl<'p> Planner<'p> {
         }
         let ready = bouncer.expanded[place].get_or_init(|| {
             let built_in = bouncer.built_in.get(draft.template);
-            let Expanded { text, warnings } = expand_template(&bouncer.view, draft.template, template, built_in);
+            let Expanded { text, warnings, .. } = expand_template(&bouncer.view, draft.template, template, built_in);
             Ready { template: Template { text, from: from(), ..template.clone() }, warnings }
         });
         for warning in &ready.warnings {

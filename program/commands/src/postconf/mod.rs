@@ -104,7 +104,7 @@ impl Program<'_> {
                 }
             }
             Mode::Tls => return self.tls(options, report),
-            Mode::FilledTemplates | Mode::Templates => self.templates(options, report)?,
+            Mode::FilledTemplates | Mode::Templates => return self.templates(options, report),
             Mode::Main | Mode::Services | Mode::Columns | Mode::ServiceParameters => match options.edit {
                 Some(_) if self.texts(options).is_some() => {
                     return Err(Fatal(
@@ -132,7 +132,7 @@ impl Program<'_> {
         }
     }
 
-    fn templates(&self, options: &Options, report: &mut Report<'_>) -> Result<(), Fatal> {
+    fn templates(&self, options: &Options, report: &mut Report<'_>) -> Result<u8, Fatal> {
         let config = show::load_quietly(self, options)?;
         let view = config.main();
         let configured = view.text("bounce_template_file");
@@ -157,7 +157,7 @@ impl Program<'_> {
             bounce.warn(warning);
         }
         report.out.write_all(&shown.text)?;
-        Ok(())
+        Ok(u8::from(shown.faulty))
     }
 }
 

@@ -262,4 +262,13 @@ fn templates_of_notices() {
     std::fs::write(&file, "failure_template = <<EOF\nFrom: me\nSubject: no\n\nSorry from $myhostname.\nEOF\n").unwrap();
     let own = run_in(directory.path(), &["-b", file.to_str().unwrap_or_default()]);
     assert!(own.out.contains("Sorry from mx.example."), "{}{}", own.out, own.messages);
+    assert_eq!(own.code, 0);
+    // Whoever tries a file out before it is used hears of its faults, and so does a script.
+    for (word, said) in [("$no_such_name", "undefined $no_such_name in failure template"), ("${", "bad $name syntax")] {
+        let text = format!("failure_template = <<EOF\nFrom: me\nSubject: no\n\nSorry {word}.\nEOF\n");
+        std::fs::write(&file, text).unwrap();
+        let own = run_in(directory.path(), &["-b", file.to_str().unwrap_or_default()]);
+        assert_eq!(own.code, 1, "{word}");
+        assert!(own.messages.contains(said), "{}", own.messages);
+    }
 }

@@ -126,9 +126,14 @@ fn a_queue_that_cannot_be_written_is_told_by_the_second_way() {
 fn a_disk_that_hangs_is_told_by_the_second_way() {
     const HANGS: &str = "the queue's disk does not answer: a call has not returned for ";
     const WELL: &str = "the queue's disk answers again, ";
+    // In memory: the disk of a busy machine may hang by itself.
+    if !in_own_mounts("bounces::dead_queue::a_disk_that_hangs_is_told_by_the_second_way") {
+        return;
+    }
     let mut instance = Instance::new();
     let ways = Ways::prepared(&mut instance);
-    instance.set("queue_stall_warn_time", "1s");
+    mount(&instance.path().join("queue"), 150);
+    instance.set("queue_stall_warn_time", "2s");
     let Some(control) = fault_library(&mut instance) else { return };
     instance.start();
     let smtp = instance.smtp;
@@ -154,20 +159,25 @@ fn a_disk_that_hangs_is_told_by_the_second_way() {
         let mut late = instance.client();
         late.expect("EHLO x.example", 250);
         assert_eq!(late.expect("MAIL FROM:<me@test.example>", 451).lines, ["451 4.3.0 Error: queue file write error"]);
-        let said = instance.run_with("sendmail", &["-f", "me@test.example", "one@box.example"], "Subject: s\n\nx\n");
-        assert_eq!(said.code, 75, "{said:?}");
+        // What users hand in waits in `maildrop/`, as behind Postfix's pickup.
+        let said =
+            instance.run_with("sendmail", &["-f", "me@test.example", "one@box.example"], "Subject: by hand\n\nx\n");
+        assert_eq!(said.code, 0, "{said:?}");
+        kept.push(("by hand".to_owned(), 250));
         fs::write(&control, "").unwrap();
         kept.extend(waiting.into_iter().map(|sender| sender.join().unwrap()).map(|(code, word)| (word, code)));
         ways.until_told(&instance, WELL, round + 1);
         instance.until("acceptance", || send("refused once") == 250);
         kept.push(("refused once".to_owned(), 250));
     }
+    let by_hand = || instance.mails("one").iter().filter(|mail| mail.contains("Subject: by hand\n")).count();
+    instance.until("what was handed in", || by_hand() >= 2);
     instance.until_empty();
     let mails = instance.mails("one");
     for (word, code) in &kept {
         let found = mails.iter().filter(|mail| mail.contains(&format!("Subject: {word}\n"))).count();
         let expected = match (word.as_str(), code) {
-            ("refused once", _) => 2,
+            ("refused once" | "by hand", _) => 2,
             (_, 250) => 1,
             _ => 0,
         };
