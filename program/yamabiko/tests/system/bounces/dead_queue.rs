@@ -145,7 +145,7 @@ fn a_disk_that_hangs_is_told_by_the_second_way() {
     let mut kept = vec![("before".to_owned(), send("before"))];
     assert_eq!(kept[0].1, 250);
     for (round, faults) in ["fdatasync /queue/queue/ h\n", "pwritev /queue/queue/ h\n"].into_iter().enumerate() {
-        instance.until_empty();
+        instance.until("deliveries", || instance.queue().iter().all(|entry| entry.queue == "maildrop"));
         fs::write(&control, faults).unwrap();
         let waiting: Vec<_> = (0..5)
             .map(|number| {
@@ -170,6 +170,9 @@ fn a_disk_that_hangs_is_told_by_the_second_way() {
         instance.until("acceptance", || send("refused once") == 250);
         kept.push(("refused once".to_owned(), 250));
     }
+    // It is looked for there now and then, and at the start.
+    instance.stop();
+    instance.start();
     let by_hand = || instance.mails("one").iter().filter(|mail| mail.contains("Subject: by hand\n")).count();
     instance.until("what was handed in", || by_hand() >= 2);
     instance.until_empty();
