@@ -1,6 +1,7 @@
 //! What the ledger costs: N histories through recorder and writer, bytes on disk, lookups by address.
 //!
-//! `cargo run --release -p yamabiko-ledger --example cost -- 1000000`
+//! `cargo run --release -p yamabiko-ledger --example cost -- 1000000`; with `line` behind it through the line and the
+//! journal of a running engine too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,16 +9,24 @@ use std::time::{Duration, Instant};
 use yamabiko_envelope::{
     Delays, Delivery, DeliveryStatus, Envelope, Event, Kind, Origin, QueueId, Recipient, Timestamp,
 };
-use yamabiko_ledger::{Field, Input, Ledger, Options, Query, Recorder, Source, Writer};
+use yamabiko_ledger::{Feed, Field, Input, Journal, Ledger, Options, Query, Recorder, Source, Surroundings, Writer};
 use yamabiko_status::EnhancedStatus;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
     let directory = std::env::temp_dir().join(format!("ledger-cost-{}", std::process::id()));
-    let mut writer = Writer::open(&directory, Options { source: Source::Live, once: false })?;
+    let writer = Writer::open(&directory, Options { source: Source::Live, once: false })?;
+    let line = std::env::args().nth(2).is_some_and(|word| word == "line");
     let mut recorder = Recorder::default();
     let name: Arc<str> = "postfix".into();
     let start = 1_790_000_000_000_000u64;
+    let (mut writer, feed) = match line {
+        false => (Some(writer), None),
+        true => {
+            let surroundings = Surroundings { journal: Some(Journal::open(&directory)?.0), ..Surroundings::default() };
+            (None, Some(Feed::start(writer, usize::MAX, surroundings)?))
+        }
+    };
     let begun = Instant::now();
     let mut failed = None;
     for n in 0..count {
@@ -46,14 +55,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let kind = Kind::Delivered(Box::new(delivery));
         let event = Event { at: Timestamp(id.micros() + 150_000), origin: Origin::new(&name, "smtp"), kind };
+        let inputs = [Input::Queued { envelope: Arc::new(envelope), hold: false }, Input::Event(event)];
+        if let Some(feed) = &feed {
+            inputs.into_iter().for_each(|input| feed.push(input));
+            continue;
+        }
+        let Some(writer) = &mut writer else { continue };
         let mut give = |entry| failed = writer.append(&entry).err().or(failed.take());
-        recorder.take(Input::Queued { envelope: Arc::new(envelope), hold: false }, &mut give);
-        recorder.take(Input::Event(event), &mut give);
+        inputs.into_iter().for_each(|input| recorder.take(input, &mut give));
         if n % 4000 == 0 {
             writer.commit()?;
         }
     }
-    writer.commit_all()?;
+    if let Some(writer) = &mut writer {
+        writer.commit_all()?;
+    }
+    if let Some(feed) = &feed {
+        feed.close();
+    }
     if let Some(error) = failed {
         return Err(error.into());
     }

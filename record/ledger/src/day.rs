@@ -4,13 +4,12 @@
 //! chunks that fill a page each: no index is touched by an insert. [`MERGED`] small runs become a large one. What is
 //! behind the last run is looked at row by row. A lookup is one binary search per run.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Statement, params};
 use yamabiko_envelope::Timestamp;
 use yamabiko_status::ReplyCode;
 
@@ -25,6 +24,8 @@ const VERSION: i64 = 1;
 const RUN: i64 = 16 << 10;
 /// Small runs that become a large one.
 const MERGED: i64 = 16;
+/// Entries that are put into the file together: so many share what it costs to find the statement.
+const BATCH: usize = 64;
 /// Keys in a chunk: with eight bytes each they fill a page of the file.
 const CHUNK: usize = 500;
 /// Keys of a run, whatever its rows: a message may have many recipients.
@@ -139,7 +140,9 @@ pub(crate) struct DayWriter {
     /// Of what was appended since.
     fresh: Tallies,
     /// What was appended since, where it cannot be had again from elsewhere.
-    uncommitted: Vec<Entry>,
+    uncommitted: Vec<Box<Entry>>,
+    /// So many of them, the first ones, are in the file's transaction.
+    put: usize,
     in_transaction: bool,
     /// Digests of everything in the file, where an entry may come twice.
     known: Option<std::collections::HashSet<u64>>,
@@ -168,6 +171,7 @@ impl DayWriter {
             tallies: HashMap::new(),
             fresh: HashMap::new(),
             uncommitted: Vec::new(),
+            put: 0,
             in_transaction: false,
             known: None,
         };
@@ -215,21 +219,19 @@ impl DayWriter {
         .map_err(|error| self.fail(error))
     }
 
-    /// Appends. False when it was there already, where that is looked at.
-    pub(crate) fn append(&mut self, entry: Cow<'_, Entry>) -> Result<bool, Error> {
+    /// Appends. False when it was there already, where that is looked at. An error may be about what was appended before: all of
+    /// it is in [`DayWriter::give_up`].
+    pub(crate) fn append(&mut self, entry: Given<'_>) -> Result<bool, Error> {
         if let Some(known) = &mut self.known {
             if !known.insert(entry.digest()) {
                 return Ok(false);
             }
-            self.put(&entry)?;
+            self.put(&[&*entry])?;
         } else {
-            let entry = entry.into_owned();
-            let put = self.put(&entry);
-            self.uncommitted.push(entry);
-            put?;
-        }
-        if self.next - self.tail >= RUN || self.keys.len() >= RUN_KEYS {
-            self.write_run()?;
+            self.uncommitted.push(entry.into_box());
+            if self.uncommitted.len() - self.put >= BATCH {
+                self.put_all()?;
+            }
         }
         if self.fresh.len() + self.tallies.len() >= TALLIES {
             self.commit_all()?;
@@ -237,16 +239,40 @@ impl DayWriter {
         Ok(true)
     }
 
-    fn put(&mut self, entry: &Entry) -> Result<(), Error> {
+    /// Puts what has gathered into the transaction.
+    fn put_all(&mut self) -> Result<(), Error> {
+        if self.put == self.uncommitted.len() {
+            return Ok(());
+        }
+        let entries = std::mem::take(&mut self.uncommitted);
+        let done = self.put(entries.get(self.put..).unwrap_or_default());
+        self.put = entries.len();
+        self.uncommitted = entries;
+        done
+    }
+
+    fn put<E: std::ops::Deref<Target = Entry>>(&mut self, entries: &[E]) -> Result<(), Error> {
         if !self.in_transaction {
             self.conn.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.fail(error))?;
             self.in_transaction = true;
         }
-        insert(&self.conn, self.next, entry).map_err(|error| self.fail(error))?;
-        let row = row_number(self.next - self.tail);
-        keys::of_entry(entry, |key| self.keys.push(key | row));
-        self.next += 1;
-        self.tally(entry);
+        let mut rest = entries;
+        while !rest.is_empty() {
+            // A run has RUN rows and no more: longer ones would never be merged.
+            let room = usize::try_from(RUN - (self.next - self.tail)).unwrap_or(0).max(1);
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            insert(&self.conn, self.next, now).map_err(|error| self.fail(error))?;
+            for entry in now {
+                let row = row_number(self.next - self.tail);
+                keys::of_entry(entry, |key| self.keys.push(key | row));
+                self.next += 1;
+                self.tally(entry);
+            }
+            if self.next - self.tail >= RUN || self.keys.len() >= RUN_KEYS {
+                self.write_run()?;
+            }
+            rest = later;
+        }
         Ok(())
     }
 
@@ -281,6 +307,7 @@ impl DayWriter {
 
     /// Writes what has gathered. After this others see it.
     pub(crate) fn commit(&mut self) -> Result<(), Error> {
+        self.put_all()?;
         if self.in_transaction {
             self.fail_or(self.conn.execute_batch("COMMIT"))?;
             self.in_transaction = false;
@@ -289,11 +316,13 @@ impl DayWriter {
             self.tallies.entry(key).or_default().add(tally);
         }
         self.uncommitted.clear();
+        self.put = 0;
         Ok(())
     }
 
     /// Writes the counts too, which others then see.
     pub(crate) fn commit_all(&mut self) -> Result<(), Error> {
+        self.put_all()?;
         if !self.tallies.is_empty() || !self.fresh.is_empty() {
             if !self.in_transaction {
                 self.fail_or(self.conn.execute_batch("BEGIN IMMEDIATE"))?;
@@ -315,13 +344,14 @@ impl DayWriter {
     }
 
     /// Closes the file without what was not committed: what was counted of the rest, and what it is without.
-    pub(crate) fn give_up(mut self) -> (Tallies, Vec<Entry>) {
+    pub(crate) fn give_up(mut self) -> (Tallies, Vec<Box<Entry>>) {
         if self.in_transaction {
             // Where it has ended by itself there is nothing to be undone.
             let _ = self.conn.execute_batch("ROLLBACK");
             self.in_transaction = false;
         }
         self.fresh.clear();
+        self.put = 0;
         (std::mem::take(&mut self.tallies), std::mem::take(&mut self.uncommitted))
     }
 
@@ -364,7 +394,7 @@ impl DayWriter {
 
     /// Entries ever appended.
     pub(crate) fn rows(&self) -> i64 {
-        self.next - 1
+        self.next - 1 + i64::try_from(self.uncommitted.len() - self.put).unwrap_or(0)
     }
 }
 
@@ -409,11 +439,42 @@ fn counts(what: What) -> bool {
     !matches!(what, What::Noticed | What::Note | What::Removed | What::Released)
 }
 
-fn text(value: &str) -> Option<&str> {
-    (!value.is_empty()).then_some(value)
+/// A column of text; NULL when empty.
+fn text(value: &String) -> Option<&dyn rusqlite::ToSql> {
+    if value.is_empty() { None } else { Some(value) }
 }
 
-fn insert(conn: &Connection, id: i64, entry: &Entry) -> rusqlite::Result<()> {
+fn some<T: rusqlite::ToSql>(value: &Option<T>) -> Option<&dyn rusqlite::ToSql> {
+    value.as_ref().map(|value| value as &dyn rusqlite::ToSql)
+}
+
+/// An entry for the file: somebody's, who may need it again, or the file's to keep.
+pub(crate) enum Given<'a> {
+    Lent(&'a Entry),
+    Own(Box<Entry>),
+}
+
+impl Given<'_> {
+    pub(crate) fn into_box(self) -> Box<Entry> {
+        match self {
+            Self::Lent(entry) => Box::new(entry.clone()),
+            Self::Own(entry) => entry,
+        }
+    }
+}
+
+impl std::ops::Deref for Given<'_> {
+    type Target = Entry;
+    fn deref(&self) -> &Entry {
+        match self {
+            Self::Lent(entry) => entry,
+            Self::Own(entry) => entry,
+        }
+    }
+}
+
+/// Entries as rows, the first as row `first`.
+fn insert<E: std::ops::Deref<Target = Entry>>(conn: &Connection, first: i64, entries: &[E]) -> rusqlite::Result<()> {
     static INSERT: LazyLock<String> = LazyLock::new(|| {
         format!(
             "INSERT INTO entry(id, {COLUMNS}) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,\
@@ -421,37 +482,57 @@ fn insert(conn: &Connection, id: i64, entry: &Entry) -> rusqlite::Result<()> {
         )
     });
     let mut statement = conn.prepare_cached(&INSERT)?;
-    let status = entry.status.map(|status| status.to_string());
+    for (id, entry) in (first..).zip(entries) {
+        row(&mut statement, id, entry)?;
+    }
+    Ok(())
+}
+
+/// Most columns of most rows are NULL, which is what a statement has that nothing is bound to.
+fn row(statement: &mut Statement<'_>, id: i64, entry: &Entry) -> rusqlite::Result<()> {
+    statement.clear_bindings();
+    let mut at = 0;
+    let mut column = |value: Option<&dyn rusqlite::ToSql>| {
+        at += 1;
+        value.map_or(Ok(()), |value| statement.raw_bind_parameter(at, value))
+    };
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let size = (entry.size > 0).then(|| whole(entry.size));
     let recipients = (!entry.recipients.is_empty()).then(|| pack(&entry.recipients));
-    statement.execute(params![
-        id,
-        i64::try_from(entry.at.0).unwrap_or(i64::MAX),
-        entry.what as u8,
-        text(&entry.host),
-        text(&entry.queue_id),
-        text(&entry.recipient),
-        text(&entry.original),
-        entry.sender,
-        text(&entry.message_id),
-        text(&entry.envelope_id),
-        recipients,
-        text(&entry.client),
-        (entry.size > 0).then(|| i64::try_from(entry.size).unwrap_or(i64::MAX)),
-        text(&entry.program),
-        text(&entry.relay),
-        entry.stage.map(stage_number),
-        status,
-        entry.reply.map(|reply| reply.0),
-        text(&entry.reason),
-        text(&entry.text),
-        text(&entry.remote_id),
-        text(&entry.tls),
-        entry.delay.map(|delay| i64::try_from(delay.as_micros()).unwrap_or(i64::MAX)),
-        text(&entry.related),
-        entry.action.map(|action| action as u8),
-        (entry.confidence > 0).then_some(entry.confidence),
-        text(&entry.by),
-    ])?;
+    let status = entry.status.map(|status| status.to_string());
+    let (stage, reply) = (entry.stage.map(stage_number), entry.reply.map(|reply| reply.0));
+    let delay = entry.delay.map(|delay| i64::try_from(delay.as_micros()).unwrap_or(i64::MAX));
+    let action = entry.action.map(|action| action as u8);
+    let confidence = (entry.confidence > 0).then_some(entry.confidence);
+    // In the order of COLUMNS.
+    column(Some(&id))?;
+    column(Some(&whole(entry.at.0)))?;
+    column(Some(&(entry.what as u8)))?;
+    column(text(&entry.host))?;
+    column(text(&entry.queue_id))?;
+    column(text(&entry.recipient))?;
+    column(text(&entry.original))?;
+    column(some(&entry.sender))?;
+    column(text(&entry.message_id))?;
+    column(text(&entry.envelope_id))?;
+    column(some(&recipients))?;
+    column(text(&entry.client))?;
+    column(some(&size))?;
+    column(text(&entry.program))?;
+    column(text(&entry.relay))?;
+    column(some(&stage))?;
+    column(some(&status))?;
+    column(some(&reply))?;
+    column(text(&entry.reason))?;
+    column(text(&entry.text))?;
+    column(text(&entry.remote_id))?;
+    column(text(&entry.tls))?;
+    column(some(&delay))?;
+    column(text(&entry.related))?;
+    column(some(&action))?;
+    column(some(&confidence))?;
+    column(text(&entry.by))?;
+    statement.raw_execute()?;
     Ok(())
 }
 
@@ -833,7 +914,11 @@ mod tests {
         // A large run, two small ones, and some rows behind them.
         let rows = (RUN * (MERGED + 2) + 100) as u64;
         for n in 1..=rows {
-            writer.append(Cow::Owned(entry(n))).unwrap();
+            writer.append(Given::Own(Box::new(entry(n)))).unwrap();
+            // So that batches end where runs do not.
+            if n % 5000 == 7 {
+                writer.commit().unwrap();
+            }
         }
         writer.commit().unwrap();
         let conn = open_for_reading(&path).unwrap();
@@ -853,7 +938,7 @@ mod tests {
         let mut often = Runs::default();
         for n in rows - 9..=rows + 5 {
             if n > rows {
-                writer.append(Cow::Owned(entry(n))).unwrap();
+                writer.append(Given::Own(Box::new(entry(n)))).unwrap();
                 writer.commit().unwrap();
             }
             let mut found = Vec::new();
@@ -884,7 +969,7 @@ mod tests {
         for round in 0..5u64 {
             let mut writer = DayWriter::open(&path, false).unwrap();
             for n in 0..5000 {
-                writer.append(Cow::Owned(entry(round * 5000 + n + 1))).unwrap();
+                writer.append(Given::Own(Box::new(entry(round * 5000 + n + 1)))).unwrap();
             }
         }
         let conn = open_for_reading(&path).unwrap();
@@ -907,8 +992,8 @@ mod tests {
         let path = dir.path().join("day");
         for expected in [true, false] {
             let mut writer = DayWriter::open(&path, true).unwrap();
-            assert_eq!(writer.append(Cow::Owned(entry(1))).unwrap(), expected);
-            assert!(!writer.append(Cow::Owned(entry(1))).unwrap());
+            assert_eq!(writer.append(Given::Own(Box::new(entry(1)))).unwrap(), expected);
+            assert!(!writer.append(Given::Own(Box::new(entry(1)))).unwrap());
         }
     }
 
@@ -942,7 +1027,7 @@ mod tests {
             ..Entry::new(Timestamp(7), What::Report, "Q", "r@s")
         };
         let mut writer = DayWriter::open(&path, false).unwrap();
-        writer.append(Cow::Borrowed(&full)).unwrap();
+        writer.append(Given::Lent(&full)).unwrap();
         writer.commit().unwrap();
         let mut found = Vec::new();
         find(&writer.conn, &mut Runs::default(), (Field::QueueId, "Q"), Narrowing::No, |_, entry| found.push(entry))

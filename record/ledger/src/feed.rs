@@ -125,7 +125,7 @@ impl Feed {
         told.entries().iter().for_each(|entry| journal::record(entry, &mut bytes));
         // In the journal after it is in the line: so a round that takes the line never empties a file too early.
         self.line_up(told);
-        journal.add(&bytes);
+        journal.add(bytes);
     }
 
     /// Takes what the journal has kept already.
@@ -230,9 +230,9 @@ impl Work {
             for told in inputs {
                 self.recorder.enter(told, &mut |entry| entries.push(entry));
             }
-            self.recorder.end_round(&mut |entry| entries.push(entry));
+            self.recorder.end(&mut |entry| entries.push(entry));
             if stop || hurry {
-                self.recorder.end_round(&mut |entry| entries.push(entry));
+                self.recorder.end(&mut |entry| entries.push(entry));
             }
             self.write(entries, stop || hurry);
             {
@@ -289,7 +289,7 @@ impl Work {
         }
     }
 
-    fn write(&mut self, entries: Vec<Entry>, all: bool) {
+    fn write(&mut self, entries: Vec<Box<Entry>>, all: bool) {
         let (mut failed, mut written) = (None, 0u64);
         for mut entry in entries {
             if entry.reason.is_empty() {

@@ -1,6 +1,5 @@
 //! Keeping a ledger: old days go, what went well goes earlier, files are checked and copied.
 
-use std::borrow::Cow;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,7 +89,7 @@ fn thin(path: &Path) -> Result<(), Error> {
     let mut kept = 0u64;
     day::each(&conn, "1", &[], |_, entry: Entry| {
         if entry.queue_id.is_empty() || interesting.contains(&(entry.host.clone(), entry.queue_id.clone())) {
-            failed = writer.append(Cow::Owned(entry)).err();
+            failed = writer.append(day::Given::Own(Box::new(entry))).err();
             kept += 1;
             // What is not committed is in memory too.
             if kept.is_multiple_of(10_000) {

@@ -99,39 +99,39 @@ const SUPPRESSED: &str = "recipient is on the suppression list";
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// Messages that wait for what becomes of them: since this round, and since the one before.
-    fresh: HashMap<QueueId, Entry>,
-    older: HashMap<QueueId, Entry>,
+    fresh: HashMap<QueueId, Box<Entry>>,
+    older: HashMap<QueueId, Box<Entry>>,
 }
 
 impl Recorder {
     /// Gives the entries that follow from an input.
     pub fn take(&mut self, input: Input, give: &mut dyn FnMut(Entry)) {
         if let Some(told) = input.told() {
-            self.enter(told, give);
+            self.enter(told, &mut |entry| give(*entry));
         }
     }
 
     /// Gives the entries that follow from what is told.
-    pub(crate) fn enter(&mut self, told: Told, give: &mut dyn FnMut(Entry)) {
+    pub(crate) fn enter(&mut self, told: Told, give: &mut dyn FnMut(Box<Entry>)) {
         match told {
-            Told::Entry(entry) => give(*entry),
-            Told::Entries(entries) => entries.into_iter().for_each(give),
+            Told::Entry(entry) => give(entry),
+            Told::Entries(entries) => entries.into_iter().map(Box::new).for_each(give),
             Told::Message(id, entry) => {
-                self.fresh.insert(id, *entry);
+                self.fresh.insert(id, entry);
             }
             Told::Outcome(id, mut entry) => {
                 match self.fresh.remove(&id).or_else(|| self.older.remove(&id)) {
-                    Some(message) if is_whole(&message, &entry) => join(message, &mut entry),
+                    Some(message) if is_whole(&message, &entry) => join(*message, &mut entry),
                     Some(message) => give(message),
                     None => {}
                 }
-                give(*entry);
+                give(entry);
             }
             Told::About(id, entry) => {
                 if let Some(message) = self.fresh.remove(&id).or_else(|| self.older.remove(&id)) {
                     give(message);
                 }
-                give(*entry);
+                give(entry);
             }
         }
     }
@@ -143,6 +143,11 @@ impl Recorder {
 
     /// A round has ended: what has waited for a whole one is given.
     pub fn end_round(&mut self, give: &mut dyn FnMut(Entry)) {
+        self.end(&mut |entry| give(*entry));
+    }
+
+    /// [`Recorder::end_round`], without moving anything.
+    pub(crate) fn end(&mut self, give: &mut dyn FnMut(Box<Entry>)) {
         let waited = std::mem::replace(&mut self.older, std::mem::take(&mut self.fresh));
         waited.into_values().for_each(give);
     }

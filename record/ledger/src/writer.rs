@@ -1,6 +1,5 @@
 //! Writing: entries go into the file of their day, many in one transaction.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::day::{DayWriter, Tallies};
+use crate::day::{DayWriter, Given, Tallies};
 use crate::journal::same;
 use crate::{Entry, Error, What};
 
@@ -55,7 +54,7 @@ pub struct Writer {
     /// The day used last is the last one.
     days: Vec<(u64, DayWriter)>,
     /// What could not be written yet, by day.
-    owed: BTreeMap<u64, (Tallies, Vec<Entry>)>,
+    owed: BTreeMap<u64, (Tallies, Vec<Box<Entry>>)>,
     /// Until then nothing is tried again.
     not_before: Option<Instant>,
     facts: Option<Connection>,
@@ -95,12 +94,12 @@ impl Writer {
     /// or somebody keeps the file locked, waits in memory and is tried again; the error is told once. A file that is
     /// damaged is set aside, and the error says so.
     pub fn append(&mut self, entry: &Entry) -> Result<bool, Error> {
-        self.enter(Cow::Borrowed(entry))
+        self.enter(Given::Lent(entry))
     }
 
     /// [`Writer::append`] for who has no more use for the entry.
-    pub(crate) fn take(&mut self, entry: Entry) -> Result<bool, Error> {
-        self.enter(Cow::Owned(entry))
+    pub(crate) fn take(&mut self, entry: Box<Entry>) -> Result<bool, Error> {
+        self.enter(Given::Own(entry))
     }
 
     /// Something waits in memory for files that cannot be written.
@@ -108,7 +107,7 @@ impl Writer {
         !self.owed.is_empty()
     }
 
-    fn enter(&mut self, entry: Cow<'_, Entry>) -> Result<bool, Error> {
+    fn enter(&mut self, entry: Given<'_>) -> Result<bool, Error> {
         let day = day_of(entry.at.seconds());
         if self.not_before.is_some_and(|until| Instant::now() < until) {
             return self.owe(day, entry).map(|()| true);
@@ -121,11 +120,11 @@ impl Writer {
         self.day(day)?.append(entry).map_err(|error| self.after_failure(day, error))
     }
 
-    fn owe(&mut self, day: u64, entry: Cow<'_, Entry>) -> Result<(), Error> {
+    fn owe(&mut self, day: u64, entry: Given<'_>) -> Result<(), Error> {
         if self.options.once || self.owed.values().map(|(_, entries)| entries.len()).sum::<usize>() >= OWED {
             return Err(Error::new(&self.directory, "it cannot be written, and too much waits for it already"));
         }
-        self.owed.entry(day).or_default().1.push(entry.into_owned());
+        self.owed.entry(day).or_default().1.push(entry.into_box());
         Ok(())
     }
 
@@ -161,7 +160,7 @@ impl Writer {
         file.count_on(tallies);
         let mut entries = entries.into_iter();
         while let Some(entry) = entries.next() {
-            if let Err(error) = file.append(Cow::Owned(entry)) {
+            if let Err(error) = file.append(Given::Own(entry)) {
                 self.owed.entry(day).or_default().1.extend(entries);
                 return Err(error);
             }
