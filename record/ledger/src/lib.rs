@@ -11,6 +11,9 @@
 //! Files are SQLite databases (`2026-11-22.live.db`) that anybody can look into: `SELECT * FROM entry`. They are only
 //! appended to; how things are found in them without an index is told in `day.rs`. Dropping a day is unlinking a file.
 
+// An entry is some 600 bytes and is handed on several times between whoever tells of it and the file.
+#![allow(clippy::vec_box)]
+
 mod classify;
 mod day;
 mod entry;
