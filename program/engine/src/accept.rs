@@ -315,13 +315,11 @@ impl Acceptance {
             heard = &mut receiver => heard.ok(),
             () = inner.stall.begins(), if refusable => {
                 inner.stall.refuse(id);
-                match receiver.try_recv() {
-                    Err(oneshot::error::TryRecvError::Empty) => return Err(Self::hangs()),
-                    heard => {
-                        inner.stall.heard(id);
-                        heard.ok()
-                    }
-                }
+                // What was told before is here now; what comes later is told to nobody, and taken back.
+                receiver.close();
+                let Ok(heard) = receiver.try_recv() else { return Err(Self::hangs()) };
+                inner.stall.heard(id);
+                Some(heard)
             }
         };
         match heard.unwrap_or(Err(QueueError::Closed)) {
