@@ -469,8 +469,12 @@ pub fn split(mut entries: Vec<Entry>) -> Vec<History> {
     let tried = message.by.len();
     for (recipient, original) in entries.iter().flat_map(|entry| &entry.recipients) {
         let name = recipient.to_ascii_lowercase();
-        // Addresses that became others are told under the names of these.
-        if message.by.contains_key(&name) || !message.became.contains(&name) {
+        // Addresses that became others are told under the names of these. Who is written without a domain is so in the log, and
+        // has got one here.
+        let given = original.to_ascii_lowercase();
+        let is_same = name.split_once('@').is_some_and(|(local, _)| local == given);
+        let became = message.became.contains(&name) || (is_same && message.became.contains(&given));
+        if message.by.contains_key(&name) || !became {
             message.add(recipient, original, None);
         }
     }
@@ -548,4 +552,38 @@ pub fn by_state<'a>(
         *out.entry(history.verdict(now, quiet).state).or_default() += 1;
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipients_that_became_others_do_not_wait() {
+        let at = Timestamp::from_seconds(1_790_000_000);
+        let pair = |(address, original): &(&str, &str)| ((*address).to_owned(), (*original).to_owned());
+        type Pairs = &'static [(&'static str, &'static str)];
+        // As whom the message was taken, and who got it in whose place; whose histories there are.
+        let table: [(Pairs, Pairs, &[&str]); 6] = [
+            (&[("list@a.test", "list@a.test")], &[("u@a.test", "list@a.test")], &["u@a.test"]),
+            // By a program here, without a domain.
+            (&[("list@a.test", "list")], &[("u@a.test", "list")], &["u@a.test"]),
+            (&[("List@a.test", "List")], &[("u@a.test", "list"), ("v@a.test", "list")], &["u@a.test", "v@a.test"]),
+            // A virtual alias made two of one: who has not got it yet still waits.
+            (&[("u@a.test", "list"), ("v@a.test", "list")], &[("u@a.test", "list")], &["u@a.test", "v@a.test"]),
+            (&[("list@a.test", "list"), ("v@a.test", "")], &[("u@a.test", "list")], &["u@a.test", "v@a.test"]),
+            (&[("list@a.test", "list")], &[], &["list@a.test"]),
+        ];
+        for (taken, got, expected) in table {
+            let queued =
+                Entry { recipients: taken.iter().map(pair).collect(), ..Entry::new(at, What::Queued, "Q", "") };
+            let delivered = got
+                .iter()
+                .map(pair)
+                .map(|(recipient, original)| Entry { original, ..Entry::new(at, What::Delivered, "Q", recipient) });
+            let histories = split(std::iter::once(queued).chain(delivered).collect());
+            let found: Vec<&str> = histories.iter().map(|history| history.recipient.as_str()).collect();
+            assert_eq!(found, expected, "{taken:?}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use super::names::{header, queue_ids, remote_ids};
 use super::{Incoming, Token};
 use crate::day::Narrowing;
 use crate::query::Named;
-use crate::{Entry, Error, Field, History, Ledger, Origin, Query, State, Trusted, What, split};
+use crate::{Entry, Error, FAR, Field, History, Ledger, Origin, Query, State, Trusted, What, split};
 
 /// How far back a message without any name is looked for.
 const WINDOW: Duration = Duration::from_secs(5 * 86_400);
@@ -27,6 +27,8 @@ pub(super) struct Found {
     pub queue_id: String,
     pub recipient: String,
     pub original: String,
+    /// Whose message it was, where that is known.
+    pub sender: Option<String>,
     pub confidence: u8,
     pub by: String,
     /// It is known to have failed here, or to have gone further.
@@ -42,6 +44,7 @@ impl Found {
             queue_id: history.queue_id.clone(),
             recipient: recipient.clone(),
             original: history.original.clone(),
+            sender: history.sender().map(str::to_owned),
             confidence,
             by: by.to_owned(),
             settled: history.entries.iter().any(|entry| {
@@ -58,7 +61,8 @@ impl Found {
         let mut found = Self::new(history, finding, confidence, by);
         if from.is_far(history) {
             found.confidence = found.confidence.min(ANYBODY);
-            found.by.push_str(", from a host that has nothing to do with it");
+            found.by.push_str(", ");
+            found.by.push_str(FAR);
         }
         found
     }

@@ -98,6 +98,8 @@ fn entry_of(incoming: &Incoming<'_>, finding: &Finding, found: Found) -> Option<
     };
     Some(Entry {
         host: found.host,
+        // For the sums: a mailing's complaints stand beside its deliveries.
+        sender: found.sender,
         // A report may name others as whom it was for: that is not to be found under their names.
         original: found.original,
         relay: if finding.rhost.is_empty() { finding.lhost.clone() } else { finding.rhost.clone() },
@@ -234,6 +236,7 @@ mod tests {
             assert_eq!(found, expected, "{name}");
             assert_eq!(unknown, usize::from(expected.is_none()), "{name}");
             if let Some(entry) = entries.first() {
+                assert_eq!(entry.sender.as_deref(), Some("s@a.test"), "{name}");
                 assert_eq!(
                     (entry.what, entry.action, entry.reason.as_str()),
                     (What::Report, Some(ReportAction::Failed), "userunknown")
