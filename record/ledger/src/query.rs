@@ -421,11 +421,14 @@ fn refusal(entry: Entry) -> History {
 
 fn asked_for(history: &History, query: &Query) -> bool {
     let same = |text: &str| text.eq_ignore_ascii_case(&query.text);
+    // Who was written without a domain has got one in the message, which the question has found.
+    let local = query.text.split_once('@').map_or("", |(local, _)| local);
+    let given = |text: &str| same(text) || (!text.is_empty() && text.eq_ignore_ascii_case(local));
     match query.field {
         Field::Recipient => {
             same(&history.recipient)
-                || same(&history.original)
-                || history.entries.iter().any(|entry| same(&entry.original))
+                || given(&history.original)
+                || history.entries.iter().any(|entry| given(&entry.original))
         }
         Field::Domain => history.recipient.rsplit_once('@').is_some_and(|(_, domain)| same(domain)),
         Field::RemoteId => history.entries.iter().any(|entry| entry.remote_id == query.text),
@@ -557,6 +560,23 @@ pub fn by_state<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_asked_for() {
+        let at = Timestamp::from_seconds(1_790_000_000);
+        let entry = Entry { original: "list".into(), ..Entry::new(at, What::Delivered, "Q", "u@a.test") };
+        let history = &split(vec![entry])[0];
+        for (text, expected) in [
+            ("u@a.test", true),
+            ("U@A.test", true),
+            ("list", true),
+            ("List@a.test", true),
+            ("lis@a.test", false),
+            ("", false),
+        ] {
+            assert_eq!(asked_for(history, &Query::new(Field::Recipient, text)), expected, "{text}");
+        }
+    }
 
     #[test]
     fn recipients_that_became_others_do_not_wait() {
