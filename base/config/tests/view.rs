@@ -85,9 +85,9 @@ fn what_is_worth_telling() {
             ],
         ),
         (
-            "tls_trust_server_ccerts = yes\n",
+            "enable_idna2003_compatibility = yes\n",
             "",
-            &["main.cf, line 2: tls_trust_server_ccerts has no effect yet: it needs later work"],
+            &["main.cf, line 2: enable_idna2003_compatibility has no effect yet: it needs later work"],
         ),
         ("smtpd_tls_security_level =\n", "", &[]),
         // It is the default of limits that others have to keep above.
