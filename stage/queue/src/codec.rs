@@ -211,7 +211,7 @@ fn failure(bytes: &[u8]) -> Result<Box<Failure>, Malformed> {
             3 => failure.diagnostic = text(field)?,
             4 => failure.remote_mta = text(field)?,
             5 => failure.relay = text(field)?,
-            6 => failure.settled.push(text(field)?),
+            6 => failure.settled.extend(Some(text(field)?).filter(|member| !member.is_empty())),
             _ => {}
         }
     }

@@ -589,7 +589,7 @@ fn take_recipient(words: &mut Words<'_>) -> Result<Recipient, Unreadable> {
             "diagnostic" => failure.diagnostic = value,
             "remote" => failure.remote_mta = value,
             "relay" => failure.relay = value,
-            "settled" => failure.settled.push(value),
+            "settled" if !value.is_empty() => failure.settled.push(value),
             _ => {}
         }
     }

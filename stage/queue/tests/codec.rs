@@ -22,7 +22,7 @@ fn failure(subject: u16) -> Box<Failure> {
         diagnostic: "550 5.1.1 x".repeat(20),
         remote_mta: "mx.example.net".into(),
         relay: "mx.example.net[192.0.2.1]:25".into(),
-        settled: Vec::new(),
+        settled: vec!["file /var/x y".into(), "command nobody a=\"b c\" | d\n".into(), "on 誰@x".repeat(30)],
     })
 }
 
@@ -147,6 +147,13 @@ fn any_bytes_are_read_without_harm() {
     codec::put_change(&mut change, &Standing::default(), [(3, &RecipientState::Deferred(failure(3)))].into_iter());
     seeds.push(change);
     seeds.push(readable::head(&full(), &Standing::default(), 3, 4).into_bytes());
+    // Found by the fuzzer, and its like in a file: a member of a list without a name.
+    seeds.push(vec![4, 6, 0xff, 0xff, 1, 1, 6, 0]);
+    seeds.push(
+        readable::head(&full(), &Standing::default(), 3, 4)
+            .replacen("state=deferred", "state=deferred settled=\"\"", 1)
+            .into_bytes(),
+    );
     let mut dice = Dice::new(1);
     for seed in &seeds {
         body::queue_record(seed);
