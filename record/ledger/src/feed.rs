@@ -125,7 +125,7 @@ impl Feed {
         told.entries().iter().for_each(|entry| journal::record(entry, &mut bytes));
         // In the journal after it is in the line: so a round that takes the line never empties a file too early.
         self.line_up(told);
-        journal.add(bytes);
+        journal.add(&bytes);
     }
 
     /// Takes what the journal has kept already.

@@ -192,7 +192,9 @@ fn rest(world: &World) -> HashSet<String> {
             let all: Vec<&String> = queue.iter().flat_map(|entry| &entry.recipients).collect();
             let active = queue.iter().any(|entry| entry.queue != "deferred");
             if !active && all.iter().all(|recipient| recipient.starts_with("never-")) {
-                return all.into_iter().cloned().collect();
+                // A listing may pass over what changes its place meanwhile, and these are tried all the time.
+                let again = (0..3).flat_map(|_| instance.queue()).flat_map(|entry| entry.recipients);
+                return all.into_iter().cloned().chain(again).collect();
             }
             assert!(
                 Instant::now() < end,
