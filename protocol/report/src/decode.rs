@@ -3,7 +3,7 @@
 //! Nothing fails: what cannot be decoded is replaced or left as it was. Results are bounded by a small multiple of what
 //! comes in.
 
-use crate::structure::{Media, Part, Transfer};
+use crate::structure::{Media, Part, Transfer, find_near};
 use encoding_rs::Encoding;
 use memchr::{memchr, memmem};
 use std::borrow::Cow;
@@ -30,7 +30,7 @@ pub fn transfer(body: &[u8], transfer: Transfer) -> Cow<'_, [u8]> {
 pub fn quoted_printable(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len());
     let mut rest = body;
-    while let Some(at) = memchr(b'=', rest) {
+    while let Some(at) = find_near(b'=', rest) {
         out.extend_from_slice(&rest[..at]);
         let after = &rest[at + 1..];
         let blanks = after.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();

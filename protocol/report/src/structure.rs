@@ -15,14 +15,26 @@ const MAX_PARTS: usize = 200;
 /// Fields of one header beyond are not kept.
 const MAX_FIELDS: usize = 2000;
 
-/// The first of these bytes in a text. For lines, which are short: nothing is set up before the first byte is looked at.
+/// The first of these bytes in a text. For lines, which are short: nothing is set up before the first byte is looked at, and what a
+/// call takes (a third of a line's time) is saved.
+#[inline(always)]
 pub fn find_near(byte: u8, text: &[u8]) -> Option<usize> {
+    let (blocks, rest) = text.as_chunks::<32>();
+    for (number, block) in blocks.iter().enumerate() {
+        // All of a block without a way out: so the compiler compares it as two vectors.
+        if block.iter().fold(false, |any, here| any | (*here == byte)) {
+            return find_by_eight(byte, block).map(|at| number * 32 + at);
+        }
+    }
+    find_by_eight(byte, rest).map(|at| blocks.len() * 32 + at)
+}
+
+#[inline(always)]
+fn find_by_eight(byte: u8, text: &[u8]) -> Option<usize> {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = LOW << 7;
-    /// So many times eight bytes are a long line already.
-    const NEAR: usize = 16;
     let (eights, rest) = text.as_chunks::<8>();
-    for (number, eight) in eights.iter().take(NEAR).enumerate() {
+    for (number, eight) in eights.iter().enumerate() {
         // Zero where the byte is; the lowest bit that stands then is the first of them.
         let other = u64::from_le_bytes(*eight) ^ (LOW * u64::from(byte));
         let found = other.wrapping_sub(LOW) & !other & HIGH;
@@ -30,11 +42,7 @@ pub fn find_near(byte: u8, text: &[u8]) -> Option<usize> {
             return Some(number * 8 + (found.trailing_zeros() / 8) as usize);
         }
     }
-    if eights.len() > NEAR {
-        let far = NEAR * 8;
-        return memchr(byte, &text[far..]).map(|at| far + at);
-    }
-    rest.iter().position(|b| *b == byte).map(|at| eights.len() * 8 + at)
+    rest.iter().position(|here| *here == byte).map(|at| eights.len() * 8 + at)
 }
 
 /// The message with LF line ends, whatever it had: CRLF, CR alone, or LF. Copies only where it must.
@@ -46,16 +54,16 @@ pub fn with_lf(message: &[u8]) -> Cow<'_, [u8]> {
         return Cow::Owned(message.iter().map(|byte| if *byte == b'\r' { b'\n' } else { *byte }).collect());
     }
     let mut out = Vec::with_capacity(message.len());
-    let mut from = 0;
-    for at in memchr::memchr_iter(b'\r', message) {
-        out.extend_from_slice(&message[from..at]);
-        from = at + 1;
+    let mut rest = message;
+    while let Some(at) = find_near(b'\r', rest) {
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at + 1..];
         // A line end that stands there is copied with the line after it. Some transports double the CR.
-        if !matches!(message[from..], [b'\n', ..] | [b'\r', b'\n', ..]) {
+        if !matches!(rest, [b'\n', ..] | [b'\r', b'\n', ..]) {
             out.push(b'\n');
         }
     }
-    out.extend_from_slice(&message[from..]);
+    out.extend_from_slice(rest);
     Cow::Owned(out)
 }
 
@@ -73,19 +81,29 @@ pub struct HeaderField<'m> {
 pub struct Header<'m> {
     /// The fields, at most some two thousand.
     pub fields: Vec<HeaderField<'m>>,
+    /// Which names there are, as bits by [`name_bit`]: most fields that are asked for are not there.
+    names: u64,
+}
+
+/// A bit for the name of a field, the same in any case of letters: what has no field with this bit has none of this name.
+pub fn name_bit(name: &[u8]) -> u64 {
+    let (Some(first), Some(last)) = (name.first(), name.last()) else { return 0 };
+    let folded = |byte: &u8| usize::from(byte | 0x20);
+    1 << ((folded(first) * 5 + folded(last) * 3 + name.len()) & 63)
 }
 
 impl<'m> Header<'m> {
     /// Reads the header at the beginning of `text`; what follows the empty line is returned beside it. An mbox `From `
     /// line and empty lines before it are passed over.
     pub fn parse(text: &'m [u8]) -> (Self, &'m [u8]) {
-        let mut fields = Vec::with_capacity(32);
+        let (mut fields, mut names) = (Vec::with_capacity(32), 0);
         let rest = walk(text, |field| {
             if fields.len() < MAX_FIELDS {
+                names |= name_bit(field.name);
                 fields.push(field);
             }
         });
-        (Self { fields }, rest)
+        (Self { fields, names }, rest)
     }
     /// The value of the first field of this name, in any case of letters.
     pub fn get(&self, name: &str) -> Option<&'m [u8]> {
@@ -94,10 +112,8 @@ impl<'m> Header<'m> {
     /// The values of all fields of this name.
     pub fn all<'h>(&'h self, name: &'h str) -> impl DoubleEndedIterator<Item = &'m [u8]> + 'h {
         let name = name.as_bytes();
-        self.fields
-            .iter()
-            .filter(move |f| f.name.len() == name.len() && f.name.eq_ignore_ascii_case(name))
-            .map(|f| f.value)
+        let fields = if self.names & name_bit(name) == 0 { &[] } else { self.fields.as_slice() };
+        fields.iter().filter(move |f| f.name.len() == name.len() && f.name.eq_ignore_ascii_case(name)).map(|f| f.value)
     }
 }
 
@@ -137,11 +153,22 @@ pub fn walk<'m>(text: &'m [u8], mut each: impl FnMut(HeaderField<'m>)) -> &'m [u
     rest.strip_prefix(b"\n").unwrap_or(rest)
 }
 
+/// Bytes of the names of fields (RFC 5322 section 3.6.8).
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 33;
+    while byte < 127 {
+        table[byte] = byte != b':' as usize;
+        byte += 1;
+    }
+    table
+};
+
 /// A line, or several folded ones, as a field.
 pub fn field(line: &[u8]) -> Option<HeaderField<'_>> {
     let limit = line.len().min(200);
     let head = &line[..limit];
-    let end = head.iter().position(|b| !matches!(b, 33..=57 | 59..=126))?;
+    let end = head.iter().position(|byte| !IN_NAME[usize::from(*byte)])?;
     let colon = match head[end] {
         b':' => end,
         _ => end + head[end..].iter().position(|b| !b.is_ascii_whitespace())?,
@@ -373,7 +400,7 @@ fn multipart<'m>(body: &'m [u8], boundary: &'m [u8]) -> impl Iterator<Item = &'m
 pub fn parameter<'m>(value: &'m [u8], name: &str) -> Option<&'m [u8]> {
     let mut rest = value;
     loop {
-        let semicolon = memchr(b';', rest)?;
+        let semicolon = find_near(b';', rest)?;
         rest = rest[semicolon + 1..].trim_ascii_start();
         let equals = rest.iter().position(|b| matches!(b, b'=' | b';'))?;
         if rest[equals] == b';' {
@@ -406,6 +433,31 @@ pub fn starts_with(text: &[u8], prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn line_ends() {
+        for (message, expected) in [
+            ("a\r\nbcdefgh\r\nijklmnopqrstuvwxyz\r\n", "a\nbcdefgh\nijklmnopqrstuvwxyz\n"),
+            ("a\rb\nc\r", "a\nb\nc\n"),
+            ("\r\r\n\r\r\nabcdefghijk\r\r\n", "\n\nabcdefghijk\n"),
+            ("\r\r\r\n12345678\r9", "\n\n12345678\n9"),
+            ("one\rtwo\rthree four five six", "one\ntwo\nthree four five six"),
+            ("no\nthing", "no\nthing"),
+            ("", ""),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&with_lf(message.as_bytes())), expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_fields() {
+        let (header, _) = Header::parse(b"Subject: a\nX-Odd_Name!: b\nsubject: c\n\n");
+        for (name, values) in
+            [("SUBJECT", &["a", "c"][..]), ("x-odd_name!", &["b"]), ("subjecT", &["a", "c"]), ("To", &[]), ("", &[])]
+        {
+            assert_eq!(header.all(name).map(String::from_utf8_lossy).collect::<Vec<_>>(), values, "{name}");
+        }
+    }
 
     #[test]
     fn line_ends_of_all_kinds() {

@@ -5,6 +5,7 @@ use crate::decide::{Decision, Facts, decide, without_repeated_codes};
 use crate::draft::Draft;
 use crate::finding::{Action, Date, Diagnostic, Finding};
 use crate::mail::Mail;
+use crate::needle::Needle;
 use crate::plain::is_disclaimer;
 use crate::rules::Scan;
 use crate::systems::System;
@@ -144,7 +145,8 @@ impl Hop {
                     hop.from = said.to_ascii_lowercase();
                 }
                 depth = depth.saturating_add(u32::from(first == b'('));
-                depth = depth.saturating_sub(u32::from(word.trim_end_matches(';').ends_with(')')));
+                let last = word.bytes().rev().find(|byte| *byte != b';');
+                depth = depth.saturating_sub(u32::from(last == Some(b')')));
                 continue;
             }
             let wanted = if length == 4 && word.eq_ignore_ascii_case("from") && hop.from.is_empty() {
@@ -594,9 +596,13 @@ fn speaks(rules: &Rules, words: &str, scanned: &mut Option<(String, Scan)>) -> b
 
 /// True for words that speak of a failure that may pass.
 fn is_temporary(diagnostic: &str) -> bool {
-    ["temporar", "retry timeout exceeded", "try again later", "persistent transient"]
-        .iter()
-        .any(|w| text::contains(diagnostic, w))
+    const WORDS: [Needle<'_>; 4] = [
+        Needle::of("temporar"),
+        Needle::of("retry timeout exceeded"),
+        Needle::of("try again later"),
+        Needle::of("persistent transient"),
+    ];
+    WORDS.iter().any(|words| words.is_in(diagnostic))
 }
 
 /// The paragraph of a text that says most: with a reply or status code, or with the heaviest phrase.

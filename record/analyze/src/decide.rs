@@ -80,7 +80,8 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
         code: facts.code,
         date: facts.date,
     };
-    let mut scale = Scale { facts, found: Vec::with_capacity(24), explains: rules.explains, more_than_words: false };
+    let mut scale =
+        Scale { facts, found: Vec::with_capacity(24), told: rules.explains.then(Vec::new), more_than_words: false };
     if let Some((reason, weight, rule)) = facts.hint {
         scale.add(EvidenceKind::System, reason, rule, "system", weight, "");
     }
@@ -197,23 +198,37 @@ fn is_status(word: &str) -> bool {
 
 struct Scale<'f, 'a> {
     facts: &'f Facts<'a>,
-    found: Vec<Evidence>,
-    /// Somebody wants to read which rules and words it was; otherwise they are not written down.
-    explains: bool,
+    found: Vec<Found>,
+    /// Rule and words of each of them, where somebody wants to read them.
+    told: Option<Vec<(String, String)>>,
     more_than_words: bool,
+}
+
+/// What an [`Evidence`] weighs, without what it says.
+#[derive(Clone, Copy)]
+struct Found {
+    kind: EvidenceKind,
+    reason: Reason,
+    weight: u8,
+    place: &'static str,
+    /// Its place among [`Scale::told`].
+    number: u8,
 }
 
 impl Scale<'_, '_> {
     fn add(&mut self, kind: EvidenceKind, reason: Reason, rule: &str, place: &'static str, weight: u8, text: &str) {
         if self.found.len() < 64 {
             self.more_than_words |= !rule.starts_with("words.rules:");
-            let (rule, text) = if self.explains { (rule.to_owned(), text.to_owned()) } else { Default::default() };
-            self.found.push(Evidence { kind, reason, rule, place, weight, text });
+            if let Some(told) = &mut self.told {
+                told.push((rule.to_owned(), text.to_owned()));
+            }
+            // Fewer than 64.
+            self.found.push(Found { kind, reason, weight, place, number: self.found.len() as u8 });
         }
     }
 
     fn phrase(&mut self, rule: &Rule, place: &'static str, weight: u8, words: &[u8]) {
-        let text = if self.explains { String::from_utf8_lossy(words) } else { Cow::Borrowed("") };
+        let text = if self.told.is_some() { String::from_utf8_lossy(words) } else { Cow::Borrowed("") };
         let text = &*text;
         let kind = if rule.is_special() { EvidenceKind::Provider } else { EvidenceKind::Phrase };
         let mut reason = rule.reason;
@@ -256,7 +271,7 @@ impl Scale<'_, '_> {
         } else {
             EvidenceKind::Stage
         };
-        let explains = self.explains;
+        let explains = self.told.is_some();
         let written = |text: &dyn fmt::Display| if explains { text.to_string() } else { String::new() };
         let (place, text) = match (kind, at.status, at.code, at.stage) {
             (EvidenceKind::Status, Some(status), ..) => ("Status", written(&status)),
@@ -299,8 +314,20 @@ impl Scale<'_, '_> {
         let lead = 100 * (best - second.min(best)) / best.max(1);
         let confidence = (best.min(400) / 8 + lead / 2).clamp(5, 99);
         let confidence = u8::try_from(confidence).unwrap_or(99);
-        let evidence = if self.explains { self.found } else { Vec::new() };
-        Decision { reason, evidence, confidence, more_than_words: self.more_than_words }
+        let more_than_words = self.more_than_words;
+        Decision { reason, evidence: self.evidence(), confidence, more_than_words }
+    }
+}
+
+impl Scale<'_, '_> {
+    /// All that was found, with what it says: nothing where nobody wants to read it.
+    fn evidence(self) -> Vec<Evidence> {
+        let Some(mut told) = self.told else { return Vec::new() };
+        let whole = |found: Found| {
+            let (rule, text) = told.get_mut(usize::from(found.number)).map(std::mem::take).unwrap_or_default();
+            Evidence { kind: found.kind, reason: found.reason, rule, place: found.place, weight: found.weight, text }
+        };
+        self.found.into_iter().map(whole).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::finding::{Action, Date};
 use crate::mail::{Group, Mail};
 use crate::{Reason, text};
 use std::borrow::Cow;
+use yamabiko_report::structure::find_near;
 use yamabiko_status::{Class, EnhancedStatus};
 
 pub(crate) fn action(word: &str) -> Option<Action> {
@@ -22,14 +23,14 @@ pub(crate) fn action(word: &str) -> Option<Action> {
 
 /// The address of a recipient field: `rfc822; <a@b>`, `rfc/822;a@b`, `a@b`; an address in UTF-8 or in the escapes of RFC 6533.
 pub(crate) fn recipient(value: &str) -> Option<String> {
-    let value = value.split_once(';').map_or(value, |(_, rest)| rest).trim();
+    let value = text::trim(find_near(b';', value.as_bytes()).map_or(value, |at| &value[at + 1..]));
     let unescaped = unescape(value);
     text::one_address(&unescaped).map(text::plain_address)
 }
 
 /// `\x{XXXX}` of RFC 6533 section 3.
 fn unescape(text: &str) -> Cow<'_, str> {
-    if !text.contains('\\') {
+    if find_near(b'\\', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());

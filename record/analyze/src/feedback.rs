@@ -3,6 +3,7 @@
 use crate::assemble::{Shared, written_on};
 use crate::finding::{Diagnostic, Finding};
 use crate::mail::{Group, Mail};
+use crate::needle::Needle;
 use crate::systems::Signs;
 use crate::{Reason, civil, text};
 
@@ -67,8 +68,8 @@ pub(crate) fn without_report(mail: &Mail<'_>, signs: &Signs, shared: &Shared<'_>
         finding.decoded_by = "Feedback-Loop";
         return Some(vec![finding]);
     }
-    let hotmail = text::contains(&mail.from, "staff@hotmail.com")
-        && text::contains(&mail.subject, "complaint about message from");
+    const HOTMAIL: Needle<'_> = Needle::of("staff@hotmail.com");
+    let hotmail = HOTMAIL.is_in(&mail.from) && text::contains(&mail.subject, "complaint about message from");
     if (hotmail || signs.abuse) && mail.has_original {
         let mut found = findings(mail, &Group::default(), shared);
         let address = mail.subject.rsplit(' ').next().unwrap_or("");

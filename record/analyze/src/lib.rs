@@ -20,6 +20,7 @@ mod event;
 mod feedback;
 mod finding;
 mod mail;
+mod needle;
 mod original;
 mod phrases;
 mod plain;

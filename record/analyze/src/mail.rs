@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_report::decode;
-use yamabiko_report::structure::{Header, Media, Part, Structure, Transfer, field};
+use yamabiko_report::structure::{Header, Media, Part, Structure, Transfer, field, name_bit};
 
 /// Text for people beyond this many bytes is not read: no notice says anything new that late.
 const TEXT_LIMIT: usize = 256 * 1024;
@@ -19,6 +19,8 @@ pub(crate) struct Group {
     /// Names and values, one after the other.
     text: String,
     fields: Vec<Place>,
+    /// Which names there are, as bits by [`name_bit`]: most that are asked for are not there.
+    names: u64,
 }
 
 /// Where in its group's text a field is.
@@ -34,10 +36,14 @@ impl Group {
         self.fields.iter().map(|at| (&self.text[at.name..at.value], &self.text[at.value..at.end]))
     }
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        if self.names & name_bit(name.as_bytes()) == 0 {
+            return None;
+        }
         self.fields.iter().find(|at| self.is(at, name)).map(|at| &self.text[at.value..at.end])
     }
     pub(crate) fn all<'g>(&'g self, name: &'g str) -> impl Iterator<Item = &'g str> {
-        self.fields.iter().filter(move |at| self.is(at, name)).map(|at| &self.text[at.value..at.end])
+        let fields = if self.names & name_bit(name.as_bytes()) == 0 { &[] } else { self.fields.as_slice() };
+        fields.iter().filter(move |at| self.is(at, name)).map(|at| &self.text[at.value..at.end])
     }
     fn is(&self, at: &Place, name: &str) -> bool {
         // By the length first: most fields are other ones.
@@ -56,6 +62,7 @@ impl Group {
     }
     fn push(&mut self, name: &str, value: &str) {
         let at = self.text.len();
+        self.names |= name_bit(name.as_bytes());
         self.text.push_str(name);
         self.text.push_str(value);
         self.fields.push(Place { name: at, value: at + name.len(), end: self.text.len() });

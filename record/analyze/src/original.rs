@@ -7,7 +7,7 @@ use memchr::memmem::{Finder, FinderRev};
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_report::decode;
-use yamabiko_report::structure::{self, HeaderField};
+use yamabiko_report::structure::{self, HeaderField, find_near};
 
 /// Fields of one header beyond are not looked at.
 const MAX_FIELDS: usize = 2000;
@@ -104,8 +104,8 @@ fn last_for(text: &[u8]) -> Option<usize> {
 }
 
 fn inside_brackets(text: &str) -> &str {
-    match text.split_once('<') {
-        Some((_, rest)) => rest.split('>').next().unwrap_or(rest).trim(),
+    match find_near(b'<', text.as_bytes()) {
+        Some(at) => text[at + 1..].split('>').next().unwrap_or_default().trim(),
         None => text.trim(),
     }
 }
@@ -179,18 +179,12 @@ const ANNOUNCED: &[&str] = &[
     "元のメール",
 ];
 
-/// Header fields that no text for people begins a line with.
-const FIELDS: [&str; 10] = [
-    "received: ",
-    "received:from ",
-    "return-path: ",
-    "return-path:",
-    "dkim-signature:",
-    "x-received: ",
-    "arc-seal: ",
-    "delivered-to: ",
-    "domainkey-signature:",
-    "authentication-results:",
+/// Header fields that no text for people begins a line with, by their first letter.
+const FIELDS: [(u8, &[&str]); 4] = [
+    (b'r', &["received: ", "received:from ", "return-path: ", "return-path:"]),
+    (b'd', &["dkim-signature:", "delivered-to: ", "domainkey-signature:"]),
+    (b'x', &["x-received: "]),
+    (b'a', &["arc-seal: ", "authentication-results:"]),
 ];
 
 /// First bytes of lines that may announce the returned message: signs of a rule, first letters of the words above, and what is
@@ -238,8 +232,9 @@ pub(crate) fn cut(text: &str) -> Option<Cut> {
         if trimmed.len() <= 160 && is_announcement(words, dashed) {
             return Some(Cut { human: start, original: end, sure: true });
         }
-        if matches!(first.to_ascii_lowercase(), b'r' | b'd' | b'x' | b'a')
-            && FIELDS.iter().any(|field| crate::text::after_prefix(line, field).is_some())
+        let letter = first.to_ascii_lowercase();
+        if let Some((_, fields)) = FIELDS.iter().find(|(first, _)| *first == letter)
+            && fields.iter().any(|field| crate::text::after_prefix(line, field).is_some())
         {
             return Some(Cut { human: start, original: start, sure: false });
         }
@@ -258,6 +253,10 @@ static ANNOUNCED_BY: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
 
 fn is_announcement(words: &str, dashed: bool) -> bool {
     let Some(first) = words.as_bytes().first() else { return false };
+    if !first.is_ascii() && ANNOUNCED_BY[usize::from(*first)].is_empty() {
+        // No announcement begins with the lower case of such a letter.
+        return false;
+    }
     // Most lines are ASCII, and most announcements too: the others are folded only where they can matter.
     let folded = if words.is_ascii() { None } else { Some(words.to_lowercase()) };
     let first =

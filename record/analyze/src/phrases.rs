@@ -1,7 +1,7 @@
 //! Many phrases found in one walk over a folded text.
 //!
-//! A phrase begins where a word begins, so there are few places to look at: they are found eight bytes at a time
-//! ([`beginnings`]), most of them are passed over for their first four bytes alone ([`Heads`]) or their first eight ([`Long`]), and
+//! A phrase begins where a word begins, so there are few places to look at: they are found many bytes at a time
+//! ([`beginnings`]), most of them are passed over for their first eight bytes alone ([`Long`], [`Heads`] for phrases that have fewer), and
 //! at the others a tree of phrases (edges of several bytes, [`Node`]) is walked as far as the text goes along. The tree is made at start from the sorted phrases
 //! in a few milliseconds and stays below a megabyte, where an automaton over all bytes took forty to build.
 //!
@@ -10,8 +10,8 @@
 /// A phrase in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Match {
-    pub start: usize,
-    pub end: usize,
+    pub start: u32,
+    pub end: u32,
     /// The number that the phrase was given.
     pub number: u32,
 }
@@ -51,18 +51,21 @@ pub(crate) struct Phrases {
     heads: Heads,
 }
 
-/// The first bytes of all phrases, as bits by a hash: a place whose bytes are not among them begins no phrase.
+/// A table of 65,536 bits has so many words: ten bits of a hash choose one, six a bit of it.
+const WORDS: usize = 1 << 10;
+
+/// The first bytes of the phrases shorter than eight bytes, so that most places are passed over.
 #[derive(Clone)]
 struct Heads {
-    /// The first four bytes: of all phrases, and of those that are shorter than eight bytes.
-    fours: Vec<[u64; 2]>,
+    /// The first four bytes, as bits by a hash.
+    fours: Box<[u64; WORDS]>,
     /// First bytes of the phrases of one or two bytes: no such, before the end of a word, anywhere.
-    short: [Short; 256],
+    tiny: [Tiny; 256],
 }
 
-/// Where a short phrase may be.
+/// Where a phrase of one or two bytes may be.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Short {
+enum Tiny {
     Nowhere,
     AtEnds,
     Anywhere,
@@ -70,26 +73,25 @@ enum Short {
 
 impl Default for Heads {
     fn default() -> Self {
-        Self { fours: Vec::new(), short: [Short::Nowhere; 256] }
+        Self { fours: Box::new([0; WORDS]), tiny: [Tiny::Nowhere; 256] }
     }
 }
 
 impl Heads {
     fn of(phrases: &[(&str, u32)]) -> Self {
-        let mut heads = Self { fours: vec![[0; 2]; 1 << 10], short: [Short::Nowhere; 256] };
+        let mut heads = Self::default();
         for (phrase, _) in phrases {
             match phrase.as_bytes() {
-                [a, b, c, d, _, _, _, _, ..] => heads.set([*a, *b, *c, *d], false),
-                [a, b, c, d, ..] => heads.set([*a, *b, *c, *d], true),
+                [a, b, c, d, ..] => heads.set([*a, *b, *c, *d]),
                 // What follows it may be anything: a phrase that ends in no letter may be within a word.
                 [a, b, c] => (0..=255_u8)
                     .filter(|d| !d.is_ascii_alphanumeric() || !c.is_ascii_alphanumeric())
-                    .for_each(|d| heads.set([*a, *b, *c, d], true)),
+                    .for_each(|d| heads.set([*a, *b, *c, d])),
                 [a, rest @ ..] => {
                     let last = rest.last().unwrap_or(a);
-                    let short = if last.is_ascii_alphanumeric() { Short::AtEnds } else { Short::Anywhere };
-                    let known = &mut heads.short[usize::from(*a)];
-                    *known = short.max(*known);
+                    let tiny = if last.is_ascii_alphanumeric() { Tiny::AtEnds } else { Tiny::Anywhere };
+                    let known = &mut heads.tiny[usize::from(*a)];
+                    *known = tiny.max(*known);
                 }
                 [] => {}
             }
@@ -102,43 +104,55 @@ impl Heads {
         let hash = (eight as u32).wrapping_mul(0x9e37_79b1) >> 16;
         ((hash >> 6) as usize, 1 << (hash & 63))
     }
-    fn set(&mut self, four: [u8; 4], whole: bool) {
+    fn set(&mut self, four: [u8; 4]) {
         let (word, bit) = Self::place(eight_of(&four));
-        self.fours[word][0] |= bit;
-        if whole {
-            self.fours[word][1] |= bit;
-        }
+        self.fours[word] |= bit;
     }
-    /// What may begin with these bytes (those that are beyond the text are zero): a phrase of eight bytes or more, a shorter one.
-    fn may_begin(&self, eight: u64) -> (bool, bool) {
+    /// A phrase of fewer than eight bytes may begin with these (those that are beyond the text are zero).
+    fn may_begin(&self, eight: u64) -> bool {
         let (word, bit) = Self::place(eight);
-        let (long, brief) = self.fours.get(word).map_or((0, 0), |[all, brief]| (all & bit, brief & bit));
+        if self.fours[word] & bit != 0 {
+            return true;
+        }
         let [first, second, third, ..] = eight.to_le_bytes();
-        let short = match self.short[usize::from(first)] {
-            Short::Nowhere => false,
-            Short::AtEnds => !second.is_ascii_alphanumeric() || !third.is_ascii_alphanumeric(),
-            Short::Anywhere => true,
-        };
-        (long != 0, brief != 0 || short)
+        match self.tiny[usize::from(first)] {
+            Tiny::Nowhere => false,
+            Tiny::AtEnds => !second.is_ascii_alphanumeric() || !third.is_ascii_alphanumeric(),
+            Tiny::Anywhere => true,
+        }
     }
 }
 
 /// Nodes by eight bytes: a table of a power of two of places, a quarter of them taken; one that is taken leads to the next.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Long {
     places: Vec<(u64, u32)>,
+    /// A bit by another part of the hash for all that are taken, in 8 KB: most words are passed over without a look at the places.
+    taken: Box<[u64; WORDS]>,
+}
+
+impl Default for Long {
+    fn default() -> Self {
+        Self { places: Vec::new(), taken: Box::new([0; WORDS]) }
+    }
 }
 
 impl Long {
     /// With room for so many.
     fn of(count: usize) -> Self {
-        Self { places: vec![(0, 0); (count * 4).next_power_of_two().max(2)] }
+        Self { places: vec![(0, 0); (count * 4).next_power_of_two().max(2)], ..Self::default() }
+    }
+    /// The upper bits of the product depend on all bits.
+    fn hash(eight: u64) -> u64 {
+        eight.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+    fn bit(hash: u64) -> (usize, u64) {
+        ((hash >> 54) as usize, 1 << (hash >> 48 & 63))
     }
     /// The place where these bytes are, or would be.
-    fn place(&self, eight: u64) -> usize {
+    fn place(&self, eight: u64, hash: u64) -> usize {
         let most = self.places.len() - 1;
-        // The upper bits of the product depend on all bits.
-        let mut place = (eight.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & most;
+        let mut place = (hash >> 32) as usize & most;
         // Most places are empty, so this ends.
         while self.places[place].1 != 0 && self.places[place].0 != eight {
             place = (place + 1) & most;
@@ -146,44 +160,50 @@ impl Long {
         place
     }
     fn set(&mut self, eight: u64, node: u32) {
-        let place = self.place(eight);
+        let hash = Self::hash(eight);
+        let place = self.place(eight, hash);
         self.places[place] = (eight, node);
+        let (word, bit) = Self::bit(hash);
+        self.taken[word] |= bit;
     }
     /// 0 where no phrase begins so.
     fn get(&self, eight: u64) -> u32 {
-        self.places[self.place(eight)].1
+        let hash = Self::hash(eight);
+        let (word, bit) = Self::bit(hash);
+        if self.taken[word] & bit == 0 {
+            return 0;
+        }
+        self.places[self.place(eight, hash)].1
     }
 }
 
 /// The first eight bytes of a text, and zeros where it is shorter.
+#[inline(always)]
 fn eight_of(text: &[u8]) -> u64 {
     match text.first_chunk::<8>() {
         Some(eight) => u64::from_le_bytes(*eight),
-        None => text.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)),
+        None => fewer_of(text),
     }
 }
 
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = LOW << 7;
-
-/// Of eight bytes, those that are letters or digits in lower case: their highest bits.
-fn words(eight: u64) -> u64 {
-    // No sum below carries into the next byte.
-    let seven = eight & !HIGH;
-    let above = |byte: u8| seven + u64::from(0x80 - byte) * LOW;
-    let digit = above(b'0') & !above(b'9' + 1);
-    let letter = above(b'a') & !above(b'z' + 1);
-    (digit | letter) & !eight & HIGH
+#[cold]
+fn fewer_of(text: &[u8]) -> u64 {
+    text.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte))
 }
 
-/// Of eight bytes, those where a phrase may begin (`words` are their letters and digits, `before` says whether one stands
-/// before them): no blank, no byte within a word or a character.
-fn beginnings(eight: u64, words: u64, before: bool) -> u64 {
-    let other = (eight & !HIGH) ^ (u64::from(b' ') * LOW);
-    let blank = !((other + (LOW * 0x7f)) | eight);
-    let within_character = eight & !(eight << 1);
-    let within_word = words & (words << 8 | u64::from(before) << 7);
-    HIGH & !blank & !within_character & !within_word
+/// So many bytes are looked at together; the compiler makes them a few vectors.
+const BLOCK: usize = 32;
+
+/// Of these bytes those where a phrase may begin (`before` are the bytes before each): no blank, no byte within a word or a
+/// character. Those are 0x80, all others 0.
+fn beginnings(block: &[u8; BLOCK], before: &[u8; BLOCK]) -> [u8; BLOCK] {
+    let word = |byte: u8| (byte.wrapping_sub(b'0') < 10) | (byte.wrapping_sub(b'a') < 26);
+    let mut begin = [0; BLOCK];
+    for (begin, (byte, before)) in begin.iter_mut().zip(block.iter().zip(before)) {
+        let within = (word(*byte) & word(*before)) | (*byte & 0xc0 == 0x80);
+        *begin = u8::from((*byte != b' ') & !within) << 7;
+    }
+    begin
 }
 
 const PAIRS: usize = 128 * 128;
@@ -198,8 +218,8 @@ impl Phrases {
     pub(crate) fn of(mut phrases: Vec<(&str, u32)>) -> Self {
         phrases.retain(|(phrase, _)| !phrase.is_empty());
         phrases.sort_unstable();
-        let heads = Heads::of(&phrases);
         let (long, phrases): (Vec<_>, Vec<_>) = phrases.into_iter().partition(|(phrase, _)| phrase.len() >= 8);
+        let heads = Heads::of(&phrases);
         let mut tree = Self {
             heads,
             long: Long::of(long.len()),
@@ -295,34 +315,44 @@ impl Phrases {
     /// All phrases in a folded text that are no piece of a longer word (`relay` is not in `relayed`, but `rbl` is in
     /// `rbl.example`), by where they end, then by where they begin, then by number.
     pub(crate) fn find(&self, text: &[u8]) -> Vec<Match> {
-        let mut found = Vec::with_capacity((text.len() / 8).min(256));
+        let mut found = Vec::with_capacity((text.len() / 8).clamp(8, 80));
         if self.nodes.len() < 2 {
             return found;
         }
-        let mut after_word = false;
-        let (whole, last) = text.as_chunks::<8>();
-        let mut padded = [b' '; 8];
-        padded.iter_mut().zip(last).for_each(|(place, byte)| *place = *byte);
-        for (eight, at) in whole.iter().chain([&padded]).zip((0..).step_by(8)) {
-            let eight = u64::from_le_bytes(*eight);
-            let words = words(eight);
-            let mut begin = beginnings(eight, words, after_word);
-            after_word = words >> 63 != 0;
-            while begin != 0 {
-                let start = at + (begin.trailing_zeros() / 8) as usize;
-                begin &= begin - 1;
-                let Some(eight) = text.get(start..).map(eight_of) else { continue };
-                let (long, short) = self.heads.may_begin(eight);
-                if short {
-                    self.look(text, start, &mut found);
+        let mut padded;
+        let mut at = 0;
+        while at < text.len() {
+            // The block with the byte before it; blanks stand before and behind the text.
+            let within = at.checked_sub(1).and_then(|before| text.get(before..)?.first_chunk());
+            let both: &[u8; BLOCK + 1] = match within {
+                Some(both) => both,
+                None => {
+                    let (from, to) = (at.saturating_sub(1), text.len().min(at + BLOCK));
+                    padded = [b' '; BLOCK + 1];
+                    // As much as there is of the block and the byte before it: no more than there is room for.
+                    padded[usize::from(at == 0)..][..to - from].copy_from_slice(&text[from..to]);
+                    &padded
                 }
-                if long {
+            };
+            let ([before @ .., _], [_, block @ ..]) = (both, both);
+            let begin = beginnings(block, before);
+            for (number, eight) in begin.as_chunks::<8>().0.iter().enumerate() {
+                let mut begin = u64::from_le_bytes(*eight);
+                while begin != 0 {
+                    let start = at + number * 8 + (begin.trailing_zeros() / 8) as usize;
+                    begin &= begin - 1;
+                    let Some(rest) = text.get(start..) else { break };
+                    let eight = eight_of(rest);
+                    if self.heads.may_begin(eight) {
+                        self.look(text, start, &mut found);
+                    }
                     let node = self.long.get(eight);
                     if node != 0 {
                         self.walk(text, start, start + 8, node, &mut found);
                     }
                 }
             }
+            at += BLOCK;
         }
         found
     }
@@ -345,29 +375,43 @@ impl Phrases {
 
     /// Walks from a node, whose bytes above it are compared up to `end`.
     fn walk(&self, text: &[u8], start: usize, mut end: usize, mut at: u32, found: &mut Vec<Match>) {
-        loop {
-            // Nodes, labels and numbers are where the tree says, as it was built.
-            let node = &self.nodes[at as usize];
+        // Nodes, labels and numbers are where the tree says, as it was built.
+        while let Some((node, rest)) = self.nodes.get(at as usize).zip(text.get(end..)) {
             let length = node.length as usize;
-            let rest = text.get(end..).unwrap_or_default();
             // Mostly the first bytes tell already.
             if (eight_of(rest) ^ node.start) & node.mask != 0 || rest.len() < length {
                 return;
             }
-            if length > 8 && rest[8..length] != self.labels[node.label as usize + 8..node.label as usize + length] {
+            if length > 8 && !self.goes_on(node, rest) {
                 return;
             }
             end += length;
-            if node.count > 0 && ends_word(text, end) {
-                let numbers = &self.numbers[node.ends as usize..(node.ends + node.count) as usize];
-                numbers.iter().for_each(|number| add(found, Match { start, end, number: *number }));
+            if node.count > 0 {
+                self.note(node, text, start, end, found);
             }
-            let Some(next) = text.get(end) else { return };
-            let children = &self.firsts[node.child as usize..(node.child + node.children) as usize];
+            let Some(next) = rest.get(length) else { return };
+            let children = &self.firsts[node.child as usize..][..node.children as usize];
             let Some(position) = children.iter().position(|first| first == next) else { return };
             // Below the number of children.
             at = node.child + position as u32;
             end += 1;
+        }
+    }
+
+    /// The bytes of a node beyond its first eight are there as well.
+    #[inline(never)]
+    fn goes_on(&self, node: &Node, rest: &[u8]) -> bool {
+        let length = node.length as usize;
+        rest[8..length] == self.labels[node.label as usize + 8..][..length - 8]
+    }
+
+    /// Notes the phrases that end at a node, where no word goes on.
+    #[inline(never)]
+    fn note(&self, node: &Node, text: &[u8], start: usize, end: usize, found: &mut Vec<Match>) {
+        if ends_word(text, end) {
+            let (start, end) = (number(start), number(end));
+            let numbers = &self.numbers[node.ends as usize..][..node.count as usize];
+            numbers.iter().for_each(|number| add(found, Match { start, end, number: *number }));
         }
     }
 }
@@ -375,13 +419,12 @@ impl Phrases {
 /// Adds a phrase at its place in the order of [`Phrases::find`]. They come by where they begin, so only phrases that overlap
 /// it are passed: as many as a phrase has bytes, at most, and phrases end there.
 fn add(found: &mut Vec<Match>, one: Match) {
-    let key = |m: &Match| (m.end, m.start, m.number);
-    let later = found.iter().rev().take_while(|m| key(m) > key(&one)).count();
-    if later == 0 {
-        found.push(one);
-    } else {
-        found.insert(found.len() - later, one);
+    let key = |m: &Match| (u64::from(m.end) << 32 | u64::from(m.start), m.number);
+    if found.last().is_none_or(|last| key(last) < key(&one)) {
+        return found.push(one);
     }
+    let later = found.iter().rev().take_while(|m| key(m) > key(&one)).count();
+    found.insert(found.len() - later, one);
 }
 
 /// Phrases and bytes of all of them are counted in 32 bits: four gigabytes of rules are more than anybody loads.
@@ -403,8 +446,9 @@ mod tests {
         let numbered = phrases.iter().zip(0..).map(|(phrase, number)| (*phrase, number)).collect();
         let tree = Phrases::of(numbered);
         let seen = |m: Match| {
-            assert_eq!(&text[m.start..m.end], phrases[m.number as usize]);
-            text[m.start..m.end].to_owned()
+            let here = &text[m.start as usize..m.end as usize];
+            assert_eq!(here, phrases[m.number as usize]);
+            here.to_owned()
         };
         tree.find(text.as_bytes()).into_iter().map(seen).collect()
     }

@@ -4,6 +4,7 @@
 //! or (some) before it. The lines are read by that pattern; `systems` knows where a system means something special.
 
 use crate::draft::Draft;
+use crate::needle::Needle;
 use crate::text::{self, after_prefix};
 use std::sync::LazyLock;
 
@@ -279,20 +280,28 @@ fn skip_to_address(text: &str) -> Option<(Option<&str>, &str)> {
     let at = memchr::memchr(b'@', text.as_bytes())?;
     let start = memchr::memrchr(b'\n', &text.as_bytes()[..at]).map_or(0, |end| end + 1);
     let (skipped, rest) = text.split_at(start);
-    let last = skipped.lines().rev().map(text::trim).find(|line| !is_gap(line));
+    let mut before = skipped;
+    let mut last = None;
+    while last.is_none() && !before.is_empty() {
+        // Without the line end at its end.
+        let lines = before.strip_suffix('\n').unwrap_or(before);
+        let start = memchr::memrchr(b'\n', lines.as_bytes()).map_or(0, |end| end + 1);
+        last = Some(text::trim(&lines[start..])).filter(|line| !is_gap(line));
+        before = &before[..start];
+    }
     Some((last, rest))
 }
 
 /// A paragraph that companies put below every mail: nothing in it is about this one.
 pub(crate) fn is_disclaimer(paragraph: &str) -> bool {
     // Few texts have the beginning that the words have in common.
-    const WORDS: [(&str, &[&str]); 3] = [
-        ("confiden", &["confidential", "confidencia"]),
-        ("vertr", &["vertraulich", "vertrouwelijk"]),
-        ("riservat", &["riservat"]),
+    const WORDS: [(Needle<'_>, &[&str]); 3] = [
+        (Needle::of("confiden"), &["confidential", "confidencia"]),
+        (Needle::of("vertr"), &["vertraulich", "vertrouwelijk"]),
+        (Needle::of("riservat"), &["riservat"]),
     ];
     WORDS.iter().any(|(beginning, words)| {
-        text::contains(paragraph, beginning) && words.iter().any(|word| text::contains(paragraph, word))
+        beginning.is_in(paragraph) && words.iter().any(|word| text::contains(paragraph, word))
     }) || !paragraph.is_ascii()
         && ["конфиденциальн", "機密情報", "機密信息", "保密"].iter().any(|word| paragraph.contains(word))
 }

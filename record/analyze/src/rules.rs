@@ -27,7 +27,6 @@
 use crate::analyzer::Stage;
 use crate::finding::Date;
 use crate::phrases::{Match, Phrases};
-use crate::text::squeezed;
 use crate::{Reason, civil, systems};
 use std::fmt;
 use std::sync::Arc;
@@ -74,6 +73,17 @@ struct Bare {
     rule: u32,
     /// The kinds of status that it may be for, as [`kind_of`] numbers them.
     kinds: u32,
+    /// The details that it may be for, as bits by their last six bits.
+    details: u64,
+}
+
+/// Bits of these details.
+fn details_of((first, last): (u16, u16)) -> u64 {
+    if last.saturating_sub(first) < 63 {
+        (first..=last).fold(0, |all, detail| all | 1 << (detail & 63))
+    } else {
+        u64::MAX
+    }
 }
 
 /// Class and subject of a status as a bit; those that no rule asks for, and none at all, share one.
@@ -112,7 +122,7 @@ impl Scan {
     }
     /// Signs of notices (their place in [`systems::signs`]) and where they begin.
     pub(crate) fn signs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.found.iter().filter_map(|m| Some((m.number.checked_sub(self.fragments)? as usize, m.start)))
+        self.found.iter().filter_map(|m| Some((m.number.checked_sub(self.fragments)? as usize, m.start as usize)))
     }
 }
 
@@ -308,7 +318,9 @@ impl Rules {
                 let asked = rule.asks.statuses.iter().map(|p| kind_of(Some((p.class, p.subject))));
                 let kinds =
                     if rule.asks.statuses.is_empty() { u32::MAX } else { asked.fold(0, |all, kind| all | kind) };
-                bare.push(Bare { rule: number, kinds });
+                let details = rule.asks.statuses.iter().fold(0, |all, pattern| all | details_of(pattern.details));
+                let details = if rule.asks.statuses.is_empty() { u64::MAX } else { details };
+                bare.push(Bare { rule: number, kinds, details });
                 continue;
             }
             for (fragment, index) in split_phrase(&rule.phrase).zip(0..) {
@@ -341,18 +353,25 @@ impl Rules {
         // Rules of several fragments that have begun: rule, next fragment, where it began, where the last one ended.
         let mut open: Vec<(u32, u8, usize, usize)> = Vec::new();
         // A bit for each rule.
-        let mut seen = vec![0_u64; self.rules.len() / 64 + 1];
+        let (mut few, mut many) = ([0_u64; 64], Vec::new());
+        let seen = if self.rules.len() < few.len() * 64 {
+            few.as_mut_slice()
+        } else {
+            many.resize(self.rules.len() / 64 + 1, 0);
+            many.as_mut_slice()
+        };
         for found in &scan.found {
             let Some(&Fragment { rule: number, index, of }) = self.fragments.get(found.number as usize) else {
                 continue;
             };
+            let (start, end) = (found.start as usize, found.end as usize);
             let (word, bit) = (number as usize / 64, 1 << (number % 64));
             if seen[word] & bit != 0 {
                 continue;
             }
             if of == 1 {
                 seen[word] |= bit;
-                each(&self.rules[number as usize], found.start, found.end);
+                each(&self.rules[number as usize], start, end);
                 continue;
             }
             let state = open.iter().position(|(n, ..)| *n == number);
@@ -361,18 +380,18 @@ impl Rules {
                     if open.is_empty() {
                         open.reserve(16);
                     }
-                    open.push((number, 1, found.start, found.end));
+                    open.push((number, 1, start, end));
                 }
-                Some(at) if open[at].1 == index && found.start >= open[at].3 && found.start - open[at].3 <= MAX_GAP => {
+                Some(at) if open[at].1 == index && start >= open[at].3 && start - open[at].3 <= MAX_GAP => {
                     open[at].1 += 1;
-                    open[at].3 = found.end;
+                    open[at].3 = end;
                     if open[at].1 == of {
                         seen[word] |= bit;
-                        each(&self.rules[number as usize], open[at].2, found.end);
+                        each(&self.rules[number as usize], open[at].2, end);
                     }
                 }
                 // A fresh beginning, when the first one has led nowhere yet.
-                Some(at) if index == 0 && open[at].1 == 1 => open[at] = (number, 1, found.start, found.end),
+                Some(at) if index == 0 && open[at].1 == 1 => open[at] = (number, 1, start, end),
                 _ => {}
             }
         }
@@ -381,7 +400,9 @@ impl Rules {
     /// Rules that ask for no phrase and may fit a status.
     pub(crate) fn bare(&self, status: Option<EnhancedStatus>) -> impl Iterator<Item = &Rule> {
         let kind = kind_of(status.map(|s| (s.class.digit(), s.subject)));
-        self.bare.iter().filter(move |bare| bare.kinds & kind != 0).map(|bare| &self.rules[bare.rule as usize])
+        let detail = status.map_or(u64::MAX, |s| 1 << (s.detail & 63));
+        let may_fit = move |bare: &&Bare| bare.kinds & kind != 0 && bare.details & detail != 0;
+        self.bare.iter().filter(may_fit).map(|bare| &self.rules[bare.rule as usize])
     }
 }
 
@@ -389,23 +410,36 @@ fn split_phrase(phrase: &str) -> impl Iterator<Item = &str> {
     phrase.split(" .. ").map(str::trim).filter(|f| !f.is_empty())
 }
 
-/// White space and what is no ASCII.
-const ENDS_WORD: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        // Below 256.
-        table[byte] = byte >= 128 || (byte as u8).is_ascii_whitespace();
-        byte += 1;
+/// So many bytes are folded together; the compiler makes them a few vectors.
+const BLOCK: usize = 32;
+
+/// Bytes folded at once (`before` are the bytes before each), a line end as a blank, and how many of them that is all for: up to
+/// the first other control character, byte that is no ASCII, or second blank.
+fn folded_block(block: &[u8; BLOCK], before: &[u8; BLOCK]) -> ([u8; BLOCK], usize) {
+    let blank = |byte: u8| (byte == b' ') | (byte == b'\n');
+    let (mut folded, mut other) = ([0; BLOCK], [0; BLOCK]);
+    for ((folded, other), (byte, before)) in folded.iter_mut().zip(&mut other).zip(block.iter().zip(before)) {
+        let control = (*byte < b' ') & (*byte != b'\n');
+        *other = u8::from(control | (*byte >= 128) | (blank(*byte) & blank(*before)));
+        let byte = if *byte == b'\n' { b' ' } else { *byte };
+        *folded = byte | u8::from(byte.wrapping_sub(b'A') < 26) << 5;
     }
-    table
-};
+    let mut plain = 0;
+    for eight in other.as_chunks::<8>().0 {
+        let other = u64::from_le_bytes(*eight);
+        plain += (other.trailing_zeros() / 8) as usize;
+        if other != 0 {
+            break;
+        }
+    }
+    (folded, plain)
+}
 
 /// Text as phrases are compared with it: lower case, white space squeezed, typographic quotes made plain, line ends within
 /// Japanese, Chinese or Korean text left out. At most `limit` bytes of it (or a character more). It is UTF-8.
 pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
     let bytes = text.as_bytes();
-    let mut out: Vec<u8> = Vec::with_capacity(text.len().min(limit) + 4);
+    let mut out: Vec<u8> = Vec::with_capacity(text.len().min(limit) + BLOCK);
     let mut blank = false;
     let mut wide_before = false;
     let mut broken = false;
@@ -421,22 +455,40 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
             if blank && !out.is_empty() {
                 out.push(b' ');
             }
-            (wide_before, broken) = (false, false);
-            // Eight bytes at once, as far as single blanks are all that is between words.
-            let room = limit.saturating_sub(out.len() + 1).min(bytes.len() - at);
-            let run = squeezed(&bytes[at..at + room]);
-            // What comes after a last blank tells whether it is written.
-            blank = run > 0 && bytes[at + run - 1] == b' ';
-            out.extend_from_slice(&bytes[at..at + run - usize::from(blank)]);
-            at += run;
-            if blank {
-                continue;
+            (blank, wide_before, broken) = (false, false, false);
+            let begun = at;
+            while out.len() + BLOCK < limit {
+                let mut padded;
+                let both: &[u8; BLOCK + 1] =
+                    match at.checked_sub(1).and_then(|before| bytes.get(before..)?.first_chunk()) {
+                        Some(both) => both,
+                        None => {
+                            // A control character behind the text ends it; before it stands no blank.
+                            padded = [1; BLOCK + 1];
+                            let (from, to) = (at.saturating_sub(1), bytes.len().min(at + BLOCK));
+                            padded[usize::from(at == 0)..][..to - from].copy_from_slice(&bytes[from..to]);
+                            &padded
+                        }
+                    };
+                let ([before @ .., _], [_, block @ ..]) = (both, both);
+                let (folded, plain) = folded_block(block, before);
+                let end = out.len() + plain;
+                out.extend_from_slice(&folded);
+                out.truncate(end);
+                at += plain;
+                if plain < BLOCK {
+                    break;
+                }
             }
-            let room = limit.saturating_sub(out.len()).max(1);
-            let rest = &bytes[at..at.saturating_add(room).min(bytes.len())];
-            let word = rest.iter().position(|b| ENDS_WORD[usize::from(*b)]).unwrap_or(rest.len());
-            out.extend_from_slice(&rest[..word]);
-            at += word;
+            if at == begun {
+                // A control character, or no room for a block.
+                out.push(bytes[at].to_ascii_lowercase());
+                at += 1;
+            } else if out.last() == Some(&b' ') {
+                // What comes after a last blank tells whether it is written.
+                out.pop();
+                blank = true;
+            }
             continue;
         }
         // Not ASCII, so a character begins here: what was passed over were whole ones.
@@ -464,7 +516,6 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
             c.to_lowercase().for_each(|c| out.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes()));
         }
     }
-    out.make_ascii_lowercase();
     out
 }
 
@@ -646,6 +697,62 @@ mod tests {
         assert_eq!(found(&rules, "zzalphabet zzbeta"), []);
         assert_eq!(found(&rules, "see zzrbl.example"), [Reason::Blocked]);
         assert_eq!(found(&rules, "zzrblx"), []);
+    }
+
+    /// [`fold`] as it reads, one character after the other.
+    fn folded_slowly(text: &str, limit: usize) -> String {
+        let mut out = String::new();
+        let (mut blank, mut broken, mut wide_before) = (false, false, false);
+        for c in text.chars() {
+            if out.len() >= limit {
+                break;
+            }
+            if c.is_ascii_whitespace() || c == '\u{a0}' || c == '\u{3000}' {
+                blank = true;
+                broken |= c == '\n';
+                continue;
+            }
+            let c = if c == '\u{2019}' { '\'' } else { c };
+            let wide = c >= '\u{1100}';
+            if blank && !out.is_empty() && !(wide && wide_before && broken) {
+                out.push(' ');
+            }
+            (blank, broken, wide_before) = (false, false, wide);
+            if wide { out.push(c) } else { out.extend(c.to_lowercase()) }
+        }
+        out
+    }
+
+    #[test]
+    fn folding_by_the_block_is_folding_by_the_character() {
+        let pieces = [
+            "a",
+            "Bcd",
+            "EFGHIJKLMNOP qrstu",
+            " ",
+            "  ",
+            "\n",
+            "\t",
+            "\u{1}",
+            "\u{7f}",
+            "É",
+            "ẞ",
+            "容",
+            "\u{3000}",
+            "’",
+            "\r\n",
+        ];
+        let mut state = 7_u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..5000 {
+            let text: String = (0..random(40)).map(|_| pieces[random(pieces.len())]).collect();
+            for limit in [usize::MAX, random(200)] {
+                assert_eq!(folded_text(&fold(&text, limit)), folded_slowly(&text, limit), "{text:?} up to {limit}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Things found in text for people: addresses, reply codes, status codes, hosts, commands.
 
 use crate::analyzer::Stage;
+use crate::needle::Needle;
 use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::memmem::Finder;
 use std::borrow::Cow;
@@ -62,6 +63,19 @@ impl<'t> Iterator for Lines<'t> {
 /// ASCII of local parts, and of domains.
 const LOCAL: [bool; 128] = ascii_table(b"!#$%&'*+-/=?^_`{|}~.");
 const DOMAIN: [bool; 128] = ascii_table(b"-._");
+/// The same by bytes: what is no ASCII may be part of a local part, and ends what is surely a domain.
+const LOCAL_BYTE: [bool; 256] = byte_table(&LOCAL, true);
+const DOMAIN_BYTE: [bool; 256] = byte_table(&DOMAIN, false);
+
+const fn byte_table(ascii: &[bool; 128], other: bool) -> [bool; 256] {
+    let mut table = [other; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = ascii[byte];
+        byte += 1;
+    }
+    table
+}
 
 /// Letters, digits, and these.
 const fn ascii_table(others: &[u8]) -> [bool; 128] {
@@ -81,8 +95,14 @@ const fn ascii_table(others: &[u8]) -> [bool; 128] {
 
 /// How many bytes at the end of `text` belong to a local part; the same for most addresses as looking at characters.
 fn local_bytes(text: &[u8]) -> Option<usize> {
-    let length =
-        text.iter().rev().take(320).take_while(|byte| LOCAL.get(usize::from(**byte)).copied().unwrap_or(true)).count();
+    let mut rest = &text[text.len().saturating_sub(320)..];
+    let most = rest.len();
+    while let [before @ .., last] = rest
+        && LOCAL_BYTE[usize::from(*last)]
+    {
+        rest = before;
+    }
+    let length = most - rest.len();
     // Longer ones and those with other letters are counted in characters.
     (length < 320 && text[text.len() - length..].is_ascii()).then_some(length)
 }
@@ -106,7 +126,7 @@ pub(crate) struct Found<'t> {
 /// The first address of a text: what surrounds an `@`, as the world writes it (dots anywhere in the local part).
 pub(crate) fn address(text: &str) -> Option<Found<'_>> {
     let mut from = 0;
-    while let Some(at) = memchr::memchr(b'@', text.get(from..)?.as_bytes()).map(|n| from + n) {
+    while let Some(at) = find_near(b'@', text.get(from..)?.as_bytes()).map(|n| from + n) {
         if let Some(found) = address_at(text, at, from) {
             return Some(found);
         }
@@ -135,16 +155,16 @@ fn address_at(text: &str, at: usize, from: usize) -> Option<Found<'_>> {
             }
         }
         // Quotation marks and signs of lists, not of the address.
-        while text[start..at].starts_with(['\'', '`', '*']) {
+        while matches!(text.as_bytes()[start..at].first(), Some(b'\'' | b'`' | b'*')) {
             start += 1;
         }
-        if text[start..at].starts_with("3D") && from < start && text[..start].ends_with('=') {
+        if text.as_bytes()[start..at].starts_with(b"3D") && from < start && text.as_bytes()[start - 1] == b'=' {
             start += 2;
         }
     }
     let after = &text[at + 1..];
     let mut end = at + 1;
-    let plain = after.bytes().take(260).take_while(|byte| DOMAIN.get(usize::from(*byte)) == Some(&true)).count();
+    let plain = after.bytes().take(260).take_while(|byte| DOMAIN_BYTE[usize::from(*byte)]).count();
     if after.as_bytes().get(plain).is_none_or(u8::is_ascii) {
         end += plain;
     } else {
@@ -155,7 +175,7 @@ fn address_at(text: &str, at: usize, from: usize) -> Option<Found<'_>> {
             end = at + 1 + index + c.len_utf8();
         }
     }
-    while text[at + 1..end].ends_with(['.', '-', '_']) {
+    while matches!(text.as_bytes()[at + 1..end].last(), Some(b'.' | b'-' | b'_')) {
         end -= 1;
     }
     if after.starts_with('[')
@@ -180,8 +200,9 @@ pub(crate) fn one_address(text: &str) -> Option<&str> {
 
 /// Local part unquoted where it needs no quotes: `"a b"@c` stays, `"..dot."@docomo.ne.jp` is what it says.
 pub(crate) fn plain_address(address: &str) -> String {
-    let address = address.trim();
-    if let Some((local, domain)) = address.rsplit_once('@')
+    let address = trim(address);
+    if address.starts_with('"')
+        && let Some((local, domain)) = address.rsplit_once('@')
         && let Some(inner) = local.strip_prefix('"').and_then(|l| l.strip_suffix('"'))
         && !inner.is_empty()
         && inner.chars().all(is_local)
@@ -193,7 +214,8 @@ pub(crate) fn plain_address(address: &str) -> String {
 
 /// The domain of an address.
 pub(crate) fn domain(address: &str) -> &str {
-    address.rsplit_once('@').map_or("", |(_, domain)| domain)
+    // A few bytes: quicker than to set up a search.
+    address.bytes().rposition(|byte| byte == b'@').map_or("", |at| &address[at + 1..])
 }
 
 fn is_word(byte: Option<&u8>) -> bool {
@@ -213,6 +235,20 @@ fn four_or_five(text: &[u8]) -> Option<usize> {
         }
     }
     rest.iter().position(|byte| matches!(byte, b'4' | b'5')).map(|at| eights.len() * 8 + at)
+}
+
+/// The first digit 2, 4 or 5.
+fn two_four_or_five(text: &[u8]) -> Option<usize> {
+    let (eights, rest) = text.as_chunks::<8>();
+    for (number, eight) in eights.iter().enumerate() {
+        let eight = u64::from_le_bytes(*eight);
+        // 4 and 5 differ in one bit only.
+        let found = equal(eight | 0x0101_0101_0101_0101, b'5') | equal(eight, b'2');
+        if found != 0 {
+            return Some(number * 8 + (found.trailing_zeros() / 8) as usize);
+        }
+    }
+    rest.iter().position(|byte| matches!(byte, b'2' | b'4' | b'5')).map(|at| eights.len() * 8 + at)
 }
 
 /// All reply codes from 400 to 599 (and 2xx where a text begins with it), in their order.
@@ -288,7 +324,7 @@ pub(crate) fn statuses(text: &str) -> impl Iterator<Item = EnhancedStatus> + '_ 
     let bytes = text.as_bytes();
     let mut at = 0;
     std::iter::from_fn(move || {
-        while let Some(next) = memchr::memchr3(b'5', b'4', b'2', bytes.get(at..)?) {
+        while let Some(next) = two_four_or_five(bytes.get(at..)?) {
             let here = at + next;
             at = here + 1;
             if here + 5 > bytes.len() {
@@ -491,17 +527,34 @@ pub(crate) fn is_host(name: &str) -> bool {
 
 /// A host as DSN fields and notices write it: `dns; mx.example.jp (TCP|...)`, `[192.0.2.1]`, `mx.example.jp[192.0.2.1]:25`.
 pub(crate) fn host(text: &str) -> &str {
-    let text = text.trim();
-    let text = match text.split_once(';') {
-        Some((kind, rest)) if !kind.contains('.') || kind.len() < 5 => rest.trim(),
+    let text = trim(text);
+    let text = match find_near(b';', text.as_bytes()).map(|at| (&text[..at], &text[at + 1..])) {
+        Some((kind, rest)) if !kind.contains('.') || kind.len() < 5 => trim(rest),
         _ => text,
     };
-    let text = text.split([' ', '\t', '\n', '(', ',', ';']).find(|word| !word.is_empty()).unwrap_or("");
+    // The first word: these end one, and all of them are ASCII.
+    const ENDS: [u8; 6] = *b" \t\n(,;";
+    let start = text.bytes().position(|byte| !ENDS.contains(&byte)).unwrap_or(text.len());
+    let text = &text[start..];
+    let text = &text[..text.bytes().position(|byte| ENDS.contains(&byte)).unwrap_or(text.len())];
     if let Some(inner) = text.strip_prefix('[') {
         return without("IPv6:", inner.split(']').next().unwrap_or(""));
     }
-    let text = text.split('[').next().unwrap_or(text);
-    text.trim_matches(['<', '>', '"', '\'', '.', ':'])
+    let end = find_near(b'[', text.as_bytes()).unwrap_or(text.len());
+    let mut bare = &text.as_bytes()[..end];
+    let mark = |byte: u8| matches!(byte, b'<' | b'>' | b'"' | b'\'' | b'.' | b':');
+    while let [rest @ .., last] = bare
+        && mark(*last)
+    {
+        bare = rest;
+    }
+    let kept = bare.len();
+    while let [first, rest @ ..] = bare
+        && mark(*first)
+    {
+        bare = rest;
+    }
+    &text[kept - bare.len()..kept]
 }
 
 /// Words before a host's name; the name ends at a blank, bracket or colon. Earlier ones are surer.
@@ -528,6 +581,15 @@ const BEFORE_HOST: [&str; 18] = [
 
 static HOST_FINDERS: LazyLock<Vec<Finder<'static>>> = LazyLock::new(|| BEFORE_HOST.iter().map(Finder::new).collect());
 
+/// The highest bits of those of eight bytes that are this one (ASCII).
+fn equal(eight: u64, byte: u8) -> u64 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    // No sum reaches into the next byte.
+    let other = (eight & !HIGH) ^ (LOW * u64::from(byte));
+    !((other + LOW * 0x7f) | eight) & HIGH
+}
+
 /// Which of [`BEFORE_HOST`] may be in a text, as bits: all of them end in a blank or a mark, and what stands before that is
 /// looked at.
 fn host_words(text: &[u8]) -> u32 {
@@ -551,11 +613,8 @@ fn host_words(text: &[u8]) -> u32 {
         table
     };
     let mut found = 0;
-    for (at, byte) in text.iter().enumerate() {
-        if !matches!(byte, b' ' | b'=' | b';') {
-            continue;
-        }
-        let Some(before) = at.checked_sub(1) else { continue };
+    let mut look = |at: usize| {
+        let Some(before) = at.checked_sub(1) else { return };
         let mut may = LAST[usize::from(text[before])] & !found;
         while may != 0 {
             let number = may.trailing_zeros();
@@ -563,6 +622,20 @@ fn host_words(text: &[u8]) -> u32 {
             if text[..=at].ends_with(BEFORE_HOST[number as usize].as_bytes()) {
                 found |= 1 << number;
             }
+        }
+    };
+    let (eights, rest) = text.as_chunks::<8>();
+    for (number, eight) in eights.iter().enumerate() {
+        let bits = u64::from_le_bytes(*eight);
+        let mut ends = equal(bits, b' ') | equal(bits, b'=') | equal(bits, b';');
+        while ends != 0 {
+            look(number * 8 + (ends.trailing_zeros() / 8) as usize);
+            ends &= ends - 1;
+        }
+    }
+    for (at, byte) in (eights.len() * 8..).zip(rest) {
+        if matches!(byte, b' ' | b'=' | b';') {
+            look(at);
         }
     }
     found
@@ -589,7 +662,8 @@ pub(crate) fn remote_host(text: &str) -> Option<&str> {
             let client = ["lient ", "from mail ", "from ", "sending ", "connecting ", "your ", "Your "]
                 .iter()
                 .any(|words| before.ends_with(words));
-            let word = tail.split([' ', '\n', '\t', ',', ')', '(', '[']).next().unwrap_or("");
+            let ends = |byte| matches!(byte, b' ' | b'\n' | b'\t' | b',' | b')' | b'(' | b'[');
+            let word = &tail[..tail.bytes().position(ends).unwrap_or(tail.len())];
             let word = word.trim_end_matches([':', '.', ';']).trim_start_matches('<').trim_end_matches('>');
             let word = word.strip_suffix(":25").unwrap_or(word);
             let word = word.trim_end_matches('.');
@@ -717,28 +791,9 @@ pub(crate) fn after_prefix<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     head.eq_ignore_ascii_case(prefix.as_bytes()).then(|| &text[prefix.len()..])
 }
 
-/// How often a byte is in mail, roughly: letters in the order of their frequency.
-const FREQUENCY: [u8; 256] = {
-    let mut table = [0; 256];
-    let order = *b"zqxjkvbygpwfmcdlrhsnioate ";
-    let mut place = 0;
-    while place < order.len() {
-        // Fewer than 256.
-        table[order[place] as usize] = place as u8 + 1;
-        place += 1;
-    }
-    table
-};
-
 /// `needle` (ASCII, lower case) is somewhere in `text`, in any case of letters.
 pub(crate) fn contains(text: &str, needle: &str) -> bool {
-    let (text, needle) = (text.as_bytes(), needle.as_bytes());
-    let Some(room) = text.len().checked_sub(needle.len()) else { return false };
-    // Its rarest byte is looked for.
-    let rarest = needle.iter().copied().enumerate().min_by_key(|(_, byte)| FREQUENCY[usize::from(*byte)]);
-    let Some((offset, byte)) = rarest else { return true };
-    memchr::memchr2_iter(byte, byte.to_ascii_uppercase(), &text[offset..offset + room + 1])
-        .any(|at| text.get(at..at + needle.len()).is_some_and(|here| here.eq_ignore_ascii_case(needle)))
+    Needle::of(needle).is_in(text)
 }
 
 /// Bytes as text, what is no UTF-8 replaced.

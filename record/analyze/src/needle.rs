@@ -1,0 +1,44 @@
+//! Words looked for in any case of letters, quickly: where their rarest byte stands, the others are compared.
+
+/// How often a byte is in mail, roughly: letters in the order of their frequency.
+const FREQUENCY: [u8; 256] = {
+    let mut table = [0; 256];
+    let order = *b"zqxjkvbygpwfmcdlrhsnioate ";
+    let mut place = 0;
+    while place < order.len() {
+        // Fewer than 256.
+        table[order[place] as usize] = place as u8 + 1;
+        place += 1;
+    }
+    table
+};
+
+/// Words (ASCII, lower case) that are looked for in any case of letters, by their rarest byte. A constant where they are known: choosing
+/// the byte takes longer than most searches.
+pub(crate) struct Needle<'w> {
+    words: &'w [u8],
+    /// Where the rarest byte is.
+    rarest: usize,
+}
+
+impl<'w> Needle<'w> {
+    pub(crate) const fn of(words: &'w str) -> Self {
+        let words = words.as_bytes();
+        let (mut rarest, mut place) = (0, 1);
+        while place < words.len() {
+            if FREQUENCY[words[place] as usize] < FREQUENCY[words[rarest] as usize] {
+                rarest = place;
+            }
+            place += 1;
+        }
+        Self { words, rarest }
+    }
+
+    pub(crate) fn is_in(&self, text: &str) -> bool {
+        let (text, words) = (text.as_bytes(), self.words);
+        let Some(room) = text.len().checked_sub(words.len()) else { return false };
+        let Some(byte) = words.get(self.rarest) else { return true };
+        memchr::memchr2_iter(*byte, byte.to_ascii_uppercase(), &text[self.rarest..self.rarest + room + 1])
+            .any(|at| text[at..at + words.len()].eq_ignore_ascii_case(words))
+    }
+}
