@@ -106,6 +106,7 @@ fn transport(view: &View, name: &str, process_limit: usize, client: Option<&str>
         failed_cohort_limit: small("destination_concurrency_failed_cohort_limit"),
         destination_rate_delay: view.transport_duration(name, "destination_rate_delay"),
         transport_rate_delay: view.transport_duration(name, "transport_rate_delay"),
+        one_session: client.is_some() && process_limit == 1,
         slots: slots(view, name),
         ..sites(view, name, client)
     }
@@ -147,6 +148,23 @@ fn sites(view: &View, name: &str, client: Option<&str>) -> TransportSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One process of a client in master.cf is one session at a time.
+    #[test]
+    fn one_process_of_a_client_is_one_session() {
+        for (service, expected) in [
+            ("docomo unix - - n - 1 smtp", true),
+            ("docomo unix - - n - 2 smtp", false),
+            ("docomo unix - - n - - smtp", false),
+            ("docomo unix - - n - 0 smtp", false),
+            ("docomo unix - - n - 1 lmtp", true),
+            ("docomo unix - n n - 1 pipe argv=/bin/true", false),
+        ] {
+            let (master, host) = (format!("{service}\n"), yamabiko_config::Host::default());
+            let config = Config::from_texts("", &master, ("main.cf", "master.cf"), &host).unwrap();
+            assert_eq!(from_config(&config).transport("docomo").one_session, expected, "{service}");
+        }
+    }
 
     /// Who writes one of the parameters of delivery slots, anywhere, has Postfix's order for that transport.
     #[test]

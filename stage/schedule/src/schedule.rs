@@ -39,6 +39,8 @@ pub(crate) enum Timer {
     UnlockTransport(usize),
     /// A receiving site may have room again.
     SiteResume(u32),
+    /// What began at a receiving site may be longer ago than is counted.
+    SiteFades(u32),
 }
 
 #[derive(Debug)]
@@ -114,6 +116,8 @@ pub(crate) struct Job {
     ready: VecDeque<u32>,
     /// It is in its transport's `jobs`.
     queued: bool,
+    /// Deliveries of the recipients in its peers.
+    pub(crate) needs: usize,
     /// Where its transport has delivery slots.
     pub(crate) earned: Option<Box<Earned>>,
 }
@@ -182,6 +186,8 @@ pub struct Schedule {
     deferred_turn: bool,
     /// Messages that became active.
     activations: u64,
+    /// Jobs that were looked at to find one that preempts another.
+    pub(crate) looks: u64,
     /// The last time that was told.
     pub(crate) latest: Timestamp,
 }
@@ -212,6 +218,7 @@ impl Schedule {
             idle_destinations: 0,
             deferred_turn: false,
             activations: 0,
+            looks: 0,
             latest: Timestamp(0),
         }
     }
@@ -227,7 +234,9 @@ impl Schedule {
         for transport in &mut self.transports {
             transport.settings = self.settings.transport(&transport.name).clone();
         }
+        self.recount_all();
         (0..self.transports.len()).for_each(|t| self.change_order(t, self.transports[t].settings.slots));
+        self.revive_all();
         for d in self.destinations.keys() {
             let destination = &mut self.destinations[d];
             destination.reconfigure(&self.transports[destination.transport].settings);
@@ -295,8 +304,10 @@ impl Schedule {
             let peers: Vec<u32> = self.jobs[job].peers.values().copied().collect();
             for peer in peers {
                 let d = self.peers[peer].destination;
-                self.transports[self.destinations[d].transport].recipients -= self.peers[peer].recipients.len();
+                let before = self.peers[peer].recipients.len();
+                self.transports[self.destinations[d].transport].recipients -= before;
                 self.peers[peer].recipients.clear();
+                self.recount(peer, before);
                 self.drop_peer_if_done(peer);
             }
         }
@@ -413,6 +424,7 @@ impl Schedule {
                 self.wake(t);
             }
             Timer::SiteResume(site) => self.site_resumes(site, now),
+            Timer::SiteFades(site) => self.site_fades(site),
         }
     }
 
@@ -494,7 +506,9 @@ impl Schedule {
                 }
                 None => {
                     let peer = self.peer_for(message, sender, &route);
+                    let before = self.peers[peer].recipients.len();
                     self.peers[peer].recipients.push_back(route.recipient);
+                    self.recount(peer, before);
                     self.recipients += 1;
                     self.transports[self.destinations[self.peers[peer].destination].transport].recipients += 1;
                     if let Some(entry) = self.active.get_mut(&message) {
@@ -576,7 +590,7 @@ impl Schedule {
             None => {
                 let (peers, ready) = (HashMap::new(), VecDeque::new());
                 let earned = self.transports[t].settings.slots.and_then(|_| self.earned_by(message));
-                let job = self.jobs.insert(Job { message, sender, peers, ready, queued: false, earned });
+                let job = self.jobs.insert(Job { message, sender, peers, ready, queued: false, needs: 0, earned });
                 if let Some(entry) = self.active.get_mut(&message) {
                     entry.jobs.push((t, job));
                 }
@@ -766,11 +780,13 @@ impl Schedule {
                 }
                 continue;
             }
-            let count = peer.recipients.len().min(slice);
+            let before = peer.recipients.len();
+            let count = before.min(slice);
             let recipients: Vec<u32> = peer.recipients.drain(..count).collect();
             let nexthop = Arc::clone(&peer.nexthop);
             destination.busy += 1;
             let all = peer.recipients.is_empty();
+            self.recount(p, before);
             self.count_slot(j);
             if all {
                 self.drop_peer_if_done(p);
@@ -818,7 +834,9 @@ impl Schedule {
             entry.flying += 1;
         }
         self.refill(message);
-        let reuse = self.destinations[d].reuse(now);
+        let mut reuse = self.destinations[d].reuse(now);
+        // After a pause nothing follows anything, and who asks for one wants more than a message in each session.
+        reuse.store |= self.destinations[d].peers > 0 && self.pauses_between_sessions(t, site);
         Delivery { id, message, transport: Arc::clone(&self.transports[t].name), nexthop, recipients, reuse }
     }
 

@@ -286,6 +286,30 @@ fn connections_are_kept_while_deliveries_follow_each_other() {
     }
 }
 
+/// Two messages in a session, then five seconds: the second one of a session follows nothing at once, and has to find it open.
+#[test]
+fn a_session_before_a_pause_is_kept_for_what_waits() {
+    let mut world = World::with(TransportSettings {
+        site_session_pause: seconds(5),
+        session_message_limit: 2,
+        destination_concurrency_limit: 1,
+        ..TransportSettings::default()
+    });
+    (1..5).for_each(|n| world.arrive(n, "a@b", vec!["smtp:x.example"]));
+    let mut kept = Vec::new();
+    loop {
+        world.run();
+        let Some(delivery) = world.running.first().cloned() else { break };
+        kept.push(delivery.reuse.store);
+        assert!(world.schedule.enter(delivery.id, "x.example", world.now).go);
+        world.schedule.session_ended(delivery.id, world.now);
+        world.done(&delivery, Feedback::Answered);
+        world.pass(seconds(5));
+    }
+    // The first is alone when it comes, and the last when it goes.
+    assert_eq!(kept, [false, true, true, false]);
+}
+
 #[test]
 fn destinations_without_mail_are_forgotten() {
     let mut world = World::with(TransportSettings::default());
@@ -442,6 +466,23 @@ fn a_dead_transport() {
     world.pass(seconds(1));
     world.arrive(34, "a@b", ["smtp:new.example"]);
     assert_eq!(world.run().len(), 1);
+}
+
+/// What an administrator has mended counts for the next message: as after a reload of Postfix, whose qmgr(8) begins anew.
+#[test]
+fn a_reload_forgets_who_is_dead() {
+    let mut world = World::with(TransportSettings::default());
+    world.arrive(1, "a@b", ["broken:x.example"]);
+    let started = world.run();
+    let status = EnhancedStatus::transient(3, 0);
+    world.done(&started[0], Feedback::TransportFailure { status, reason: "mail transport unavailable".into() });
+    (2..=4).for_each(|n| world.arrive(n, "a@b", ["smtp:x.example"]));
+    world.run().iter().for_each(|d| world.fail(d));
+    world.run();
+    assert_eq!(world.schedule.counts().dead_destinations, 1);
+    world.schedule.reconfigure(world.schedule.settings().clone());
+    world.arrive(5, "a@b", ["broken:x.example", "smtp:x.example"]);
+    assert_eq!(world.run().len(), 2);
 }
 
 #[test]
@@ -741,6 +782,20 @@ fn random_settings(random: &mut impl FnMut(u64) -> u64) -> Settings {
     settings
 }
 
+/// What a job needs is counted as its recipients come and go.
+fn check_needs(schedule: &Schedule) {
+    for j in schedule.jobs.keys() {
+        let peers = schedule.jobs[j].peers.values().map(|p| &schedule.peers[*p]);
+        let needs: usize = peers
+            .map(|p| {
+                let slice = schedule.transports[schedule.destinations[p.destination].transport].settings.slice();
+                p.recipients.len().div_ceil(slice)
+            })
+            .sum();
+        assert_eq!(schedule.jobs[j].needs, needs, "deliveries that a job needs");
+    }
+}
+
 fn check_limits(world: &World, settings: &Settings) {
     let counts = world.schedule.counts();
     assert!(counts.active <= settings.active_limit);
@@ -867,6 +922,10 @@ fn random_world(seed: u64, changing: bool) {
 }
 
 fn step_world(world: &mut World, limits: Option<&Settings>, removed: &HashSet<QueueId>) {
+    // A look at everything, now and then.
+    if (world.now.0 / 1000).is_multiple_of(64) {
+        check_needs(&world.schedule);
+    }
     world.run();
     if let Some(limits) = limits {
         check_limits(world, limits);
@@ -882,4 +941,61 @@ fn step_world(world: &mut World, limits: Option<&Settings>, removed: &HashSet<Qu
     }
     // What was deferred at once may be due at once as well.
     world.run();
+}
+
+/// Ten thousand messages behind a mailing, and none that could overtake it at once: they are looked through now and then, not
+/// before each delivery.
+#[test]
+fn a_long_line_is_not_looked_through_for_each_delivery() {
+    // Messages, recipients of the first and of the others; looks for each delivery at most.
+    let table = [(10_001, 20_000, 3, 50), (2001, 100, 20, 100), (10_001, 20_000, 1, 2)];
+    for (messages, first, others, bound) in table {
+        let transport = TransportSettings {
+            slots: Some(crate::Slots::default()),
+            process_limit: 10,
+            destination_recipient_limit: 1,
+            ..TransportSettings::default()
+        };
+        let settings = Settings {
+            default_transport: transport,
+            active_limit: 20_000,
+            activation_limit: 20_000,
+            recipient_limit: 1_000_000,
+            ..Settings::default()
+        };
+        let mut schedule = Schedule::new(settings);
+        let mut now = Timestamp::from_seconds(1_000_000);
+        for n in 0..messages {
+            schedule.message_arrived(QueueId::new(n + 1, 1), n);
+        }
+        let (mut deliveries, mut running) = (0, VecDeque::new());
+        loop {
+            while let Some(action) = schedule.poll(now) {
+                match action {
+                    Action::Activate { message, .. } => {
+                        let n = message.micros();
+                        let recipients = if n == 1 { first } else { others };
+                        let routes = (0..recipients).map(|recipient| {
+                            let name: Arc<str> = format!("d{}.example", (n + u64::from(recipient) * 7) % 1000).into();
+                            Route { recipient, transport: "smtp".into(), nexthop: name.clone(), destination: name }
+                        });
+                        let routes = routes.collect();
+                        schedule.activated(message, "", routes, false, now);
+                    }
+                    Action::Deliver(delivery) => {
+                        deliveries += 1;
+                        running.push_back(delivery.id);
+                    }
+                    _ => {}
+                }
+            }
+            now = now + Duration::from_millis(10);
+            let Some(done) = running.pop_front() else { break };
+            schedule.delivery_done(done, crate::Feedback::Answered, now);
+        }
+        assert_eq!(deliveries, u64::from(first + others * (messages as u32 - 1)), "{first} and {others}");
+        let each = schedule.looks / deliveries;
+        assert!(each <= bound, "{first} and {others}: {each} looks for each of {deliveries} deliveries");
+        println!("{messages}: {first} and {others}: {} looks, {deliveries} deliveries", schedule.looks);
+    }
 }

@@ -119,6 +119,9 @@ pub struct TransportSettings {
     pub destination_rate_delay: Duration,
     /// `transport_rate_delay`: at least this much between the starts of any two deliveries.
     pub transport_rate_delay: Duration,
+    /// A client of one process: who writes that means one session at a time, so sessions are counted as if its receivers had
+    /// such a limit (a visitor goes with each delivery), though nothing else of a receiving site holds.
+    pub one_session: bool,
     /// `delivery_slot_cost` and its companions; `None`: messages take turns by sender.
     pub slots: Option<Slots>,
     /// `site_concurrency_limit`: deliveries to one receiving site at once; 0 is no limit.
@@ -150,6 +153,7 @@ impl Default for TransportSettings {
             failed_cohort_limit: 1,
             destination_rate_delay: Duration::ZERO,
             transport_rate_delay: Duration::ZERO,
+            one_session: false,
             slots: None,
             site_concurrency_limit: 0,
             site_rate_delay: Duration::ZERO,

@@ -136,6 +136,8 @@ pub(crate) struct Site {
     pub alarm: Option<Timestamp>,
     /// Starts of the last minute, as far as they are of interest.
     pub starts: VecDeque<Timestamp>,
+    /// It has no mail, but what began in the last minute is still of interest; a timer is set.
+    pub fades: bool,
     /// Peers of its destinations.
     pub peers: u32,
     /// It is left alone for so long that its mail is deferred.
@@ -159,6 +161,7 @@ impl Site {
             destinations: HashSet::new(),
             alarm: None,
             starts: VecDeque::new(),
+            fades: false,
             peers: 0,
             dead: None,
             learned: Learned::default(),
@@ -184,6 +187,11 @@ impl Site {
     pub(crate) fn recent(&mut self, now: Timestamp) -> u32 {
         self.forget_old(now);
         self.starts.len() as u32
+    }
+
+    /// When nothing of what began is counted any more.
+    pub(crate) fn faded(&self) -> Option<Timestamp> {
+        self.starts.back().map(|last| *last + WINDOW)
     }
 
     fn forget_old(&mut self, now: Timestamp) {

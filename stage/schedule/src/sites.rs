@@ -265,11 +265,27 @@ impl Schedule {
         if site.busy > 0 || !site.destinations.is_empty() || keep {
             return;
         }
+        // Between two messages there may be a moment without mail: a refusal after it is about all that began before, too.
+        if let Some(faded) = site.faded().filter(|faded| *faded > self.latest && self.sites.len() <= REMEMBERED) {
+            if let Some(site) = self.sites.all.get_mut(s).filter(|site| !site.fades) {
+                site.fades = true;
+                self.timers.insert((faded, Timer::SiteFades(s)));
+            }
+            return;
+        }
         if let Some(alarm) = site.alarm {
             self.timers.remove(&(alarm, Timer::SiteResume(s)));
         }
         self.sites.by_name.remove(&(Arc::clone(&site.source), Arc::clone(&site.name)));
         self.sites.all.remove(s);
+    }
+
+    /// A minute may have passed since the last start at a site. Its number may be another site's by now.
+    pub(crate) fn site_fades(&mut self, s: u32) {
+        if let Some(site) = self.sites.all.get_mut(s) {
+            site.fades = false;
+            self.drop_site_if_idle(s);
+        }
     }
 
     // ---- room
@@ -288,6 +304,14 @@ impl Schedule {
         // With a time between starts only one can be the next.
         let next = limits.rate_delay.is_zero() || site.offered == 0;
         site.alarm.is_none() && free && next
+    }
+
+    /// The next session with a site has to wait for a while when this one has ended; what holds before the site is known is
+    /// what the transport says.
+    pub(crate) fn pauses_between_sessions(&self, t: usize, site: Option<u32>) -> bool {
+        let settings = &self.transports[t].settings;
+        let of_site = site.map_or(settings.site_session_pause, |s| self.sites.all[s].limits(settings).session_pause);
+        !of_site.is_zero()
     }
 
     /// Nobody waits at its site.

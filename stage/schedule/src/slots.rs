@@ -97,24 +97,64 @@ impl Earned {
     }
 }
 
+/// Who of a line may preempt its first, and how many were looked at to find it.
+struct Best {
+    item: Option<u32>,
+    looks: u64,
+}
+
 /// Jobs or peers, and whose turn it is.
 #[derive(Debug)]
 pub(crate) enum Turns {
     /// By sender and message in turn.
     Round(Rotation),
     /// In the order of the line.
-    Line(BTreeSet<(Rank, u32)>),
+    Line(Line),
+}
+
+/// Jobs or peers in their order, and what was found when they were last looked through: with a thousand behind a mailing of
+/// ten thousand deliveries nobody wants to look at all of them before each.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    order: BTreeSet<(Rank, u32)>,
+    looked: Option<Looked>,
+}
+
+/// The best of those behind `first`, as it was in that second. It holds while nobody comes, moves or is taken but `first`:
+/// what `first` needs becomes one less with each delivery, and what it has earned one more.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    first: u32,
+    second: u64,
+    best: Option<u32>,
+}
+
+impl Line {
+    fn insert(&mut self, rank: Rank, item: u32) {
+        self.order.insert((rank, item));
+        self.others_changed(item);
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let (_, item) = self.order.pop_first()?;
+        self.others_changed(item);
+        Some(item)
+    }
+
+    fn others_changed(&mut self, item: u32) {
+        self.looked = self.looked.filter(|looked| looked.first == item);
+    }
 }
 
 impl Turns {
     pub(crate) fn new(slots: Option<Slots>) -> Self {
-        if slots.is_some() { Self::Line(BTreeSet::new()) } else { Self::Round(Rotation::new()) }
+        if slots.is_some() { Self::Line(Line::default()) } else { Self::Round(Rotation::new()) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Round(round) => round.is_empty(),
-            Self::Line(line) => line.is_empty(),
+            Self::Line(line) => line.order.is_empty(),
         }
     }
 
@@ -122,34 +162,48 @@ impl Turns {
     pub(crate) fn push(&mut self, sender: u64, rank: Rank, item: u32) {
         match self {
             Self::Round(round) => round.push(sender, item),
-            Self::Line(line) => drop(line.insert((rank, item))),
+            Self::Line(line) => line.insert(rank, item),
         }
     }
 
     pub(crate) fn pop(&mut self) -> Option<u32> {
         match self {
             Self::Round(round) => round.pop(),
-            Self::Line(line) => line.pop_first().map(|(_, item)| item),
+            Self::Line(line) => line.pop(),
         }
     }
 
     /// The first of a line; a round has none that could be preempted.
     fn first(&self) -> Option<u32> {
         let Self::Line(line) = self else { return None };
-        line.first().map(|(_, item)| *item)
+        line.order.first().map(|(_, item)| *item)
     }
 
     /// Those behind the first of a line.
     fn behind(&self) -> impl Iterator<Item = u32> {
-        let line = if let Self::Line(line) = self { Some(line) } else { None };
+        let line = if let Self::Line(line) = self { Some(&line.order) } else { None };
         line.into_iter().flatten().skip(1).take(LOOK).map(|(_, item)| *item)
+    }
+
+    /// What was found behind `first` in this second; `Some(None)` when there was nobody.
+    fn looked(&self, first: u32, second: u64) -> Option<Option<u32>> {
+        let Self::Line(line) = self else { return None };
+        let looked = line.looked.filter(|looked| looked.first == first && looked.second == second)?;
+        Some(looked.best)
+    }
+
+    fn remember(&mut self, first: u32, second: u64, best: Option<u32>) {
+        if let Self::Line(line) = self {
+            line.looked = Some(Looked { first, second, best });
+        }
     }
 
     fn moves(&mut self, item: u32, from: Rank, to: Rank) {
         if let Self::Line(line) = self
-            && line.remove(&(from, item))
+            && line.order.remove(&(from, item))
         {
-            line.insert((to, item));
+            line.order.insert((to, item));
+            line.looked = None;
         }
     }
 }
@@ -163,10 +217,14 @@ impl Schedule {
     /// The job whose turn it is at a transport.
     pub(crate) fn next_job(&mut self, t: usize) -> Option<u32> {
         if let Some(first) = self.transports[t].jobs.first()
-            && self.may_be_preempted(t, first)
+            && let Some(slots) = self.may_be_preempted(t, first)
         {
-            let behind: Vec<u32> = self.transports[t].jobs.behind().collect();
-            self.preempt(t, first, &behind);
+            let (best, second) = (self.best(slots, &self.transports[t].jobs, |j| j), self.second());
+            self.transports[t].jobs.remember(first, second, best.item);
+            self.looks += best.looks;
+            if let Some(other) = best.item {
+                self.preempt(slots, t, first, other);
+            }
         }
         self.transports[t].jobs.pop()
     }
@@ -175,13 +233,21 @@ impl Schedule {
     pub(crate) fn next_waiting(&mut self, d: u32) -> Option<u32> {
         let destination = self.destinations.get(d)?;
         let t = destination.transport;
-        if let Some(first) = destination.waiting.first().map(|p| self.peers[p].job)
-            && self.may_be_preempted(t, first)
+        if let Some(first) = destination.waiting.first()
+            && let Some(slots) = self.may_be_preempted(t, self.peers[first].job)
         {
-            let behind: Vec<u32> = destination.waiting.behind().map(|p| self.peers[p].job).collect();
-            self.preempt(t, first, &behind);
+            let (best, second) = (self.best(slots, &destination.waiting, |p| self.peers[p].job), self.second());
+            self.destinations[d].waiting.remember(first, second, best.item);
+            self.looks += best.looks;
+            if let Some(other) = best.item {
+                self.preempt(slots, t, self.peers[first].job, self.peers[other].job);
+            }
         }
         self.destinations.get_mut(d)?.waiting.pop()
+    }
+
+    fn second(&self) -> u64 {
+        self.latest.0 / 1_000_000
     }
 
     /// A delivery of the job begins.
@@ -191,13 +257,19 @@ impl Schedule {
         }
     }
 
-    /// Deliveries that the job still needs, as far as its recipients are known; for very many destinations at least so many.
-    fn needs(&self, t: usize, j: u32) -> usize {
-        let (job, slice) = (&self.jobs[j], self.transports[t].settings.slice());
-        if job.peers.len() > LOOK {
-            return job.peers.len();
-        }
-        job.peers.values().map(|p| self.peers[*p].recipients.len().div_ceil(slice)).sum()
+    /// The recipients of a peer were `before`: what its job needs changes with them.
+    pub(crate) fn recount(&mut self, p: u32, before: usize) {
+        let peer = &self.peers[p];
+        let slice = self.transports[self.destinations[peer.destination].transport].settings.slice();
+        let (job, now) = (peer.job, peer.recipients.len().div_ceil(slice));
+        let needs = &mut self.jobs[job].needs;
+        *needs = (*needs + now).saturating_sub(before.div_ceil(slice));
+    }
+
+    /// After a reload: deliveries may be for more or fewer recipients.
+    pub(crate) fn recount_all(&mut self) {
+        self.jobs.keys().into_iter().for_each(|j| self.jobs[j].needs = 0);
+        self.peers.keys().into_iter().for_each(|p| self.recount(p, 0));
     }
 
     /// Deliveries of recipients that are not known yet.
@@ -205,21 +277,18 @@ impl Schedule {
         if self.has_more(self.jobs[j].message) { UNKNOWN } else { 0 }
     }
 
-    /// It has earned something, and is large enough.
-    fn may_be_preempted(&self, t: usize, j: u32) -> bool {
-        let (Some(slots), Some(earned)) = (self.transports[t].settings.slots, &self.jobs[j].earned) else {
-            return false;
-        };
+    /// The slots that count for it if it has earned something and is large enough.
+    fn may_be_preempted(&self, t: usize, j: u32) -> Option<Slots> {
+        let (slots, job) = (self.transports[t].settings.slots?, &self.jobs[j]);
+        let earned = job.earned.as_ref()?;
         let enough = slots.minimum as usize * slots.cost as usize;
-        slots.cost >= 2
-            && earned.available > 0
-            && earned.begun + self.needs(t, j).saturating_add(self.unread(j)) >= enough
+        let large = earned.begun + job.needs.saturating_add(self.unread(j)) >= enough;
+        (slots.cost >= 2 && earned.available > 0 && large).then_some(slots)
     }
 
-    /// The best of those behind a job, if there is one that it can ever earn enough for, goes in front of it as soon as it has.
-    fn preempt(&mut self, t: usize, j: u32, behind: &[u32]) {
-        let Some(slots) = self.transports[t].settings.slots else { return };
-        let Some((other, needed)) = self.candidate(t, slots, j, behind) else { return };
+    /// A job goes in front of the one that it preempts, as soon as that has earned enough for it.
+    fn preempt(&mut self, slots: Slots, t: usize, j: u32, other: u32) {
+        let needed = self.jobs[other].needs as i64;
         let Some(earned) = &mut self.jobs[j].earned else { return };
         // The line never moves those in it, so between two ranks there may be no room for a third: then it stays as it is.
         let rank = earned.front + (earned.rank - earned.front) / 2;
@@ -240,27 +309,42 @@ impl Schedule {
         }
     }
 
-    /// The one that has waited longest for its size, and how many deliveries it needs.
-    fn candidate(&self, t: usize, slots: Slots, j: u32, behind: &[u32]) -> Option<(u32, i64)> {
-        let available = self.jobs[j].earned.as_ref()?.available;
-        let most = (self.needs(t, j) as i64 + available) / slots.cost();
-        let mut best = None;
-        let mut best_score = 0.0;
-        if most <= 0 {
-            return None;
+    /// Deliveries of a job that may be begun for what `j` has earned and can still earn.
+    fn most(&self, slots: Slots, j: u32) -> i64 {
+        let job = &self.jobs[j];
+        job.earned.as_ref().map_or(0, |earned| (job.needs as i64 + earned.available) / slots.cost())
+    }
+
+    /// Whether a job can preempt one that can pay for `most` deliveries. Who is preempted itself waits for those that do.
+    fn can_preempt(&self, other: u32, most: i64) -> bool {
+        let job = &self.jobs[other];
+        job.earned.as_ref().is_some_and(|earned| earned.children.is_empty())
+            && self.unread(other) == 0
+            && (1..=most).contains(&(job.needs as i64))
+    }
+
+    /// The one of a line that has waited longest for its size, of those that the first can ever earn enough for. `job` is the
+    /// job of something in the line.
+    fn best(&self, slots: Slots, line: &Turns, job: impl Fn(u32) -> u32) -> Best {
+        let mut best = Best { item: None, looks: 0 };
+        let Some(first) = line.first() else { return best };
+        let most = self.most(slots, job(first));
+        match line.looked(first, self.second()) {
+            Some(None) => return best,
+            Some(Some(item)) if self.can_preempt(job(item), most) => return Best { item: Some(item), looks: 1 },
+            _ if most <= 0 => return best,
+            _ => {}
         }
-        for other in behind {
-            let Some(earned) = &self.jobs[*other].earned else { continue };
-            // Who is preempted waits for those that preempt it, `j` among them.
-            if !earned.children.is_empty() || self.unread(*other) > 0 {
-                continue;
-            }
+        let mut best_score = 0.0;
+        for item in line.behind() {
+            best.looks += 1;
+            let other = &self.jobs[job(item)];
+            let Some(earned) = &other.earned else { continue };
             let waited = (self.latest.since(earned.since).as_secs() + 1) as f64;
-            let needed = self.needs(t, *other) as i64;
-            if needed > 0 && needed <= most {
-                let score = waited / (earned.begun as f64 + needed as f64);
+            if self.can_preempt(job(item), most) {
+                let score = waited / (earned.begun as f64 + other.needs as f64);
                 if score > best_score {
-                    (best, best_score) = (Some((*other, needed)), score);
+                    (best.item, best_score) = (Some(item), score);
                 }
             }
             // Those behind have waited less.

@@ -281,6 +281,25 @@ fn a_rate_is_learned_and_not_exceeded_again() {
     assert!((250..=300).contains(&rate), "{rate} a minute of 300 that are allowed");
 }
 
+/// Mail that comes one by one and is gone before the next comes counts too when a receiver says that it is too much.
+#[test]
+fn a_rate_is_learned_from_mail_with_pauses_between() {
+    let mut world = World::new(TransportSettings { site_adaptive: true, ..TransportSettings::default() });
+    let limited = Receiver { rate: Some((300, seconds(60))), ..Receiver::default() };
+    world.receivers.insert("au.com", limited);
+    while world.receivers["au.com"].refused_rate == 0 {
+        world.arrive(&format!("d{}.au.example", world.next % 200));
+        world.pass(Duration::from_millis(150));
+    }
+    // The pause that it makes first.
+    world.pass(seconds(60));
+    (0..5000).for_each(|n| world.arrive(&format!("d{}.au.example", n % 200)));
+    let before = world.delivered.len();
+    world.pass(seconds(600));
+    let rate = (world.delivered.len() - before) / 10;
+    assert!((200..=300).contains(&rate), "{rate} a minute of 300 that are allowed");
+}
+
 #[test]
 fn who_is_dead_or_slow_delays_nobody_else() {
     let mut world = World::new(TransportSettings { site_adaptive: true, ..TransportSettings::default() });

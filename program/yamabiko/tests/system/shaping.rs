@@ -110,6 +110,48 @@ fn the_docomo_recipe_does_what_its_author_meant() {
     );
 }
 
+/// One process means one session, whichever of the domains of the same exchangers the mail is for: none is kept open for the
+/// next message while another is made, and the end of each is waited for.
+#[test]
+fn one_process_is_one_session() {
+    let mut rehearsal = Rehearsal::new();
+    rehearsal.instance.services.push("docomo-smtp unix - - n - 1 smtp".to_owned());
+    let domains = ["docomo.ne.jp", "company.example", "shop.example"];
+    let table: String = domains.iter().map(|domain| format!("{{{domain}=docomo-smtp:}} ")).collect();
+    rehearsal.instance.set("transport_maps", &format!("inline:{{{table}}}"));
+    rehearsal.start(&[&format!("docomo={}", domains.join(","))]);
+    rehearsal.send(&recipients(150, &domains), 150);
+    let seen = rehearsal.end("docomo");
+    assert_eq!(
+        (most(&seen), seen["sessions_refused"].as_u64(), seen["messages"].as_u64()),
+        (1, Some(0), Some(150)),
+        "{seen}"
+    );
+}
+
+/// An old note: two messages in a session, then a pause. In main.cf, and as `-o`.
+#[test]
+fn two_messages_in_a_session_then_a_pause() {
+    for (main, service) in [
+        (&["docomo-smtp_session_message_limit = 2", "docomo-smtp_site_session_pause = 1s"][..], ""),
+        (&[], " -o smtp_session_message_limit=2 -o smtp_site_session_pause=1s"),
+    ] {
+        let mut rehearsal = Rehearsal::new();
+        rehearsal.instance.services.push(format!("docomo-smtp unix - - n - 1 smtp{service}"));
+        rehearsal.instance.set("transport_maps", "inline:{docomo.ne.jp=docomo-smtp:}");
+        for (name, value) in main.iter().filter_map(|line| line.split_once(" = ")) {
+            rehearsal.instance.set(name, value);
+        }
+        rehearsal.start(&["docomo"]);
+        rehearsal.send(&recipients(12, &["docomo.ne.jp"]), 12);
+        let seen = rehearsal.end("docomo");
+        let number = |name: &str| seen[name].as_u64().unwrap_or(0);
+        assert_eq!((most(&seen), number("messages_in_session"), number("messages")), (1, 2, 12), "{main:?}: {seen}");
+        // The first may be alone when it comes.
+        assert!((6..=8).contains(&number("sessions")), "{main:?}: {seen}");
+    }
+}
+
 #[test]
 fn a_profile_is_one_line() {
     let mut rehearsal = Rehearsal::new();

@@ -80,9 +80,11 @@ impl Schedule {
                     (Arc::clone(&self.transports[t].name), Arc::clone(&self.destinations[d].name));
                 let route = Route { recipient: 0, transport, nexthop: Arc::clone(nexthop), destination };
                 let p = self.peer_for(message, sender, &route);
+                let before = self.peers[p].recipients.len();
                 for recipient in recipients.into_iter().rev() {
                     self.peers[p].recipients.push_front(recipient);
                 }
+                self.recount(p, before);
                 if let Some(entry) = self.active.get_mut(&message) {
                     entry.held += count;
                 }
@@ -150,6 +152,7 @@ impl Schedule {
         let recipients: Vec<u32> = std::mem::take(&mut self.peers[p].recipients).into();
         let id = self.jobs[self.peers[p].job].message;
         let count = recipients.len();
+        self.recount(p, count);
         if count > 0 {
             self.recipients -= count;
             self.transports[self.destinations[self.peers[p].destination].transport].recipients -= count;
