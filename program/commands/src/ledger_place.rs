@@ -1,6 +1,6 @@
 //! Where the ledger is, for commands that work without a server too.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::context::instance;
 
@@ -24,28 +24,19 @@ pub fn ledger_directory(asked: Option<&Path>, config: Option<&str>) -> PathBuf {
 }
 
 /// What root's command has written into the ledger of a configuration belongs to the mail owner, under whom the engine reads
-/// and writes it. Only below the directories that are the mail owner's: a wrong line in main.cf gives nothing else away.
+/// and writes it.
 pub fn hand_to_owner(directory: &Path, config: Option<&str>) {
     let Ok(config) = instance(config, true).load_for_command() else { return };
     let main = config.main();
-    let tops = ["data_directory", "queue_directory"].map(|name| PathBuf::from(main.text(name)));
-    if Path::new(&main.text("ledger_directory")) != directory || !tops.iter().any(|top| is_below(directory, top)) {
+    if Path::new(&main.text("ledger_directory")) != directory {
         return;
     }
-    let owner = yamabiko_sys::users::by_name(&main.text("mail_owner"));
     // Where there is no such user yet, the engine says what is to be done.
-    if let Ok(Some(owner)) = owner
-        && let Err(error) = yamabiko_sys::hand_over::hand_over(directory, owner.uid, owner.gid)
+    if let Ok(Some(owner)) = yamabiko_sys::users::by_name(&main.text("mail_owner"))
+        && let Err(error) = yamabiko_supervisor::hand_over_ledger(&config, owner.uid, owner.gid)
     {
         eprintln!("yamabiko: warning: {}: cannot be given to {}: {error}", directory.display(), owner.name);
     }
-}
-
-/// Below it, by the names alone, and not the same.
-fn is_below(directory: &Path, top: &Path) -> bool {
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-    let rest = directory.strip_prefix(top).ok().filter(|_| top.is_absolute() && top.parent().is_some());
-    rest.is_some_and(|rest| rest.components().next().is_some() && rest.components().all(plain))
 }
 
 /// Can this user read it, or make it?
@@ -69,23 +60,6 @@ fn own() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_is_the_mail_system_s_is_given_away() {
-        for (directory, top, expected) in [
-            ("/var/lib/postfix/ledger", "/var/lib/postfix", true),
-            ("/var/lib/postfix/a/b", "/var/lib/postfix/", true),
-            ("/var/lib/postfix", "/var/lib/postfix", false),
-            ("/var/lib/postfix/../../../etc", "/var/lib/postfix", false),
-            ("/var/lib/postfixes/ledger", "/var/lib/postfix", false),
-            ("/etc", "/var/lib/postfix", false),
-            ("/etc", "/", false),
-            ("lib/ledger", "lib", false),
-            ("/etc", "", false),
-        ] {
-            assert_eq!(is_below(Path::new(directory), Path::new(top)), expected, "{directory} {top}");
-        }
-    }
 
     #[test]
     fn what_was_asked_for_comes_first() {

@@ -5,10 +5,10 @@
 //! the queue. A ledger that cannot be opened is said and done without: mail goes on.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use yamabiko_config::Config;
+use yamabiko_config::{Config, View};
 use yamabiko_envelope::{Envelope, Event, EventSink, Events, QueueId, RecipientState, Severity, Timestamp};
 use yamabiko_ledger::late::{Fits, Token};
 use yamabiko_ledger::{
@@ -43,6 +43,22 @@ struct Inner {
     /// Set once there is a queue.
     late: OnceLock<Arc<crate::ledger_late::Reader>>,
     counters: Arc<Counters>,
+    keeper: Keeper,
+    retention: Mutex<Retention>,
+    /// The retention is another one.
+    changed: Condvar,
+}
+
+/// What keeps the suppression list, where that is wanted.
+type Keeper = Arc<Mutex<Option<crate::ledger_suppress::Keeper>>>;
+
+fn retention(main: &View) -> Retention {
+    let age = |name: &str| main.duration(name);
+    Retention {
+        all: age("ledger_retention_time"),
+        good: age("ledger_success_retention_time"),
+        quiet: age("ledger_quiet_time"),
+    }
 }
 
 impl Remembered {
@@ -70,10 +86,15 @@ impl Remembered {
         let counters = Arc::new(Counters::new());
         let (events, said) = (Arc::clone(logger) as Events, setup.clone());
         let counted = Arc::clone(&counters);
-        let mut listeners: Vec<yamabiko_ledger::Listener> = vec![Box::new(move |entry| counted.count(entry))];
-        if let Some(keeper) = crate::ledger_suppress::keeper(config, &directory, &events, setup) {
-            listeners.push(keeper);
-        }
+        let keeper: Keeper = Arc::new(Mutex::new(crate::ledger_suppress::keeper(config, &directory, &events, setup)));
+        let kept = Arc::clone(&keeper);
+        let keeps = move |entry: &Entry| {
+            if let Some(keeper) = kept.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                keeper(entry);
+            }
+        };
+        let listeners: Vec<yamabiko_ledger::Listener> =
+            vec![Box::new(move |entry| counted.count(entry)), Box::new(keeps)];
         let surroundings = Surroundings {
             classify: Box::new(|entry| match may_have_a_reason(entry) {
                 true => reason_of(analyzer(), entry),
@@ -87,7 +108,8 @@ impl Remembered {
         let capacity = usize::try_from(main.int("ledger_queue_limit")).unwrap_or(100_000);
         let feed = Feed::start(writer, capacity, surroundings).map_err(|error| format!("ledger: {error}"))?;
         feed.push_again(left);
-        let inner = Inner { feed, directory, late: OnceLock::new(), counters };
+        let (retention, changed) = (Mutex::new(retention(&main)), Condvar::new());
+        let inner = Inner { feed, directory, late: OnceLock::new(), counters, keeper, retention, changed };
         Ok(Self { inner: Some(Arc::new(inner)) })
     }
 
@@ -105,16 +127,16 @@ impl Remembered {
     }
 
     /// A message is on stable storage.
-    pub fn queued(&self, envelope: &Arc<Envelope>, hold: bool) {
+    pub fn queued(&self, envelope: &Envelope, hold: bool) {
         if let Some(inner) = &self.inner {
-            inner.feed.push(Input::Queued { envelope: Arc::clone(envelope), hold });
+            inner.feed.push(Input::Queued { envelope, hold });
         }
     }
 
     /// Something that no event tells.
     pub fn enter(&self, entry: Entry) {
         if let Some(inner) = &self.inner {
-            inner.feed.push(Input::Entry(Box::new(entry)));
+            inner.feed.push(Input::Entry(&entry));
         }
     }
 
@@ -154,13 +176,8 @@ impl Remembered {
                 }
             }
         }
-        let age = |name: &str| main.duration(name);
-        let retention = Retention {
-            all: age("ledger_retention_time"),
-            good: age("ledger_success_retention_time"),
-            quiet: age("ledger_quiet_time"),
-        };
         let (directory, feed, queue) = (inner.directory.clone(), Arc::clone(&inner.feed), Arc::clone(queue));
+        let inner = Arc::clone(inner);
         let (events, setup) = (Arc::clone(events), setup.clone());
         let begun = Timestamp::now();
         let run = move || {
@@ -171,6 +188,7 @@ impl Remembered {
             }
             let mut lost = feed.dropped();
             loop {
+                let retention = *inner.retention.lock().unwrap_or_else(PoisonError::into_inner);
                 match yamabiko_ledger::retire(&directory, Timestamp::now(), &retention) {
                     Ok(gone) if gone > 0 => {
                         let text = format!("ledger: {gone} days are older than ledger_retention_time and were removed");
@@ -181,7 +199,16 @@ impl Remembered {
                 }
                 let begun = std::time::Instant::now();
                 while begun.elapsed() < HOUSEKEEPING {
-                    std::thread::sleep(Duration::from_secs(10));
+                    let now = inner.retention.lock().unwrap_or_else(PoisonError::into_inner);
+                    let same = |now: &mut Retention| *now == retention;
+                    let (now, _) = inner
+                        .changed
+                        .wait_timeout_while(now, Duration::from_secs(10), same)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    if *now != retention {
+                        break;
+                    }
+                    drop(now);
                     if feed.dropped() > lost && feed.waiting() == 0 {
                         lost = feed.dropped();
                         // What cannot be read now is missing; it was said when it was lost.
@@ -192,6 +219,21 @@ impl Remembered {
         };
         // It ends with the process: everything that it does may be cut off.
         let _ = std::thread::Builder::new().name("ledger-keeper".into()).spawn(run);
+    }
+
+    /// Another configuration. What of it counts from the next start on is said by whoever knows the former one.
+    pub fn reconfigure(&self, config: &Config, events: &Events, setup: &Setup) {
+        let Some(inner) = &self.inner else { return };
+        let main = config.main();
+        let keeper = crate::ledger_suppress::keeper(config, &inner.directory, events, setup);
+        *inner.keeper.lock().unwrap_or_else(PoisonError::into_inner) = keeper;
+        *inner.retention.lock().unwrap_or_else(PoisonError::into_inner) = retention(&main);
+        inner.changed.notify_all();
+        if let Some(late) = self.late() {
+            for fault in late.reconfigure(&main) {
+                crate::say(events, setup, Severity::Warning, &fault);
+            }
+        }
     }
 
     /// Signed tokens say which message a report is about; the keys are those in force when it comes.
@@ -226,7 +268,7 @@ struct Remembering {
 impl EventSink for Remembering {
     fn emit(&self, event: Event) {
         if Input::wants(&event) {
-            self.feed.push(Input::Event(event.clone()));
+            self.feed.push(Input::Event(&event));
         }
         self.logger.emit(event);
     }
@@ -257,11 +299,11 @@ fn rebuild(
         let Ok((envelope, meta)) = queue.envelope(id) else { continue };
         if !known.iter().any(|entry| entry.what == What::Queued || entry.size > 0) {
             for list in envelope.recipients.chunks(yamabiko_ledger::LISTED) {
-                feed.push(Input::Entry(Box::new(entry_of(&envelope, list))));
+                feed.push(Input::Entry(&entry_of(&envelope, list)));
                 entered += 1;
             }
             if meta.flags.hold() {
-                feed.push(Input::Entry(Box::new(Entry::new(envelope.arrival, What::Held, name.clone(), ""))));
+                feed.push(Input::Entry(&Entry::new(envelope.arrival, What::Held, name.clone(), "")));
             }
         }
         for recipient in &envelope.recipients {
@@ -274,7 +316,7 @@ fn rebuild(
                 continue;
             }
             let entry = Entry::new(envelope.arrival, what, name.clone(), recipient.address.clone());
-            feed.push(Input::Entry(Box::new(Entry {
+            feed.push(Input::Entry(&Entry {
                 original: if recipient.original == recipient.address {
                     String::new()
                 } else {
@@ -286,7 +328,7 @@ fn rebuild(
                 text: failure.reason.clone(),
                 by: "rebuilt from the queue".to_owned(),
                 ..entry
-            })));
+            }));
             entered += 1;
         }
     }

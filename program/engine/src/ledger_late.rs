@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use yamabiko_analyze::{Analyzer, Kind};
@@ -21,8 +21,11 @@ use yamabiko_ledger::{Entry, Feed, Input, Ledger, Origin, SURE, Trusted, What, a
 const WAITING: usize = 2000;
 /// So much of a message is read.
 const READ: u64 = 512 << 10;
-/// So long a message waits to be read before it is accepted; it is read all the same.
+/// So long a message waits to be read before it is accepted, while nothing at all is read or written; it is read all the same.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// So long it waits while others are read before it: whoever sent it waits for ten minutes (RFC 5321 section 4.5.3.2.6), and
+/// what is accepted unread is lost to the ledger when the process is killed.
+const LONGEST: Duration = Duration::from_secs(60);
 /// What is pushed must be found before it is looked for: after a crash, what was kept of it is written first.
 const CATCHING_UP: Duration = Duration::from_secs(60);
 /// A ledger that does not answer is asked again, after so long each time.
@@ -40,10 +43,27 @@ pub struct Reader {
     work: Condvar,
     skipped: AtomicU64,
     read: AtomicU64,
-    /// Reports that are known to belong to a message of ours are not delivered.
-    pub discards: bool,
-    trusted: Trusted,
+    /// Where what is read goes.
+    feed: Arc<Feed>,
+    manners: RwLock<Arc<Manners>>,
     tokens: std::sync::OnceLock<Tokens>,
+}
+
+/// What main.cf says.
+struct Manners {
+    /// Reports that are known to belong to a message of ours are not delivered.
+    discards: bool,
+    trusted: Trusted,
+}
+
+impl Manners {
+    /// And words that mean nothing.
+    fn of(main: &View) -> (Self, Vec<String>) {
+        let words = main.list("late_bounce_trusted_hosts");
+        let (trusted, faults) = Trusted::parse(words.iter().map(String::as_str));
+        let discards = main.text("late_bounce_disposition") == "discard";
+        (Self { discards, trusted }, faults.iter().map(|why| format!("late_bounce_trusted_hosts: {why}")).collect())
+    }
 }
 
 struct Job {
@@ -58,16 +78,15 @@ impl Reader {
     /// Starts the thread. What keeps it from reading a report, and words of `late_bounce_trusted_hosts` that mean nothing, are
     /// said through `complain`.
     pub fn start(main: &View, directory: &Path, feed: Arc<Feed>, complain: Complain) -> io::Result<Arc<Self>> {
-        let words = main.list("late_bounce_trusted_hosts");
-        let (trusted, faults) = Trusted::parse(words.iter().map(String::as_str));
-        faults.iter().for_each(|why| complain(&format!("late_bounce_trusted_hosts: {why}")));
+        let (manners, faults) = Manners::of(main);
+        faults.iter().for_each(|why| complain(why));
         let reader = Arc::new(Self {
             jobs: Mutex::default(),
             work: Condvar::new(),
             skipped: AtomicU64::new(0),
             read: AtomicU64::new(0),
-            discards: main.text("late_bounce_disposition") == "discard",
-            trusted,
+            feed: Arc::clone(&feed),
+            manners: RwLock::new(Arc::new(manners)),
             tokens: std::sync::OnceLock::new(),
         });
         let (shared, mut ledger) = (Arc::clone(&reader), Ledger::open(directory));
@@ -95,6 +114,22 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Another configuration, and what is wrong with it.
+    pub fn reconfigure(&self, main: &View) -> Vec<String> {
+        let (manners, faults) = Manners::of(main);
+        *self.manners.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(manners);
+        faults
+    }
+
+    fn manners(&self) -> Arc<Manners> {
+        Arc::clone(&self.manners.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reports that are known to belong to a message of ours are not delivered.
+    pub fn discards(&self) -> bool {
+        self.manners().discards
+    }
+
     /// What reads tokens in addresses, once it is known.
     pub fn reads_tokens(&self, tokens: Tokens) {
         let _ = self.tokens.set(tokens);
@@ -117,8 +152,9 @@ impl Reader {
     pub async fn is_ours(&self, envelope: Arc<Envelope>, parts: Vec<Content>) -> bool {
         let (answer, heard) = tokio::sync::oneshot::channel();
         self.push(Job { at: Timestamp::now(), envelope, parts, answer });
-        let patience = if self.discards { PATIENCE * 3 } else { PATIENCE };
-        matches!(tokio::time::timeout(patience, heard).await, Ok(Ok(true)))
+        let patience = if self.discards() { PATIENCE * 3 } else { PATIENCE };
+        let steps = || self.read.load(Ordering::Relaxed).wrapping_add(self.feed.written());
+        answer_of(heard, steps, patience, LONGEST).await.unwrap_or(false)
     }
 
     fn push(&self, job: Job) {
@@ -159,6 +195,7 @@ impl Reader {
             .collect();
         let id = job.envelope.queue_id.to_string();
         let client = &job.envelope.client;
+        let manners = self.manners();
         let incoming = Incoming {
             at: job.at,
             queue_id: &id,
@@ -166,7 +203,7 @@ impl Reader {
             message: &message,
             analysis: &analysis,
             client: client.address.map(|address| Origin::new(&client.name, address)),
-            trusted: &self.trusted,
+            trusted: &manners.trusted,
         };
         let token = |address: &str| self.tokens.get().and_then(|read| read(address));
         let mut again = ASKED_AGAIN.iter();
@@ -181,9 +218,31 @@ impl Reader {
         let told = |entry: &Entry| entry.confidence >= SURE && matches!(entry.what, What::Report | What::Complaint);
         let ours = !entries.is_empty() && entries.iter().all(told);
         let lost = feed.dropped();
-        entries.into_iter().for_each(|entry| feed.push(Input::Entry(Box::new(entry))));
+        entries.iter().for_each(|entry| feed.push(Input::Entry(entry)));
         // Where there was no room for it the mail is what is left of it.
         Ok(ours && feed.dropped() == lost)
+    }
+}
+
+/// Waits for an answer as long as there is work done that it waits for: `steps` changes at least once in `patience`. Not longer
+/// than `longest`.
+async fn answer_of<T>(
+    mut heard: tokio::sync::oneshot::Receiver<T>,
+    steps: impl Fn() -> u64,
+    patience: Duration,
+    longest: Duration,
+) -> Option<T> {
+    let begun = tokio::time::Instant::now();
+    let mut before = steps();
+    loop {
+        if let Ok(answer) = tokio::time::timeout(patience, &mut heard).await {
+            return answer.ok();
+        }
+        let now = steps();
+        if now == before || begun.elapsed() >= longest {
+            return None;
+        }
+        before = now;
     }
 }
 
@@ -192,27 +251,70 @@ const HEAD: u64 = 32 << 10;
 
 /// The header says so. It may be in several parts: the trace fields that were put in front, and the message as it came.
 fn looks_like_a_report(parts: &[Content]) -> bool {
-    const SIGNS: [&str; 4] = ["multipart/report", "auto-submitted: auto-", "x-failed-recipients:", "x-autoreply:"];
     let mut left = HEAD;
     for part in parts {
         // What cannot be read now is delivered unread.
         let Ok(bytes) = part.slice(0, left.min(part.len())).to_bytes() else { return false };
-        let end = memchr::memmem::find(&bytes, b"\n\n");
-        let header = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default().to_ascii_lowercase();
-        if SIGNS.iter().any(|sign| memchr::memmem::find(&header, sign.as_bytes()).is_some()) {
+        let mut line = 0;
+        for end in memchr::memchr_iter(b'\n', &bytes) {
+            match bytes.get(line..end) {
+                Some([]) => return false,
+                Some(field) if is_sign(field) => return true,
+                _ => line = end + 1,
+            }
+        }
+        if bytes.get(line..).is_some_and(is_sign) {
             return true;
         }
         left = left.saturating_sub(part.len());
-        if end.is_some() || left == 0 {
+        if left == 0 {
             return false;
         }
     }
     false
 }
 
+/// A line of a header that reports and automatic replies have. Of a field in several lines each may be the one.
+fn is_sign(line: &[u8]) -> bool {
+    const SIGNS: [&str; 4] = ["multipart/report", "auto-submitted: auto-", "x-failed-recipients:", "x-autoreply:"];
+    let has = |sign: &str| line.windows(sign.len()).any(|window| window.eq_ignore_ascii_case(sign.as_bytes()));
+    match line.first().map(u8::to_ascii_lowercase) {
+        Some(b'c' | b' ' | b'\t') => has(SIGNS[0]),
+        Some(b'a') => has(SIGNS[1]),
+        Some(b'x') => has(SIGNS[2]) || has(SIGNS[3]),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An answer is waited for as long as others before it are read, and not for a ledger that hangs.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_answer() {
+        let seconds = Duration::from_secs;
+        // A step each so many seconds; the answer after so many; how long it is waited for, and whether it is heard.
+        for (step, answer, waited, heard) in [
+            (1, 0, 0, true),
+            (1, 2, 2, true),
+            (1, 20, 20, true),
+            (1, 100, 60, false),
+            (2, 59, 59, true),
+            (1000, 2, 2, true),
+            (1000, 4, 3, false),
+        ] {
+            let begun = tokio::time::Instant::now();
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            tokio::spawn(async move {
+                tokio::time::sleep(seconds(answer)).await;
+                let _ = sender.send(true);
+            });
+            let steps = || begun.elapsed().as_secs() / step;
+            let got = answer_of(receiver, steps, PATIENCE, LONGEST).await;
+            assert_eq!((got.is_some(), begun.elapsed().as_secs()), (heard, waited), "{step} {answer}");
+        }
+    }
 
     #[test]
     fn what_is_read() {

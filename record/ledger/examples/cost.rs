@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let kind = Kind::Delivered(Box::new(delivery));
         let event = Event { at: Timestamp(id.micros() + 150_000), origin: Origin::new(&name, "smtp"), kind };
-        let inputs = [Input::Queued { envelope: Arc::new(envelope), hold: false }, Input::Event(event)];
+        let inputs = [Input::Queued { envelope: &envelope, hold: false }, Input::Event(&event)];
         if let Some(feed) = &feed {
             inputs.into_iter().for_each(|input| feed.push(input));
             continue;

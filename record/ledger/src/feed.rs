@@ -1,8 +1,8 @@
 //! The way from those who deliver mail to the ledger: a bounded line that nobody waits in.
 //!
-//! [`Feed::push`] only queues. One thread gathers for [`GATHER`], makes entries, classifies, writes them in one transaction
-//! and shows them to those who listen. What does not fit is counted and not written; whoever owns the queue of messages is
-//! told then, and writes what is missing again.
+//! [`Feed::push`] only writes down what it is told, as [records](crate::record). One thread gathers for [`GATHER`], makes
+//! entries, classifies, writes them in one transaction and shows them to those who listen. What does not fit is counted
+//! and not written; whoever owns the queue of messages is told then, and writes what is missing again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,13 +11,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::recorder::{Input, Recorder, Told};
-use crate::{Entry, Error, Journal, Writer, day_of, journal};
+use crate::recorder::{Input, Recorder};
+use crate::{Entry, Error, Journal, Writer, day_of, record};
 
 /// How long inputs gather: so much of the ledger is lost with the process, and made again from the queue.
 pub const GATHER: Duration = Duration::from_millis(400);
 /// So many are enough for one transaction.
 const ENOUGH: usize = 20_000;
+/// What waits is kept in pieces of so many bytes, or of one input that is larger.
+const PIECE: usize = 64 << 10;
+/// So many pieces are kept for what comes next.
+const SPARE: usize = 16;
+/// Room for the records of an input: few need more.
+const USUAL: usize = 768;
 /// Counts are written so often.
 const COUNTS: Duration = Duration::from_secs(15);
 /// Trouble with the disk is said so often.
@@ -68,9 +74,44 @@ struct Shared {
     journal: Option<Journal>,
 }
 
+/// Records that wait, in their order.
+#[derive(Default)]
+struct Line {
+    pieces: VecDeque<Vec<u8>>,
+    /// Inputs they are of.
+    inputs: usize,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Line {
+    fn push(&mut self, records: &[u8]) {
+        self.inputs += 1;
+        let room = |piece: &&mut Vec<u8>| piece.capacity() - piece.len() >= records.len();
+        if let Some(last) = self.pieces.back_mut().filter(room) {
+            last.extend_from_slice(records);
+            return;
+        }
+        let mut piece = match records.len() > PIECE {
+            true => Vec::new(),
+            false => self.spare.pop().unwrap_or_else(|| Vec::with_capacity(PIECE)),
+        };
+        piece.extend_from_slice(records);
+        self.pieces.push_back(piece);
+    }
+
+    /// These have been read.
+    fn give_back(&mut self, pieces: VecDeque<Vec<u8>>) {
+        let fits = pieces.into_iter().filter(|piece| piece.capacity() == PIECE);
+        self.spare.extend(fits.take(SPARE.saturating_sub(self.spare.len())).map(|mut piece| {
+            piece.clear();
+            piece
+        }));
+    }
+}
+
 #[derive(Default)]
 struct State {
-    inputs: VecDeque<Told>,
+    line: Line,
     lost: u64,
     waits: bool,
     stop: bool,
@@ -104,47 +145,53 @@ impl Feed {
             written: AtomicU64::new(0),
             journal: surroundings.journal.take(),
         });
-        let mut work = Work {
-            shared: Arc::clone(&shared),
-            writer,
-            surroundings,
-            recorder: Recorder::default(),
-            counted: Instant::now(),
-            said: None,
-            day: 0,
-        };
+        let entering = Entering { writer, surroundings, counted: Instant::now(), said: None, day: 0 };
+        let mut work = Work { shared: Arc::clone(&shared), entering, recorder: Recorder::default() };
         let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || work.run())?;
         Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)) }))
     }
 
     /// Takes an input. Never waits for the disk: what does not fit is counted.
-    pub fn push(&self, input: Input) {
-        let Some(told) = input.told() else { return };
-        let Some(journal) = &self.shared.journal else { return self.line_up(told) };
-        let mut bytes = Vec::with_capacity(512);
-        told.entries().iter().for_each(|entry| journal::record(entry, &mut bytes));
+    pub fn push(&self, input: Input<'_>) {
+        let mut records = Vec::with_capacity(USUAL);
+        if !input.write(&mut records) {
+            self.lose();
+        }
+        if records.is_empty() {
+            return;
+        }
         // In the journal after it is in the line: so a round that takes the line never empties a file too early.
-        self.line_up(told);
-        journal.add(&bytes);
+        self.line_up(&records);
+        if let Some(journal) = &self.shared.journal {
+            journal.add(&records);
+        }
     }
 
     /// Takes what the journal has kept already.
     pub fn push_again(&self, entries: Vec<Entry>) {
-        entries.into_iter().for_each(|entry| self.line_up(Told::Entry(Box::new(entry))));
+        let mut records = Vec::with_capacity(USUAL);
+        for entry in entries {
+            records.clear();
+            record::record(&entry, &mut records);
+            self.line_up(&records);
+        }
     }
 
-    fn line_up(&self, told: Told) {
+    fn line_up(&self, records: &[u8]) {
         let mut state = self.shared.lock();
-        if state.inputs.len() >= self.shared.capacity {
-            state.lost += 1;
+        if state.line.inputs >= self.shared.capacity {
             drop(state);
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return self.lose();
         }
-        state.inputs.push_back(told);
+        state.line.push(records);
         if std::mem::take(&mut state.waits) {
             self.shared.work.notify_one();
         }
+    }
+
+    fn lose(&self) {
+        self.shared.lock().lost += 1;
+        self.shared.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Inputs that did not fit.
@@ -159,7 +206,7 @@ impl Feed {
 
     /// Inputs that wait.
     pub fn waiting(&self) -> usize {
-        self.shared.lock().inputs.len()
+        self.shared.lock().line.inputs
     }
 
     /// Waits until everything pushed before is written, at most so long.
@@ -203,7 +250,7 @@ impl Drop for Feed {
 
 /// What one round writes.
 struct Round {
-    inputs: VecDeque<Told>,
+    pieces: VecDeque<Vec<u8>>,
     lost: u64,
     stop: bool,
     /// Requests to write everything that this round serves.
@@ -214,9 +261,14 @@ struct Round {
 
 struct Work {
     shared: Arc<Shared>,
+    recorder: Recorder,
+    entering: Entering,
+}
+
+/// Entries on their last step.
+struct Entering {
     writer: Writer,
     surroundings: Surroundings,
-    recorder: Recorder,
     counted: Instant,
     said: Option<Instant>,
     day: u64,
@@ -225,36 +277,52 @@ struct Work {
 impl Work {
     fn run(&mut self) {
         loop {
-            let Round { inputs, lost, stop, asked, hurry } = self.gather();
-            let mut entries = Vec::with_capacity(inputs.len());
-            for told in inputs {
-                self.recorder.enter(told, &mut |entry| entries.push(entry));
+            let Round { pieces, lost, stop, asked, hurry } = self.gather();
+            let (written, failed) = self.enter(&pieces, stop || hurry);
+            self.shared.written.fetch_add(written, Ordering::Relaxed);
+            if let Some(error) = self.entering.commit(stop || hurry).err().or(failed) {
+                self.entering.trouble(&error);
             }
-            self.recorder.end(&mut |entry| entries.push(entry));
-            if stop || hurry {
-                self.recorder.end(&mut |entry| entries.push(entry));
-            }
-            self.write(entries, stop || hurry);
             {
                 let mut state = self.shared.lock();
+                state.line.give_back(pieces);
                 state.served = asked;
                 self.shared.progress.notify_all();
             }
+            let Surroundings { complain, lost: tell_lost, .. } = &mut self.entering.surroundings;
             if lost > 0 {
-                (self.surroundings.complain)(&format!("{lost} events were not written: the disk is too slow for them"));
-                (self.surroundings.lost)(lost);
+                complain(&format!("{lost} events were not written: the disk is too slow for them"));
+                tell_lost(lost);
             }
             if stop {
                 // Everything is in the ledger, or else the next one to open it finds it here.
-                self.shared.journal.iter().filter(|_| !self.writer.owes()).for_each(Journal::empty);
+                self.shared.journal.iter().filter(|_| !self.entering.writer.owes()).for_each(Journal::empty);
                 return;
             }
         }
     }
 
+    /// How many entries were entered, and what went wrong last.
+    fn enter(&mut self, pieces: &VecDeque<Vec<u8>>, all: bool) -> (u64, Option<Error>) {
+        let (mut written, mut failed) = (0, None);
+        let Self { recorder, entering, .. } = self;
+        let mut give = |entry| match entering.take(entry) {
+            Ok(()) => written += 1,
+            Err(error) => failed = Some(error),
+        };
+        for piece in pieces {
+            record::told(piece, |role, entry| recorder.enter(role, Box::new(entry), &mut give));
+        }
+        recorder.end(&mut give);
+        if all {
+            recorder.end(&mut give);
+        }
+        (written, failed)
+    }
+
     fn gather(&mut self) -> Round {
         let mut state = self.shared.lock();
-        while state.inputs.is_empty() && state.lost == 0 && !state.stop && !state.hurries() {
+        while state.line.pieces.is_empty() && state.lost == 0 && !state.stop && !state.hurries() {
             state.waits = true;
             if self.recorder.is_waiting() {
                 // A message that nothing follows is written all the same.
@@ -264,57 +332,55 @@ impl Work {
             let wait = self.shared.work.wait_timeout(state, COUNTS).unwrap_or_else(PoisonError::into_inner);
             state = wait.0;
             if wait.1.timed_out() {
+                state.line.spare = Vec::new();
                 break;
             }
         }
         state.waits = false;
-        let more = |state: &mut State| !state.stop && !state.hurries() && state.inputs.len() < ENOUGH;
-        if more(&mut state) && !state.inputs.is_empty() {
+        let more = |state: &mut State| !state.stop && !state.hurries() && state.line.inputs < ENOUGH;
+        if more(&mut state) && !state.line.pieces.is_empty() {
             let napped = self.shared.work.wait_timeout_while(state, GATHER, more);
             state = napped.unwrap_or_else(PoisonError::into_inner).0;
         }
         // What the ledger cannot take now is in the journal, and it stays there.
         if let Some(journal) = &self.shared.journal
-            && !self.writer.owes()
-            && (!state.inputs.is_empty() || self.recorder.is_waiting() || state.stop)
+            && !self.entering.writer.owes()
+            && (!state.line.pieces.is_empty() || self.recorder.is_waiting() || state.stop)
         {
             journal.turn();
         }
+        state.line.inputs = 0;
         Round {
-            inputs: std::mem::take(&mut state.inputs),
+            pieces: std::mem::take(&mut state.line.pieces),
             lost: std::mem::take(&mut state.lost),
             stop: state.stop,
             asked: state.asked,
             hurry: state.hurries(),
         }
     }
+}
 
-    fn write(&mut self, entries: Vec<Box<Entry>>, all: bool) {
-        let (mut failed, mut written) = (None, 0u64);
-        for mut entry in entries {
-            if entry.reason.is_empty() {
-                entry.reason = (self.surroundings.classify)(&entry);
-            }
-            for listener in &mut self.surroundings.listeners {
-                listener(&entry);
-            }
-            self.day = self.day.max(day_of(entry.at.seconds()));
-            match self.writer.take(entry) {
-                Ok(_) => written += 1,
-                Err(error) => failed = Some(error),
-            }
+impl Entering {
+    fn take(&mut self, mut entry: Box<Entry>) -> Result<(), Error> {
+        if entry.reason.is_empty() {
+            entry.reason = (self.surroundings.classify)(&entry);
         }
-        let due = all || self.counted.elapsed() >= COUNTS;
-        let committed = if due { self.writer.commit_all() } else { self.writer.commit() };
-        if due {
-            self.counted = Instant::now();
-            // Yesterday's file gets late news only.
-            let _ = self.writer.close_before(self.day.saturating_sub(1));
+        for listener in &mut self.surroundings.listeners {
+            listener(&entry);
         }
-        self.shared.written.fetch_add(written, Ordering::Relaxed);
-        if let Some(error) = committed.err().or(failed) {
-            self.trouble(&error);
+        self.day = self.day.max(day_of(entry.at.seconds()));
+        self.writer.take(entry).map(|_| ())
+    }
+
+    fn commit(&mut self, all: bool) -> Result<(), Error> {
+        if !all && self.counted.elapsed() < COUNTS {
+            return self.writer.commit();
         }
+        let committed = self.writer.commit_all();
+        self.counted = Instant::now();
+        // Yesterday's file gets late news only.
+        let _ = self.writer.close_before(self.day.saturating_sub(1));
+        committed
     }
 
     fn trouble(&mut self, error: &Error) {
@@ -331,9 +397,8 @@ mod tests {
     use crate::{Field, Ledger, Options, Query, Source, State, What};
     use yamabiko_envelope::Timestamp;
 
-    fn note(n: u64) -> Input {
-        let entry = Entry::new(Timestamp::from_seconds(n), What::Bounced, "Q", format!("a{n}@b.test"));
-        Input::Entry(Box::new(entry))
+    fn note(n: u64) -> Entry {
+        Entry::new(Timestamp::from_seconds(n), What::Bounced, "Q", format!("a{n}@b.test"))
     }
 
     #[test]
@@ -342,7 +407,7 @@ mod tests {
         let writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
         let surroundings = Surroundings { classify: Box::new(|_| "userunknown".into()), ..Surroundings::default() };
         let feed = Feed::start(writer, 1000, surroundings).unwrap();
-        (0..100).for_each(|n| feed.push(note(n)));
+        (0..100).for_each(|n| feed.push(Input::Entry(&note(n))));
         assert!(feed.flush(Duration::from_secs(60)));
         let mut ledger = Ledger::open(dir.path());
         let found = ledger.histories(&Query::new(Field::Recipient, "A7@b.test")).unwrap();
@@ -364,7 +429,7 @@ mod tests {
             let mut envelope = yamabiko_envelope::Envelope::new(id, Timestamp(id.micros()), "s@a.test");
             envelope.recipients =
                 vec![yamabiko_envelope::Recipient { address: "r@b.test".into(), ..Default::default() }];
-            feed.push(Input::Queued { envelope: Arc::new(envelope), hold: false });
+            feed.push(Input::Queued { envelope: &envelope, hold: false });
             while feed.waiting() > 0 {
                 std::thread::yield_now();
             }
@@ -387,7 +452,7 @@ mod tests {
             ..Surroundings::default()
         };
         let feed = Feed::start(writer, 10, surroundings).unwrap();
-        (0..1000).for_each(|n| feed.push(note(n)));
+        (0..1000).for_each(|n| feed.push(Input::Entry(&note(n))));
         feed.close();
         assert!(feed.dropped() > 0);
         assert_eq!(told.load(Ordering::Relaxed), feed.dropped());
@@ -408,7 +473,7 @@ mod tests {
         };
         let (feed, _) = start();
         for n in 0..5 {
-            feed.push(note(n));
+            feed.push(Input::Entry(&note(n)));
             assert!(feed.flush(Duration::from_secs(60)));
         }
         drop(feed);
@@ -420,5 +485,28 @@ mod tests {
         let found = Ledger::open(dir.path()).entries(Field::QueueId, "Q", None).unwrap();
         assert_eq!(found.len(), 5);
         assert!(Journal::open(dir.path()).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn the_line_is_whole_whatever_the_pieces_are() {
+        let mut line = Line::default();
+        for round in 0..3 {
+            let sizes = [1, PIECE - 1, 1, PIECE, PIECE + 1, 7, 3 * PIECE, 5, PIECE / 2, PIECE / 2, 1];
+            let mut expected = Vec::new();
+            for (n, size) in (0u8..).zip(sizes) {
+                let records = vec![n; size];
+                line.push(&records);
+                expected.extend(records);
+            }
+            assert_eq!(line.inputs, sizes.len() * (round + 1));
+            let pieces = std::mem::take(&mut line.pieces);
+            assert_eq!(pieces.iter().flatten().copied().collect::<Vec<u8>>(), expected);
+            line.give_back(pieces);
+            assert!(line.spare.len() <= SPARE && line.spare.iter().all(|piece| piece.is_empty()));
+        }
+        (0..SPARE + 9).for_each(|_| line.push(&[0; PIECE]));
+        let pieces = std::mem::take(&mut line.pieces);
+        line.give_back(pieces);
+        assert_eq!(line.spare.len(), SPARE);
     }
 }

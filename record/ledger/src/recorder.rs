@@ -4,35 +4,33 @@
 //! a moment, and what became of it takes its sender, Message-ID and client along. [`crate::split`] shows both again.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use yamabiko_envelope::{
-    Action, Client, ContentAction, Decision, Delivery, DeliveryStatus, Envelope, Event, Kind, NoticeKind, QueueId,
-    Trace,
+    Action, Client, ContentAction, Decision, Delivery, DeliveryStatus, Envelope, Event, Kind, NoticeKind, Recipient,
+    Timestamp, Trace,
 };
 
-use crate::{Entry, LISTED, What, remote_id};
+use crate::record::{Record, Role, record, tag, told};
+use crate::{Entry, LISTED, What};
 
 /// Something that is to be remembered.
-// Events are nearly all of them: boxing them would cost an allocation for each delivery.
-#[allow(clippy::large_enum_variant)]
-#[derive(Clone, Debug)]
-pub enum Input {
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
     /// A message is in the queue.
     Queued {
         /// Its envelope.
-        envelope: Arc<Envelope>,
+        envelope: &'a Envelope,
         /// It waits for an operator.
         hold: bool,
     },
     /// A stage has said something.
-    Event(Event),
+    Event(&'a Event),
     /// An entry as it is.
-    Entry(Box<Entry>),
+    Entry(&'a Entry),
 }
 
-impl Input {
-    /// Whether an event is one that is remembered: the rest need not be copied.
+impl Input<'_> {
+    /// Whether an event is one that is remembered.
     pub fn wants(event: &Event) -> bool {
         match &event.kind {
             Kind::Delivered(delivery) => {
@@ -45,39 +43,12 @@ impl Input {
         }
     }
 
-    /// What it means to the ledger; `None` for what is no mail.
-    pub(crate) fn told(self) -> Option<Told> {
+    /// Writes down what it means to the ledger: nothing for what is no mail. False when something of it is too long.
+    pub(crate) fn write(self, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Entry(entry) => Some(Told::Entry(entry)),
-            Self::Queued { envelope, hold } => queued(&envelope, hold),
-            Self::Event(event) => of_event(event),
-        }
-    }
-}
-
-/// What the ledger is told, made where it happens: nothing of it is made again later.
-#[derive(Debug)]
-pub(crate) enum Told {
-    /// An entry as it is.
-    Entry(Box<Entry>),
-    /// Several.
-    Entries(Vec<Entry>),
-    /// A message with one recipient, which waits a moment for what becomes of it.
-    Message(QueueId, Box<Entry>),
-    /// What became of a recipient.
-    Outcome(QueueId, Box<Entry>),
-    /// Something that a message which waits is needed before.
-    About(QueueId, Box<Entry>),
-}
-
-impl Told {
-    /// The entries that it is worth by itself, with nothing put together.
-    pub(crate) fn entries(&self) -> &[Entry] {
-        match self {
-            Self::Entries(entries) => entries,
-            Self::Entry(entry) | Self::Message(_, entry) | Self::Outcome(_, entry) | Self::About(_, entry) => {
-                std::slice::from_ref(entry)
-            }
+            Self::Entry(entry) => record(entry, out),
+            Self::Queued { envelope, hold } => queued(envelope, hold, out),
+            Self::Event(event) => of_event(event, out),
         }
     }
 }
@@ -95,45 +66,42 @@ fn decided(word: &str) -> Option<What> {
 /// What error(8) says of addresses on the suppression list begins so.
 const SUPPRESSED: &str = "recipient is on the suppression list";
 
-/// Makes entries. One per writer.
+/// Puts entries together. One per writer.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    /// Messages that wait for what becomes of them: since this round, and since the one before.
-    fresh: HashMap<QueueId, Box<Entry>>,
-    older: HashMap<QueueId, Box<Entry>>,
+    /// Messages that wait for what becomes of them, by queue ID: since this round, and since the one before.
+    fresh: HashMap<String, Box<Entry>>,
+    older: HashMap<String, Box<Entry>>,
 }
 
 impl Recorder {
     /// Gives the entries that follow from an input.
-    pub fn take(&mut self, input: Input, give: &mut dyn FnMut(Entry)) {
-        if let Some(told) = input.told() {
-            self.enter(told, &mut |entry| give(*entry));
-        }
+    pub fn take(&mut self, input: Input<'_>, give: &mut dyn FnMut(Entry)) {
+        let mut records = Vec::new();
+        input.write(&mut records);
+        told(&records, |role, entry| self.enter(role, Box::new(entry), &mut |entry| give(*entry)));
     }
 
-    /// Gives the entries that follow from what is told.
-    pub(crate) fn enter(&mut self, told: Told, give: &mut dyn FnMut(Box<Entry>)) {
-        match told {
-            Told::Entry(entry) => give(entry),
-            Told::Entries(entries) => entries.into_iter().map(Box::new).for_each(give),
-            Told::Message(id, entry) => {
-                self.fresh.insert(id, entry);
+    /// Gives the entries that follow from one that was written down.
+    pub(crate) fn enter(&mut self, role: Role, mut entry: Box<Entry>, give: &mut dyn FnMut(Box<Entry>)) {
+        match role {
+            Role::Plain => {}
+            Role::Message => {
+                self.fresh.insert(entry.queue_id.clone(), entry);
+                return;
             }
-            Told::Outcome(id, mut entry) => {
-                match self.fresh.remove(&id).or_else(|| self.older.remove(&id)) {
-                    Some(message) if is_whole(&message, &entry) => join(*message, &mut entry),
-                    Some(message) => give(message),
-                    None => {}
-                }
-                give(entry);
-            }
-            Told::About(id, entry) => {
-                if let Some(message) = self.fresh.remove(&id).or_else(|| self.older.remove(&id)) {
-                    give(message);
-                }
-                give(entry);
-            }
+            Role::Outcome => match self.waiting(&entry.queue_id) {
+                Some(message) if is_whole(&message, &entry) => join(*message, &mut entry),
+                Some(message) => give(message),
+                None => {}
+            },
+            Role::About => self.waiting(&entry.queue_id).into_iter().for_each(&mut *give),
         }
+        give(entry);
+    }
+
+    fn waiting(&mut self, queue_id: &str) -> Option<Box<Entry>> {
+        self.fresh.remove(queue_id).or_else(|| self.older.remove(queue_id))
     }
 
     /// Messages are waiting here.
@@ -153,55 +121,51 @@ impl Recorder {
     }
 }
 
-fn queued(envelope: &Envelope, hold: bool) -> Option<Told> {
+fn queued(envelope: &Envelope, hold: bool, out: &mut Vec<u8>) -> bool {
     // Questions about addresses are no mail.
     if matches!(envelope.trace, Trace::Probe | Trace::ProbeReport) {
-        return None;
+        return true;
     }
+    let role = if envelope.recipients.len() == 1 && !hold { Role::Message } else { Role::Plain };
     let mut lists = envelope.recipients.chunks(LISTED);
-    let first = entry_of(envelope, lists.next().unwrap_or_default());
-    if envelope.recipients.len() == 1 && !hold {
-        return Some(Told::Message(envelope.queue_id, Box::new(first)));
+    let mut whole = message(envelope, lists.next().unwrap_or_default(), role, out);
+    for list in lists {
+        whole &= message(envelope, list, role, out);
     }
-    let mut entries = vec![first];
-    entries.extend(lists.map(|list| entry_of(envelope, list)));
     if hold {
-        entries.push(Entry::new(envelope.arrival, What::Held, envelope.queue_id.to_string(), ""));
+        let mut record = Record::begin(out, envelope.arrival, What::Held);
+        record.shown(tag::QUEUE_ID, &[&envelope.queue_id]);
+        whole &= record.end();
     }
-    Some(Told::Entries(entries))
+    whole
 }
 
-fn of_event(event: Event) -> Option<Told> {
+fn of_event(event: &Event, out: &mut Vec<u8>) -> bool {
     let at = event.at;
-    match event.kind {
-        Kind::Delivered(delivery) => {
-            let id = delivery.queue_id;
-            let mut entry = delivered(*delivery);
-            entry.at = at;
-            entry.program = event.origin.program.into_owned();
-            if entry.program == "error" && entry.what == What::Bounced && entry.text.starts_with(SUPPRESSED) {
-                entry.what = What::Suppressed;
-            }
-            if let Some(what) = in_mailbox(&entry) {
-                entry.what = what;
-            }
-            Some(Told::Outcome(id, Box::new(entry)))
-        }
+    let checked = match &event.kind {
+        Kind::Delivered(delivery) => return delivered(at, &event.origin.program, delivery, out),
         Kind::Expired { queue_id, sender, forced } => {
-            let by = if forced { "operator" } else { "" };
-            let about = Entry::new(at, What::Expired, queue_id.to_string(), "");
-            let entry = Entry { sender: Some(sender), by: by.to_owned(), program: "qmgr".to_owned(), ..about };
-            Some(Told::About(queue_id, Box::new(entry)))
+            let mut record = Record::begin(out, at, What::Expired);
+            record.role(Role::About);
+            record.shown(tag::QUEUE_ID, &[queue_id]);
+            record.bytes(tag::SENDER, sender.as_bytes());
+            record.text(tag::PROGRAM, "qmgr");
+            record.text(tag::BY, if *forced { "operator" } else { "" });
+            return record.end();
         }
         Kind::Noticed { queue_id, kind, notice } => {
-            let about = Entry::new(at, What::Noticed, queue_id.to_string(), "");
-            let entry = Entry { related: notice.to_string(), by: notice_word(kind).to_owned(), ..about };
-            Some(Told::About(queue_id, Box::new(entry)))
+            let mut record = Record::begin(out, at, What::Noticed);
+            record.role(Role::About);
+            record.shown(tag::QUEUE_ID, &[queue_id]);
+            record.shown(tag::RELATED, &[notice]);
+            record.text(tag::BY, notice_word(*kind));
+            return record.end();
         }
-        Kind::Decided(decision) => Some(Told::Entry(Box::new(of_decision(at, *decision)?))),
-        Kind::ContentChecked(action) => Some(Told::Entry(Box::new(of_check(at, *action)?))),
+        Kind::Decided(decision) => of_decision(at, decision),
+        Kind::ContentChecked(action) => of_check(at, action),
         _ => None,
-    }
+    };
+    checked.is_none_or(|entry| record(&entry, out))
 }
 
 /// The word for a kind of notice in [`Entry::by`].
@@ -223,69 +187,70 @@ fn client_text(client: &Client) -> String {
 }
 
 /// The entry of a message with some of its recipients.
-pub fn entry_of(envelope: &Envelope, recipients: &[yamabiko_envelope::Recipient]) -> Entry {
-    let mut client = match envelope.client.address {
-        Some(address) => format!("{}[{}]", envelope.client.name, address.to_canonical()),
-        None => "local".to_owned(),
-    };
-    if let Some(sasl) = &envelope.sasl
-        && !sasl.username.is_empty()
-    {
-        client.push_str(" user=");
-        client.push_str(&sasl.username);
-    }
-    let pair = |known: &yamabiko_envelope::Recipient| {
-        let original = if known.original == known.address { String::new() } else { known.original.clone() };
-        (known.address.clone(), original)
-    };
-    Entry {
-        sender: Some(envelope.sender.clone()),
-        message_id: envelope.message_id.clone(),
-        envelope_id: envelope.envid.clone(),
-        recipients: recipients.iter().map(pair).collect(),
-        client,
-        size: envelope.size,
-        ..Entry::new(envelope.arrival, What::Queued, envelope.queue_id.to_string(), "")
-    }
+pub fn entry_of(envelope: &Envelope, recipients: &[Recipient]) -> Entry {
+    let mut records = Vec::new();
+    let mut entry = Entry::new(envelope.arrival, What::Queued, envelope.queue_id.to_string(), "");
+    message(envelope, recipients, Role::Plain, &mut records);
+    told(&records, |_, written| entry = written);
+    entry
 }
 
-fn delivered(delivery: Delivery) -> Entry {
+fn message(envelope: &Envelope, recipients: &[Recipient], role: Role, out: &mut Vec<u8>) -> bool {
+    let mut record = Record::begin(out, envelope.arrival, What::Queued);
+    record.role(role);
+    record.shown(tag::QUEUE_ID, &[&envelope.queue_id]);
+    record.bytes(tag::SENDER, envelope.sender.as_bytes());
+    record.text(tag::MESSAGE_ID, &envelope.message_id);
+    record.text(tag::ENVELOPE_ID, &envelope.envid);
+    for Recipient { address, original, .. } in recipients {
+        record.bytes(tag::ONE_RECIPIENT, address.as_bytes());
+        record.text(tag::ITS_ORIGINAL, if original == address { "" } else { original });
+    }
+    let client = &envelope.client;
+    let from = client.address.map(|address| address.to_canonical());
+    let login = envelope.sasl.as_ref().map_or("", |sasl| sasl.username.as_str());
+    let user = if login.is_empty() { "" } else { " user=" };
+    match from {
+        Some(address) => record.shown(tag::CLIENT, &[&client.name, &"[", &address, &"]", &user, &login]),
+        None => record.shown(tag::CLIENT, &[&"local", &user, &login]),
+    }
+    record.number(tag::SIZE, envelope.size);
+    record.end()
+}
+
+fn delivered(at: Timestamp, program: &str, delivery: &Delivery, out: &mut Vec<u8>) -> bool {
     let what = match delivery.status {
         DeliveryStatus::Sent => match delivery.action {
             Some(Action::HandedOn) => What::Relayed,
             Some(Action::Expanded) => What::Expanded,
-            _ => What::Sent,
+            _ => in_mailbox(program, &delivery.reason).unwrap_or(What::Sent),
         },
         DeliveryStatus::Deferred | DeliveryStatus::SoftBounce => What::Deferred,
+        DeliveryStatus::Bounced if program == "error" && delivery.reason.starts_with(SUPPRESSED) => What::Suppressed,
         DeliveryStatus::Bounced => What::Bounced,
         DeliveryStatus::Deliverable | DeliveryStatus::Undeliverable => What::Note,
     };
-    let remote_id = match what {
-        What::Sent | What::Relayed => remote_id(&delivery.reason).to_owned(),
-        _ => String::new(),
-    };
-    Entry {
-        original: delivery.original,
-        sender: Some(delivery.sender),
-        relay: if delivery.relay == "none" { String::new() } else { delivery.relay },
-        stage: delivery.stage,
-        status: Some(delivery.dsn),
-        reply: delivery.reply,
-        text: delivery.reason,
-        remote_id,
-        tls: delivery.tls.as_deref().unwrap_or_default().to_owned(),
-        delay: Some(delivery.delays.total()),
-        ..Entry::new(yamabiko_envelope::Timestamp::default(), what, delivery.queue_id.to_string(), delivery.recipient)
-    }
+    let mut record = Record::begin(out, at, what);
+    record.role(Role::Outcome);
+    record.shown(tag::QUEUE_ID, &[&delivery.queue_id]);
+    record.text(tag::RECIPIENT, &delivery.recipient);
+    record.text(tag::ORIGINAL, &delivery.original);
+    record.bytes(tag::SENDER, delivery.sender.as_bytes());
+    record.text(tag::PROGRAM, program);
+    record.text(tag::RELAY, if delivery.relay == "none" { "" } else { &delivery.relay });
+    record.stage(delivery.stage);
+    record.status(Some(delivery.dsn));
+    record.reply(delivery.reply);
+    record.text(tag::TEXT, &delivery.reason);
+    record.text(tag::TLS, delivery.tls.as_deref().unwrap_or_default());
+    record.delay(delivery.delays.total());
+    record.end()
 }
 
 /// What programs that do not speak SMTP mean by `sent`: the text of a log line tells as much as the event.
-pub fn in_mailbox(entry: &Entry) -> Option<What> {
-    if entry.what != What::Sent {
-        return None;
-    }
-    match entry.program.as_str() {
-        "local" | "virtual" if entry.text.starts_with("forwarded as ") => Some(What::Expanded),
+fn in_mailbox(program: &str, text: &str) -> Option<What> {
+    match program {
+        "local" | "virtual" if text.starts_with("forwarded as ") => Some(What::Expanded),
         "local" | "virtual" | "lmtp" => Some(What::Delivered),
         "discard" => Some(What::Discarded),
         _ => None,
@@ -310,11 +275,11 @@ fn join(message: Entry, entry: &mut Entry) {
     entry.delay = Some(entry.at.since(message.at));
 }
 
-fn of_decision(at: yamabiko_envelope::Timestamp, decision: Decision) -> Option<Entry> {
+fn of_decision(at: Timestamp, decision: &Decision) -> Option<Entry> {
     let what = decided(decision.word)?;
     let queue_id = decision.queue_id.map(|id| id.to_string()).unwrap_or_default();
     // A refused connection or greeting is nobody's mail.
-    let recipient = decision.recipient.unwrap_or_default();
+    let recipient = decision.recipient.clone().unwrap_or_default();
     if recipient.is_empty() && queue_id.is_empty() {
         return None;
     }
@@ -323,27 +288,27 @@ fn of_decision(at: yamabiko_envelope::Timestamp, decision: Decision) -> Option<E
     let (reply, status) = reply_of(&decision.text);
     let step = decision.steps.iter().rev().find(|step| step.verdict == "reject");
     Some(Entry {
-        sender: decision.sender,
+        sender: decision.sender.clone(),
         client: client_text(&decision.client),
         stage: stage_of(&decision.stage),
         program: "smtpd".to_owned(),
         by: step.map_or_else(|| decision.word.to_owned(), |step| format!("{} ({})", step.element, step.place)),
         reply,
         status,
-        text: decision.text,
+        text: decision.text.clone(),
         ..Entry::new(at, what, queue_id, recipient)
     })
 }
 
-fn of_check(at: yamabiko_envelope::Timestamp, action: ContentAction) -> Option<Entry> {
+fn of_check(at: Timestamp, action: &ContentAction) -> Option<Entry> {
     let what = decided(action.word)?;
     Some(Entry {
-        sender: Some(action.sender),
+        sender: Some(action.sender.clone()),
         client: action.client.as_ref().map(client_text).unwrap_or_default(),
         program: "cleanup".to_owned(),
         by: format!("{} {}: {}", action.word, action.class, action.content),
-        text: action.text,
-        ..Entry::new(at, what, action.queue_id.to_string(), action.recipient.unwrap_or_default())
+        text: action.text.clone(),
+        ..Entry::new(at, what, action.queue_id.to_string(), action.recipient.clone().unwrap_or_default())
     })
 }
 
@@ -371,21 +336,22 @@ fn stage_of(word: &str) -> Option<yamabiko_envelope::SmtpStage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use yamabiko_envelope::{Delays, Origin, Recipient, Timestamp};
+    use std::sync::Arc;
+    use yamabiko_envelope::{Delays, Origin, QueueId};
     use yamabiko_status::EnhancedStatus;
 
-    fn envelope(recipients: &[&str]) -> Arc<Envelope> {
+    fn envelope(recipients: &[&str]) -> Envelope {
         let id = QueueId::new(5_000_000, 1);
         let mut envelope = Envelope::new(id, Timestamp::from_seconds(5), "s@a.test");
         envelope.message_id = "<m@a.test>".into();
         envelope.size = 77;
         envelope.recipients =
             recipients.iter().map(|address| Recipient { address: (*address).into(), ..Recipient::default() }).collect();
-        Arc::new(envelope)
+        envelope
     }
 
-    fn delivery(recipient: &str, status: DeliveryStatus, program: &'static str, reason: &str) -> Input {
-        Input::Event(Event {
+    fn delivery(recipient: &str, status: DeliveryStatus, program: &'static str, reason: &str) -> Event {
+        Event {
             at: Timestamp::from_seconds(6),
             origin: Origin::new(&Arc::from("postfix"), program),
             kind: Kind::Delivered(Box::new(Delivery {
@@ -405,13 +371,14 @@ mod tests {
                 remote_mta: None,
                 action: None,
             })),
-        })
+        }
     }
 
-    fn record(inputs: Vec<Input>) -> Vec<Entry> {
+    fn record(envelope: &Envelope, events: &[Event]) -> Vec<Entry> {
         let (mut recorder, mut out) = (Recorder::default(), Vec::new());
-        for input in inputs {
-            recorder.take(input, &mut |entry| out.push(entry));
+        recorder.take(Input::Queued { envelope, hold: false }, &mut |entry| out.push(entry));
+        for event in events {
+            recorder.take(Input::Event(event), &mut |entry| out.push(entry));
         }
         recorder.end_round(&mut |entry| out.push(entry));
         recorder.end_round(&mut |entry| out.push(entry));
@@ -422,7 +389,7 @@ mod tests {
     #[test]
     fn a_message_settled_at_once_is_one_entry() {
         let sent = delivery("r@b.test", DeliveryStatus::Sent, "smtp", "250 2.0.0 Ok: queued as 4ABC123");
-        let entries = record(vec![Input::Queued { envelope: envelope(&["r@b.test"]), hold: false }, sent]);
+        let entries = record(&envelope(&["r@b.test"]), &[sent]);
         assert_eq!(entries.len(), 1);
         let entry = &entries[0];
         assert_eq!(
@@ -439,7 +406,7 @@ mod tests {
 
     #[test]
     fn others_are_several() {
-        for (recipients, inputs, expected) in [
+        for (recipients, events, expected) in [
             (vec!["a@b"], vec![], vec![What::Queued]),
             (
                 vec!["a@b"],
@@ -459,10 +426,60 @@ mod tests {
             (vec!["a@b"], vec![delivery("a@b", DeliveryStatus::Sent, "discard", "x")], vec![What::Discarded]),
             (vec!["a@b"], vec![delivery("a@b", DeliveryStatus::Bounced, "smtp", "x")], vec![What::Bounced]),
         ] {
-            let mut all = vec![Input::Queued { envelope: envelope(&recipients), hold: false }];
-            all.extend(inputs);
-            let what: Vec<What> = record(all).iter().map(|entry| entry.what).collect();
+            let what: Vec<What> = record(&envelope(&recipients), &events).iter().map(|entry| entry.what).collect();
             assert_eq!(what, expected);
+        }
+    }
+
+    #[test]
+    fn a_message_is_entered_with_all_that_is_known_of_it() {
+        let mut envelope = envelope(&["a@b.test", "c@d.test"]);
+        envelope.recipients[0].original = "A@b.test".into();
+        envelope.recipients[1].original = "c@d.test".into();
+        envelope.envid = "env".into();
+        let about = |client: &str| Entry {
+            sender: Some("s@a.test".into()),
+            message_id: "<m@a.test>".into(),
+            envelope_id: "env".into(),
+            recipients: vec![("a@b.test".into(), "A@b.test".into()), ("c@d.test".into(), String::new())],
+            client: client.into(),
+            size: 77,
+            ..Entry::new(Timestamp::from_seconds(5), What::Queued, QueueId::new(5_000_000, 1).to_string(), "")
+        };
+        assert_eq!(entry_of(&envelope, &envelope.recipients), about("local"));
+        envelope.client.address = Some("::ffff:192.0.2.7".parse().unwrap());
+        envelope.client.name = "c.test".into();
+        envelope.sasl = Some(yamabiko_envelope::SaslIdentity { username: "u".into(), ..Default::default() });
+        assert_eq!(entry_of(&envelope, &envelope.recipients), about("c.test[192.0.2.7] user=u"));
+    }
+
+    #[test]
+    fn what_sent_means_depends_on_who_says_it() {
+        for (program, action, reason, what, remote) in [
+            ("smtp", None, "250 2.0.0 Ok: queued as 4ABC123", What::Sent, "4ABC123"),
+            ("smtp", Some(Action::HandedOn), "250 2.0.0 Ok: queued as 4ABC123", What::Relayed, "4ABC123"),
+            ("lmtp", None, "250 2.0.0 <r@b> 4ABC123 Saved", What::Delivered, ""),
+            ("lmtp", None, "250 2.0.0 Ok: queued as 4ABC123", What::Delivered, "4ABC123"),
+            ("local", None, "delivered to mailbox", What::Delivered, ""),
+            ("local", None, "forwarded as 4ABC123", What::Expanded, ""),
+            ("local", Some(Action::Expanded), "alias expanded", What::Expanded, ""),
+            ("discard", None, "thrown away", What::Discarded, ""),
+            ("pipe", None, "delivered via x service", What::Sent, ""),
+        ] {
+            let mut event = delivery("r@b", DeliveryStatus::Sent, program, reason);
+            let Kind::Delivered(delivery) = &mut event.kind else { unreachable!() };
+            delivery.action = action;
+            let mut found = Vec::new();
+            Recorder::default().take(Input::Event(&event), &mut |entry| found.push(entry));
+            assert_eq!((found[0].what, found[0].remote_id.as_str()), (what, remote), "{program} {reason}");
+            assert_eq!((found[0].program.as_str(), found[0].text.as_str()), (program, reason));
+        }
+        let text = "recipient is on the suppression list: mailbox full";
+        for (program, what) in [("error", What::Suppressed), ("smtp", What::Bounced)] {
+            let event = delivery("r@b", DeliveryStatus::Bounced, program, text);
+            let mut found = Vec::new();
+            Recorder::default().take(Input::Event(&event), &mut |entry| found.push(entry));
+            assert_eq!(found[0].what, what);
         }
     }
 }

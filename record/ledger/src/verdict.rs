@@ -215,12 +215,15 @@ fn step(now: &Verdict, entry: &Entry, before_hold: State) -> Option<State> {
         now.state,
         State::Unknown | State::Queued | State::Deferred | State::Held | State::Uncertain | State::Moved
     );
+    // The next hop's clock is another one, and its bounce may be here before its 250 is: who took the message is told last
+    // then, and says nothing of what became of it.
+    let is_known = matches!(now.state, State::LateBounced | State::Complained | State::Delivered);
     Some(match entry.what {
         What::Queued => return (now.state == State::Unknown).then_some(State::Queued),
-        What::Sent => State::Sent,
-        What::Relayed => State::Relayed,
+        What::Sent => return (!is_known).then_some(State::Sent),
+        What::Relayed => return (!is_known).then_some(State::Relayed),
         What::Delivered => State::Delivered,
-        What::Deferred if is_uncertain(entry) => State::Uncertain,
+        What::Deferred if is_uncertain(entry) => return (!is_known).then_some(State::Uncertain),
         // It may have arrived the last time, whatever happens now.
         What::Deferred => return (unsettled && now.state != State::Uncertain).then_some(State::Deferred),
         What::Bounced => State::Bounced,
@@ -370,6 +373,15 @@ mod tests {
             ("was in a mailbox", vec![at(1, Delivered), report(9, ReportAction::Failed)], State::LateBounced),
             ("suppressed, and a report", vec![at(1, Suppressed), report(9, ReportAction::Failed)], State::Suppressed),
             ("automatic reply", vec![at(1, Sent), at(9, AutoReply)], State::Sent),
+            (
+                "came back before its 250",
+                vec![at(0, Queued), report(1, ReportAction::Failed), at(2, Sent)],
+                State::LateBounced,
+            ),
+            ("came back, and its 250 never came", vec![report(1, ReportAction::Failed), lost(2)], State::LateBounced),
+            ("complained before its 250", vec![at(0, Queued), sure(at(1, Complaint)), at(2, Sent)], State::Complained),
+            ("confirmed before its 250", vec![report(1, ReportAction::Delivered), at(2, Relayed)], State::Delivered),
+            ("came back, and was refused", vec![report(1, ReportAction::Failed), at(2, Bounced)], State::Bounced),
             ("lost after the dot", vec![at(0, Queued), lost(1)], State::Uncertain),
             ("another message was lost there", vec![at(0, Queued), suspended], State::Deferred),
             ("lost, then refused for now", vec![lost(1), at(2, Deferred)], State::Uncertain),

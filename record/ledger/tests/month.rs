@@ -97,7 +97,7 @@ impl Message {
         Arc::new(envelope)
     }
 
-    fn delivery(&self, after: u64, status: DeliveryStatus, text: &str, stage: SmtpStage, reply: Option<u16>) -> Input {
+    fn delivery(&self, after: u64, status: DeliveryStatus, text: &str, stage: SmtpStage, reply: Option<u16>) -> Event {
         let dsn = match status {
             DeliveryStatus::Sent => EnhancedStatus::success(0, 0),
             DeliveryStatus::Bounced => EnhancedStatus::permanent(1, 1),
@@ -120,16 +120,15 @@ impl Message {
             remote_mta: None,
             action: None,
         };
-        Input::Event(Event {
+        Event {
             at: Timestamp::from_seconds(self.at + after),
             origin: Origin::new(&Arc::from("postfix"), "smtp"),
             kind: Kind::Delivered(Box::new(delivery)),
-        })
+        }
     }
 
-    /// What our own stages say.
-    fn inputs(&self) -> Vec<Input> {
-        let queued = Input::Queued { envelope: self.envelope(), hold: false };
+    /// What our own stages say once it is in the queue.
+    fn events(&self) -> Vec<Event> {
         let taken = |after| {
             let text = format!("250 2.0.0 Ok: queued as R{}", self.id);
             self.delivery(after, DeliveryStatus::Sent, &text, SmtpStage::EndOfData, Some(250))
@@ -142,19 +141,17 @@ impl Message {
             let text = "host mx.far.example[192.0.2.1] said: 451 4.3.0 try again later (in reply to RCPT TO command)";
             self.delivery(2, DeliveryStatus::Deferred, text, SmtpStage::Rcpt, Some(451))
         };
-        let mut inputs = vec![queued];
         match self.truth {
             Truth::Refused => {
                 let text = "host mx.far.example[192.0.2.1] said: 550 5.1.1 User unknown (in reply to RCPT TO command)";
-                inputs.push(self.delivery(1, DeliveryStatus::Bounced, text, SmtpStage::Rcpt, Some(550)));
+                vec![self.delivery(1, DeliveryStatus::Bounced, text, SmtpStage::Rcpt, Some(550))]
             }
-            Truth::DeferredThenArrived => inputs.extend([later(), taken(4000)]),
-            Truth::LostAfterDotThenTaken => inputs.extend([lost(), taken(4000)]),
-            Truth::StillUncertain => inputs.push(lost()),
-            Truth::StillWaiting => inputs.push(later()),
-            _ => inputs.push(taken(1)),
+            Truth::DeferredThenArrived => vec![later(), taken(4000)],
+            Truth::LostAfterDotThenTaken => vec![lost(), taken(4000)],
+            Truth::StillUncertain => vec![lost()],
+            Truth::StillWaiting => vec![later()],
+            _ => vec![taken(1)],
         }
-        inputs
     }
 
     /// What comes back from elsewhere, hours later.
@@ -268,9 +265,9 @@ fn the_verdict_is_the_truth_where_there_is_evidence() {
     for n in 0..count() {
         let message = Message::new(n);
         let mut entries = Vec::new();
-        for input in message.inputs() {
-            recorder.take(input, &mut |entry| entries.push(entry));
-        }
+        let mut give = |entry| entries.push(entry);
+        recorder.take(Input::Queued { envelope: &message.envelope(), hold: false }, &mut give);
+        message.events().iter().for_each(|event| recorder.take(Input::Event(event), &mut give));
         recorder.end_round(&mut |entry| entries.push(entry));
         entries.into_iter().for_each(|entry| append(&mut writer, entry));
         if let Some(mail) = message.report() {

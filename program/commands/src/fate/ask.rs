@@ -4,9 +4,17 @@ use yamabiko_analyze::Analyzer;
 use yamabiko_envelope::Timestamp;
 use yamabiko_ledger::Field;
 
+/// No address, Message-ID or queue ID is longer, in bytes: a line of a message (RFC 5322 section 2.1.1).
+const LONGEST: usize = 998;
+
 /// What to look for, in this order until something is found.
 pub fn understand(text: &str) -> Vec<(Field, String)> {
-    let text = text.trim();
+    let mut found = meanings(text.trim());
+    found.retain(|(_, name)| name.len() <= LONGEST);
+    found
+}
+
+fn meanings(text: &str) -> Vec<(Field, String)> {
     if text.contains('\n') {
         return pasted(text);
     }
@@ -124,6 +132,14 @@ pub fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_long_has_a_name() {
+        for (length, expected) in [(LONGEST, true), (LONGEST + 1, false), (100_000, false)] {
+            let text = format!("a@{}", "b".repeat(length - 2));
+            assert_eq!(!understand(&text).is_empty(), expected, "{length}");
+        }
+    }
 
     #[test]
     fn what_is_meant() {

@@ -207,7 +207,7 @@ fn a_ledger_that_root_began_is_kept_retired_and_restored() {
     instance.file("old.log", &log);
     instance.ok("yamabiko", &["import", &instance.etc().join("old.log").display().to_string()]);
     instance.ok("yamabiko", &["suppress", "add", "dead@far.example"]);
-    let known = |who: &str| {
+    let known_to = |instance: &Instance, who: &str| {
         let said = instance.run("yamabiko", &["fate", "--json", &format!("{who}@far.example")]);
         let of =
             |line: &str| serde_json::from_str::<Value>(line).ok()?["queue_id"].as_str().map(|id| id[..1].to_owned());
@@ -215,9 +215,9 @@ fn a_ledger_that_root_began_is_kept_retired_and_restored() {
         known.sort();
         known.concat()
     };
-    assert_eq!((known("ok"), known("gone")), ("ABC".to_owned(), "ABC".to_owned()));
+    assert_eq!((known_to(&instance, "ok"), known_to(&instance, "gone")), ("ABC".to_owned(), "ABC".to_owned()));
     instance.start();
-    instance.until("old days are gone", || known("ok") == "C" && known("gone") == "BC");
+    instance.until("old days are gone", || known_to(&instance, "ok") == "C" && known_to(&instance, "gone") == "BC");
     instance.until("it is said", || instance.log().contains("days are older than ledger_retention_time"));
     assert!(!instance.log().contains("no ledger is kept"), "{}", instance.log());
     assert_eq!(instance.client().mail("me@box.example", &["one@box.example"], "Subject: x\n\nx\n").unwrap().code, 250);
@@ -235,11 +235,47 @@ fn a_ledger_that_root_began_is_kept_retired_and_restored() {
         fs::copy(&file, ledger.join(file.file_name().expect("a name"))).expect("it can be copied");
     }
     instance.start();
-    assert_eq!((known("ok"), known("gone")), ("C".to_owned(), "BC".to_owned()));
+    assert_eq!((known_to(&instance, "ok"), known_to(&instance, "gone")), ("C".to_owned(), "BC".to_owned()));
     fate(&instance, "one@box.example", "delivered");
     assert_eq!(instance.client().mail("me@box.example", &["me@box.example"], "Subject: y\n\ny\n").unwrap().code, 250);
     fate(&instance, "me@box.example", "delivered");
-    assert!(!instance.log().contains("no ledger is kept"), "{}", instance.log());
+    // Whoever copies them back is root, and leaves them to root.
+    for words in ["no ledger is kept", "readonly database"] {
+        assert!(!instance.log().contains(words), "{}", instance.log());
+    }
     instance.ok("yamabiko", &["fate", "--check"]);
+    // A reload puts other ages in force, and says what it cannot.
+    instance.set("ledger_retention_time", "3d");
+    instance.set("ledger_queue_limit", "5000");
+    instance.reload();
+    instance
+        .until("old days are gone", || known_to(&instance, "ok").is_empty() && known_to(&instance, "gone").is_empty());
+    instance.until("it is said", || instance.log().contains("ledger_queue_limit = 5000 counts from the next start on"));
+    fate(&instance, "me@box.example", "delivered");
     instance.stop();
+}
+
+/// `suppression_enable` and the rest of it by a reload.
+#[test]
+fn a_list_that_is_wanted_later_is_kept_from_then_on() {
+    let mut instance = Instance::new();
+    let sink = Sink::start(instance.next_hop);
+    sink.rule("RCPT", "<gone", "550 5.1.1 no such user");
+    instance.start();
+    let list = |instance: &Instance| instance.run("yamabiko", &["suppress", "list"]).out;
+    let send = |instance: &Instance, to: &str| {
+        assert_eq!(instance.client().mail("me@box.example", &[to], "Subject: x\n\nx\n").unwrap().code, 250);
+        fate(instance, to, "bounced");
+    };
+    send(&instance, "gone1@far.example");
+    assert_eq!(list(&instance), "");
+    instance.set("suppression_enable", "yes");
+    instance.reload();
+    send(&instance, "gone2@far.example");
+    instance.until("the list", || list(&instance).starts_with("gone2@far.example  userunknown"));
+    instance.set("suppression_enable", "no");
+    instance.reload();
+    send(&instance, "gone3@far.example");
+    instance.until_empty();
+    assert_eq!(list(&instance).lines().count(), 1);
 }

@@ -18,5 +18,5 @@ pub fn ledger_text(data: &[u8]) {
 
 /// A journal of entries that were on their way.
 pub fn ledger_journal(data: &[u8]) {
-    yamabiko_ledger::journal::entries(data, |entry| assert!(entry.recipients.len() <= data.len()));
+    yamabiko_ledger::record::entries(data, |entry| assert!(entry.recipients.len() <= data.len()));
 }
