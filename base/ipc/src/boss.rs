@@ -57,7 +57,7 @@ pub enum Order {
 pub struct Crashes {
     /// How many.
     pub count: u32,
-    /// The first of them, at most [`Crashes::SAMPLES`].
+    /// The first of them, at most [`Crashes::SAMPLES`] of a kind.
     pub samples: Vec<Crash>,
 }
 
@@ -88,8 +88,8 @@ pub enum Wish {
     Refused(String),
     /// Why the engine is about to end itself: it has found a bug.
     LastWords(String),
-    /// So many of [`Order::Crashed`] were told.
-    CrashesTold(u32),
+    /// What [`Order::Crashed`] brought was told.
+    CrashesTold,
     /// A worker under somebody's user ID.
     Worker {
         /// Number to answer to.

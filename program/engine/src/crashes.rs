@@ -1,21 +1,21 @@
 //! Bugs of ours that showed: processes that crashed, as the supervisor tells, and panics that this process survived. Whoever
-//! hears of `software` hears of them, by mail and the second way: at once, then at growing intervals while they go on.
+//! hears of `software` hears of them, by mail and the second way: each kind at once, then at growing intervals while it goes
+//! on.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use yamabiko_envelope::{Timestamp, TroubleClass};
-use yamabiko_ipc::boss::Crashes;
-use yamabiko_supervisor::Storm;
+use yamabiko_ipc::boss::{Crash, Crashes};
+use yamabiko_supervisor::{Untold, place_of};
 
 use crate::accept::Acceptance;
 
 /// Panics that wait to be told; more are counted only.
 const WAITING: usize = 16;
-/// Different ones that are described in a notice.
-const DESCRIBED: usize = 3;
 /// Characters of what a program says of its own bug.
 const WORDS: usize = 500;
 /// How long telling is waited for before whatever comes next is done; it goes on all the same.
@@ -67,6 +67,10 @@ pub struct Mouth(mpsc::Sender<String>);
 /// For the task that tells.
 pub struct Ear(mpsc::Receiver<String>);
 
+/// Panics that were survived and have not been told yet.
+#[derive(Clone, Default)]
+pub struct Bugs(Arc<Mutex<Untold>>);
+
 /// Panics that found no place in the line.
 static MISSED: AtomicU32 = AtomicU32::new(0);
 
@@ -92,50 +96,78 @@ impl Mouth {
 
 impl Ear {
     /// Tells, as long as the engine runs.
-    pub async fn run(mut self, engine: Acceptance) {
-        let mut storm = Storm::default();
-        while let Some(first) = self.0.recv().await {
-            let (mut count, mut different) = (1u32, HashSet::from([first]));
-            let mut take = |text| {
-                count += 1;
-                if different.len() < DESCRIBED {
-                    different.insert(text);
-                }
-            };
-            if let Some(until) = storm.not_before().filter(|until| *until > Instant::now()) {
-                let pause = tokio::time::sleep_until(until.into());
-                tokio::pin!(pause);
-                loop {
-                    tokio::select! {
-                        () = &mut pause => break,
-                        text = self.0.recv() => match text {
-                            Some(text) => take(text),
-                            None => break,
-                        },
-                    }
-                }
+    pub async fn run(mut self, engine: Acceptance, bugs: Bugs) {
+        let mut telling = None;
+        loop {
+            let now = Instant::now();
+            if let Some(taken) = bugs.untold().take(now, false) {
+                let engine = engine.clone();
+                telling = Some(tokio::spawn(async move { tell_bugs(&engine, &taken).await }));
             }
-            while let Ok(text) = self.0.try_recv() {
-                take(text);
+            let next = bugs.untold().next(now);
+            tokio::select! {
+                text = self.0.recv() => match text {
+                    Some(text) => bugs.add(text),
+                    None => return,
+                },
+                () = ended(&mut telling) => bugs.untold().told(Instant::now()),
+                () = tokio::time::sleep_until(next.unwrap_or(now).into()), if next.is_some() => {}
             }
-            count = count.saturating_add(MISSED.swap(0, Ordering::Relaxed));
-            let mut different: Vec<_> = different.into_iter().collect();
-            different.sort();
-            let subject = match (count, different.first()) {
-                (1, Some(text)) => clipped(&format!("a bug was survived: {text}")).chars().take(150).collect(),
-                _ => format!("{count} bugs were survived"),
-            };
-            let text = format!(
-                "A part of this mail system failed as it never should. That is a bug of ours. The mail that it was working on \
-                 waits and is tried again; the log has a line with \"panic:\" each time, and those near it say which mail that \
-                 was.\n\n{}\n",
-                different.join("\n\n")
-            );
-            storm.told(Instant::now());
-            let told = engine.desk().trouble(&engine, TroubleClass::Software, &subject, text);
-            let _ = tokio::time::timeout(PATIENCE, told).await;
         }
     }
+}
+
+/// The end of a task, where there is one.
+async fn ended(task: &mut Option<JoinHandle<()>>) {
+    match task {
+        Some(running) => drop(running.await),
+        None => std::future::pending().await,
+    }
+    *task = None;
+}
+
+impl Bugs {
+    fn untold(&self) -> MutexGuard<'_, Untold> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, text: String) {
+        let (at, kind) = (Timestamp::now().seconds(), place_of(&text).to_owned());
+        // Where the line was full, it was full of these.
+        let unseen = MISSED.swap(0, Ordering::Relaxed);
+        self.untold().add(&kind, Crash { at, what: text, ..Crash::default() }, unseen, Instant::now());
+    }
+
+    /// Before the end nothing is kept back.
+    pub async fn tell_rest(&self, engine: &Acceptance) {
+        let rest = self.untold().take(Instant::now(), true);
+        if let Some(rest) = rest {
+            tell_bugs(engine, &rest).await;
+        }
+    }
+}
+
+/// Tells of panics.
+async fn tell_bugs(engine: &Acceptance, bugs: &Crashes) {
+    let (subject, text) = words_of_bugs(bugs);
+    let told = engine.desk().trouble(engine, TroubleClass::Software, &subject, text);
+    let _ = tokio::time::timeout(PATIENCE, told).await;
+}
+
+fn words_of_bugs(bugs: &Crashes) -> (String, String) {
+    let subject = match (bugs.count, bugs.samples.first()) {
+        (1, Some(bug)) => format!("a bug was survived: {}", bug.what).chars().take(150).collect(),
+        (count, _) => format!("{count} bugs were survived"),
+    };
+    let mut different: Vec<&str> = bugs.samples.iter().map(|bug| bug.what.as_str()).collect();
+    different.dedup();
+    let text = format!(
+        "A part of this mail system failed as it never should. That is a bug of ours. The mail that it was working on \
+         waits and is tried again; the log has a line with \"panic:\" each time, and those near it say which mail that \
+         was.\n\n{}\n",
+        different.join("\n\n")
+    );
+    (subject, text)
 }
 
 #[cfg(test)]
@@ -170,5 +202,18 @@ mod tests {
         assert!(text.contains("57 more of them"), "{text}");
         assert_eq!(clipped("a\nb\u{7}").as_str(), "a b ");
         assert_eq!(clipped(&"x".repeat(9000)).len(), WORDS);
+    }
+
+    #[test]
+    fn words_of_what_was_survived() {
+        let bug = |what: &str| Crash { what: what.to_owned(), ..Crash::default() };
+        let one = "thread a: panicked at src/x.rs:1:2: oops";
+        let (subject, text) = words_of_bugs(&Crashes { count: 1, samples: vec![bug(one)] });
+        assert_eq!(subject, format!("a bug was survived: {one}"));
+        assert!(text.ends_with(&format!("\n\n{one}\n")), "{text}");
+        let samples = vec![bug(one), bug(one), bug("two")];
+        let (subject, text) = words_of_bugs(&Crashes { count: 60, samples });
+        assert_eq!(subject, "60 bugs were survived");
+        assert!(text.ends_with(&format!("\n\n{one}\n\ntwo\n")), "{text}");
     }
 }

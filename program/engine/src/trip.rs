@@ -3,8 +3,9 @@
 //! `YAMABIKO_TRIP` names a directory. A file in it with the name of a place is removed by the first who comes by that
 //! place, and makes it panic. In release builds there is nothing of this.
 
-/// Panics where a test wants it.
+/// Panics where a test wants it, and says so as its caller.
 #[cfg(debug_assertions)]
+#[track_caller]
 pub fn trip(place: &str) {
     use std::path::PathBuf;
     use std::sync::OnceLock;

@@ -1,9 +1,9 @@
 //! Processes of ours that ended as none should: what is known of them, and when that is told.
 //!
 //! The supervisor outlives them, so the count is kept here; the engine, once it runs, makes the notice (`notify_classes =
-//! software`). A [`Storm`] is told of at once, then at growing intervals until it is quiet.
+//! software`). Each kind of them is told of at once, then counted and told at growing intervals until it is quiet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
@@ -25,81 +25,120 @@ const LINE: usize = 300;
 /// What a Rust program ends with after a panic.
 const PANICKED: i32 = 101;
 
+/// Different kinds of trouble that are known at once; what comes beyond is one kind more.
+const KINDS: usize = 8;
+/// The name of what has no place among the kinds.
+const OTHERS: &str = "others";
+/// Bytes of log lines in what is told at once: the message to the engine has an end.
+const LOG_ROOM: usize = 16 << 10;
+
 /// When trouble that may come again and again is told: the first at once, what follows after 10 minutes, then after twice
 /// that, up to a day, until it was quiet for as long.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Storm {
-    /// Nothing is told before that, and how long the pause was.
-    quiet: Option<(Instant, Duration)>,
+#[derive(Clone, Copy, Debug)]
+struct Storm {
+    /// Nothing is told before that.
+    until: Instant,
+    /// How long the pause was.
+    pause: Duration,
 }
 
 impl Storm {
-    /// From when on something may be told; `None`: at once.
-    pub fn not_before(&self) -> Option<Instant> {
-        self.quiet.map(|(until, _)| until)
-    }
-
-    /// It may be told now.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.not_before().is_none_or(|until| now >= until)
-    }
-
     /// It was told.
-    pub fn told(&mut self, now: Instant) {
-        let pause = match self.quiet {
-            Some((until, pause)) if now < until + pause => (pause * 2).min(LONGEST_PAUSE),
+    fn told(before: Option<Self>, now: Instant) -> Self {
+        let pause = match before {
+            Some(Self { until, pause }) if now < until + pause => (pause * 2).min(LONGEST_PAUSE),
             _ => PAUSE,
         };
-        self.quiet = Some((now + pause, pause));
+        Self { until: now + pause, pause }
+    }
+
+    /// It has been quiet for so long that the next is the first of another one.
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.until + self.pause
     }
 }
 
-/// What has not been told yet.
+/// What has not been told yet, by kind: whatever is new is told at once, what comes again is counted.
 #[derive(Debug, Default)]
 pub struct Untold {
-    crashes: Crashes,
-    storm: Storm,
-    /// An engine has been asked to tell.
-    asked: bool,
+    kinds: BTreeMap<String, Crashes>,
+    storms: BTreeMap<String, Storm>,
+    /// Somebody has been asked to tell: of which kinds, and how many of each.
+    asked: Option<Vec<(String, u32)>>,
 }
 
 impl Untold {
-    /// One more.
-    pub fn add(&mut self, crash: Crash) {
-        self.crashes.count = self.crashes.count.saturating_add(1);
-        if self.crashes.samples.len() < Crashes::SAMPLES {
-            self.crashes.samples.push(crash);
+    /// One more, and so many like it of which nothing else is known. `kind` is the same for what has the same cause: which
+    /// program, how it ended, at which place.
+    pub fn add(&mut self, kind: &str, crash: Crash, unseen: u32, now: Instant) {
+        self.storms.retain(|kind, storm| !storm.is_over(now) || self.kinds.contains_key(kind));
+        let known = self.storms.contains_key(kind) || self.kinds.contains_key(kind);
+        let many = self.storms.keys().chain(self.kinds.keys()).collect::<BTreeSet<_>>().len();
+        let kind = if known || many < KINDS { kind } else { OTHERS };
+        let crashes = self.kinds.entry(kind.to_owned()).or_default();
+        crashes.count = crashes.count.saturating_add(1).saturating_add(unseen);
+        if crashes.samples.len() < Crashes::SAMPLES {
+            crashes.samples.push(crash);
         }
     }
 
-    /// The engine that was asked is gone; another one will be.
+    /// Whoever was asked is gone; another one will be.
     pub fn ask_again(&mut self) {
-        self.asked = false;
+        self.asked = None;
     }
 
-    /// When there is something to be told, if an engine is there to do it.
+    /// When there is something to be told, if somebody is there to do it.
     pub fn next(&self, now: Instant) -> Option<Instant> {
-        let some = self.crashes.count > 0 && !self.asked;
-        some.then(|| self.storm.not_before().unwrap_or(now))
+        let due = |kind: &String| self.storms.get(kind).map_or(now, |storm| storm.until);
+        self.kinds.keys().map(due).min().filter(|_| self.asked.is_none())
     }
 
     /// What is to be told now; before the end of the mail system (`last`) without regard to pauses.
     pub fn take(&mut self, now: Instant, last: bool) -> Option<Crashes> {
-        if self.crashes.count == 0 || self.asked || !(last || self.storm.is_due(now)) {
+        if self.asked.is_some() {
             return None;
         }
-        self.asked = true;
-        Some(self.crashes.clone())
+        let due = |kind: &str| last || self.storms.get(kind).is_none_or(|storm| now >= storm.until);
+        let due: Vec<_> = self.kinds.iter().filter(|(kind, _)| due(kind)).collect();
+        // Each kind is described; one alone a little more.
+        let samples = if due.len() > 1 { 1 } else { Crashes::SAMPLES };
+        let mut all = Crashes::default();
+        for (_, crashes) in &due {
+            all.count = all.count.saturating_add(crashes.count);
+            all.samples.extend(crashes.samples.iter().take(samples).cloned());
+        }
+        all.samples.sort_by_key(|crash| crash.at);
+        let mut room = LOG_ROOM;
+        for crash in &mut all.samples {
+            match room.checked_sub(crash.log.iter().map(String::len).sum()) {
+                Some(left) => room = left,
+                None => crash.log.clear(),
+            }
+        }
+        let asked: Vec<_> = due.into_iter().map(|(kind, crashes)| (kind.clone(), crashes.count)).collect();
+        self.asked = Some(asked).filter(|asked| !asked.is_empty());
+        self.asked.is_some().then_some(all)
     }
 
-    /// So many were told.
-    pub fn told(&mut self, count: u32, now: Instant) {
-        self.asked = false;
-        self.crashes.count = self.crashes.count.saturating_sub(count);
-        // Those that came meanwhile are counted with the next.
-        self.crashes.samples.clear();
-        self.storm.told(now);
+    /// What was taken last was told.
+    pub fn told(&mut self, now: Instant) {
+        for (kind, count) in self.asked.take().unwrap_or_default() {
+            if let Some(crashes) = self.kinds.get_mut(&kind) {
+                // Those that came meanwhile are counted with the next.
+                crashes.count = crashes.count.saturating_sub(count);
+                crashes.samples.clear();
+            }
+            self.kinds.retain(|_, crashes| crashes.count > 0);
+            let storm = Storm::told(self.storms.get(&kind).copied(), now);
+            self.storms.insert(kind, storm);
+        }
     }
+}
+
+/// Where a panic was, by its own words; empty where they do not say.
+pub fn place_of(words: &str) -> &str {
+    let place = words.split_once("panicked at ").map_or("", |(_, rest)| rest);
+    place.split_whitespace().next().unwrap_or_default().trim_end_matches(':')
 }
 
 /// How a process ended, where none should end so: by a signal that nobody stops programs with, or by a panic.
@@ -160,10 +199,10 @@ mod tests {
         // One crash a second, for three days.
         for second in 0..3 * 86_400_u64 {
             let now = start + Duration::from_secs(second);
-            untold.add(crash("x"));
+            untold.add("x", crash("x"), 0, now);
             if let Some(crashes) = untold.take(now, false) {
                 assert!(crashes.samples.len() <= Crashes::SAMPLES);
-                untold.told(crashes.count, now);
+                untold.told(now);
                 told.push((second, crashes.count));
             }
         }
@@ -174,10 +213,73 @@ mod tests {
         // Quiet for long: the next is told at once, and so is the pause the first one.
         let later = start + Duration::from_secs(30 * 86_400);
         assert!(untold.take(later, false).is_some());
-        untold.told(u32::MAX, later);
-        untold.add(crash("y"));
+        untold.told(later);
+        untold.add("x", crash("y"), 0, later);
         assert!(untold.take(later + Duration::from_secs(599), false).is_none());
         assert!(untold.take(later + Duration::from_secs(600), false).is_some());
+    }
+
+    /// Trouble of another kind is told in the midst of a storm, and does not begin that one anew.
+    #[test]
+    fn what_is_new_is_told_at_once() {
+        let start = Instant::now();
+        let mut untold = Untold::default();
+        let mut told = Vec::new();
+        for moment in 0..120_000_u64 {
+            // A hundred a second, for 20 minutes.
+            let now = start + Duration::from_millis(10 * moment);
+            untold.add("the same", crash("the same"), 0, now);
+            if moment % 1000 == 500 {
+                untold.add("another", crash("another"), 0, now);
+            }
+            if moment == 777 {
+                untold.add("a third", crash("a third"), 0, now);
+            }
+            if let Some(crashes) = untold.take(now, false) {
+                untold.told(now);
+                told.push((moment / 100, crashes.count, crashes.samples[0].what.clone()));
+            }
+        }
+        let words = |what: &str| what.to_owned();
+        assert_eq!(
+            told,
+            [
+                (0, 1, words("the same")),
+                (5, 1, words("another")),
+                (7, 1, words("a third")),
+                (600, 60_000, words("the same")),
+                (605, 60, words("another")),
+            ]
+        );
+    }
+
+    /// However many kinds there are: bounded, none forgotten, and all of it fits into a message to the engine.
+    #[test]
+    fn kinds_without_end_are_bounded() {
+        let now = Instant::now();
+        let mut untold = Untold::default();
+        let log = vec!["\u{3042}".repeat(LINE); LINES];
+        let mut told = (0, 0);
+        for number in 0..1000 {
+            let last_words = "x".repeat(500);
+            let crash = Crash { at: 1, what: format!("{number}"), last_words, log: log.clone() };
+            untold.add(&format!("{number}"), crash, 0, now);
+            if number % 7 == 6
+                && let Some(crashes) = untold.take(now, false)
+            {
+                assert!(serde_json::to_vec(&crashes).unwrap().len() < 48 << 10);
+                untold.told(now);
+                told = (told.0 + 1, told.1 + crashes.count);
+            }
+        }
+        assert!(untold.kinds.len() <= KINDS + 1 && untold.storms.len() <= KINDS + 1);
+        assert!(told.0 <= 3, "{told:?}");
+        assert_eq!(untold.take(now, true).map(|crashes| crashes.count), Some(1000 - told.1));
+        untold.told(now);
+        // When all is quiet, what is new has a place again.
+        let later = now + Duration::from_secs(86_400);
+        untold.add("new", crash("new"), 0, later);
+        assert_eq!(untold.storms.len() + untold.kinds.len(), 1);
     }
 
     #[test]
@@ -185,21 +287,33 @@ mod tests {
         let now = Instant::now();
         let mut untold = Untold::default();
         assert_eq!((untold.next(now), untold.take(now, true)), (None, None));
-        untold.add(crash("a"));
+        untold.add("x", crash("a"), 0, now);
         assert_eq!(untold.next(now), Some(now));
         assert_eq!(untold.take(now, false).map(|crashes| crashes.count), Some(1));
         // It is under way.
         assert_eq!((untold.next(now), untold.take(now, false)), (None, None));
-        untold.add(crash("b"));
+        untold.add("x", crash("b"), 0, now);
         untold.ask_again();
         let crashes = untold.take(now, false).unwrap();
         assert_eq!((crashes.count, crashes.samples.len()), (2, 2));
-        untold.told(2, now);
+        untold.told(now);
         assert_eq!(untold.next(now), None);
         // Before the end nothing is kept back.
-        untold.add(crash("c"));
+        untold.add("x", crash("c"), 0, now);
         assert!(untold.take(now, false).is_none());
         assert!(untold.take(now, true).is_some());
+    }
+
+    #[test]
+    fn places() {
+        for (words, place) in [
+            ("thread qmgr: panicked at program/engine/src/trip.rs:20:9: a test", "program/engine/src/trip.rs:20:9"),
+            ("thread a b: panicked at src/x.rs:1:2:", "src/x.rs:1:2"),
+            ("killed", ""),
+            ("", ""),
+        ] {
+            assert_eq!(place_of(words), place);
+        }
     }
 
     #[test]

@@ -21,8 +21,8 @@ mod piped;
 mod run;
 mod spawned;
 
-pub use crashes::Storm;
+pub use crashes::{Untold, place_of};
 pub use identity::{Embedded, embedded};
-pub use layout::{Instance, PidFile, StartError, lay_out_instance, running_pid};
+pub use layout::{Instance, PidFile, StartError, hand_over_ledger, lay_out_instance, running_pid};
 pub use listeners::addresses_wanted as addresses;
 pub use run::{Start, run};

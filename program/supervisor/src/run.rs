@@ -222,7 +222,7 @@ impl Supervisor {
                     Ok(Some((Wish::Worker { number, user }, _))) => self.start_worker(number, &user),
                     Ok(Some((Wish::Spawn { number, service }, _))) => self.start_spawned(number, &service),
                     // It has said so in the log, and is about to be gone.
-                    Ok(Some((Wish::LastWords(_) | Wish::CrashesTold(_), _))) => {}
+                    Ok(Some((Wish::LastWords(_) | Wish::CrashesTold, _))) => {}
                     Ok(None) | Err(_) => {
                         self.reap();
                         return Err(StartError("the engine ended while it came up; see the mail log".to_owned()));
@@ -469,7 +469,7 @@ impl Supervisor {
                     engine.last_words = words;
                 }
             }
-            Ok(Some((Wish::CrashesTold(count), _))) => self.untold.told(count, Instant::now()),
+            Ok(Some((Wish::CrashesTold, _))) => self.untold.told(Instant::now()),
             Ok(Some((Wish::Worker { number, user }, _))) => self.start_worker(number, &user),
             Ok(Some((Wish::Spawn { number, service }, _))) => self.start_spawned(number, &service),
             Ok(None) => self.reap(),
@@ -594,13 +594,14 @@ impl Supervisor {
         self.say(Severity::Warning, &format!("process {pid} for {whose} {how}"));
         if ours {
             let what = format!("a process of local delivery for {whose} ({pid}) {how}");
-            self.untold.add(Crash { at: Timestamp::now().seconds(), what, ..Crash::default() });
+            // One bug that meets the mail of many users is told once.
+            let crash = Crash { at: Timestamp::now().seconds(), what, ..Crash::default() };
+            self.untold.add(&format!("local delivery {how}"), crash, 0, Instant::now());
         }
     }
 
     fn engine_ended(&mut self, pid: u32, status: WaitStatus, crash: Option<String>) {
         let Some(mut engine) = self.engine.take() else { return };
-        self.untold.ask_again();
         if self.stopping.is_some() {
             return;
         }
@@ -611,11 +612,12 @@ impl Supervisor {
         while let Ok(Some((wish, _))) = boss::receive::<Wish>(&engine.socket) {
             match wish {
                 Wish::LastWords(words) => engine.last_words = words,
-                Wish::CrashesTold(count) => self.untold.told(count, Instant::now()),
+                Wish::CrashesTold => self.untold.told(Instant::now()),
                 Wish::Refused(why) => self.was_refused(&why),
                 Wish::Ready | Wish::Worker { .. } | Wish::Spawn { .. } => {}
             }
         }
+        self.untold.ask_again();
         if self.pending.take().is_some() {
             // The next engine begins with the old one.
             self.listeners.retain(&self.wanted);
@@ -632,7 +634,9 @@ impl Supervisor {
             Destination::Stdout | Destination::Syslog { .. } => Vec::new(),
         };
         let last_words = engine.last_words;
-        self.untold.add(Crash { at: Timestamp::now().seconds(), what, last_words, log });
+        let kind = format!("engine {how} {}", crashes::place_of(&last_words));
+        let crash = Crash { at: Timestamp::now().seconds(), what, last_words, log };
+        self.untold.add(&kind, crash, 0, Instant::now());
     }
 
     fn kill_engine(&mut self) {

@@ -165,8 +165,16 @@ pub fn normal_reason(reason: &str) -> String {
         let bare = word.trim_matches(|c: char| "<>()[]:;,.\"'".contains(c));
         let digits = bare.bytes().filter(u8::is_ascii_digit).count();
         let code = bare.len() <= 7 && bare.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        let changes =
-            bare.contains('@') || (digits > 3 && !code) || (digits > 0 && bare.contains('[') && bare.contains(']'));
+        // Queue IDs: ours, and the long ones of Postfix.
+        let name = bare.len() >= 10
+            && digits > 0
+            && bare.bytes().all(|b| b.is_ascii_alphanumeric())
+            && bare.bytes().any(|b| b.is_ascii_lowercase())
+            && bare.bytes().any(|b| b.is_ascii_uppercase());
+        let changes = name
+            || bare.contains('@')
+            || (digits > 3 && !code)
+            || (digits > 0 && bare.contains('[') && bare.contains(']'));
         words.push(if changes { "*" } else { word });
         if words.len() >= 24 {
             break;
@@ -533,6 +541,8 @@ mod tests {
             ),
             ("host mx[192.0.2.1] said: 451 4.3.0 4jX3YN3lcMz1 try later", "host * said: 451 4.3.0 * try later"),
             ("", ""),
+            ("on the list (userunknown: 4jXdtj5F7Kz1 said no)", "on the list (userunknown: * said no)"),
+            ("Too many Connections from mailHost", "Too many Connections from mailHost"),
         ] {
             assert_eq!(normal_reason(reason), expected);
         }

@@ -137,6 +137,15 @@ fn notices_that_are_too_large() {
     send(&instance, "me@box.example", "x@gone.example");
     let notice = new_mail(&instance, "me", &before);
     assert!(notice.contains("text/rfc822-headers") && !notice.contains("the body"), "{notice}");
+    // A message that just fits makes a notice that does not.
+    instance.set("bounce_size_limit", "50000");
+    instance.set("message_size_limit", "8000");
+    instance.reload();
+    let before = instance.mails("me");
+    assert_eq!(instance.client().mail("me@box.example", &["x@gone.example"], &large).unwrap().code, 250);
+    let notice = new_mail(&instance, "me", &before);
+    assert!(notice.contains("text/rfc822-headers") && !notice.contains("the body"), "{notice}");
+    assert!(instance.log().contains("larger than message_size_limit: sent with the headers of the message only"));
 }
 
 /// As in notes from Japan: `TZ`, if the machine itself has another zone.

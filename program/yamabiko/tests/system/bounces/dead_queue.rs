@@ -189,6 +189,57 @@ fn a_disk_that_hangs_is_told_by_the_second_way() {
     assert!(kept.iter().filter(|(_, code)| *code == 451).count() >= 8, "{kept:?}");
 }
 
+/// Large messages go into a file while they come in: whoever sends one hears the same, and the server goes on for all others.
+#[test]
+fn large_messages_do_not_wait_for_a_disk_that_hangs() {
+    const HANGS: &str = "the queue's disk does not answer: a call has not returned for ";
+    const WELL: &str = "the queue's disk answers again, ";
+    if !in_own_mounts("bounces::dead_queue::large_messages_do_not_wait_for_a_disk_that_hangs") {
+        return;
+    }
+    let mut instance = Instance::new();
+    let ways = Ways::prepared(&mut instance);
+    mount(&instance.path().join("queue"), 150);
+    instance.set("queue_stall_warn_time", "2s");
+    instance.set("message_size_limit", "20000000");
+    let Some(control) = fault_library(&mut instance) else { return };
+    instance.start();
+    let smtp = instance.smtp;
+    let text = |word: &str| format!("Subject: {word}\n\n{}", "a line of a large message\n".repeat(200_000));
+    let send = move |word: &str| {
+        let mut client = Client::connect(smtp).unwrap();
+        // Who is refused while it still sends may find the connection closed before the reply is read.
+        client.mail("me@test.example", &["one@box.example"], &text(word)).map_or(451, |reply| reply.code)
+    };
+    assert_eq!(send("before"), 250);
+    instance.until_mails("one", 1);
+    fs::write(&control, "write /queue/spool/ h\n").unwrap();
+    let waiting: Vec<_> =
+        (0..5).map(|number| std::thread::spawn(move || send(&format!("meanwhile {number}")))).collect();
+    let said = instance.run_with("sendmail", &["-f", "me@test.example", "two@box.example"], &text("by hand"));
+    assert_eq!(said.code, 0, "{said:?}");
+    ways.until_told(&instance, HANGS, 1);
+    assert!(waiting.into_iter().all(|sender| sender.join().unwrap() == 451));
+    let mut late = instance.client();
+    late.expect("EHLO x.example", 250);
+    late.expect("MAIL FROM:<me@test.example>", 451);
+    fs::write(&control, "").unwrap();
+    ways.until_told(&instance, WELL, 1);
+    instance.until("acceptance", || send("afterwards") == 250);
+    // It is looked for there now and then, and at the start.
+    instance.stop();
+    instance.start();
+    instance.until_mails("two", 1);
+    instance.until_empty();
+    let mut subjects: Vec<String> = instance
+        .mails("one")
+        .iter()
+        .map(|mail| mail.lines().find(|line| line.starts_with("Subject: ")).unwrap().to_owned())
+        .collect();
+    subjects.sort();
+    assert_eq!(subjects, ["Subject: afterwards", "Subject: before"]);
+}
+
 /// One way that hangs or is shut keeps no other waiting.
 #[test]
 fn a_way_that_is_shut_keeps_no_other_waiting() {
