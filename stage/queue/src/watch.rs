@@ -45,6 +45,18 @@ impl Default for Watch {
 /// A call is under way.
 struct Call<'a>(Option<&'a AtomicU64>);
 
+/// Somebody else's call to the same disk is under way, until this is dropped.
+#[derive(Debug)]
+pub struct Noted(Arc<Watch>, Option<usize>);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        if let Some(began) = self.1.and_then(|slot| self.0.began.get(slot)) {
+            began.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         if let Some(began) = self.0 {
@@ -58,10 +70,19 @@ impl Watch {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX - 1)
     }
 
-    fn begin(&self) -> Call<'_> {
+    fn slot(&self) -> Option<usize> {
         let now = self.micros() + 1;
-        let free = |began: &&AtomicU64| began.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        Call(self.began.iter().find(free))
+        let free = |began: &AtomicU64| began.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        self.began.iter().position(free)
+    }
+
+    fn begin(&self) -> Call<'_> {
+        Call(self.slot().and_then(|slot| self.began.get(slot)))
+    }
+
+    /// A call to the disk that is made elsewhere begins.
+    pub fn note(self: &Arc<Self>) -> Noted {
+        Noted(Arc::clone(self), self.slot())
     }
 
     /// How long the oldest call has been under way; `None` when there is none.
@@ -220,6 +241,11 @@ mod tests {
         drop(first);
         assert!(watch.oldest().is_some_and(|oldest| oldest < before + Duration::from_secs(60)));
         drop(second);
+        assert_eq!(watch.oldest(), None);
+        let watch = Arc::new(watch);
+        let elsewhere = watch.note();
+        assert!(watch.oldest().is_some());
+        drop(elsewhere);
         assert_eq!(watch.oldest(), None);
         // More than are noted do no harm.
         let calls: Vec<_> = (0..CALLS + 5).map(|_| watch.begin()).collect();

@@ -1,9 +1,11 @@
 //! What the engine does for the SMTP server: names for messages, a durable place for them, and ETRN.
 
+use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use yamabiko_envelope::{QueueId, Submission};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
@@ -13,6 +15,9 @@ use crate::verification::Verification;
 
 /// A future in a box, so that the trait can be an object.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Notes that a call to the disk is under way until what it gives is dropped.
+pub type BeginCall = Arc<dyn Fn() -> Box<dyn Any + Send> + Send + Sync>;
 
 /// A message was taken: it is on stable storage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +96,14 @@ pub trait Admission: Send + Sync {
     fn is_stuck(&self) -> bool {
         false
     }
+    /// Ends when the disk does not answer.
+    fn gets_stuck(&self) -> Later<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+    /// What is done where a call to the disk begins, on the thread that makes it; it is over when the answer is dropped.
+    fn disk(&self) -> BeginCall {
+        Arc::new(|| Box::new(()))
+    }
     /// What is known of an address; a probe is sent when it is time for one. `None` when that cannot be done.
     fn verify<'a>(&'a self, _address: &'a str) -> Later<'a, Option<Verification>> {
         Box::pin(std::future::ready(None))
@@ -106,5 +119,26 @@ pub trait Admission: Send + Sync {
     /// A connection to a process of a service of master.cf that runs spawn(8).
     fn spawn<'a>(&'a self, service: &'a str) -> Later<'a, io::Result<UnixStream>> {
         Box::pin(std::future::ready(Err(io::Error::other(format!("service {service} cannot be started here")))))
+    }
+}
+
+/// Work on the mail's disk. One that does not answer is not waited for; what is done there goes on without anybody who hears
+/// of it.
+///
+/// # Errors
+/// Those of the work, and [`io::ErrorKind::TimedOut`] where the disk does not answer.
+pub async fn on_disk<T: Send + 'static>(
+    admission: &dyn Admission,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let begin = admission.disk();
+    let done = tokio::task::spawn_blocking(move || {
+        let _call = begin();
+        work()
+    });
+    tokio::select! {
+        biased;
+        done = done => done.unwrap_or_else(|error| Err(io::Error::other(error))),
+        () = admission.gets_stuck() => Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer")),
     }
 }

@@ -22,7 +22,7 @@ use yamabiko_dns::{Hosts, Native, Resolver};
 use yamabiko_envelope::{Content, Event, Events, Kind, Origin, Severity, Submission, Timestamp};
 use yamabiko_tls::{Clock, Stream};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, on_disk};
 use crate::filter::{FilterStep, Filtering, SessionMacros};
 use crate::limits::Limits;
 use crate::peer::{Peer, look_up, unmapped};
@@ -521,7 +521,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             }
             Action::Submit(mut submission) => {
                 if let Some(spill) = self.spill.take() {
-                    match Box::pin(spill.finish(&submission.content)).await {
+                    let admission = &*self.service.around.admission;
+                    match Box::pin(spill.finish(admission, &submission.content)).await {
                         Ok(content) => submission.content = content,
                         Err(error) => return self.spill_failed(&error),
                     }
@@ -747,15 +748,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conversation<'_, S> {
             return;
         }
         let piece = self.session.take_content();
-        let spill = match self.spill.take() {
-            Some(spill) => Ok(spill),
-            None => Spill::new(&self.service.spill_directory),
-        };
-        let stored = match spill {
-            Ok(spill) => spill.append(piece).await,
-            Err(error) => Err(error),
-        };
-        match stored {
+        let (spill, directory) = (self.spill.take(), self.service.spill_directory.clone());
+        let append = move || spill.map_or_else(|| Spill::new(&directory), Ok)?.append(&piece);
+        match Box::pin(on_disk(&*self.service.around.admission, append)).await {
             Ok(spill) => self.spill = Some(spill),
             Err(error) => self.spill_failed(&error),
         }
@@ -812,18 +807,15 @@ impl Spill {
         Ok(Self { file, len: 0 })
     }
 
-    async fn append(mut self, piece: Vec<u8>) -> io::Result<Self> {
-        let appended = tokio::task::spawn_blocking(move || {
-            self.file.write_all(&piece)?;
-            self.len += piece.len() as u64;
-            Ok(self)
-        });
-        appended.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    fn append(mut self, piece: &[u8]) -> io::Result<Self> {
+        self.file.write_all(piece)?;
+        self.len += piece.len() as u64;
+        Ok(self)
     }
 
-    async fn finish(self, rest: &Content) -> io::Result<Content> {
-        let rest = rest.to_bytes()?;
-        let spill = self.append(rest.to_vec()).await?;
+    async fn finish(self, admission: &dyn Admission, rest: &Content) -> io::Result<Content> {
+        let rest = rest.to_bytes()?.to_vec();
+        let spill = on_disk(admission, move || self.append(&rest)).await?;
         Ok(Content::File { file: Arc::new(spill.file), offset: 0, len: spill.len })
     }
 }

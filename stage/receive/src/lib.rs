@@ -29,7 +29,7 @@ mod transcript;
 pub mod upstream;
 pub mod verification;
 
-pub use admission::{Accepted, Admission, Etrn, Later, Refusal, Spf, SpfVerdict};
+pub use admission::{Accepted, Admission, BeginCall, Etrn, Later, Refusal, Spf, SpfVerdict, on_disk};
 pub use driver::{Service, ServiceParts, Shutdown, converse, report_limits, serve};
 pub use filter::{FilterStep, Filtering};
 pub use footer::Footer;

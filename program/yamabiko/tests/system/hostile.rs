@@ -189,8 +189,18 @@ fn traps_give_nothing() {
         (".qmail outside", dot_qmail(&home, "../secret")),
         (".qmail that is a pipe", dot_qmail(&home, "pipe")),
         (".qmail that everybody can write", dot_qmail(&home, "f3")),
+        (".qmail that is a directory", dot_qmail(&home, "directory")),
+        (".qmail that is a hard link to a secret", dot_qmail(&home, "hard")),
+        (".qmail that is a link into a closed directory", dot_qmail(&home, "f2")),
+        (
+            ".qmail that is a link to a device",
+            dot_qmail(&home, link("q2", Path::new("/dev/zero")).file_name().unwrap().to_str().unwrap()),
+        ),
         ("a list that is a secret", include(&secret)),
         ("a list that is a pipe", include(&pipe)),
+        ("a list that is another user's", include(&other)),
+        ("a list that is a directory", include(&directory)),
+        ("a list that is a link into a closed directory", include(&home.join("f2"))),
         ("a list that is a device", include(Path::new("/dev/zero"))),
         ("a mailbox that is a link to a secret", mailbox(&link("m1", &secret), true)),
         ("a mailbox that is a link to another's", mailbox(&link("m2", &other), true)),
@@ -261,8 +271,12 @@ fn a_mailbox_that_changes_while_it_is_opened() {
     });
     let mut worker = Worker::start(&program, &user);
     for turn in 0..300 {
-        worker.job(&mailbox(&path, turn % 2 == 0));
-        worker.job(&forward(&path));
+        let jobs =
+            [mailbox(&path, turn % 2 == 0), forward(&path), include(&path), dot_qmail(&home, "box"), maildir(&path)];
+        for job in jobs {
+            let answer = worker.job(&job).to_string();
+            assert!(!answer.contains("nobody else"), "{job}: {answer}");
+        }
     }
     stop.store(true, Ordering::Relaxed);
     swapper.join().unwrap();
