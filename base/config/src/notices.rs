@@ -166,7 +166,8 @@ impl Collector {
             return;
         }
         let parameter = table::parameter(name);
-        match parameter.map(|parameter| parameter.status()) {
+        let of_transport = || used.then(|| table::transport_status(name)).flatten();
+        match parameter.map(|parameter| parameter.status()).or_else(of_transport) {
             // Setting a parameter to its default promises nothing that is not kept.
             Some(Status::NotYet(work))
                 if parameter.is_some_and(|parameter| view.expand(value) != view.expand(parameter.default)) =>

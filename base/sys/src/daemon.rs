@@ -76,3 +76,19 @@ pub fn give_all_signals(command: &mut std::process::Command) {
         command.pre_exec(move || Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None)?));
     }
 }
+
+/// The program that `command` starts ignores SIGPIPE and SIGXFSZ, as the programs do that Postfix's delivery agents start: a
+/// write to a pipe without a reader, or beyond a limit of the system, fails and can be told.
+pub fn writes_may_fail(command: &mut std::process::Command) {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only system calls are made, and no handler is installed.
+    unsafe {
+        command.pre_exec(|| {
+            for one in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+                signal(one, SigHandler::SigIgn)?;
+            }
+            Ok(())
+        });
+    }
+}

@@ -145,7 +145,8 @@ impl Receiver {
     fn deliver(&self, body: &str, batch: &str, secret: Option<&hmac::Key>) -> io::Result<()> {
         match self {
             Self::File(path) => {
-                let mut file = File::options().create(true).append(true).open(path)?;
+                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                let mut file = File::options().create(true).append(true).open(path).map_err(named)?;
                 file.write_all(body.as_bytes())?;
                 file.sync_data()
             }

@@ -71,7 +71,8 @@ pub fn run(arguments: &[String]) -> ExitCode {
     }
     if !shown {
         let on = view.bool("smtp_tlsrpt_enable");
-        eprintln!("tls-report: nothing is counted{}", if on { "" } else { ": smtp_tlsrpt_enable = no" });
+        let why = if on { " (counts are written every minute)" } else { ": smtp_tlsrpt_enable = no" };
+        eprintln!("tls-report: nothing is counted{why}");
         return ExitCode::from(1);
     }
     ExitCode::SUCCESS

@@ -16,7 +16,7 @@ use yamabiko_message::date::Zone;
 use yamabiko_queue::fs::{FileSystem as _, RealFileSystem};
 use yamabiko_queue::{NewMessage, Queue, QueueError};
 use yamabiko_receive::verification::Verification;
-use yamabiko_receive::{Accepted, Admission, Etrn, Filtering, Later, Refusal};
+use yamabiko_receive::{Accepted, Admission, BeginCall, Etrn, Filtering, Later, Refusal};
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::blocking::where_it_may_block;
@@ -276,7 +276,7 @@ impl Acceptance {
         {
             // Entered before its client reads 250: after that nobody would send it again.
             let ours = Box::pin(late.is_ours(Arc::clone(&envelope), parts.clone())).await;
-            if late.discards && ours {
+            if ours && late.discards() {
                 inner.current.say(
                     Severity::Info,
                     Some(id),
@@ -439,6 +439,15 @@ impl Admission for Acceptance {
 
     fn is_stuck(&self) -> bool {
         self.inner.stall.hangs()
+    }
+
+    fn gets_stuck(&self) -> Later<'_, ()> {
+        Box::pin(self.inner.stall.begins())
+    }
+
+    fn disk(&self) -> BeginCall {
+        let watch = Arc::clone(&self.inner.stall.watch);
+        Arc::new(move || Box::new(watch.note()))
     }
 
     fn suppressed(&self, sender: &str, recipient: &str) -> Option<String> {

@@ -345,7 +345,7 @@ impl Control {
                 break;
             }
             too_large |= collected.len + payload.len() as u64 > limit;
-            if !too_large && let Err(error) = collected.push(&payload) {
+            if !too_large && let Err(error) = collected.push(&self.engine, &payload).await {
                 return self.full(stream, &error).await;
             }
         }
@@ -354,7 +354,7 @@ impl Control {
         }
         // Without an answer the message waits in `maildrop/` for our successor.
         let Some(_passing) = self.gate.pass().await else { return Ok(()) };
-        match collected.finish() {
+        match collected.finish(&self.engine).await {
             Ok(content) => {
                 let answer = self.take(envelope, content, uid).await;
                 reply(stream, &answer).await
@@ -367,7 +367,13 @@ impl Control {
     async fn full(&self, stream: &mut UnixStream, error: &io::Error) -> io::Result<()> {
         let text = format!("write file in {}: {error}", self.spool.display());
         self.engine.current().say(Severity::Error, None, &text);
-        reply(stream, &Reply::TryLater("queue file write error".to_owned())).await
+        let why = "queue file write error".to_owned();
+        let answer = match error.kind() {
+            // As for a message that is small enough to be refused later.
+            io::ErrorKind::TimedOut => Reply::Wait(why),
+            _ => Reply::TryLater(why),
+        };
+        reply(stream, &answer).await
     }
 
     /// Makes a submission of what somebody handed in and accepts it.
@@ -475,26 +481,31 @@ impl Collected {
         Self { spool: spool.to_path_buf(), memory: Vec::new(), file: None, len: 0 }
     }
 
-    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        use std::io::Write;
+    async fn push(&mut self, engine: &Acceptance, bytes: &[u8]) -> io::Result<()> {
         self.len += bytes.len() as u64;
-        if self.file.is_none() && self.memory.len() + bytes.len() <= IN_MEMORY {
-            self.memory.extend_from_slice(bytes);
-            return Ok(());
+        if self.memory.len() + bytes.len() > IN_MEMORY {
+            self.store(engine).await?;
         }
-        if self.file.is_none() {
-            let mut file = tempfile::tempfile_in(&self.spool)?;
-            file.write_all(&self.memory)?;
-            self.memory = Vec::new();
-            self.file = Some(file);
-        }
-        match &mut self.file {
-            Some(file) => file.write_all(bytes),
-            None => Ok(()),
-        }
+        self.memory.extend_from_slice(bytes);
+        Ok(())
     }
 
-    fn finish(self) -> io::Result<Content> {
+    /// What is in memory goes into the file.
+    async fn store(&mut self, engine: &Acceptance) -> io::Result<()> {
+        use std::io::Write;
+        let (file, spool, bytes) = (self.file.take(), self.spool.clone(), std::mem::take(&mut self.memory));
+        let stored = yamabiko_receive::on_disk(engine, move || {
+            let mut file = file.map_or_else(|| tempfile::tempfile_in(&spool), Ok)?;
+            file.write_all(&bytes).map(|()| file)
+        });
+        self.file = Some(stored.await?);
+        Ok(())
+    }
+
+    async fn finish(mut self, engine: &Acceptance) -> io::Result<Content> {
+        if self.file.is_some() {
+            self.store(engine).await?;
+        }
         Ok(match self.file {
             Some(file) => Content::File { file: Arc::new(file), offset: 0, len: self.len },
             None => Content::from(self.memory),

@@ -71,20 +71,14 @@ impl Reader {
     }
 }
 
-/// Opens every table and compiles every restriction list, as a start would.
-pub fn examine(config: &Config) -> Findings {
-    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+/// The tables of a configuration that does not run, as its `mail_owner` may read them.
+pub(crate) fn tables(config: &Config, hear: impl Fn(Notice) + Send + Sync + 'static) -> TableSet {
     let main = config.main();
     let mut aliases = main.list("alias_maps");
     aliases.extend(main.list("alias_database"));
-    let hear = Arc::clone(&said);
     let reader = Reader::of(&main.text("mail_owner"));
-    let tables = TableSet::new(yamabiko_lookup::Options {
-        notify: Arc::new(move |notice: Notice| {
-            if notice.kind != NoticeKind::Info {
-                hear.lock().unwrap_or_else(PoisonError::into_inner).push(notice.text);
-            }
-        }),
+    TableSet::new(yamabiko_lookup::Options {
+        notify: Arc::new(hear),
         open_file: Arc::new(move |path| {
             let file = File::open(path)?;
             reader.as_ref().map_or(Ok(()), |reader| reader.may_open(path)).map(|()| file)
@@ -94,6 +88,18 @@ pub fn examine(config: &Config) -> Findings {
         socketmap_max_query: crate::size(config, "socketmap_max_query_size"),
         socketmap_max_reply: crate::size(config, "socketmap_max_reply_size"),
         ..yamabiko_lookup::Options::default()
+    })
+}
+
+/// Opens every table and compiles every restriction list, as a start would.
+pub fn examine(config: &Config) -> Findings {
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let main = config.main();
+    let hear = Arc::clone(&said);
+    let tables = tables(config, move |notice| {
+        if notice.kind != NoticeKind::Info {
+            hear.lock().unwrap_or_else(PoisonError::into_inner).push(notice.text);
+        }
     });
     let mut found = Findings::default();
     found.warnings.extend(crate::proofs::remarks(&main));

@@ -44,6 +44,7 @@ mod meaning;
 mod mend;
 pub mod operate;
 mod orders;
+mod ours;
 mod outcome;
 mod pickup;
 mod postmaster;
@@ -65,6 +66,7 @@ mod visit;
 mod workers;
 
 pub use examine::{Findings, examine};
+pub use ours::Ours;
 pub use yamabiko_schedule::profiles;
 
 use std::collections::HashMap;
@@ -326,7 +328,7 @@ async fn live(
             }
             Order::Crashed(crashes) => {
                 crashes::tell(&engine.acceptance, &crashes).await;
-                let _ = boss.tell(&Wish::CrashesTold(crashes.count));
+                let _ = boss.tell(&Wish::CrashesTold);
             }
             // Answered where they are heard.
             Order::Worker { .. } => {}
@@ -345,6 +347,10 @@ async fn settle() {
     let _ = yamabiko_sys::memory::forget_code();
 }
 
+/// Parameters that count from the start on: what they name is open.
+const FROM_THE_START: [&str; 5] =
+    ["ledger_enable", "ledger_directory", "ledger_queue_limit", "late_bounce_analysis", "metrics_listen_address"];
+
 struct Engine {
     acceptance: Acceptance,
     parts: AgentParts,
@@ -353,6 +359,9 @@ struct Engine {
     remembered: Remembered,
     setup: Setup,
     gate: Gate,
+    bugs: crashes::Bugs,
+    /// The values of [`FROM_THE_START`].
+    from_the_start: [String; FROM_THE_START.len()],
 }
 
 impl Engine {
@@ -415,7 +424,8 @@ impl Engine {
         let acceptance = Acceptance::new(ids, queue, current.clone(), line.0, spool.clone(), desk, stall);
         around.complete(acceptance.clone());
         parts.desk.complete(acceptance.clone());
-        tokio::spawn(ear.run(acceptance.clone()));
+        let bugs = crashes::Bugs::default();
+        tokio::spawn(ear.run(acceptance.clone(), bugs.clone()));
         watch.watch_over(&acceptance).map_err(|error| format!("cannot start a thread: {error}"))?;
         tokio::spawn(Arc::clone(&parts.desk).run(acceptance.clone()));
         remembered.start(&config, acceptance.queue(), &events, &setup);
@@ -454,7 +464,8 @@ impl Engine {
         for remark in leftovers(&queue_directory) {
             say(&events, &setup, Severity::Warning, &remark);
         }
-        Ok(Self { acceptance, parts, services, logger, remembered, setup, gate })
+        let from_the_start = FROM_THE_START.map(|name| main.text(name));
+        Ok(Self { acceptance, parts, services, logger, remembered, setup, gate, bugs, from_the_start })
     }
 
     /// Everything new is made first; only when all of it is there is anything replaced.
@@ -478,6 +489,14 @@ impl Engine {
         self.acceptance.manager().send(orders::Order::Reconfigure(schedule));
         self.logger.reconfigure(setup.form, setup.style);
         self.logger.replace(vec![target]);
+        self.remembered.reconfigure(&config, &events, &setup);
+        for (name, was) in FROM_THE_START.iter().zip(&self.from_the_start) {
+            let now = config.main().text(name);
+            if now != *was {
+                let text = format!("{name} = {now} counts from the next start on (postfix stop, postfix start)");
+                say(&events, &setup, Severity::Warning, &text);
+            }
+        }
         self.setup = setup;
         notices(&config, &events, &self.setup);
         tokio::spawn(tell_of_postmaster(self.acceptance.clone()));
@@ -501,6 +520,7 @@ impl Engine {
         let drained = tokio::time::timeout(patience, all);
         let _ = tokio::join!(self.services.stop(patience), drained, self.gate.close(patience));
         // What was counted so far is told by the next start's first delivery.
+        self.bugs.tell_rest(&self.acceptance).await;
         let _ = tokio::time::timeout(Duration::from_secs(2), self.acceptance.desk().flush(&self.acceptance)).await;
         let _ = self.parts.memory.reports.save();
         let queue = Arc::clone(self.acceptance.queue());

@@ -554,7 +554,8 @@ impl Task {
             reuse: delivery.reuse,
         };
         let content = active.content.clone();
-        let shaped = self.schedule.settings().transport(&delivery.transport).shapes_sites();
+        let settings = self.schedule.settings().transport(&delivery.transport);
+        let shaped = settings.shapes_sites() || settings.one_session;
         let visit = shaped.then(|| Arc::new(Visit::new(self.manager.clone(), delivery.id)));
         let (manager, current, queue) = (self.manager.clone(), self.current.clone(), Arc::clone(&self.queue));
         // One `Attempted` for each.
@@ -624,6 +625,7 @@ impl Task {
         });
         let mut states: Vec<_> = states.collect();
         if let Some(active) = self.active.get_mut(&delivery.message) {
+            let first = active.outcomes.len();
             active.outcomes.extend(attempt.outcomes);
             for (index, state) in states {
                 active.changed.insert(index, state);
@@ -635,7 +637,9 @@ impl Task {
                     .into_iter()
                     .filter_map(|index| active.changed.get(&index).map(|state| (index, state.clone())))
                     .collect();
-                report::keep_failed_leaves(&mut changes, &active.outcomes, &mail_name);
+                // Not over all that has become of the message so far: that would be again and again for each of its deliveries.
+                let of_this = active.outcomes.get(first..).unwrap_or_default();
+                report::keep_failed_leaves(&mut changes, of_this, &mail_name);
                 self.record(delivery.message, &changes);
             }
         } else {

@@ -11,6 +11,10 @@ use yamabiko_queue::Queue;
 use yamabiko_schedule::{Feedback, site_hash};
 use yamabiko_status::{Class, EnhancedStatus};
 
+/// Names of settled members that are remembered with a recipient, in bytes: a list of 40,000 addresses. Members beyond it may get the
+/// message again with the list's next attempt, as in Postfix; the record of a message stays one that is quick to write.
+const SETTLED_MAX: usize = 1 << 20;
+
 /// The message asks what would become of it, and is over when that is known.
 pub fn is_probe(envelope: &Envelope) -> bool {
     matches!(envelope.trace, Trace::ProbeReport | Trace::Probe)
@@ -109,8 +113,14 @@ pub fn keep_settled(envelope: &Envelope, recipient: u32, state: &mut RecipientSt
 pub fn settle_members(state: &mut RecipientState, outcome: &Outcome) -> bool {
     match state {
         RecipientState::Deferred(failure) if !outcome.members.is_empty() => {
-            failure.settled.extend(outcome.members.iter().cloned());
-            true
+            let mut size: usize = failure.settled.iter().map(String::len).sum();
+            let before = failure.settled.len();
+            let fits = outcome.members.iter().take_while(|member| {
+                size += member.len();
+                size <= SETTLED_MAX
+            });
+            failure.settled.extend(fits.cloned());
+            failure.settled.len() > before
         }
         _ => false,
     }
@@ -144,5 +154,42 @@ pub fn feedback_of(attempt: &Attempt) -> Feedback {
             Feedback::DestinationFailure { status, reason: reason.clone() }
         }
         None => Feedback::Answered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deferred_state() -> RecipientState {
+        RecipientState::Deferred(Box::new(plain(EnhancedStatus::transient(4, 1), "later")))
+    }
+
+    fn about(members: Vec<String>) -> Outcome {
+        let now = Timestamp::from_seconds(0);
+        let status = EnhancedStatus::success(0, 0);
+        let outcome = Outcome::of_our_own(0, Ended::Sent(yamabiko_envelope::Action::Delivered), status, "", now);
+        Outcome { members, ..outcome }
+    }
+
+    #[test]
+    fn members_are_remembered_up_to_a_size() {
+        let member = |n: usize| format!("{n:06}{}", "x".repeat(994));
+        let mut state = deferred_state();
+        for attempt in 0..3 {
+            let first = attempt * 500;
+            settle_members(&mut state, &about((first..first + 500).map(member).collect()));
+        }
+        let RecipientState::Deferred(failure) = &state else { panic!("{state:?}") };
+        assert_eq!(failure.settled.len(), SETTLED_MAX / 1000);
+        assert!(!settle_members(&mut state, &about(vec![member(2000)])), "nothing changed");
+        assert!(settle_members(&mut state, &about(vec!["short".to_owned()])), "what fits is still remembered");
+    }
+
+    #[test]
+    fn only_who_waits_remembers() {
+        let mut state = RecipientState::Done;
+        assert!(!settle_members(&mut state, &about(vec!["member".to_owned()])));
+        assert!(!settle_members(&mut deferred_state(), &about(Vec::new())));
     }
 }

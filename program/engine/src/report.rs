@@ -4,7 +4,7 @@
 //! are in the queue before the message that they are about leaves it, so none is lost. A crash between makes a notice
 //! twice, as with Postfix.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -77,11 +77,11 @@ fn wants_success(envelope: &Envelope, outcomes: &[Outcome]) -> bool {
 /// Outcomes as a sender who asked for success hears of them: a recipient that became several is `expanded`, and what
 /// became of the several is not told (RFC 3461 section 5.2.7.3).
 fn worth_telling(outcomes: &[Outcome]) -> impl Iterator<Item = &Outcome> {
-    let expanded =
-        |recipient: u32| outcomes.iter().any(|o| o.recipient == recipient && o.result == Ended::Sent(Action::Expanded));
+    let expanded = |outcome: &&Outcome| outcome.result == Ended::Sent(Action::Expanded);
+    let lists: HashSet<u32> = outcomes.iter().filter(expanded).map(|outcome| outcome.recipient).collect();
     outcomes.iter().filter(move |outcome| match outcome.result {
         Ended::Sent(Action::Expanded) => true,
-        Ended::Sent(_) => !expanded(outcome.recipient),
+        Ended::Sent(_) => !lists.contains(&outcome.recipient),
         _ => true,
     })
 }
@@ -95,11 +95,16 @@ pub async fn end(engine: &Acceptance, end: End, age: Age) -> Option<(Timestamp, 
 /// Leaves of expansions that failed and that nobody has been told of yet: their recipients stay failed, and the notice is
 /// made at the next attempt.
 pub fn keep_failed_leaves(states: &mut [(u32, RecipientState)], outcomes: &[Outcome], mail_name: &str) {
+    let mut leaves: HashMap<u32, &Outcome> = HashMap::new();
     for outcome in failed_leaves(outcomes) {
-        for (index, state) in states.iter_mut() {
-            if *index == outcome.recipient && *state == RecipientState::Done {
-                *state = RecipientState::Failed(Box::new(failure_of(outcome, mail_name)));
-            }
+        leaves.entry(outcome.recipient).or_insert(outcome);
+    }
+    if leaves.is_empty() {
+        return;
+    }
+    for (index, state) in states {
+        if let (RecipientState::Done, Some(outcome)) = (&*state, leaves.get(index)) {
+            *state = RecipientState::Failed(Box::new(failure_of(outcome, mail_name)));
         }
     }
 }
@@ -390,7 +395,12 @@ pub async fn send(engine: &Acceptance, plan: Plan, about: Option<(&Envelope, Opt
             _ => None,
         };
         let submission = match small {
-            Some(small) => Submission { content: Content::from(small), ..submission },
+            Some(small) => {
+                let text = "larger than message_size_limit: sent with the headers of the message only".to_owned();
+                let kind = Kind::Text { severity: Severity::Info, queue_id: Some(id), text };
+                current.emit("bounce", Timestamp::now(), kind);
+                Submission { content: Content::from(small), ..submission }
+            }
             None => submission,
         };
         match engine.accept(submission, None).await {

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -115,6 +115,10 @@ pub fn lay_out(config: &Config, identity: &Identity) -> Result<(), StartError> {
             own(&path, mode, uid, gid)?;
         }
     }
+    if identity.privileged {
+        // What cannot be given says the ledger itself, when it is to be written.
+        let _ = hand_over_ledger(config, identity.owner_uid, identity.owner_gid);
+    }
     Ok(())
 }
 
@@ -144,6 +148,25 @@ fn own(path: &Path, mode: u32, uid: u32, gid: u32) -> Result<(), StartError> {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| trouble(&error))?;
     }
     Ok(())
+}
+
+/// What root has put into the ledger (a copy that is put back, an import) belongs to the mail owner, under whom the engine
+/// reads and writes it. Only below the directories that are the mail owner's: a wrong line in main.cf gives nothing else away.
+pub fn hand_over_ledger(config: &Config, uid: u32, gid: u32) -> io::Result<()> {
+    let main = config.main();
+    let ledger = PathBuf::from(main.text("ledger_directory"));
+    let ours = ["data_directory", "queue_directory"].map(|name| PathBuf::from(main.text(name)));
+    if !ours.iter().any(|top| is_below(&ledger, top)) {
+        return Ok(());
+    }
+    yamabiko_sys::hand_over::hand_over(&ledger, uid, gid)
+}
+
+/// Below it, by the names alone, and not the same.
+fn is_below(directory: &Path, top: &Path) -> bool {
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+    let rest = directory.strip_prefix(top).ok().filter(|_| top.is_absolute() && top.parent().is_some());
+    rest.is_some_and(|rest| rest.components().next().is_some() && rest.components().all(plain))
 }
 
 /// `pid/master.pid` below the queue directory, locked for as long as the mail system runs.
@@ -189,4 +212,26 @@ pub fn running_pid(queue_directory: &Path) -> Option<i32> {
 /// Makes the directories of an instance that is not running, as `postfix check` does.
 pub fn lay_out_instance(config: &Config) -> Result<(), StartError> {
     lay_out(config, &Identity::of(config)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_the_mail_system_s_is_given_away() {
+        for (directory, top, expected) in [
+            ("/var/lib/postfix/ledger", "/var/lib/postfix", true),
+            ("/var/lib/postfix/a/b", "/var/lib/postfix/", true),
+            ("/var/lib/postfix", "/var/lib/postfix", false),
+            ("/var/lib/postfix/../../../etc", "/var/lib/postfix", false),
+            ("/var/lib/postfixes/ledger", "/var/lib/postfix", false),
+            ("/etc", "/var/lib/postfix", false),
+            ("/etc", "/", false),
+            ("lib/ledger", "lib", false),
+            ("/etc", "", false),
+        ] {
+            assert_eq!(is_below(Path::new(directory), Path::new(top)), expected, "{directory} {top}");
+        }
+    }
 }

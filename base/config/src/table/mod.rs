@@ -41,6 +41,7 @@ use std::sync::LazyLock;
 
 pub use deprecated::replacement;
 pub use later::{IGNORED, LATER};
+pub(crate) use transport::transport_status;
 pub use transport::{Of, TransportParameter, transport_parameter, transport_parameters};
 
 /// What kind of value a parameter has.

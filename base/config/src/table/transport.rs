@@ -79,6 +79,14 @@ pub fn transport_parameters() -> &'static [TransportParameter] {
     PARAMETERS
 }
 
+/// What the program does with `TRANSPORT_suffix`; `None` when the name is of no family.
+pub(crate) fn transport_status(name: &str) -> Option<super::Status> {
+    let of_family = |family: &TransportParameter| {
+        name.strip_suffix(family.suffix).and_then(|before| before.strip_suffix('_')).is_some_and(|t| !t.is_empty())
+    };
+    PARAMETERS.iter().any(of_family).then(|| super::later::status(name))
+}
+
 /// The family with this suffix.
 pub fn transport_parameter(suffix: &str) -> Option<&'static TransportParameter> {
     PARAMETERS.iter().find(|parameter| parameter.suffix == suffix)

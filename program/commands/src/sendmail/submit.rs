@@ -55,7 +55,7 @@ pub fn submit(context: &mut Context, options: Options) -> ExitCode {
         envelope.sender.clear();
     }
     if options.trace != Trace::No {
-        println!("Mail Delivery Status Report will be mailed to <{login}>.");
+        println!("Mail Delivery Status Report will be mailed to <{}>.", envelope.sender);
     }
     if options.recipients.is_empty() && !options.extract {
         return refuse(context, "Recipient addresses must be specified on the command line or via the -t option");

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use yamabiko_config::Config;
 use yamabiko_dns::{Answer, Blocking};
+use yamabiko_engine::Ours;
 use yamabiko_envelope::Timestamp;
 use yamabiko_ledger::suppress::{FILE, List};
 use yamabiko_ledger::{Field, Ledger, Query, State};
@@ -134,10 +136,13 @@ enum Domain {
     Missing,
     /// It could not be found out now.
     Later(String),
+    /// The configuration takes mail for it here, by this parameter.
+    Ours(&'static str),
 }
 
 /// Looks at addresses.
 struct Verifier {
+    ours: Option<Ours>,
     dns: Option<Blocking>,
     ledger: Option<Ledger>,
     suppression: Option<List>,
@@ -174,13 +179,13 @@ pub fn run(args: &[String]) -> ExitCode {
 }
 
 /// The name servers of the configuration, where there is one: mail goes where they say.
-fn dns(config: Option<&str>) -> io::Result<Blocking> {
-    match crate::context::instance(config, true).load() {
-        Ok(config) => {
-            let resolver = yamabiko_engine::resolver(&config);
+fn dns(config: Option<&Config>) -> io::Result<Blocking> {
+    match config {
+        Some(config) => {
+            let resolver = yamabiko_engine::resolver(config);
             Blocking::with(Arc::new(resolver.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?))
         }
-        Err(_) => Blocking::system(),
+        None => Blocking::system(),
     }
 }
 
@@ -190,8 +195,10 @@ fn verified(options: &Options) -> io::Result<u64> {
     let name = || {
         nix::unistd::gethostname().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
     };
+    let config = crate::context::instance(options.config.as_deref(), true).load().ok();
     let mut verifier = Verifier {
-        dns: if options.no_dns { None } else { Some(dns(options.config.as_deref())?) },
+        ours: config.as_deref().and_then(Ours::of),
+        dns: if options.no_dns { None } else { Some(dns(config.as_deref())?) },
         ledger: directory.is_dir().then(|| Ledger::open(&directory)),
         suppression: match directory.join(FILE) {
             list if list.is_file() => {
@@ -423,6 +430,7 @@ impl Verifier {
                 }
                 found.why.push(format!("DNS gives no answer now: {why}"));
             }
+            Some(Domain::Ours(parameter)) => found.why.push(format!("mail for {domain} is taken here ({parameter})")),
             Some(Domain::Hosts(_)) | None => {}
         }
         if meant.is_some() && found.verdict != Verdict::Bad {
@@ -431,9 +439,8 @@ impl Verifier {
         }
     }
 
-    /// What DNS says of a domain; `None` where it is not asked.
+    /// What the configuration and DNS say of a domain; `None` where neither is asked.
     fn domain(&mut self, domain: &str) -> Option<Domain> {
-        let dns = self.dns.as_ref()?;
         let name = yamabiko_address::domain::to_ascii(domain)?.to_ascii_lowercase();
         if name.starts_with('[') {
             return Some(Domain::Hosts(Vec::new()));
@@ -441,7 +448,21 @@ impl Verifier {
         if let Some(known) = self.domains.get(&name) {
             return Some(known.clone());
         }
-        let known = match dns.mx(&name) {
+        let taken = self.ours.as_ref().and_then(|ours| ours.taken_by(&format!("postmaster@{name}")));
+        let known = match (taken, &self.dns) {
+            (Some(parameter), _) => Domain::Ours(parameter),
+            (None, Some(dns)) => Self::in_dns(dns, &name),
+            (None, None) => return None,
+        };
+        if self.domains.len() >= DOMAINS {
+            self.domains.clear();
+        }
+        self.domains.insert(name, known.clone());
+        Some(known)
+    }
+
+    fn in_dns(dns: &Blocking, name: &str) -> Domain {
+        match dns.mx(name) {
             Answer::Found { mut records, .. } => {
                 records.sort_by_key(|mx| mx.preference);
                 if records.iter().all(|mx| mx.is_null()) {
@@ -452,18 +473,13 @@ impl Verifier {
             }
             Answer::NotFound => Domain::Missing,
             // Without MX the address of the domain itself is its mail server.
-            Answer::NoData => match dns.addresses(&name) {
-                Answer::Found { .. } => Domain::Hosts(vec![name.clone()]),
+            Answer::NoData => match dns.addresses(name) {
+                Answer::Found { .. } => Domain::Hosts(vec![name.to_owned()]),
                 Answer::NoData | Answer::NotFound => Domain::Nothing,
                 Answer::TryAgain(why) | Answer::Fail(why) => Domain::Later(why),
             },
             Answer::TryAgain(why) | Answer::Fail(why) => Domain::Later(why),
-        };
-        if self.domains.len() >= DOMAINS {
-            self.domains.clear();
         }
-        self.domains.insert(name, known.clone());
-        Some(known)
     }
 
     fn judge_history(&mut self, found: &mut Found, address: &str) {
@@ -573,6 +589,7 @@ mod tests {
                     empty.example TXT x\nicliud.com MX 10 mx.good.example\n";
         let fake = FakeResolver::parse(zone).unwrap();
         Verifier {
+            ours: None,
             dns: Some(Blocking::with(Arc::new(fake)).unwrap()),
             ledger: None,
             suppression: None,

@@ -475,7 +475,9 @@ mod tests {
         }
         assert!(begun.elapsed() >= Duration::from_millis(600));
         // The goodbye is read after its answer is given up.
+        let patience = Instant::now() + Duration::from_secs(60);
         while counts[1].load(Ordering::SeqCst) < 3 {
+            assert!(Instant::now() < patience, "{} of 3 servers were told goodbye", counts[1].load(Ordering::SeqCst));
             std::thread::sleep(Duration::from_millis(5));
         }
     }

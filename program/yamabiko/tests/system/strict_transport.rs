@@ -1,4 +1,5 @@
-//! MTA-STS through the real program: DNS, a web server with a policy, and another mail system as the receiver.
+//! MTA-STS, REQUIRETLS and hosts found by SRV records through the real program: DNS, a web server with a policy, and another mail
+//! system as the receiver.
 
 use std::fs;
 use std::sync::atomic::Ordering;
@@ -242,4 +243,87 @@ fn a_web_server_that_does_not_prove_its_name_has_no_policy() {
     let log = world.sender.log();
     assert!(log.contains("warning: MTA-STS policy of far.example: https://mta-sts.far.example/.well-known/"), "{log}");
     assert!(!world.sender.path().join("lib/mta-sts/far.example.policy").exists());
+}
+
+/// REQUIRETLS: only to a server whose name is known for sure, that proves it, and that offers to keep the promise.
+#[test]
+fn mail_that_requires_tls_goes_to_whom_can_be_believed() {
+    // Name in the certificate, mode of the policy, whether the receiver offers it, and what becomes of the mail.
+    let table = [
+        ("mx1.far.example", "enforce", true, ""),
+        (
+            "mx1.far.example",
+            "enforce",
+            false,
+            "dsn=5.7.30, status=bounced (REQUIRETLS is required, but was not offered by host",
+        ),
+        ("mx1.far.example", "testing", true, "dsn=5.7.10, status=bounced ("),
+        ("other.example", "enforce", true, "dsn=5.7.10, status=bounced ("),
+    ];
+    for (certificate, mode, offered, why) in table {
+        let case = format!("{certificate}, {mode}, offered: {offered}");
+        let mut world = World::new();
+        world.receiver.set("requiretls_enable", if offered { "yes" } else { "no" });
+        world.present(certificate);
+        world.policy(mode, 86_400);
+        world.sender.start();
+        let text = "Require-TLS-ESMTP: yes\nSubject: secret\n\nthe secret itself\n";
+        world.sender.client().mail("me@box.example", &["x@far.example"], text).unwrap();
+        if why.is_empty() {
+            world.receiver.until_mails("me", 1);
+            world.sender.until_empty();
+            continue;
+        }
+        let notice = world.sender.until_mails("me", 1).remove(0);
+        let log = world.sender.log();
+        assert!(log.contains(why), "{case}: {log}");
+        assert!(!notice.contains("the secret itself"), "{case}: {notice}");
+        assert_eq!(world.receiver.mails("me").len(), 0, "{case}");
+        // Mail that requires nothing goes as ever, where the policy lets it.
+        if certificate == "mx1.far.example" {
+            world.send();
+            world.receiver.until_mails("me", 1);
+        }
+    }
+}
+
+/// More settings, the records (`PORT` is where the receiver is), and what becomes of the mail.
+type Service<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a str);
+
+/// `use_srv_lookup`: hosts and ports of a service by SRV records.
+#[test]
+fn a_service_is_found_by_its_records() {
+    let table: &[Service<'_>] = &[
+        (&[], &["SRV 0 0 PORT mx1.far.example"], "status=sent"),
+        (&[], &["SRV 0 0 1 mx1.far.example", "SRV 10 0 PORT mx1.far.example"], "status=sent"),
+        (&[], &["SRV 0 0 PORT nowhere.far.example", "SRV 10 0 PORT mx1.far.example"], "status=sent"),
+        (&[], &["SRV 0 0 0 ."], "dsn=4.3.5, status=deferred (Service submission is not available for far.example)"),
+        (&[], &[], "status=deferred"),
+        // To the mail exchangers, and there is nobody at that port.
+        (&[("allow_srv_lookup_fallback", "yes")], &[], "status=deferred (connect to mx1.far.example["),
+    ];
+    for (settings, records, outcome) in table {
+        let mut world = World::new();
+        let port = world.receiver.smtp.port().to_string();
+        world.sender.set("use_srv_lookup", "submission");
+        world.sender.set("relayhost", "far.example:submission");
+        world.sender.set("smtp_tls_mta_sts", "no");
+        for (name, value) in *settings {
+            world.sender.set(name, value);
+        }
+        for record in *records {
+            let line = format!("_submission._tcp.far.example {}\n", record.replace("PORT", &port));
+            world.records.lock().unwrap().push_str(&line);
+        }
+        world.sender.start();
+        world.send();
+        let of_it = |line: &&str| line.contains("to=<x@far.example>") && line.contains("status=");
+        world.sender.until("an attempt", || world.sender.log().lines().any(|line| of_it(&line)));
+        let log = world.sender.log();
+        let line = log.lines().find(of_it).unwrap_or_default();
+        assert!(line.contains(outcome), "{settings:?} {records:?}: {line}\n{log}");
+        if *outcome == "status=sent" {
+            world.receiver.until_mails("me", 1);
+        }
+    }
 }

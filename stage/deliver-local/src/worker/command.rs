@@ -97,6 +97,10 @@ fn start(spec: &Spec<'_>) -> Result<Child, String> {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         yamabiko_sys::daemon::give_all_signals(&mut command);
+        // qmail-local's programs are ended by a broken pipe.
+        if matches!(spec.exits, Exits::Sysexits) {
+            yamabiko_sys::daemon::writes_may_fail(&mut command);
+        }
         command.spawn()
     };
     let of_words = |words: &[&str]| {
@@ -361,6 +365,17 @@ mod tests {
             before.thread_set_mask().unwrap();
             let reason = format!("Command died with signal {}: \"{command}\"", signal as i32);
             assert_eq!(done, failed("4.3.0", &reason, "internal software error"), "{name}");
+        }
+    }
+
+    /// Postfix's agents ignore SIGPIPE and SIGXFSZ, and what they start does so too; qmail-local's programs have the default.
+    #[test]
+    fn a_broken_pipe_ends_programs_of_qmail_only() {
+        for (exits, mask, expected) in [(Exits::Sysexits, 0x1001000, 0x1001000), (Exits::Qmail, 0x1000, 0)] {
+            let ignored = "$((0x$(grep SigIgn /proc/self/status | cut -f 2)";
+            let command = format!("test {ignored} & {mask})) = {expected}");
+            let done = run_as(&command, b"", 20, &Form::default(), exits);
+            assert_eq!(done, Done::Delivered(String::new()), "{command}");
         }
     }
 

@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use yamabiko_tls::{Handed, Server, ServerOptions};
 
-/// Records, one a line: `name A 127.0.0.1`, `name MX 10 host`, `name TXT text`. May be changed at any time. Nothing may be
+/// Records, one a line: `name A 127.0.0.1`, `name MX 10 host`, `name TXT text`, `name SRV 0 0 25 host`. May be changed at any time. Nothing may be
 /// remembered: the time to live is 0.
 pub type Records = Arc<Mutex<String>>;
 
@@ -30,7 +30,10 @@ fn text_data(text: &str) -> Vec<u8> {
 }
 
 fn name_data(name: &str) -> Vec<u8> {
-    let labels = name.split('.').flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat());
+    let labels = name
+        .split('.')
+        .filter(|label| !label.is_empty())
+        .flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat());
     labels.chain([0]).collect()
 }
 
@@ -48,6 +51,11 @@ fn reply(query: &[u8], records: &str) -> Option<Vec<u8>> {
         ("MX", 15) => {
             let (preference, host) = data.split_once(' ').expect("preference and host");
             Some([&preference.parse::<u16>().expect("a number").to_be_bytes()[..], &name_data(host)].concat())
+        }
+        ("SRV", 33) => {
+            let (numbers, host) = data.rsplit_once(' ').expect("three numbers and a host");
+            let numbers = numbers.split(' ').flat_map(|n| n.parse::<u16>().expect("a number").to_be_bytes());
+            Some(numbers.chain(name_data(host)).collect())
         }
         _ => None,
     });
