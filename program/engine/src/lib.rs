@@ -84,12 +84,12 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
-use yamabiko_config::Config;
+use yamabiko_config::{Config, View};
 use yamabiko_envelope::{Event, Events, Origin, QueueIdSource, Severity, Timestamp, TroubleClass};
 use yamabiko_ipc::boss::{Keys, Order, Wish};
 use yamabiko_log::{Destination, Logger, Setup, Target};
 use yamabiko_lookup::TableSet;
-use yamabiko_queue::{Queue, fs::RealFileSystem, watch::Watched};
+use yamabiko_queue::{Queue, Recovered, fs::RealFileSystem, watch::Watched};
 use yamabiko_tls::Handed;
 
 use crate::accept::Acceptance;
@@ -380,28 +380,11 @@ impl Engine {
             say(&events, &setup, Severity::Warning, &why);
         }
         let queue_directory = PathBuf::from(main.text("queue_directory"));
-        let options = yamabiko_queue::Options {
-            min_free: u64::try_from(main.int("queue_minfree")).unwrap_or(0),
-            // Half of the machine's memory, before the kernel has to choose whom to end.
-            max_memory: memory_of_machine().map_or(4 << 30, |all| all / 2),
-            ..yamabiko_queue::Options::default()
-        };
         let stall = Arc::new(stall::Stall::default());
-        let disk = Watched::new(Arc::new(RealFileSystem), Arc::clone(&stall.watch));
-        let (queue, recovered) =
-            Queue::open(Arc::new(disk), &queue_directory.join("queue"), options).map_err(|error| {
-                format!("cannot open the queue in {}: {error}", queue_directory.join("queue").display())
-            })?;
+        let (queue, recovered) = open_queue(&main, &stall)?;
         for damage in &recovered.damaged {
-            say(
-                &events,
-                &setup,
-                Severity::Error,
-                &format!(
-                    "queue: {}: {damage}",
-                    if damage.torn { "cut off by a crash" } else { "damaged record set aside" }
-                ),
-            );
+            let what = if damage.torn { "cut off by a crash" } else { "damaged record set aside" };
+            say(&events, &setup, Severity::Error, &format!("queue: {what}: {damage}"));
         }
         let workers = Workers::new(boss.clone());
         let around = Around::new(workers);
@@ -432,14 +415,7 @@ impl Engine {
         remembered.read_tokens(acceptance.current());
         serve_metrics(&config, &acceptance, &events, &setup);
         let task = manager::Task::new(schedule_settings::from_config(&config), acceptance.clone(), line.1);
-        let (watched, last_words) = (task.run(), Arc::clone(&logger));
-        tokio::spawn(async move {
-            if AssertUnwindSafe(watched).catch_unwind().await.is_err() {
-                // Without it nothing is delivered. The supervisor starts us again, and the queue has everything.
-                let _ = tokio::task::spawn_blocking(move || last_words.flush(LOG_PATIENCE)).await;
-                std::process::abort();
-            }
-        });
+        run_manager(task, &logger);
         acceptance.complete(boss.clone());
         tokio::spawn(verify::keep(acceptance.clone()));
         let memory = Arc::clone(&parts.memory);
@@ -449,15 +425,7 @@ impl Engine {
         let gate = Gate::new();
         let smtp = services.stdin_smtp();
         let control = Control::new(acceptance.clone(), &queue_directory, Arc::clone(&wake), smtp, gate.clone());
-        let listener = sockets.control.ok_or("the supervisor sent no control socket")?;
-        let listener = std::os::unix::net::UnixListener::from(listener);
-        listener
-            .set_nonblocking(true)
-            .and_then(|()| UnixListener::from_std(listener))
-            .map(|listener| {
-                tokio::spawn(control.clone().serve(listener));
-            })
-            .map_err(|error| format!("control socket: {error}"))?;
+        serve_control(sockets.control, control.clone())?;
         tokio::spawn(pickup::run(queue_directory.join("maildrop"), control, current, wake));
         notices(&config, &events, &setup);
         tokio::spawn(tell_of_postmaster(acceptance.clone()));
@@ -563,6 +531,43 @@ fn serve_metrics(config: &Config, engine: &Acceptance, events: &Events, setup: &
             }
         }
     });
+}
+
+/// The queue, as it was left.
+fn open_queue(main: &View, stall: &stall::Stall) -> Result<(Arc<Queue>, Recovered), String> {
+    let options = yamabiko_queue::Options {
+        min_free: u64::try_from(main.int("queue_minfree")).unwrap_or(0),
+        // Half of the machine's memory, before the kernel has to choose whom to end.
+        max_memory: memory_of_machine().map_or(4 << 30, |all| all / 2),
+        ..yamabiko_queue::Options::default()
+    };
+    let disk = Watched::new(Arc::new(RealFileSystem), Arc::clone(&stall.watch));
+    let directory = PathBuf::from(main.text("queue_directory")).join("queue");
+    Queue::open(Arc::new(disk), &directory, options)
+        .map_err(|error| format!("cannot open the queue in {}: {error}", directory.display()))
+}
+
+/// The task that decides what is delivered when.
+fn run_manager(task: manager::Task, logger: &Arc<Logger>) {
+    let (watched, last_words) = (task.run(), Arc::clone(logger));
+    tokio::spawn(async move {
+        if AssertUnwindSafe(watched).catch_unwind().await.is_err() {
+            // Without it nothing is delivered. The supervisor starts us again, and the queue has everything.
+            let _ = tokio::task::spawn_blocking(move || last_words.flush(LOG_PATIENCE)).await;
+            std::process::abort();
+        }
+    });
+}
+
+/// Answers `postqueue` and its kin.
+fn serve_control(socket: Option<OwnedFd>, control: Control) -> Result<(), String> {
+    let listener = std::os::unix::net::UnixListener::from(socket.ok_or("the supervisor sent no control socket")?);
+    let listener = listener
+        .set_nonblocking(true)
+        .and_then(|()| UnixListener::from_std(listener))
+        .map_err(|error| format!("control socket: {error}"))?;
+    tokio::spawn(control.serve(listener));
+    Ok(())
 }
 
 fn say(events: &Events, setup: &Setup, severity: Severity, text: &str) {

@@ -92,9 +92,10 @@ pub fn states_after(envelope: &Envelope, outcomes: &[Outcome], mail_name: &str) 
     for (index, state) in &mut states {
         keep_settled(envelope, *index, state);
     }
-    for outcome in outcomes.iter().filter(|outcome| matches!(outcome.result, Ended::Sent(_))) {
-        if let Some(state) = states.get_mut(&outcome.recipient) {
-            settle_members(state, outcome);
+    let sent = outcomes.iter().filter(|outcome| matches!(outcome.result, Ended::Sent(_)));
+    for (recipient, members) in members_of(sent) {
+        if let Some(state) = states.get_mut(&recipient) {
+            settle_members(state, &members);
         }
     }
     states
@@ -109,21 +110,26 @@ pub fn keep_settled(envelope: &Envelope, recipient: u32, state: &mut RecipientSt
     }
 }
 
-/// The members that the outcome is about are settled. False where that makes no difference to the recipient.
-pub fn settle_members(state: &mut RecipientState, outcome: &Outcome) -> bool {
-    match state {
-        RecipientState::Deferred(failure) if !outcome.members.is_empty() => {
-            let mut size: usize = failure.settled.iter().map(String::len).sum();
-            let before = failure.settled.len();
-            let fits = outcome.members.iter().take_while(|member| {
-                size += member.len();
-                size <= SETTLED_MAX
-            });
-            failure.settled.extend(fits.cloned());
-            failure.settled.len() > before
-        }
-        _ => false,
+/// The members that outcomes are about, by recipient.
+pub fn members_of<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> HashMap<u32, Vec<&'a String>> {
+    let mut members: HashMap<u32, Vec<&String>> = HashMap::new();
+    for outcome in outcomes.filter(|outcome| !outcome.members.is_empty()) {
+        members.entry(outcome.recipient).or_default().extend(&outcome.members);
     }
+    members
+}
+
+/// These members of a recipient are settled. False where that makes no difference to the recipient.
+pub fn settle_members(state: &mut RecipientState, members: &[&String]) -> bool {
+    let RecipientState::Deferred(failure) = state else { return false };
+    let mut size: usize = failure.settled.iter().map(String::len).sum();
+    let before = failure.settled.len();
+    let fits = members.iter().take_while(|member| {
+        size += member.len();
+        size <= SETTLED_MAX
+    });
+    failure.settled.extend(fits.map(|member| (*member).clone()));
+    failure.settled.len() > before
 }
 
 /// `soft_bounce`: what failed is tried again.
@@ -165,31 +171,23 @@ mod tests {
         RecipientState::Deferred(Box::new(plain(EnhancedStatus::transient(4, 1), "later")))
     }
 
-    fn about(members: Vec<String>) -> Outcome {
-        let now = Timestamp::from_seconds(0);
-        let status = EnhancedStatus::success(0, 0);
-        let outcome = Outcome::of_our_own(0, Ended::Sent(yamabiko_envelope::Action::Delivered), status, "", now);
-        Outcome { members, ..outcome }
-    }
-
     #[test]
     fn members_are_remembered_up_to_a_size() {
         let member = |n: usize| format!("{n:06}{}", "x".repeat(994));
         let mut state = deferred_state();
         for attempt in 0..3 {
-            let first = attempt * 500;
-            settle_members(&mut state, &about((first..first + 500).map(member).collect()));
+            let members: Vec<String> = (attempt * 500..attempt * 500 + 500).map(member).collect();
+            settle_members(&mut state, &members.iter().collect::<Vec<_>>());
         }
         let RecipientState::Deferred(failure) = &state else { panic!("{state:?}") };
         assert_eq!(failure.settled.len(), SETTLED_MAX / 1000);
-        assert!(!settle_members(&mut state, &about(vec![member(2000)])), "nothing changed");
-        assert!(settle_members(&mut state, &about(vec!["short".to_owned()])), "what fits is still remembered");
+        assert!(!settle_members(&mut state, &[&member(2000)]), "nothing changed");
+        assert!(settle_members(&mut state, &[&"short".to_owned()]), "what fits is still remembered");
     }
 
     #[test]
     fn only_who_waits_remembers() {
-        let mut state = RecipientState::Done;
-        assert!(!settle_members(&mut state, &about(vec!["member".to_owned()])));
-        assert!(!settle_members(&mut deferred_state(), &about(Vec::new())));
+        assert!(!settle_members(&mut RecipientState::Done, &[&"member".to_owned()]));
+        assert!(!settle_members(&mut deferred_state(), &[]));
     }
 }

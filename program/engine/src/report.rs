@@ -20,7 +20,7 @@ use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::accept::{Acceptance, Taken};
 use crate::generation::returned_event;
-use crate::outcome::{is_open, is_probe, plain, settle_members, sites};
+use crate::outcome::{is_open, is_probe, members_of, plain, settle_members, sites};
 use crate::routing::content_of;
 use crate::trip::trip;
 
@@ -201,11 +201,11 @@ impl Ending<'_> {
 
     /// The sender has been told of the leaves that failed: where others of the list wait, these are not tried again.
     fn settle_leaves(&mut self) {
-        for outcome in failed_leaves(&self.end.outcomes) {
-            if let Some(state) = self.end.states.get_mut(outcome.recipient as usize)
-                && settle_members(state, outcome)
+        for (recipient, members) in members_of(failed_leaves(&self.end.outcomes)) {
+            if let Some(state) = self.end.states.get_mut(recipient as usize)
+                && settle_members(state, &members)
             {
-                self.end.changed.push(outcome.recipient);
+                self.end.changed.push(recipient);
             }
         }
     }

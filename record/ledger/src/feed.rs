@@ -78,14 +78,22 @@ struct Shared {
 #[derive(Default)]
 struct Line {
     pieces: VecDeque<Vec<u8>>,
-    /// Inputs they are of.
+    /// Inputs they are of, and their bytes.
     inputs: usize,
+    size: usize,
     spare: Vec<Vec<u8>>,
 }
 
 impl Line {
+    /// Whether there is room for these where so many inputs may wait: some are far larger than others.
+    fn fits(&self, records: &[u8], capacity: usize) -> bool {
+        self.inputs == 0
+            || self.inputs < capacity && self.size.saturating_add(records.len()) <= capacity.saturating_mul(USUAL)
+    }
+
     fn push(&mut self, records: &[u8]) {
         self.inputs += 1;
+        self.size += records.len();
         let room = |piece: &&mut Vec<u8>| piece.capacity() - piece.len() >= records.len();
         if let Some(last) = self.pieces.back_mut().filter(room) {
             last.extend_from_slice(records);
@@ -97,6 +105,12 @@ impl Line {
         };
         piece.extend_from_slice(records);
         self.pieces.push_back(piece);
+    }
+
+    /// All of it: the line is empty then.
+    fn take(&mut self) -> VecDeque<Vec<u8>> {
+        (self.inputs, self.size) = (0, 0);
+        std::mem::take(&mut self.pieces)
     }
 
     /// These have been read.
@@ -134,7 +148,7 @@ impl Shared {
 }
 
 impl Feed {
-    /// Starts the thread. At most `capacity` inputs wait.
+    /// Starts the thread. At most `capacity` inputs wait, or as many bytes as so many usual ones have.
     pub fn start(writer: Writer, capacity: usize, mut surroundings: Surroundings) -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -179,7 +193,7 @@ impl Feed {
 
     fn line_up(&self, records: &[u8]) {
         let mut state = self.shared.lock();
-        if state.line.inputs >= self.shared.capacity {
+        if !state.line.fits(records, self.shared.capacity) {
             drop(state);
             return self.lose();
         }
@@ -349,9 +363,8 @@ impl Work {
         {
             journal.turn();
         }
-        state.line.inputs = 0;
         Round {
-            pieces: std::mem::take(&mut state.line.pieces),
+            pieces: state.line.take(),
             lost: std::mem::take(&mut state.lost),
             stop: state.stop,
             asked: state.asked,
@@ -498,15 +511,34 @@ mod tests {
                 line.push(&records);
                 expected.extend(records);
             }
-            assert_eq!(line.inputs, sizes.len() * (round + 1));
-            let pieces = std::mem::take(&mut line.pieces);
+            assert_eq!((line.inputs, line.size), (sizes.len(), expected.len()), "round {round}");
+            let pieces = line.take();
             assert_eq!(pieces.iter().flatten().copied().collect::<Vec<u8>>(), expected);
             line.give_back(pieces);
             assert!(line.spare.len() <= SPARE && line.spare.iter().all(|piece| piece.is_empty()));
         }
         (0..SPARE + 9).for_each(|_| line.push(&[0; PIECE]));
-        let pieces = std::mem::take(&mut line.pieces);
+        let pieces = line.take();
         line.give_back(pieces);
         assert_eq!(line.spare.len(), SPARE);
+    }
+
+    #[test]
+    fn the_line_is_bounded_by_size_too() {
+        let mut line = Line::default();
+        // One always fits, or it could never be written.
+        let large = vec![0; 11 * USUAL];
+        assert!(line.fits(&large, 10));
+        line.push(&large);
+        assert!(!line.fits(&[0], 10));
+        line.take();
+        let usual = vec![0; USUAL];
+        for _ in 0..9 {
+            assert!(line.fits(&usual, 10));
+            line.push(&usual);
+        }
+        assert!(line.fits(&usual, 10) && !line.fits(&large, 10));
+        line.push(&[0]);
+        assert!(!line.fits(&[0], 10));
     }
 }

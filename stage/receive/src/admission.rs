@@ -131,6 +131,11 @@ pub async fn on_disk<T: Send + 'static>(
     admission: &dyn Admission,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    let stuck = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
+    // Each call would keep a thread, and what it works on, until the disk answers.
+    if admission.is_stuck() {
+        return Err(stuck());
+    }
     let begin = admission.disk();
     let done = tokio::task::spawn_blocking(move || {
         let _call = begin();
@@ -139,6 +144,6 @@ pub async fn on_disk<T: Send + 'static>(
     tokio::select! {
         biased;
         done = done => done.unwrap_or_else(|error| Err(io::Error::other(error))),
-        () = admission.gets_stuck() => Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer")),
+        () = admission.gets_stuck() => Err(stuck()),
     }
 }
