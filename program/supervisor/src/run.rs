@@ -473,6 +473,8 @@ impl Supervisor {
             Ok(Some((Wish::Worker { number, user }, _))) => self.start_worker(number, &user),
             Ok(Some((Wish::Spawn { number, service }, _))) => self.start_spawned(number, &service),
             Ok(None) => self.reap(),
+            // It ended before it had read everything.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.reap(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted || error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 // What the engine says cannot be understood: it is broken or taken over. Either way a fresh one.
@@ -614,6 +616,12 @@ impl Supervisor {
                 Wish::LastWords(words) => engine.last_words = words,
                 Wish::CrashesTold => self.untold.told(Instant::now()),
                 Wish::Refused(why) => self.was_refused(&why),
+                // It did come up, and nobody had looked yet.
+                Wish::Ready if !engine.ready => {
+                    engine.ready = true;
+                    self.failed = 0;
+                    self.crashed.clear();
+                }
                 Wish::Ready | Wish::Worker { .. } | Wish::Spawn { .. } => {}
             }
         }

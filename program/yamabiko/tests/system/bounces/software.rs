@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -68,6 +71,8 @@ fn crash(instance: &Instance, signal: Signal) {
     instance.until("another engine", || {
         instance.engine().is_some() && instance.client().command("NOOP").is_ok_and(|reply| reply.code == 250)
     });
+    // It serves a moment before its supervisor hears of it, and one that ends in between has not come up.
+    instance.reload();
 }
 
 #[test]
@@ -129,6 +134,39 @@ fn who_did_not_ask_for_it_gets_no_mail() {
     instance.until("the second way", || told(&file).len() == 1);
     instance.until_empty();
     assert!(instance.mails("one").is_empty());
+}
+
+/// Its supervisor may hear of it only after its end.
+#[test]
+fn an_engine_that_has_served_did_come_up() {
+    let (instance, file) = prepared("software");
+    instance.start();
+    let supervisor = instance.supervisor().unwrap();
+    let first = instance.engine().unwrap();
+    end_by(&instance, Signal::SIGKILL, first);
+    // It hands over a configuration and ports, and then hears nothing.
+    while instance.engine().is_none_or(|pid| pid == first) {}
+    let mut greeting = TcpStream::connect(instance.smtp).unwrap();
+    greeting.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let is_stopped = |stopped: bool| {
+        let signal = if stopped { Signal::SIGSTOP } else { Signal::SIGCONT };
+        kill(Pid::from_raw(supervisor), signal).unwrap();
+    };
+    is_stopped(true);
+    while greeting.read(&mut [0]).is_err() {
+        is_stopped(false);
+        std::thread::sleep(Duration::from_millis(1));
+        is_stopped(true);
+    }
+    // It serves a moment before it says so, and is gone a moment after it is killed.
+    std::thread::sleep(Duration::from_millis(300));
+    kill(Pid::from_raw(instance.engine().unwrap()), Signal::SIGABRT).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    is_stopped(false);
+    let mail = until_different(&instance, 1).remove(0);
+    assert!(mail.contains("Subject: Yamabiko: 2 crashes, the first: the engine (process "), "{mail}");
+    instance.until("the second way", || !told(&file).is_empty());
+    assert!(!told(&file)[0].contains("cannot be started"), "{:?}", told(&file));
 }
 
 #[test]
