@@ -112,6 +112,9 @@ pub struct SubmitEnvelope {
     pub body: BodyType,
     /// `-O smtputf8` or addresses that need it
     pub smtputf8: bool,
+    /// `-O requiretls`. Files in `maildrop/` from before there was such a thing do without.
+    #[serde(default)]
+    pub requiretls: bool,
     /// `-v`, `-bv`
     pub trace: Trace,
     /// `-XV`

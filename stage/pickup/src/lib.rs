@@ -7,7 +7,9 @@
 pub mod maildrop;
 
 use yamabiko_address::{path, unquote};
-use yamabiko_envelope::{Content, Envelope, QueueId, Recipient, RewriteContext, Source, Submission, Timestamp};
+use yamabiko_envelope::{
+    Content, Envelope, QueueId, Recipient, RewriteContext, Source, Submission, Timestamp, TlsWish,
+};
 use yamabiko_ipc::control::SubmitEnvelope;
 
 /// Why a submission cannot be taken: the submitter's mistake, in words for the submitter.
@@ -62,6 +64,9 @@ pub fn submission(said: SubmitEnvelope, content: Content, facts: &Facts<'_>) -> 
     envelope.ret = said.ret;
     envelope.body = said.body;
     envelope.smtputf8 = said.smtputf8;
+    if said.requiretls {
+        envelope.tls = TlsWish::Required;
+    }
     envelope.trace = said.trace;
     envelope.verp = said.verp;
     envelope.context = RewriteContext::Local;
@@ -130,6 +135,10 @@ mod tests {
                 facts.queue_id
             )
         );
+        assert_eq!(submission.envelope.tls, TlsWish::Policy);
+        let secret = SubmitEnvelope { recipients: vec!["two".into()], requiretls: true, ..SubmitEnvelope::default() };
+        let secret = super::submission(secret, Content::from(Vec::new()), &facts).unwrap();
+        assert_eq!(secret.envelope.tls, TlsWish::Required);
         assert!(super::submission(SubmitEnvelope::default(), Content::from(Vec::new()), &facts).is_err());
         // Nothing that a submitter says makes a line of its own.
         let said = || SubmitEnvelope {

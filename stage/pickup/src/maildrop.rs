@@ -158,6 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_an_older_release_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("old");
+        let head = r#"{"sender":"a","full_name":"","recipients":["x"],"envid":"","ret":null,"notify":{"never":false,"success":false,"failure":false,"delay":false},"body":"Unspecified","smtputf8":false,"trace":"No","verp":null}"#;
+        fs::write(&path, format!("{MAGIC}{head}\nbody\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o744)).unwrap();
+        let found = read(&path).unwrap();
+        let Found::Whole(dropped) = found else { panic!("{found:?}") };
+        assert!(dropped.envelope.sender == "a" && !dropped.envelope.requiretls);
+    }
+
+    #[test]
     fn strange_files_are_known_for_what_they_are() {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in

@@ -44,6 +44,8 @@ pub fn run(name: &str, args: &[String], called_as_yamabiko: bool) -> ExitCode {
     };
     match options.mode.clone() {
         Mode::Submit => submit::submit(&mut context, options),
+        // Who speaks SMTP says it there, for each message.
+        Mode::Smtp if options.requiretls => context.fatal(exit::USAGE, "-O requiretls=yes does not go with -bs"),
         Mode::Smtp => smtp(&mut context),
         Mode::List => crate::postqueue::list(&mut context, crate::postqueue::Form::Classic),
         Mode::Aliases => {

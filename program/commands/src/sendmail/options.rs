@@ -53,6 +53,8 @@ pub struct Options {
     pub body: BodyType,
     /// `-O smtputf8=yes`
     pub smtputf8: bool,
+    /// `-O requiretls=yes`
+    pub requiretls: bool,
     /// `-bv`, `-v`
     pub trace: Trace,
     /// `-XV`; the delimiters where they are given.
@@ -92,6 +94,7 @@ pub fn read(args: &[String], default: Mode) -> Result<Options, Misuse> {
         envid: String::new(),
         body: BodyType::Unspecified,
         smtputf8: false,
+        requiretls: false,
         trace: Trace::No,
         verp: None,
         alias_database: None,
@@ -141,13 +144,7 @@ impl Options {
             }
             'V' => self.envid = value,
             'X' => self.log_or_verp(&value)?,
-            'O' => {
-                if let Some((name, setting)) = value.split_once('=')
-                    && name.trim().eq_ignore_ascii_case("smtputf8")
-                {
-                    self.smtputf8 = setting.trim().eq_ignore_ascii_case("yes");
-                }
-            }
+            'O' => self.named(&value)?,
             'b' => self.mode_of(&value)?,
             'o' => match value.chars().next() {
                 Some('i') if value.len() == 1 => self.dot_ends = false,
@@ -159,6 +156,24 @@ impl Options {
             // L e h p: label, error mode, hop count, protocol.
             _ => {}
         }
+        Ok(())
+    }
+
+    /// `-O name=value`: two of them are Postfix's (3.11), the rest is Sendmail's and means nothing here.
+    fn named(&mut self, text: &str) -> Result<(), Misuse> {
+        let (name, setting) = text.split_once('=').unwrap_or((text, ""));
+        let name = name.trim().to_ascii_lowercase();
+        let place = match &*name {
+            "requiretls" => &mut self.requiretls,
+            "smtputf8" => &mut self.smtputf8,
+            _ => return Ok(()),
+        };
+        // Whoever wants a promise kept hears of a slip of the pen: a word that is skipped would send the mail without it.
+        *place = match &*setting.trim().to_ascii_lowercase() {
+            "yes" => true,
+            "no" => false,
+            _ => return Err(Misuse::Fatal(format!("specify -O {name}=yes or -O {name}=no"))),
+        };
         Ok(())
     }
 
@@ -266,6 +281,37 @@ mod tests {
         assert!(options.notify.success && options.notify.delay && !options.notify.failure);
         assert_eq!(options.verp, Some(Some(VerpDelimiters { first: '+', second: '=' })));
         assert_eq!((options.trace, options.recipients), (Trace::Record, words("a b")));
+    }
+
+    #[test]
+    fn named_options() {
+        // The words, REQUIRETLS, SMTPUTF8.
+        for (line, requiretls, smtputf8) in [
+            ("a", false, false),
+            ("-O requiretls=yes a", true, false),
+            ("-Orequiretls=yes a", true, false),
+            ("-O RequireTLS=YES a", true, false),
+            ("-O requiretls=no a", false, false),
+            ("-O requiretls=yes -O requiretls=no a", false, false),
+            ("-O requiretls=no -O requiretls=yes a", true, false),
+            ("-O smtputf8=yes -O requiretls=yes a", true, true),
+            ("-O smtputf8=yes a", false, true),
+            // Sendmail's.
+            ("-O DeliveryMode=b -O QueueDirectory a", false, false),
+            ("-O x=requiretls=yes a", false, false),
+            ("-orequiretls=yes a", false, false),
+            ("-- -O requiretls=yes", false, false),
+        ] {
+            let options = read(&words(line), Mode::Submit).unwrap();
+            assert_eq!((options.requiretls, options.smtputf8), (requiretls, smtputf8), "{line}");
+        }
+        for line in ["-O requiretls", "-O requiretls=", "-O requiretls=true", "-O requiretls=1", "-O requiretls=yes=no"]
+        {
+            let why = "specify -O requiretls=yes or -O requiretls=no";
+            assert_eq!(read(&words(line), Mode::Submit).unwrap_err(), Misuse::Fatal(why.into()), "{line}");
+        }
+        let why = "specify -O smtputf8=yes or -O smtputf8=no";
+        assert_eq!(read(&words("-O SMTPUTF8=maybe"), Mode::Submit).unwrap_err(), Misuse::Fatal(why.into()));
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub fn submit(context: &mut Context, options: Options) -> ExitCode {
             return refuse(context, &format!("-V requires two characters from {allowed}"));
         }
     }
+    if options.requiretls && !context.main().bool("requiretls_enable") {
+        // It would go like any other mail: not what was asked for.
+        return refuse(context, "-O requiretls=yes: REQUIRETLS is disabled (requiretls_enable = no)");
+    }
     let mut envelope = SubmitEnvelope {
         sender: options.sender.clone().unwrap_or_else(|| login.clone()),
         full_name,
@@ -47,6 +51,7 @@ pub fn submit(context: &mut Context, options: Options) -> ExitCode {
         notify: options.notify,
         body: options.body,
         smtputf8: options.smtputf8,
+        requiretls: options.requiretls,
         trace: options.trace,
         verp,
     };

@@ -287,6 +287,66 @@ fn mail_that_requires_tls_goes_to_whom_can_be_believed() {
     }
 }
 
+/// `sendmail -O requiretls=yes` asks for the same as REQUIRETLS in MAIL, whether the mail system runs at that moment or not.
+#[test]
+fn sendmail_asks_for_requiretls() {
+    const REFUSED: &str = "dsn=5.7.30, status=bounced (REQUIRETLS is required, but was not offered by host";
+    for offered in [true, false] {
+        let mut world = World::new();
+        world.receiver.set("requiretls_enable", if offered { "yes" } else { "no" });
+        world.present("mx1.far.example");
+        world.policy("enforce", 86_400);
+        world.sender.start();
+        let hand_in = |word: &str| {
+            let text = format!("Subject: {word}\n\nthe secret itself\n");
+            world.sender.run_with("sendmail", &["-f", "me@box.example", "-O", word, "x@far.example"], &text)
+        };
+        for (down, number) in [(false, 1), (true, 2)] {
+            if down {
+                world.sender.stop();
+            }
+            let said = hand_in("requiretls=yes");
+            assert_eq!(said.code, 0, "{said:?}");
+            if down {
+                world.sender.start();
+            }
+            if offered {
+                let mails = world.receiver.until_mails("me", number);
+                assert!(mails[number - 1].contains("Require-TLS-ESMTP: yes\n"), "{mails:?}");
+                world.sender.until_empty();
+                continue;
+            }
+            let notice = world.sender.until_mails("me", number).remove(number - 1);
+            assert_eq!(world.sender.log().matches(REFUSED).count(), number, "{}", world.sender.log());
+            assert!(!notice.contains("the secret itself"), "{notice}");
+            assert_eq!(world.receiver.mails("me").len(), 0);
+        }
+        let mails = world.receiver.mails("me").len();
+        assert_eq!(hand_in("requiretls=no").code, 0);
+        let mails = world.receiver.until_mails("me", mails + 1);
+        assert!(mails.iter().any(|mail| mail.contains("Subject: requiretls=no\n")), "{mails:?}");
+    }
+}
+
+/// What cannot be promised is not taken.
+#[test]
+fn sendmail_refuses_what_it_cannot_promise() {
+    let mut sender = Instance::new();
+    sender.set("requiretls_enable", "no");
+    sender.start();
+    for (word, why) in [
+        ("requiretls=yes", "-O requiretls=yes: REQUIRETLS is disabled (requiretls_enable = no)"),
+        ("requiretls=true", "specify -O requiretls=yes or -O requiretls=no"),
+    ] {
+        let said = sender.run_with("sendmail", &["-O", word, "one@box.example"], "Subject: x\n\ntext\n");
+        assert!(said.code == 75 && said.err.contains(why), "{said:?}");
+    }
+    let said = sender.run_with("sendmail", &["-bs", "-O", "requiretls=yes"], "QUIT\r\n");
+    assert!(said.code == 64 && said.err.contains("-O requiretls=yes does not go with -bs"), "{said:?}");
+    sender.run_with("sendmail", &["-O", "requiretls=no", "one@box.example"], "Subject: x\n\ntext\n");
+    assert_eq!(sender.until_mails("one", 1).len(), 1);
+}
+
 /// More settings, the records (`PORT` is where the receiver is), and what becomes of the mail.
 type Service<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a str);
 
