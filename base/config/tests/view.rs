@@ -94,12 +94,10 @@ fn what_is_worth_telling() {
         ("default_process_limit = 2\n", "", &[]),
         ("max_use = 5\n", "", &["main.cf, line 2: max_use has no effect: daemon processes need no replacement"]),
         (
-            "d_extra_recipient_limit = 5\nd_recipient_refill_delay = 9\nd_delivery_slot_cost = 5\n",
+            "d_extra_recipient_limit = 5\nd_recipient_refill_delay = 9\nd_delivery_slot_cost = 5\n\
+             default_recipient_refill_limit = 7\ndestination_concurrency_feedback_debug = yes\n",
             "d unix - - n - - smtp\n",
-            &[
-                "main.cf, line 2: d_extra_recipient_limit has no effect: recipients are read in portions of a fixed size",
-                "main.cf, line 3: d_recipient_refill_delay has no effect: recipients are read in portions of a fixed size",
-            ],
+            &[],
         ),
         (
             "virtual_maps = hash:/x\n",

@@ -28,6 +28,7 @@ mod control;
 mod crashes;
 mod desk;
 mod examine;
+mod feedback_debug;
 mod filter;
 mod flush;
 mod gate;

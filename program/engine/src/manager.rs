@@ -46,7 +46,7 @@ struct Active {
     outcomes: Vec<Outcome>,
     /// Addresses as resolved.
     addresses: HashMap<u32, String>,
-    /// Recipients that were handed to the schedule so far.
+    /// Up to this position the recipients were handed to the schedule.
     routed: usize,
     /// `postsuper -e`
     expire: bool,
@@ -168,6 +168,16 @@ impl Task {
                 Action::Defer(deferral) => self.defer(&deferral, now),
                 Action::Finished(message) => self.finish(message, now),
                 Action::Learned(lesson) => self.learned(&lesson),
+                Action::Feedbacks(transport) => {
+                    for line in crate::feedback_debug::feedbacks(&transport, &self.engine.current().get().config) {
+                        self.current.say(Severity::Info, None, &line);
+                    }
+                }
+                Action::Window(step) => {
+                    for line in crate::feedback_debug::window(&step) {
+                        self.current.say(Severity::Info, None, &line);
+                    }
+                }
                 Action::Clogged(clogged) => {
                     for line in crate::clog::lines(&clogged, &self.engine.current().get().config) {
                         self.current.say(Severity::Warning, None, &line);
@@ -429,25 +439,25 @@ impl Task {
                 probe.map(|probe| (Arc::clone(&probe.envelope), Some(probe.content.clone()), false))
             }
         };
-        let skip = if first { 0 } else { self.active.get(&message).map_or(0, |active| active.routed) };
+        let from = if first { 0 } else { self.active.get(&message).map_or(0, |active| active.routed) };
         let queue = Arc::clone(&self.queue);
         let current = self.current.clone();
         let fresh = known.is_some() || self.queue.meta(message).is_some_and(|meta| meta.attempts == 0);
-        let routing = route(queue, current, message, known, skip, limit, first);
+        let routing = route(queue, current, message, known, from, limit, first);
         let waits = self.engine.current().get().router.is_remote();
         if (fresh || !first) && !waits {
             // What has just come in lies in memory, and file tables answer at once: no task for that.
             let mut routing = Box::pin(routing);
             match catch_unwind(AssertUnwindSafe(|| routing.as_mut().now_or_never())) {
                 Ok(Some(routing)) => self.routed(message, routing, now),
-                Ok(None) => self.route_aside(message, routing, limit, first),
+                Ok(None) => self.route_aside(message, routing, from, first),
                 Err(_) => {
                     self.current.say(Severity::Panic, Some(message), "routing failed; the message waits");
-                    self.routed(message, Routing::none(limit, first), now);
+                    self.routed(message, Routing::none(from, first), now);
                 }
             }
         } else {
-            self.route_aside(message, Box::pin(routing), limit, first);
+            self.route_aside(message, Box::pin(routing), from, first);
         }
     }
 
@@ -455,7 +465,7 @@ impl Task {
         &mut self,
         message: QueueId,
         routing: std::pin::Pin<Box<impl Future<Output = Routing> + Send + 'static>>,
-        limit: usize,
+        from: usize,
         first: bool,
     ) {
         self.routings += 1;
@@ -468,14 +478,14 @@ impl Task {
             let routing = where_it_may_block(remote, AssertUnwindSafe(routing).catch_unwind());
             let routing = routing.await.unwrap_or_else(|_| {
                 current.say(Severity::Panic, Some(message), "routing failed; the message waits");
-                Routing::none(limit, first)
+                Routing::none(from, first)
             });
             manager.send(Order::Routed(message, number, Box::new(routing)));
         });
     }
 
     fn routed(&mut self, message: QueueId, routing: Routing, now: Timestamp) {
-        let Routing { found, routes, addresses, troubled, more, limit, first } = routing;
+        let Routing { found, routes, addresses, troubled, more, next, first } = routing;
         if first {
             let Some((envelope, content, expire)) = found else {
                 // It was removed meanwhile, or cannot be read: said where that was found out. Later, perhaps.
@@ -515,7 +525,7 @@ impl Task {
             self.schedule.remove(message);
             return;
         };
-        active.routed += limit;
+        active.routed = next;
         active.addresses.extend(addresses);
         let sender = active.envelope.sender.clone();
         if !troubled.is_empty() {

@@ -21,17 +21,17 @@ pub struct Routing {
     pub troubled: Vec<u32>,
     /// There are more recipients than this portion.
     pub more: bool,
-    /// Recipients that this portion may have.
-    pub limit: usize,
+    /// The position up to which the recipients were looked at.
+    pub next: usize,
     /// It is the first portion.
     pub first: bool,
 }
 
 impl Routing {
     /// Nothing was found.
-    pub fn none(limit: usize, first: bool) -> Self {
+    pub fn none(next: usize, first: bool) -> Self {
         let (routes, addresses, troubled) = (Vec::new(), Vec::new(), Vec::new());
-        Self { found: None, routes, addresses, troubled, more: false, limit, first }
+        Self { found: None, routes, addresses, troubled, more: false, next, first }
     }
 }
 
@@ -63,17 +63,17 @@ fn unreadable(queue: &Queue, current: &Current, message: QueueId, error: QueueEr
     }
 }
 
-/// Reads a message if need be and finds out where its recipients go.
+/// Reads a message if need be and finds out where the next of its recipients go: at most `limit`, from the position `from` on.
 pub async fn route(
     queue: Arc<Queue>,
     current: Current,
     message: QueueId,
     known: Option<(Arc<Envelope>, Option<Content>, bool)>,
-    skip: usize,
+    from: usize,
     limit: usize,
     first: bool,
 ) -> Routing {
-    let mut routing = Routing::none(limit, first);
+    let mut routing = Routing::none(from, first);
     let found = match known {
         Some(known) => Some(known),
         None => envelope_of(&queue, &current, message),
@@ -85,15 +85,17 @@ pub async fn route(
         return routing;
     }
     let generation = current.get();
-    let open: Vec<u32> = (0u32..)
-        .zip(&envelope.recipients)
-        .filter(|(_, recipient)| is_open(&recipient.state))
-        .map(|(index, _)| index)
-        .collect();
-    routing.more = open.len() > skip + limit;
-    for &index in open.iter().skip(skip).take(limit) {
-        // The index was made from this list.
-        let recipient = &envelope.recipients[index as usize];
+    let mut left = limit;
+    for (index, recipient) in (0u32..).zip(&envelope.recipients).skip(from) {
+        if !is_open(&recipient.state) {
+            continue;
+        }
+        if left == 0 {
+            routing.more = true;
+            break;
+        }
+        left -= 1;
+        routing.next = index as usize + 1;
         match generation.route(&envelope, recipient, current.events()).await {
             Ok((route, address)) => {
                 if address != recipient.address {

@@ -34,6 +34,7 @@ pub fn from_config(config: &Config) -> Settings {
         } else {
             Duration::ZERO
         },
+        feedback_debug: main.bool("destination_concurrency_feedback_debug"),
         defer_transports: main.list("defer_transports").into_iter().collect(),
         ..Settings::default()
     };
@@ -100,6 +101,9 @@ fn transport(view: &View, name: &str, process_limit: usize, client: Option<&str>
         destination_concurrency_limit: small("destination_concurrency_limit"),
         destination_recipient_limit: count(number("destination_recipient_limit")),
         recipient_limit: count(number("recipient_limit")),
+        extra_recipient_limit: count(number("extra_recipient_limit")),
+        recipient_refill_limit: count(number("recipient_refill_limit")),
+        recipient_refill_delay: view.transport_duration(name, "recipient_refill_delay"),
         initial_destination_concurrency: small("initial_destination_concurrency"),
         positive_feedback: feedback("destination_concurrency_positive_feedback"),
         negative_feedback: feedback("destination_concurrency_negative_feedback"),
@@ -163,6 +167,38 @@ mod tests {
             let (master, host) = (format!("{service}\n"), yamabiko_config::Host::default());
             let config = Config::from_texts("", &master, ("main.cf", "master.cf"), &host).unwrap();
             assert_eq!(from_config(&config).transport("docomo").one_session, expected, "{service}");
+        }
+    }
+
+    /// How many recipients of a message come into memory, and when the next do, wherever that is written.
+    #[test]
+    fn portions_of_recipients() {
+        let plain = "smtp unix - - n - - smtp\nother unix - - n - - smtp\n";
+        for (main, master, smtp, other) in [
+            ("", plain, (1000, 100, 5), (1000, 100, 5)),
+            (
+                "default_extra_recipient_limit = 7\ndefault_recipient_refill_limit = 8\ndefault_recipient_refill_delay = 9",
+                plain,
+                (7, 8, 9),
+                (7, 8, 9),
+            ),
+            ("smtp_extra_recipient_limit = 0\nother_recipient_refill_delay = 1m", plain, (0, 100, 5), (1000, 100, 60)),
+            (
+                "",
+                "smtp unix - - n - - smtp\nother unix - - n - - smtp\n  -o other_recipient_refill_limit=3\n",
+                (1000, 100, 5),
+                (1000, 3, 5),
+            ),
+        ] {
+            let host = yamabiko_config::Host::default();
+            let config = Config::from_texts(main, master, ("main.cf", "master.cf"), &host).unwrap();
+            let settings = from_config(&config);
+            let of = |name: &str| {
+                let of = settings.transport(name);
+                (of.extra_recipient_limit, of.recipient_refill_limit, of.recipient_refill_delay.as_secs())
+            };
+            assert_eq!((of("smtp"), of("other")), (smtp, other), "{main} {master}");
+            assert!(!settings.feedback_debug);
         }
     }
 

@@ -206,6 +206,7 @@ impl World {
                 Action::Finished(message) => self.finished(message),
                 Action::Learned(lesson) => panic!("seed {}: {lesson:?}", self.seed),
                 Action::Clogged(clogged) => panic!("seed {}: {clogged:?}", self.seed),
+                action @ (Action::Feedbacks(_) | Action::Window(_)) => panic!("seed {}: {action:?}", self.seed),
             }
         }
     }

@@ -34,7 +34,12 @@ fn work(schedule: &mut Schedule, now: Timestamp, destinations: u64, running: &mu
                 schedule.activated(message, "sender@example.jp", vec![route], false, now);
             }
             Action::Deliver(delivery) => running.push(delivery),
-            Action::Defer(_) | Action::Finished(_) | Action::Clogged(_) | Action::Learned(_) => {}
+            Action::Defer(_)
+            | Action::Finished(_)
+            | Action::Clogged(_)
+            | Action::Learned(_)
+            | Action::Feedbacks(_)
+            | Action::Window(_) => {}
         }
     }
 }

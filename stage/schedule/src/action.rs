@@ -66,7 +66,7 @@ pub struct Deferral {
 }
 
 /// What the engine is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Read the message (the first time), route at most `limit` of its recipients that are still to be delivered and
     /// were not handed in since it became active, and call [`Schedule::activated`].
@@ -87,8 +87,33 @@ pub enum Action {
     Finished(QueueId),
     /// A site has taught something: worth a line in the log, and keeping ([`Schedule::known_sites`]).
     Learned(Lesson),
+    /// Tell of a transport's feedback: it is used for the first time (`destination_concurrency_feedback_debug`).
+    Feedbacks(Arc<str>),
+    /// Tell of a destination's window (`destination_concurrency_feedback_debug`).
+    Window(WindowStep),
     /// Warn of a destination that takes up more than a fifth of what may be active (`qmgr_clog_warn_time`).
     Clogged(Clogged),
+}
+
+/// What a delivery, or the end of its time as dead, did to a destination's window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WindowStep {
+    /// The destination was there, or may be tried again; else it could not be reached.
+    pub answered: bool,
+    /// Its name.
+    pub destination: Arc<str>,
+    /// The feedback that was counted, where one was.
+    pub feedback: Option<f64>,
+    /// The widest that the window may become; 0 is no limit.
+    pub limit: u32,
+    /// The window now; 0 when the destination is dead.
+    pub window: u32,
+    /// Feedback on the way to the next wider window.
+    pub success: f64,
+    /// What is left on the way to the next narrower one.
+    pub failure: f64,
+    /// Whole windows that failed.
+    pub failed_cohorts: f64,
 }
 
 /// A destination whose mail takes up much of what may be active, so that other mail waits.

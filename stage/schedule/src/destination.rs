@@ -8,6 +8,7 @@ use std::sync::Arc;
 use yamabiko_envelope::{Reuse, Timestamp};
 use yamabiko_status::EnhancedStatus;
 
+use crate::action::WindowStep;
 use crate::settings::TransportSettings;
 use crate::slots::Turns;
 
@@ -17,6 +18,17 @@ pub(crate) struct Dead {
     pub until: Timestamp,
     pub status: EnhancedStatus,
     pub reason: Arc<str>,
+}
+
+/// What a failure to reach a destination did to its window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Failed {
+    /// It was dead before.
+    Nothing,
+    /// This feedback was counted.
+    By(f64),
+    /// It is dead now; the caller says for how long.
+    Dies,
 }
 
 #[derive(Debug)]
@@ -143,18 +155,32 @@ impl Destination {
         }
     }
 
-    /// A delivery that still counts in `busy` got an answer, whatever the answer was.
-    pub(crate) fn succeeded(&mut self, settings: &TransportSettings) {
+    /// How its window is now.
+    pub(crate) fn step(&self, settings: &TransportSettings, answered: bool, feedback: Option<f64>) -> WindowStep {
+        WindowStep {
+            answered,
+            destination: Arc::clone(&self.name),
+            feedback,
+            limit: settings.window_limit().unwrap_or(0),
+            window: if self.dead.is_some() { 0 } else { self.window },
+            success: self.success,
+            failure: self.failure,
+            failed_cohorts: self.failed_cohorts,
+        }
+    }
+
+    /// A delivery that still counts in `busy` got an answer, whatever the answer was. The feedback that was counted.
+    pub(crate) fn succeeded(&mut self, settings: &TransportSettings) -> Option<f64> {
         self.failed_cohorts = 0.0;
         if self.dead.take().is_some() {
             self.restart(settings);
-            return;
+            return None;
         }
         let limit = settings.window_limit();
         // The window stays near what is used, or narrowing it would take effect too late.
         let near = self.busy.saturating_add(settings.initial_window());
         if limit.is_some_and(|limit| self.window >= limit) || self.window >= near {
-            return;
+            return None;
         }
         let step = settings.positive_feedback.at(self.window);
         self.success += step;
@@ -166,18 +192,19 @@ impl Destination {
         if let Some(limit) = limit {
             self.window = self.window.min(limit);
         }
+        Some(step)
     }
 
-    /// A delivery could not reach the destination. True when that made it dead; the caller says for how long.
+    /// A delivery could not reach the destination.
     #[must_use]
-    pub(crate) fn failed(&mut self, settings: &TransportSettings) -> bool {
+    pub(crate) fn failed(&mut self, settings: &TransportSettings) -> Failed {
         if self.dead.is_some() {
-            return false;
+            return Failed::Nothing;
         }
         self.failed_cohorts += 1.0 / f64::from(self.window.max(1));
         if settings.failed_cohort_limit > 0 && self.failed_cohorts + EPSILON >= f64::from(settings.failed_cohort_limit)
         {
-            return true;
+            return Failed::Dies;
         }
         // Negative feedback takes effect at the start of its cycle, positive at the end.
         // Half a step for rounding, as Postfix has it; with whole steps the first failure narrows by two.
@@ -188,7 +215,7 @@ impl Destination {
             self.success = 0.0;
             self.failure += 1.0;
         }
-        false
+        Failed::By(step)
     }
 
     /// Back from the almost grave: the best window is anyone's guess.
@@ -229,7 +256,7 @@ mod tests {
             destination.busy = destination.window;
             if step == '+' {
                 destination.succeeded(settings);
-            } else if destination.failed(settings) {
+            } else if destination.failed(settings) == Failed::Dies {
                 windows.push(0);
                 continue;
             }
@@ -266,12 +293,74 @@ mod tests {
         }
     }
 
+    /// What Postfix 3.7.11 logged with `destination_concurrency_feedback_debug`, rounded.
+    #[test]
+    fn steps() {
+        // Negative feedback, cohort limit, then for each failure: feedback, window, failure, failed cohorts.
+        type Case = (&'static str, u32, &'static [(Option<f64>, u32, f64, f64)]);
+        const TABLE: &[Case] = &[
+            ("1", 1, &[(Some(1.0), 3, 1.0, 0.2), (Some(1.0), 2, 1.0, 0.533_333), (None, 0, 1.0, 1.033_33)]),
+            (
+                "1/concurrency",
+                2,
+                &[
+                    (Some(0.2), 4, 0.8, 0.2),
+                    (Some(0.25), 4, 0.55, 0.45),
+                    (Some(0.25), 4, 0.3, 0.7),
+                    (Some(0.25), 3, 1.05, 0.95),
+                    (Some(0.333_333), 3, 0.716_667, 1.283_33),
+                    (Some(0.333_333), 3, 0.383_333, 1.616_67),
+                ],
+            ),
+            (
+                "0.25",
+                0,
+                &[
+                    (Some(0.25), 4, 0.75, 0.2),
+                    (Some(0.25), 4, 0.5, 0.45),
+                    (Some(0.25), 4, 0.25, 0.7),
+                    (Some(0.25), 3, 1.0, 0.95),
+                    (Some(0.25), 3, 0.75, 1.283_33),
+                    (Some(0.25), 3, 0.5, 1.616_67),
+                ],
+            ),
+        ];
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-5;
+        for (negative, cohorts, failures) in TABLE {
+            let settings = TransportSettings { destination_concurrency_limit: 7, ..settings(negative, "1", *cohorts) };
+            let mut destination = Destination::new("d".into(), 0, &settings);
+            for expected in *failures {
+                let feedback = match destination.failed(&settings) {
+                    Failed::By(feedback) => Some(feedback),
+                    Failed::Dies => {
+                        let (status, reason) = (EnhancedStatus::transient(4, 1), "".into());
+                        destination.dead = Some(Dead { until: Timestamp(0), status, reason });
+                        None
+                    }
+                    Failed::Nothing => panic!("it was alive"),
+                };
+                let step = destination.step(&settings, false, feedback);
+                let same = step.feedback.zip(expected.0).is_none_or(|(found, expected)| near(found, expected))
+                    && step.feedback.is_some() == expected.0.is_some()
+                    && (step.window, step.limit, step.success) == (expected.1, 7, 0.0)
+                    && near(step.failure, expected.2)
+                    && near(step.failed_cohorts, expected.3);
+                assert!(same, "{negative}: {step:?}, not {expected:?}");
+            }
+            let feedback = destination.succeeded(&settings);
+            let step = destination.step(&settings, true, feedback);
+            assert_eq!((step.failed_cohorts, step.window > 0), (0.0, true), "{negative}");
+        }
+    }
+
     #[test]
     fn an_unused_window_does_not_grow() {
         let settings = TransportSettings::default();
         let mut destination = Destination::new("d".into(), 0, &settings);
         destination.busy = 1;
-        (0..10).for_each(|_| destination.succeeded(&settings));
+        (0..10).for_each(|_| {
+            let _ = destination.succeeded(&settings);
+        });
         assert_eq!(destination.window(), 6);
     }
 

@@ -45,7 +45,8 @@ mod waiting;
 mod wheel;
 
 pub use action::{
-    Action, ClogLimit, Clogged, Counts, Deferral, Delivery, DeliveryId, Feedback, Place, Route, destination_name,
+    Action, ClogLimit, Clogged, Counts, Deferral, Delivery, DeliveryId, Feedback, Place, Route, WindowStep,
+    destination_name,
 };
 pub use learned::{Learned, Lesson, MEMORY, Signal};
 pub use schedule::Schedule;

@@ -17,10 +17,6 @@ use crate::slab::Slab;
 use crate::slots::{Earned, Turns};
 use crate::waiting::{Line, Taken, Waiting, sender_hash, site_hash};
 
-/// Recipients of one message that are routed at once (Postfix: `extra_recipient_limit`).
-const PORTION: usize = 1000;
-/// With so few left the next portion is asked for (Postfix: `recipient_refill_limit`).
-const REFILL: usize = 100;
 /// How long a destination without mail is remembered, for the connections to it: Postfix, slower, hardly ever sees the moment
 /// between two messages of a stream.
 const LINGER: Duration = Duration::from_secs(2);
@@ -41,6 +37,8 @@ pub(crate) enum Timer {
     SiteResume(u32),
     /// What began at a receiving site may be longer ago than is counted.
     SiteFades(u32),
+    /// The last recipients of a message came in long ago: the next are wanted although few have gone.
+    Refill(QueueId),
 }
 
 #[derive(Debug)]
@@ -64,6 +62,14 @@ impl Transport {
         let free = self.settings.process_limit == 0 || self.busy < self.settings.process_limit;
         free && !self.locked && self.dead.is_none() && !self.jobs.is_empty()
     }
+}
+
+/// Room for more recipients of a message.
+struct Room {
+    /// So many may come in.
+    fits: usize,
+    /// So many are worth asking for.
+    enough: usize,
 }
 
 /// The transport, or the destination of it, that cannot be tried.
@@ -99,11 +105,25 @@ struct Message {
     more: bool,
     /// Recipients in peers.
     held: usize,
+    /// Recipients in peers and in deliveries.
+    recipients: usize,
     /// Deliveries in progress.
     flying: usize,
     /// By transport.
     jobs: Vec<(usize, u32)>,
+    /// While it has more recipients: the transports of those that came last.
+    last: Vec<usize>,
+    /// While it has more recipients: when they are wanted even if few of the last have gone.
+    refill_at: Option<Timestamp>,
     then: Then,
+}
+
+impl Message {
+    /// Where it goes: where those go that wait, or the last ones if none does.
+    fn transports(&self) -> impl Iterator<Item = usize> {
+        let last = if self.jobs.is_empty() { &self.last[..] } else { &[] };
+        self.jobs.iter().map(|(t, _)| *t).chain(last.iter().copied())
+    }
 }
 
 #[derive(Debug)]
@@ -177,6 +197,8 @@ pub struct Schedule {
     pub(crate) outbox: VecDeque<Action>,
     activating: usize,
     active_deferred: usize,
+    /// [`Settings::first_portion`]
+    first_portion: usize,
     recipients: usize,
     dead_destinations: usize,
     /// Destinations that were without mail, each once, with the time when it was last looked at.
@@ -196,6 +218,7 @@ impl Schedule {
     /// An empty one.
     pub fn new(settings: Settings) -> Self {
         Self {
+            first_portion: settings.first_portion(),
             settings,
             waiting: Waiting::new(),
             active: HashMap::new(),
@@ -230,6 +253,7 @@ impl Schedule {
 
     /// New settings: they hold from the next decision on. Deliveries that run beyond a lowered limit are left to end.
     pub fn reconfigure(&mut self, settings: Settings) {
+        self.first_portion = settings.first_portion();
         self.settings = settings;
         for transport in &mut self.transports {
             transport.settings = self.settings.transport(&transport.name).clone();
@@ -243,7 +267,10 @@ impl Schedule {
             self.offer(d);
         }
         self.offer_all_sites();
-        (0..self.transports.len()).for_each(|t| self.wake(t));
+        for t in 0..self.transports.len() {
+            self.tell_feedbacks(t);
+            self.wake(t);
+        }
     }
 
     /// Whether the transport takes one recipient per delivery, so that each recipient is a destination.
@@ -294,11 +321,16 @@ impl Schedule {
         let Some(message) = self.active.get_mut(&id) else { return };
         message.then = then;
         message.more = false;
+        let refill_at = message.refill_at.take();
         let taken = std::mem::take(&mut message.held);
+        message.recipients -= taken;
         let activating = std::mem::replace(&mut message.activating, false);
         let jobs: Vec<u32> = message.jobs.iter().map(|(_, job)| *job).collect();
         self.recipients -= taken;
         self.activating -= usize::from(activating);
+        if let Some(at) = refill_at {
+            self.timers.remove(&(at, Timer::Refill(id)));
+        }
         // Peers that stand somewhere are found empty when their turn comes.
         for job in jobs {
             let peers: Vec<u32> = self.jobs[job].peers.values().copied().collect();
@@ -405,6 +437,7 @@ impl Schedule {
                 let destination = &mut self.destinations[d];
                 self.dead_destinations -= usize::from(destination.dead.is_some());
                 destination.restart(&self.transports[destination.transport].settings);
+                self.tell_window(d, true, None);
                 self.offer(d);
                 self.drop_destination_if_idle(d);
             }
@@ -425,6 +458,10 @@ impl Schedule {
             }
             Timer::SiteResume(site) => self.site_resumes(site, now),
             Timer::SiteFades(site) => self.site_fades(site),
+            Timer::Refill(id) => {
+                self.refill(id);
+                self.refill_later(id, now);
+            }
         }
     }
 
@@ -461,23 +498,49 @@ impl Schedule {
             activating: true,
             more: false,
             held: 0,
+            recipients: 0,
             flying: 0,
             jobs: Vec::new(),
+            last: Vec::new(),
+            refill_at: None,
             then: Then::Finish,
         };
+        let limit = self.room(&message).fits;
         self.active.insert(id, message);
-        Some(Action::Activate { message: id, limit: self.portion(&[]), first: true })
+        Some(Action::Activate { message: id, limit, first: true })
     }
 
-    /// How many recipients a message may get next; `jobs` are those that it has, by transport.
-    fn portion(&self, jobs: &[(usize, u32)]) -> usize {
-        let left = self.settings.recipient_limit.saturating_sub(self.recipients);
-        let of_transport = |(t, _): &(usize, u32)| {
-            let transport = &self.transports[*t];
-            transport.settings.recipient_limit.saturating_sub(transport.recipients)
-        };
-        let left = jobs.iter().map(of_transport).min().map_or(left, |of_transports| left.min(of_transports));
-        left.min(PORTION).max(self.settings.recipient_minimum).max(1)
+    /// How many recipients a message may get next: so many that its own part of the memory, its transports' and everybody's are
+    /// not exceeded; what every message may have in any case.
+    fn room(&self, message: &Message) -> Room {
+        let all = self.settings.recipient_limit;
+        let mut left = all.saturating_sub(self.recipients);
+        let (mut part, mut batch, mut extra) = (usize::MAX, usize::MAX, usize::MAX);
+        for t in message.transports() {
+            let Transport { settings, recipients, .. } = &self.transports[t];
+            let of_it = settings.recipient_limit.saturating_sub(*recipients);
+            let there = if of_it < left { *recipients } else { self.recipients };
+            let beyond = recipients.saturating_sub(settings.recipient_limit).max(self.recipients.saturating_sub(all));
+            // It is for those who find no room because others have it.
+            let free = if message.recipients * 2 <= there { settings.extra_recipient_limit } else { 0 };
+            extra = extra.min(free.saturating_sub(beyond));
+            part = part.min(settings.extra_recipient_limit);
+            batch = batch.min(settings.recipient_refill_limit);
+            left = left.min(of_it);
+        }
+        if message.transports().next().is_none() {
+            (part, extra) = (self.first_portion, 0);
+        }
+        if message.held < batch && left < batch {
+            // Next to nothing of it is in memory. It does not go out ten by ten because others were there before.
+            left = left.max(extra);
+        }
+        let least = self.settings.recipient_minimum.max(1);
+        let fits = left.min(part.max(least).saturating_sub(message.held));
+        // What is under way counts as well: no limit of processes may stand between the queue and as many recipients as it has.
+        let fits = fits.max(least.saturating_sub(message.recipients));
+        // Where it may not have many at all, half of them.
+        Room { fits, enough: batch.min((message.held + fits).div_ceil(2)).max(1) }
     }
 
     /// The answer to [`Action::Activate`]: where the recipients of this portion go, and whether there are `more`. A
@@ -489,11 +552,14 @@ impl Schedule {
         entry.activating = false;
         entry.sender = sender_hash(sender);
         entry.more = more && !routes.is_empty();
+        entry.last.clear();
+        let more = entry.more;
         let (sender, flushed) = (entry.sender, entry.flushed);
         self.activating -= 1;
         let mut deferrals: Vec<Deferral> = Vec::new();
         let mut known: HashMap<ObstacleKey, usize> = HashMap::new();
         let mut touched: Vec<u32> = Vec::new();
+        let mut last: Vec<usize> = Vec::new();
         for route in routes {
             match self.obstacle(&route, flushed) {
                 Some((key, status, reason)) => {
@@ -513,9 +579,14 @@ impl Schedule {
                     self.transports[self.destinations[self.peers[peer].destination].transport].recipients += 1;
                     if let Some(entry) = self.active.get_mut(&message) {
                         entry.held += 1;
+                        entry.recipients += 1;
                     }
                     if touched.last() != Some(&peer) {
                         touched.push(peer);
+                        let t = self.destinations[self.peers[peer].destination].transport;
+                        if more && !last.contains(&t) {
+                            last.push(t);
+                        }
                     }
                 }
             }
@@ -529,7 +600,24 @@ impl Schedule {
             }
             self.warn_if_clogged(peer, now);
         }
+        if let Some(entry) = self.active.get_mut(&message) {
+            entry.last = last;
+        }
+        self.refill_later(message, now);
         self.finish_if_done(message);
+    }
+
+    /// Rings when the next recipients of a message are wanted in any case, if it has more and they are not asked for yet.
+    fn refill_later(&mut self, id: QueueId, now: Timestamp) {
+        let Some(message) = self.active.get(&id).filter(|message| message.more && !message.activating) else { return };
+        let delay = message.transports().map(|t| self.transports[t].settings.recipient_refill_delay).min();
+        // A clock that stands still between two rings would ring for ever.
+        let at = now + delay.unwrap_or(TransportSettings::default().recipient_refill_delay).max(Duration::from_secs(1));
+        let Some(message) = self.active.get_mut(&id) else { return };
+        if let Some(before) = message.refill_at.replace(at) {
+            self.timers.remove(&(before, Timer::Refill(id)));
+        }
+        self.timers.insert((at, Timer::Refill(id)));
     }
 
     /// One destination's mail that piles up in what may be active keeps other mail waiting: Postfix's
@@ -643,7 +731,15 @@ impl Schedule {
         });
         let t = self.transports.len() - 1;
         self.transport_names.insert(Arc::clone(name), t);
+        self.tell_feedbacks(t);
         t
+    }
+
+    /// `destination_concurrency_feedback_debug`
+    fn tell_feedbacks(&mut self, t: usize) {
+        if self.settings.feedback_debug {
+            self.outbox.push_back(Action::Feedbacks(Arc::clone(&self.transports[t].name)));
+        }
     }
 
     fn destination_for(&mut self, t: usize, name: &Arc<str>) -> u32 {
@@ -840,17 +936,22 @@ impl Schedule {
         Delivery { id, message, transport: Arc::clone(&self.transports[t].name), nexthop, recipients, reuse }
     }
 
-    /// Asks for the next portion of a message's recipients when few are left.
+    /// Asks for the next of a message's recipients when enough fit, nothing is left, or the last came in long ago.
     fn refill(&mut self, id: QueueId) {
-        let Some(message) = self.active.get(&id) else { return };
-        let limit = self.portion(&message.jobs);
-        let Some(message) = self.active.get_mut(&id) else { return };
-        if message.more && !message.activating && message.held <= REFILL.min(limit / 2) {
-            message.activating = true;
-            message.more = false;
-            self.activating += 1;
-            self.outbox.push_back(Action::Activate { message: id, limit, first: false });
+        let Some(message) = self.active.get(&id).filter(|message| message.more && !message.activating) else { return };
+        let Room { fits, enough } = self.room(message);
+        let due = message.refill_at.is_some_and(|at| at <= self.latest);
+        if fits == 0 || !(fits >= enough || message.held == 0 || due) {
+            return;
         }
+        let Some(message) = self.active.get_mut(&id) else { return };
+        message.activating = true;
+        message.more = false;
+        self.activating += 1;
+        if let Some(at) = message.refill_at.take() {
+            self.timers.remove(&(at, Timer::Refill(id)));
+        }
+        self.outbox.push_back(Action::Activate { message: id, limit: fits, first: false });
     }
 }
 

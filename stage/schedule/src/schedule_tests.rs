@@ -43,6 +43,10 @@ struct World {
     /// Starts at each site.
     starts: BTreeMap<String, Vec<Timestamp>>,
     learned: Vec<crate::Lesson>,
+    feedbacks: Vec<String>,
+    steps: Vec<crate::WindowStep>,
+    /// Portions that were asked for.
+    asked: Vec<(QueueId, usize)>,
     postponed: usize,
 }
 
@@ -68,6 +72,9 @@ impl World {
             sites: false,
             starts: BTreeMap::new(),
             learned: vec![],
+            feedbacks: vec![],
+            steps: vec![],
+            asked: vec![],
             postponed: 0,
         }
     }
@@ -108,6 +115,8 @@ impl World {
                 Action::Finished(message) => self.finished.push(message),
                 Action::Clogged(clogged) => self.clogged.push(clogged),
                 Action::Learned(lesson) => self.learned.push(lesson),
+                Action::Feedbacks(transport) => self.feedbacks.push(transport.to_string()),
+                Action::Window(step) => self.steps.push(step),
             }
         }
         started
@@ -124,6 +133,7 @@ impl World {
 
     fn answer(&mut self, message: QueueId, limit: usize, first: bool) {
         assert!(limit > 0);
+        self.asked.push((message, limit));
         let mail = self.mail.get_mut(&message).unwrap();
         if first {
             mail.handed = 0;
@@ -625,6 +635,167 @@ fn a_transport_has_its_own_limit_of_recipients() {
     assert_eq!(world.schedule.transports[0].recipients, 0);
 }
 
+/// `extra_recipient_limit` and `recipient_refill_limit`: how many wait in memory, and when the next come.
+#[test]
+fn the_next_recipients_come_as_soon_as_enough_fit() {
+    // Recipients of a message in memory, a batch, processes, the portions asked for while nothing comes to an end, and while
+    // those of the first deliveries do, ten at most.
+    type Case = (usize, usize, usize, &'static [usize], &'static [usize]);
+    const TABLE: &[Case] = &[
+        (1000, 100, 100, &[1000, 100], &[]),
+        (1000, 100, 99, &[1000], &[100]),
+        (1000, 10, 100, &[1000, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10], &[10]),
+        (1000, 1000, 400, &[1000], &[]),
+        (1000, 1000, 495, &[1000], &[500]),
+        (50, 20, 20, &[50, 20], &[]),
+        (5000, 100, 100, &[5000, 100], &[]),
+        // Half of what may be there is enough; `qmgr_message_recipient_minimum` is there in any case.
+        (20, 100, 9, &[20], &[10]),
+        (0, 100, 4, &[10], &[5]),
+    ];
+    for (extra, batch, processes, first, then) in TABLE {
+        let transport = TransportSettings {
+            extra_recipient_limit: *extra,
+            recipient_refill_limit: *batch,
+            process_limit: *processes,
+            ..TransportSettings::default()
+        };
+        let mut world = World::with(transport);
+        world.arrive(1, "a@b", (0..5001).map(|n| format!("smtp:{n}.example")));
+        let running = world.run();
+        let portions = |world: &World| world.asked.iter().map(|(_, limit)| *limit).collect::<Vec<_>>();
+        assert_eq!(portions(&world), *first, "{extra} {batch} {processes}");
+        world.asked.clear();
+        let ending: Vec<Delivery> = running.iter().take(10).cloned().collect();
+        for delivery in &ending {
+            world.done(delivery, Feedback::Answered);
+            world.run();
+        }
+        assert_eq!(portions(&world), *then, "{extra} {batch} {processes}, then");
+    }
+}
+
+/// `recipient_refill_delay`: those that wait for a slow destination do not hold up the rest of their message.
+#[test]
+fn few_that_go_do_not_hold_up_the_rest() {
+    let transport = TransportSettings {
+        recipient_refill_limit: 1000,
+        recipient_refill_delay: seconds(7),
+        process_limit: 0,
+        ..TransportSettings::default()
+    };
+    let mut world = World::with(transport);
+    let slow = vec!["smtp:slow.example".to_owned(); 1000];
+    world.arrive(1, "a@b", slow.into_iter().chain((0..100).map(|n| format!("smtp:{n}.example"))));
+    // Five deliveries of fifty.
+    assert_eq!(world.run().len(), 5);
+    assert_eq!(world.schedule.next_deadline(), Some(world.now + seconds(7)));
+    world.pass(seconds(6));
+    assert_eq!(world.run().len(), 0);
+    world.pass(seconds(1));
+    assert_eq!(world.run().len(), 100);
+    assert_eq!(world.asked, [(id(1), 1000), (id(1), 250)]);
+    // All is there: nothing rings any more.
+    assert_eq!(world.schedule.next_deadline(), None);
+    assert!(world.schedule.remove(id(1)));
+}
+
+/// What rings for a message is forgotten with it.
+#[test]
+fn a_message_that_goes_rings_no_more() {
+    let transport = TransportSettings { process_limit: 1, ..TransportSettings::default() };
+    let mut world = World::with(transport);
+    world.arrive(1, "a@b", (0..5000).map(|n| format!("smtp:{n}.example")));
+    world.run();
+    assert_eq!(world.schedule.next_deadline(), Some(world.now + seconds(5)));
+    // There is no room: it rings again.
+    world.pass(seconds(5));
+    world.run();
+    assert!(world.schedule.next_deadline() > Some(world.now));
+    assert!(world.schedule.remove(id(1)));
+    assert_eq!(world.schedule.next_deadline(), None);
+}
+
+/// `extra_recipient_limit`, the other half: who comes when others have used up the limits does not go out ten by ten.
+#[test]
+fn there_is_room_for_those_who_overtake() {
+    // Limits of all and of the transport.
+    for (all, of_transport) in [(2000, 20_000), (20_000, 2000), (2000, 2000)] {
+        let transport =
+            TransportSettings { process_limit: 3, recipient_limit: of_transport, ..TransportSettings::default() };
+        let mut world =
+            World::new(Settings { recipient_limit: all, default_transport: transport, ..Settings::default() });
+        let far = |n: u64| (0..5000).map(move |r| format!("smtp:{n}-{r}.example"));
+        (1..=2).for_each(|n| world.arrive(n, &format!("{n}@b"), far(n)));
+        world.run();
+        assert_eq!(world.schedule.counts().recipients, 2000);
+        (3..=8).for_each(|n| world.arrive(n, &format!("{n}@b"), far(n).take(400)));
+        let mut most = 0;
+        for _ in 0..60 {
+            world.run();
+            most = most.max(world.schedule.counts().recipients);
+            let delivery = world.running[0].clone();
+            world.done(&delivery, Feedback::Answered);
+        }
+        let of = |n: u64| world.asked.iter().filter(move |(message, _)| *message == id(n)).map(|(_, limit)| *limit);
+        if all == 2000 {
+            assert_eq!(of(3).next(), Some(10));
+        }
+        // All of the first ones at once; the last ones have what every message may have.
+        let large = (3..=8).filter(|n| of(*n).any(|limit| limit >= 390)).count();
+        assert!((2..=6).contains(&large), "{all} {of_transport}: {:?}", world.asked);
+        let first_portions = if all == 2000 { 0 } else { 6 * 400 };
+        assert!(most <= 2000 + 1000 + 8 * 10 + first_portions, "{all} {of_transport}: {most}");
+    }
+}
+
+/// `destination_concurrency_feedback_debug`
+#[test]
+fn windows_are_told_of() {
+    let transport = TransportSettings { destination_concurrency_limit: 7, ..TransportSettings::default() };
+    let run = |debug: bool| {
+        let settings = Settings { feedback_debug: debug, default_transport: transport.clone(), ..Settings::default() };
+        let mut world = World::new(settings);
+        (1..=12).for_each(|n| world.arrive(n, "a@b", ["smtp:x.example"]));
+        let started = world.run();
+        started.iter().take(3).for_each(|delivery| world.done(delivery, Feedback::Answered));
+        world.run();
+        let failure = Feedback::DestinationFailure { status: REFUSED, reason: "x".into() };
+        for _ in 0..7 {
+            let delivery = world.running[0].clone();
+            world.done(&delivery, failure.clone());
+            world.run();
+        }
+        world.pass(seconds(300));
+        world.run();
+        world
+    };
+    let world = run(true);
+    assert_eq!(world.feedbacks, ["smtp"]);
+    let told: Vec<_> = world.steps.iter().map(|step| (step.answered, step.feedback.is_some(), step.window)).collect();
+    let expected = [
+        // The third is at the limit: nothing is counted.
+        (true, true, 6),
+        (true, true, 7),
+        (true, false, 7),
+        (false, true, 5),
+        (false, true, 4),
+        (false, true, 3),
+        (false, true, 2),
+        // Dead: failures that still come in say nothing new.
+        (false, false, 0),
+        (true, false, 5),
+    ];
+    assert_eq!(told, expected);
+    assert!(world.steps.iter().all(|step| &*step.destination == "x.example" && step.limit == 7));
+    let quiet = run(false);
+    assert!(quiet.steps.is_empty() && quiet.feedbacks.is_empty());
+    let mut world = quiet;
+    world.schedule.reconfigure(Settings { feedback_debug: true, ..Settings::default() });
+    world.run();
+    assert_eq!(world.feedbacks, ["smtp"], "it is switched on while it runs");
+}
+
 #[test]
 fn removed_while_active() {
     let mut world = World::with(TransportSettings { destination_recipient_limit: 1, ..TransportSettings::default() });
@@ -761,6 +932,9 @@ fn random_settings(random: &mut impl FnMut(u64) -> u64) -> Settings {
                 initial_destination_concurrency: 1 + random(3) as u32,
                 failed_cohort_limit: random(3) as u32,
                 recipient_limit: 10 + random(100) as usize,
+                extra_recipient_limit: random(100) as usize,
+                recipient_refill_limit: 1 + random(50) as usize,
+                recipient_refill_delay: seconds(1 + random(5)),
                 positive_feedback: feedbacks[random(4) as usize].parse().unwrap(),
                 negative_feedback: feedbacks[random(4) as usize].parse().unwrap(),
                 destination_rate_delay: delay(random(5) == 0),
@@ -800,6 +974,9 @@ fn check_limits(world: &World, settings: &Settings) {
     let counts = world.schedule.counts();
     assert!(counts.active <= settings.active_limit);
     assert_eq!(counts.deliveries, world.running.len());
+    let extra = settings.transports.values().map(|transport| transport.extra_recipient_limit).max().unwrap_or(0);
+    let bound = settings.recipient_limit + extra + settings.recipient_minimum * settings.active_limit;
+    assert!(counts.recipients <= bound, "{} recipients, more than {bound}", counts.recipients);
     for (name, limits) in &settings.transports {
         let mine: Vec<_> = world.running.iter().filter(|d| &*d.transport == name).collect();
         assert!(limits.process_limit == 0 || mine.len() <= limits.process_limit, "{name}");

@@ -38,6 +38,8 @@ pub struct Settings {
     pub activation_limit: usize,
     /// `qmgr_clog_warn_time`: shortest time between warnings about one destination; zero is never.
     pub clog_warn_time: Duration,
+    /// `destination_concurrency_feedback_debug`: tell of every step of a window ([`Action::Window`](crate::Action::Window)).
+    pub feedback_debug: bool,
     /// `defer_transports`: their mail waits until somebody flushes the queue.
     pub defer_transports: HashSet<String>,
     /// For transports that `transports` does not name.
@@ -61,6 +63,7 @@ impl Default for Settings {
             recipient_minimum: 10,
             activation_limit: 64,
             clog_warn_time: Duration::from_secs(300),
+            feedback_debug: false,
             defer_transports: HashSet::new(),
             default_transport: TransportSettings::default(),
             transports: HashMap::new(),
@@ -72,6 +75,12 @@ impl Settings {
     /// The settings of a transport.
     pub fn transport(&self, name: &str) -> &TransportSettings {
         self.transports.get(name).unwrap_or(&self.default_transport)
+    }
+
+    /// Recipients of a message that may be in memory while nobody knows where they go: what every transport allows.
+    pub(crate) fn first_portion(&self) -> usize {
+        let least = self.transports.values().map(|transport| transport.extra_recipient_limit).min();
+        least.unwrap_or(self.default_transport.extra_recipient_limit)
     }
 
     /// When a message whose attempt has just ended is due again: its age, but neither less than the minimal nor more
@@ -107,6 +116,13 @@ pub struct TransportSettings {
     pub destination_recipient_limit: usize,
     /// `recipient_limit`: recipients of active messages at once; beyond it a message gets `recipient_minimum` more.
     pub recipient_limit: usize,
+    /// `extra_recipient_limit`: recipients of one message that may wait in memory; also so many of all messages together
+    /// beyond `recipient_limit`, for messages of which next to nothing is there.
+    pub extra_recipient_limit: usize,
+    /// `recipient_refill_limit`: as soon as so many fit, the next recipients of a message are asked for.
+    pub recipient_refill_limit: usize,
+    /// `recipient_refill_delay`: after this long fewer are enough.
+    pub recipient_refill_delay: Duration,
     /// `initial_destination_concurrency`, at least 1.
     pub initial_destination_concurrency: u32,
     /// `destination_concurrency_positive_feedback`
@@ -147,6 +163,9 @@ impl Default for TransportSettings {
             destination_concurrency_limit: 20,
             destination_recipient_limit: 50,
             recipient_limit: 20_000,
+            extra_recipient_limit: 1000,
+            recipient_refill_limit: 100,
+            recipient_refill_delay: Duration::from_secs(5),
             initial_destination_concurrency: 5,
             positive_feedback: ConcurrencyFeedback::ONE,
             negative_feedback: ConcurrencyFeedback::ONE,
@@ -227,8 +246,17 @@ impl ConcurrencyFeedback {
     /// Postfix's default: one step per delivery.
     pub const ONE: Self = Self { base: 1.0, divisor: Divisor::One };
 
+    /// Postfix's number for what it depends on: nothing, the window, or the square root of that.
+    pub fn kind(self) -> u8 {
+        match self.divisor {
+            Divisor::One => 0,
+            Divisor::Window => 1,
+            Divisor::RootOfWindow => 2,
+        }
+    }
+
     /// The step at a window.
-    pub(crate) fn at(self, window: u32) -> f64 {
+    pub fn at(self, window: u32) -> f64 {
         match self.divisor {
             Divisor::One => self.base,
             Divisor::Window => self.base / f64::from(window.max(1)),

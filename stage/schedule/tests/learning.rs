@@ -128,7 +128,11 @@ impl World {
                     self.schedule.activated(message, "s@x", routes, false, self.now);
                 }
                 Action::Deliver(delivery) => self.deliver(delivery),
-                Action::Defer(_) | Action::Clogged(_) | Action::Learned(_) => {}
+                Action::Defer(_)
+                | Action::Clogged(_)
+                | Action::Learned(_)
+                | Action::Feedbacks(_)
+                | Action::Window(_) => {}
                 Action::Finished(message) => {
                     let (_, arrived) = self.mail[&message];
                     if !self.delivered.contains_key(&message) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Instance, address};
+use crate::harness::{Instance, Sink, address};
 
 /// Ended with the test, however that ends.
 struct Simulator(Child);
@@ -268,4 +268,40 @@ fn a_block_suspends_with_a_notice() {
     let report: Value = serde_json::from_slice(&fs::read(instance.path().join("sim.json")).unwrap()).expect("JSON");
     // Two addresses of one delivery at most.
     assert!(report["sites"]["blocker"]["sessions"].as_u64() <= Some(2), "{report}");
+}
+
+/// `destination_concurrency_feedback_debug` in Postfix's words, and a mailing that comes into memory in small portions.
+#[test]
+fn windows_are_logged_and_portions_may_be_small() {
+    let mut instance = Instance::new();
+    let sink = Sink::start(instance.next_hop);
+    instance.set("destination_concurrency_feedback_debug", "yes");
+    instance.set("default_extra_recipient_limit", "12");
+    instance.set("default_recipient_refill_limit", "3");
+    instance.set("smtp_destination_recipient_limit", "2");
+    instance.start();
+    let recipients: Vec<String> = (0..100).map(|n| format!("r{n}@far.example")).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    instance.client().mail("me@box.example", &recipients, "Subject: x\n\ntext\n").unwrap();
+    instance.until("the mailing to arrive", || sink.count() == 50);
+    instance.until_empty();
+    let mut arrived: Vec<String> = sink.taken().into_iter().flat_map(|taken| taken.recipients).collect();
+    arrived.sort_unstable();
+    arrived.dedup();
+    assert_eq!(arrived.len(), 100);
+    let (log, hop) = (instance.log(), instance.next_hop);
+    for line in [
+        "qmgr[".to_owned(),
+        ": smtp: default_destination_concurrency_positive_feedback feedback type 0 value at 5: 1".to_owned(),
+        ": smtp: default_destination_concurrency_negative_feedback feedback type 0 value at 5: 1".to_owned(),
+        ": qmgr_queue_unthrottle: feedback 1".to_owned(),
+        format!(
+            ": qmgr_queue_unthrottle: queue [{}]:{}: limit 20 window 6 success 0 failure 0 fail_cohorts 0",
+            hop.ip(),
+            hop.port()
+        ),
+    ] {
+        assert!(log.contains(&line), "{line}: {log}");
+    }
+    assert!(!instance.postfix("check").err.contains("has no effect"), "{:?}", instance.postfix("check"));
 }

@@ -8,7 +8,7 @@ use yamabiko_status::EnhancedStatus;
 
 use super::{InFlight, LINGER, LINGERING, Peer, Schedule, Standing, Then, Timer};
 use crate::action::{Action, Deferral, DeliveryId, Feedback, Route};
-use crate::destination::Dead;
+use crate::destination::{Dead, Failed};
 
 impl Schedule {
     /// A delivery has ended; the engine has recorded what became of each of its recipients. Unknown ones are ignored.
@@ -30,7 +30,8 @@ impl Schedule {
                     self.timers.remove(&(dead.until, Timer::Revive(d)));
                     self.dead_destinations -= 1;
                 }
-                self.destinations[d].succeeded(&self.transports[t].settings);
+                let feedback = self.destinations[d].succeeded(&self.transports[t].settings);
+                self.tell_window(d, true, feedback);
             }
             Feedback::DestinationFailure { status, reason } => self.destination_failed(d, status, &reason, now),
             Feedback::TransportFailure { status, reason } => self.transport_failed(t, status, &reason, now),
@@ -51,6 +52,7 @@ impl Schedule {
         }
         if let Some(entry) = self.active.get_mut(&message) {
             entry.flying -= 1;
+            entry.recipients -= recipients;
         }
         self.offer(d);
         self.wake(t);
@@ -95,6 +97,9 @@ impl Schedule {
             None => {
                 self.recipients -= count;
                 self.transports[t].recipients -= count;
+                if let Some(entry) = self.active.get_mut(&message) {
+                    entry.recipients -= count;
+                }
             }
         }
         self.offer(d);
@@ -105,16 +110,28 @@ impl Schedule {
 
     pub(super) fn destination_failed(&mut self, d: u32, status: EnhancedStatus, reason: &str, now: Timestamp) {
         let destination = &mut self.destinations[d];
-        if !destination.failed(&self.transports[destination.transport].settings) {
-            return;
+        match destination.failed(&self.transports[destination.transport].settings) {
+            Failed::Nothing => return,
+            Failed::By(feedback) => return self.tell_window(d, false, Some(feedback)),
+            Failed::Dies => {}
         }
         let reason = format!("delivery temporarily suspended: {reason}");
         let dead = Dead { until: now + self.settings.minimal_backoff_time, status, reason: reason.into() };
         destination.dead = Some(dead.clone());
         self.dead_destinations += 1;
         self.timers.insert((dead.until, Timer::Revive(d)));
+        self.tell_window(d, false, None);
         // Peers that are ready are deferred when their turn comes.
         self.defer_waiting(d, &dead);
+    }
+
+    /// `destination_concurrency_feedback_debug`
+    pub(super) fn tell_window(&mut self, d: u32, answered: bool, feedback: Option<f64>) {
+        if self.settings.feedback_debug {
+            let destination = &self.destinations[d];
+            let step = destination.step(&self.transports[destination.transport].settings, answered, feedback);
+            self.outbox.push_back(Action::Window(step));
+        }
     }
 
     /// All peers that wait for a slot of a destination are deferred.
@@ -158,6 +175,7 @@ impl Schedule {
             self.transports[self.destinations[self.peers[p].destination].transport].recipients -= count;
             if let Some(entry) = self.active.get_mut(&id) {
                 entry.held -= count;
+                entry.recipients -= count;
             }
             let Dead { status, reason, .. } = dead.clone();
             self.outbox.push_back(Action::Defer(Deferral { message: id, recipients, status, reason }));

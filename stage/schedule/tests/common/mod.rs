@@ -103,7 +103,7 @@ impl World {
                 Action::Finished(message) => {
                     self.mail.get_mut(&message).unwrap().finished = Some(self.now);
                 }
-                Action::Clogged(_) | Action::Learned(_) => {}
+                Action::Clogged(_) | Action::Learned(_) | Action::Feedbacks(_) | Action::Window(_) => {}
             }
         }
     }
