@@ -87,6 +87,15 @@ pub(crate) fn collect(shared: &Arc<Shared>, master_remarks: &[Fault]) -> Vec<Not
         let place = main.place("mailbox_size_limit").or_else(|| main.place("message_size_limit"));
         collector.add(NoticeKind::Understood, place, format!("{text}: {advice}"));
     }
+    let ttl = main.duration("connection_cache_ttl_limit");
+    for name in ["smtp_connection_cache_time_limit", "lmtp_connection_cache_time_limit"] {
+        let wanted = main.duration(name);
+        if main.is_set(name) && wanted > ttl {
+            let (wanted, ttl) = (wanted.as_secs(), ttl.as_secs());
+            let text = format!("{name}={wanted}s is cut to connection_cache_ttl_limit={ttl}s");
+            collector.add(NoticeKind::Understood, main.place(name), text);
+        }
+    }
     collector.old_defaults(&main);
     collector.notices
 }

@@ -114,6 +114,12 @@ fn what_is_worth_telling() {
                two are taken and then returned",
             ],
         ),
+        (
+            "smtp_connection_cache_time_limit = 30s\nlmtp_connection_cache_time_limit = 2s\n",
+            "",
+            &["main.cf, line 2: smtp_connection_cache_time_limit=30s is cut to connection_cache_ttl_limit=2s"],
+        ),
+        ("smtp_connection_cache_time_limit = 30s\nconnection_cache_ttl_limit = 1m\n", "", &[]),
         ("mailbox_size_limit = 0\nmessage_size_limit = 60000000\n", "", &[]),
         ("virtual_alias_maps = ldap:vv\nvv_server_host = x\n", "", &[]),
         ("content_filter = scan:x\nsmtpd_authorized_xclient_hosts = 127.0.0.1\n", "", &[]),

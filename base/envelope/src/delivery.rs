@@ -158,6 +158,8 @@ pub struct Outcome {
     pub connection_use: u32,
     /// How the connection was encrypted: `TLSv1.3 with cipher NAME (256 bits)`; `None` in the clear.
     pub tls: Option<std::sync::Arc<str>>,
+    /// `tls=` of the log line: the level that was wanted, and what came of it; `None` where that is not logged.
+    pub tls_status: Option<std::sync::Arc<str>>,
     /// When the transmission began, for `delays=`; the time between `started` and this is connection setup.
     pub connected: Option<Timestamp>,
     /// When it ended.
@@ -204,6 +206,7 @@ impl Outcome {
             reply: None,
             connection_use: 1,
             tls: None,
+            tls_status: None,
             connected: None,
             ended,
             soft: false,

@@ -171,6 +171,8 @@ pub struct Delivery {
     pub connection_use: u32,
     /// How the connection was encrypted; `None` in the clear. Not in the log line, wanted by the ledger.
     pub tls: Option<std::sync::Arc<str>>,
+    /// `tls=`, logged where there is one (`smtp_log_tls_feature_status`).
+    pub tls_status: Option<std::sync::Arc<str>>,
     /// `delay=` and `delays=`
     pub delays: Delays,
     /// `dsn=`

@@ -20,6 +20,7 @@ fn events() -> Vec<(&'static str, Event)> {
         relay: "mx1.remote.example[192.0.2.25]:25".into(),
         connection_use: 1,
         tls: None,
+        tls_status: None,
         delays: Delays { before_queue: Duration::from_millis(20), ..Delays::default() },
         dsn: EnhancedStatus::success(0, 0),
         status: DeliveryStatus::Sent,

@@ -272,6 +272,9 @@ fn push_delivery(object: &mut Object<'_>, delivery: &Delivery) {
     object.seconds("delay_in_queue", delivery.delays.in_queue);
     object.seconds("delay_setup", delivery.delays.setup);
     object.seconds("delay_transmission", delivery.delays.transmission);
+    if let Some(tls) = &delivery.tls_status {
+        object.text("tls", tls);
+    }
     object.text("dsn", &delivery.dsn.to_string());
     object.text("status", status_word(delivery.status));
     object.text("reason", &delivery.reason);

@@ -312,7 +312,9 @@ fn write_content_action(out: &mut String, action: &ContentAction) -> fmt::Result
 }
 
 fn write_delivery(out: &mut String, delivery: &Delivery, style: Style) -> fmt::Result {
-    let Delivery { queue_id, recipient, original, relay, connection_use, delays, dsn, status, reason, .. } = delivery;
+    let Delivery {
+        queue_id, recipient, original, relay, connection_use, delays, tls_status, dsn, status, reason, ..
+    } = delivery;
     write!(out, "{queue_id}: to={}", Address(recipient))?;
     if !original.is_empty() && original != recipient {
         write!(out, ", orig_to={}", Address(original))?;
@@ -327,6 +329,9 @@ fn write_delivery(out: &mut String, delivery: &Delivery, style: Style) -> fmt::R
     for (before, delay) in [(", delays=", before_queue), ("/", in_queue), ("/", setup), ("/", transmission)] {
         out.push_str(before);
         push_delay(out, delay, style.delay_resolution);
+    }
+    if let Some(tls) = tls_status {
+        write!(out, ", tls={tls}")?;
     }
     write!(out, ", dsn={dsn}, status={} ({reason})", status_word(*status))
 }

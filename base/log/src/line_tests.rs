@@ -29,6 +29,7 @@ pub(crate) fn delivery() -> Delivery {
         relay: "mx1.remote.example[192.0.2.25]:25".into(),
         connection_use: 1,
         tls: None,
+        tls_status: None,
         delays: Delays { before_queue: ms(20), in_queue: ms(4), setup: ms(1240), transmission: ms(240) },
         dsn: EnhancedStatus::success(0, 0),
         status: DeliveryStatus::Sent,
@@ -236,6 +237,11 @@ fn messages() -> Vec<(Kind, &'static str)> {
             Kind::Delivered(Box::new(deferred())),
             "QID: to=<\"two words\"@remote.example>, orig_to=<info@here.example>, relay=none, conn_use=3, delay=301, \
              delays=301/0/0/0, dsn=4.4.1, status=deferred (connect to x.example[192.0.2.1]:25: Connection refused)",
+        ),
+        (
+            Kind::Delivered(Box::new(Delivery { tls_status: Some("may:none".into()), ..delivery() })),
+            "QID: to=<b@remote.example>, relay=mx1.remote.example[192.0.2.25]:25, delay=1.5, delays=0.02/0/1.2/0.24, \
+             tls=may:none, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as 4X)",
         ),
         (
             Kind::Delivered(Box::new(Delivery {

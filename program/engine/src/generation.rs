@@ -250,6 +250,7 @@ fn delivery_event(
         relay: outcome.relay.clone(),
         connection_use: outcome.connection_use,
         tls: outcome.tls.clone(),
+        tls_status: outcome.tls_status.clone(),
         delays,
         dsn: outcome.status,
         status,

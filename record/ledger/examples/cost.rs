@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             relay: format!("mx{}.customer{:03}.example.jp[192.0.2.{}]:25", n % 3, n % 300, n % 250),
             connection_use: 1,
             tls: None,
+            tls_status: None,
             delays: Delays::default(),
             dsn: EnhancedStatus::success(0, 0),
             status: DeliveryStatus::Sent,

@@ -362,6 +362,7 @@ mod tests {
                 relay: "mx[192.0.2.1]:25".into(),
                 connection_use: 1,
                 tls: None,
+                tls_status: None,
                 delays: Delays::default(),
                 dsn: EnhancedStatus::success(0, 0),
                 status,

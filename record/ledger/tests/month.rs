@@ -111,6 +111,7 @@ impl Message {
             relay: "mx.far.example[192.0.2.1]:25".to_owned(),
             connection_use: 1,
             tls: None,
+            tls_status: None,
             delays: Delays::default(),
             dsn,
             status,

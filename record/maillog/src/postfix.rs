@@ -480,7 +480,7 @@ fn tls(text: &str) -> Option<Tls<'_>> {
 
 /// What is known and decides nothing.
 fn remark<'a>(program: &str, text: &str) -> What<'a> {
-    const ANYWHERE: [&str; 30] = [
+    const ANYWHERE: [&str; 32] = [
         "statistics: ",
         "setting up TLS connection ",
         "SSL_accept ",
@@ -511,6 +511,9 @@ fn remark<'a>(program: &str, text: &str) -> What<'a> {
         "Placed on hold: ",
         "Released from hold: ",
         "Force-expired: ",
+        // `destination_concurrency_feedback_debug`
+        "qmgr_queue_throttle: ",
+        "qmgr_queue_unthrottle: ",
     ];
     let service = matches!(
         program,
@@ -526,7 +529,9 @@ fn remark<'a>(program: &str, text: &str) -> What<'a> {
             | "flush"
             | "postmulti"
     );
-    if service || ANYWHERE.iter().any(|words| text.starts_with(words)) {
+    // The same: a transport, a parameter, `feedback type 0 value at 5: 1`.
+    let feedback = program == "qmgr" && text.contains("_feedback feedback type ");
+    if service || feedback || ANYWHERE.iter().any(|words| text.starts_with(words)) {
         What::Remark { id: "" }
     } else {
         What::Unknown
@@ -683,6 +688,17 @@ mod tests {
                 What::Remark { id },
             ),
             ("smtpd", "what is this", What::Unknown),
+            ("qmgr", "qmgr_queue_throttle: feedback 1", What::Remark { id: "" }),
+            (
+                "qmgr",
+                "qmgr_queue_unthrottle: queue [127.0.0.1]:2525: limit 7 window 5 success 0 failure 0 fail_cohorts 0",
+                What::Remark { id: "" },
+            ),
+            (
+                "qmgr",
+                "relay: relay_destination_concurrency_negative_feedback feedback type 1 value at 5: 0.2",
+                What::Remark { id: "" },
+            ),
         ];
         for (program, text, wanted) in cases {
             assert_eq!(parse(program, text), *wanted, "{text}");

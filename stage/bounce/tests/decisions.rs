@@ -292,6 +292,7 @@ fn outcome(recipient: u32, result: Result) -> Outcome {
         reply: None,
         connection_use: 0,
         tls: None,
+        tls_status: None,
         connected: None,
         ended: NOW,
         soft: false,

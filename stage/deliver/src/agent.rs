@@ -21,7 +21,7 @@ use yamabiko_lookup::matchlist::StringList;
 use yamabiko_lookup::{LookupError, Maps, TableSet};
 use yamabiko_route::{LocalDomains, Mapper, Rewriter};
 use yamabiko_status::{Class, EnhancedStatus};
-use yamabiko_tls::Files;
+use yamabiko_tls::{ClientLevel, Files};
 
 use crate::command::{Addressee, Job};
 use crate::connection::{ConnectError, Connection, FAREWELL, connect_tcp, connect_unix, error_text};
@@ -181,7 +181,7 @@ impl SmtpAgent {
             tls: Tls::read(view, protocol, tables, files, &mut notices),
             logins: Logins {
                 passwords,
-                sender_dependent: protocol == Protocol::Smtp && view.bool("smtp_sender_dependent_authentication"),
+                sender_dependent: view.bool(&format!("{prefix}sender_dependent_authentication")),
                 delimiter: view.text("recipient_delimiter"),
                 separator: view.text(&format!("{prefix}sasl_password_result_delimiter")).chars().next().unwrap_or(':'),
                 remember: agent.settings.sasl.remember_refusals,
@@ -268,6 +268,7 @@ impl SmtpAgent {
             outcomes: Vec::with_capacity(request.recipients.len()),
             left,
             why: None,
+            tls_status: None,
             complete: false,
             destination_failure: None,
             final_server: false,
@@ -321,6 +322,8 @@ struct Delivery<'a> {
     /// Recipients of the request that are not settled.
     left: Vec<usize>,
     why: Option<Why>,
+    /// What the log says of TLS for those who get no further.
+    tls_status: Option<Arc<str>>,
     /// Some server of the destination could be talked to.
     complete: bool,
     destination_failure: Option<(EnhancedStatus, String)>,
@@ -538,7 +541,11 @@ impl<'a> Delivery<'a> {
         let mut notes = Vec::new();
         let whose = (&*self.request.sender, self.wish);
         let found = self.agent.policy.terms(site, peer, whose, &*self.agent.resolver, &mut notes).await;
-        self.accept(found, notes)
+        let terms = self.accept(found, notes);
+        if self.agent.settings.log_tls_status {
+            self.tls_status = terms.as_ref().map(|terms| format!("{}?", terms.wanted.word()).into());
+        }
+        terms
     }
 
     fn accept<T>(&mut self, found: Result<T, (EnhancedStatus, String)>, notes: Vec<String>) -> Option<T> {
@@ -887,6 +894,11 @@ impl<'a> Delivery<'a> {
             let yamabiko_tls::Session { protocol, cipher, .. } = &secured.session;
             format!("{protocol} with cipher {} ({} bits)", cipher.name, cipher.bits).into()
         });
+        let [good, blocked] = match agent.settings.log_tls_status {
+            true => [Some(tls_status(session).into()), Some(format!("!{}", session.terms.wanted.word()).into())],
+            false => [None::<Arc<str>>, None],
+        };
+        self.tls_status.clone_from(&good);
         let mut kept = Vec::new();
         let mut keep_recipients = Vec::new();
         let left = std::mem::take(&mut self.left);
@@ -911,6 +923,7 @@ impl<'a> Delivery<'a> {
                     outcome.reply = Some(*code);
                     outcome.connection_use = session.uses;
                     outcome.tls.clone_from(&encrypted);
+                    outcome.tls_status.clone_from(&good);
                     outcome.connected = report.began;
                     self.outcomes.push(outcome);
                     continue;
@@ -942,6 +955,7 @@ impl<'a> Delivery<'a> {
             }
             let mut outcome = self.failure(recipient, verdict, Some(host), &relay, session.uses, report.began);
             outcome.tls.clone_from(&encrypted);
+            outcome.tls_status.clone_from(if is_blocked(verdict, session) { &blocked } else { &good });
             self.outcomes.push(outcome);
         }
         self.complete |= report.complete;
@@ -1082,7 +1096,8 @@ impl<'a> Delivery<'a> {
         why.verdict.at = Timestamp::now();
         let soft = why.verdict.status.class == Class::Transient || self.agent.settings.soft_bounce;
         for recipient in left {
-            let outcome = self.failure(recipient, &why.verdict, why.host.as_ref(), "none", 0, None);
+            let mut outcome = self.failure(recipient, &why.verdict, why.host.as_ref(), "none", 0, None);
+            outcome.tls_status.clone_from(&self.tls_status);
             self.outcomes.push(outcome);
         }
         self.throttle(soft, why.verdict.status, &why.verdict.reason);
@@ -1116,6 +1131,27 @@ struct Target<'a> {
 fn is_about_tls(verdict: &Verdict) -> bool {
     let status = verdict.status;
     !verdict.remote && verdict.reply.is_none() && status.subject == 7 && matches!(status.detail, 10 | 30)
+}
+
+/// `tls=` of a delivery line, as Postfix 3.11 has it: the level that was wanted, and what there was where that is less. With a
+/// question mark where it had not come to that yet.
+fn tls_status(session: &Session) -> String {
+    let wanted = session.terms.wanted;
+    let there = match &session.tls {
+        Some(secured) if secured.proved => session.terms.level.max(ClientLevel::Encrypt),
+        Some(_) => ClientLevel::Encrypt,
+        None if session.greeted || wanted == ClientLevel::None => ClientLevel::None,
+        None => return format!("{}?", wanted.word()),
+    };
+    if there < wanted { format!("{}:{}", wanted.word(), there.word()) } else { wanted.word().to_owned() }
+}
+
+/// For want of TLS nothing went out.
+fn is_blocked(verdict: &Verdict, session: &Session) -> bool {
+    let status = verdict.status;
+    let of_ours = !verdict.remote && status.subject == 7 && matches!(status.detail, 4 | 5 | 10 | 30);
+    let must = session.terms.level.is_mandatory() || session.terms.require == Some(true);
+    must && (of_ours || verdict.stage == SmtpStage::StartTls)
 }
 
 /// What failed, for reports; `None` when nothing did.

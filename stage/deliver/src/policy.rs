@@ -94,7 +94,7 @@ struct DaneSettings {
 pub struct Logins {
     /// `smtp_sasl_password_maps`; `None` when `smtp_sasl_auth_enable` is off.
     pub passwords: Option<Maps>,
-    /// `smtp_sender_dependent_authentication`
+    /// `smtp_sender_dependent_authentication`, `lmtp_`
     pub sender_dependent: bool,
     /// `recipient_delimiter`, for addresses that are looked up.
     pub delimiter: String,

@@ -59,7 +59,7 @@ pub struct Timeouts {
 pub struct CacheSettings {
     /// `smtp_connection_cache_on_demand`: while mail for the destination waits.
     pub on_demand: bool,
-    /// `smtp_connection_cache_time_limit`: how long one may be idle.
+    /// `smtp_connection_cache_time_limit`, and not more than `connection_cache_ttl_limit`: how long one may be idle.
     pub idle_limit: Duration,
     /// `smtp_connection_reuse_time_limit`: how long one may live.
     pub time_limit: Duration,
@@ -80,6 +80,10 @@ impl Own<'_> {
             Protocol::Lmtp => "lmtp_",
         };
         format!("{prefix}{suffix}")
+    }
+
+    fn is_written(&self, suffix: &str) -> bool {
+        self.view.is_set(&self.name(suffix))
     }
 
     fn flag(&self, suffix: &str) -> bool {
@@ -135,7 +139,7 @@ impl CacheSettings {
     fn read(own: &Own<'_>) -> Self {
         Self {
             on_demand: own.flag("connection_cache_on_demand"),
-            idle_limit: own.time("connection_cache_time_limit"),
+            idle_limit: own.time("connection_cache_time_limit").min(own.view.duration("connection_cache_ttl_limit")),
             time_limit: own.time("connection_reuse_time_limit"),
             count_limit: own.count("connection_reuse_count_limit"),
         }
@@ -300,6 +304,8 @@ pub struct Settings {
     pub tls_required: bool,
     /// `requiretls_enable`
     pub requiretls: bool,
+    /// `smtp_log_tls_feature_status`, where that is written.
+    pub log_tls_status: bool,
     /// `use_srv_lookup`: services whose hosts are found by SRV records.
     pub srv_services: Vec<String>,
     /// `allow_srv_lookup_fallback`
@@ -452,6 +458,7 @@ impl Default for Settings {
             sasl: SaslSettings::default(),
             tls_required: true,
             requiretls: true,
+            log_tls_status: false,
             srv_services: Vec::new(),
             srv_fallback: false,
             ignore_srv_lookup_error: false,
@@ -526,6 +533,7 @@ impl Settings {
             sasl: SaslSettings::read(&own),
             tls_required: view.bool("tls_required_enable"),
             requiretls: view.bool("requiretls_enable"),
+            log_tls_status: own.is_written("log_tls_feature_status") && own.flag("log_tls_feature_status"),
             srv_services: if smtp { view.list("use_srv_lookup") } else { Vec::new() },
             srv_fallback: view.bool("allow_srv_lookup_fallback"),
             ignore_srv_lookup_error: view.bool("ignore_srv_lookup_error"),

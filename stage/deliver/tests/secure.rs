@@ -71,6 +71,8 @@ async fn serve(stream: TcpStream, tls: Option<Arc<Server>>, more: &'static str, 
             "EHLO" if tls.is_some() && !encrypted => "250-peer.test\r\n250 STARTTLS\r\n".to_owned(),
             "EHLO" if !more.is_empty() && encrypted => format!("250-peer.test\r\n250 {more}\r\n"),
             "EHLO" => "250 peer.test\r\n".to_owned(),
+            "LHLO" => "250-peer.test\r\n250 AUTH PLAIN\r\n".to_owned(),
+            "AUTH" => "235 2.7.0 welcome\r\n".to_owned(),
             "STARTTLS" => {
                 stream.write_all(b"220 go\r\n").await.ok()?;
                 let plain = stream.get_mut().take_plain()?;
@@ -130,6 +132,10 @@ struct Bench {
 }
 
 fn bench(world: &World, main: &str, zone: &str) -> Bench {
+    bench_of(Protocol::Smtp, world, main, zone)
+}
+
+fn bench_of(protocol: Protocol, world: &World, main: &str, zone: &str) -> Bench {
     let main = format!(
         "myhostname = us.test\nmydomain = us.test\nsmtp_tls_CAfile = /ca.pem\nsmtp_tls_loglevel = 1\nsmtp_tlsrpt_enable = yes\ninet_protocols = ipv4\n{main}"
     );
@@ -142,7 +148,7 @@ fn bench(world: &World, main: &str, zone: &str) -> Bench {
         origin: Origin::new(&"postfix".into(), "smtp"),
     };
     let memory = Arc::new(Memory::in_memory());
-    let agent = SmtpAgent::from_view(&config.main(), Protocol::Smtp, &TableSet::default(), &world.files, around);
+    let agent = SmtpAgent::from_view(&config.main(), protocol, &TableSet::default(), &world.files, around);
     Bench { agent: agent.with_memory(Arc::clone(&memory)), log, memory }
 }
 
@@ -306,6 +312,69 @@ async fn requiretls_goes_to_those_only_who_promise_it() {
             "{case}"
         );
         assert_eq!(said.iter().any(|line| line.starts_with("MAIL")), wanted.starts_with('2'), "{case}: {said:?}");
+    }
+}
+
+/// `smtp_log_tls_feature_status`: the level that was wanted, and what came of it.
+#[tokio::test]
+async fn the_log_says_what_tls_there_was() {
+    let world = world(&["mx1.a.test", "other.test"]);
+    let (right, wrong) = (Some("mx1.a.test"), Some("other.test"));
+    let written = "smtp_log_tls_feature_status = yes\n";
+    let table = [
+        // The server's certificate, what is written, what the message wants, whether it goes, and the field.
+        (None, "none", written, TlsWish::Policy, true, Some("none")),
+        (right, "none", written, TlsWish::Policy, true, Some("none")),
+        (None, "may", written, TlsWish::Policy, true, Some("may:none")),
+        (wrong, "may", written, TlsWish::Policy, true, Some("may")),
+        (None, "encrypt", written, TlsWish::Policy, false, Some("!encrypt")),
+        (wrong, "encrypt", written, TlsWish::Policy, true, Some("encrypt")),
+        (wrong, "secure", written, TlsWish::Policy, false, Some("!secure")),
+        (right, "secure", written, TlsWish::Policy, true, Some("secure")),
+        (None, "verify", written, TlsWish::Policy, false, Some("!verify")),
+        (None, "dane", written, TlsWish::Policy, true, Some("dane:none")),
+        (wrong, "dane", written, TlsWish::Policy, true, Some("dane:encrypt")),
+        // The message decides: TLS-Required: No, and REQUIRETLS, which the server does not offer.
+        (None, "encrypt", written, TlsWish::NotRequired, true, Some("may:none")),
+        (right, "may", written, TlsWish::Required, false, Some("!verify")),
+        // Not written, written as no.
+        (None, "may", "", TlsWish::Policy, true, None),
+        (None, "may", "smtp_log_tls_feature_status = no\n", TlsWish::Policy, true, None),
+        (None, "may", "lmtp_log_tls_feature_status = yes\n", TlsWish::Policy, true, None),
+    ];
+    for (certificate, level, more, wish, sent, field) in table {
+        let tls = certificate.map(|name| Arc::clone(&world.servers[name]));
+        let (address, _) = smtp("127.0.0.1:0", tls, "").await;
+        let bench = bench(&world, &format!("smtp_tls_security_level = {level}\n{more}"), "mx1.a.test A 127.0.0.1\n");
+        let outcome = send(&bench, &format!("[mx1.a.test]:{}", address.port()), wish).await;
+        let case = format!("{certificate:?} {level} {wish:?} {more}: {}", told(&outcome));
+        assert_eq!(matches!(outcome.result, Fated::Sent(_)), sent, "{case}");
+        assert_eq!(outcome.tls_status.as_deref(), field, "{case}");
+    }
+    // Nobody is there.
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let bench = bench(&world, &format!("smtp_tls_security_level = may\n{written}"), "mx1.a.test A 127.0.0.1\n");
+    let outcome = send(&bench, &format!("[mx1.a.test]:{}", gone.port()), TlsWish::Policy).await;
+    assert_eq!(outcome.tls_status.as_deref(), Some("may?"), "{}", told(&outcome));
+    let outcome = send(&bench, "[nowhere.test]:25", TlsWish::Policy).await;
+    assert_eq!(outcome.tls_status.as_deref(), None, "{}", told(&outcome));
+}
+
+/// `lmtp_sender_dependent_authentication`: the sender's login counts for more than the host's.
+#[tokio::test]
+async fn lmtp_servers_may_be_logged_in_to_by_sender() {
+    let world = world(&[]);
+    for (more, login) in [("", "AGhvc3QAeA=="), ("lmtp_sender_dependent_authentication = yes\n", "AHNlbmRlcgB4")] {
+        let (address, said) = smtp("127.0.0.1:0", None, "").await;
+        let main = format!(
+            "lmtp_sasl_auth_enable = yes\nlmtp_sasl_security_options =\n\
+             lmtp_sasl_password_maps = inline:{{a@us.test=sender:x, mx1.a.test=host:x}}\n{more}"
+        );
+        let bench = bench_of(Protocol::Lmtp, &world, &main, "mx1.a.test A 127.0.0.1\n");
+        let outcome = send(&bench, &format!("inet:mx1.a.test:{}", address.port()), TlsWish::Policy).await;
+        assert!(matches!(outcome.result, Fated::Sent(_)), "{}", told(&outcome));
+        let said = said.lock().unwrap();
+        assert!(said.contains(&format!("AUTH PLAIN {login}")), "{said:?}");
     }
 }
 

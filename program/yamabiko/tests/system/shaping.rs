@@ -279,6 +279,8 @@ fn windows_are_logged_and_portions_may_be_small() {
     instance.set("default_extra_recipient_limit", "12");
     instance.set("default_recipient_refill_limit", "3");
     instance.set("smtp_destination_recipient_limit", "2");
+    instance.set("smtp_tls_security_level", "may");
+    instance.set("smtp_log_tls_feature_status", "yes");
     instance.start();
     let recipients: Vec<String> = (0..100).map(|n| format!("r{n}@far.example")).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
@@ -303,5 +305,9 @@ fn windows_are_logged_and_portions_may_be_small() {
     ] {
         assert!(log.contains(&line), "{line}: {log}");
     }
+    // The client's lines have one field more, and our own readers read them.
+    assert_eq!(log.matches(", tls=may:none, dsn=2.0.0, status=sent (").count(), 100, "{log}");
+    let report = instance.ok("yamabiko", &["report", &instance.log_file().display().to_string()]);
+    assert!(report.lines().any(|line| line.split_whitespace().eq(["100", "delivered"])), "{report}");
     assert!(!instance.postfix("check").err.contains("has no effect"), "{:?}", instance.postfix("check"));
 }

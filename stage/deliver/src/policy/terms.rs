@@ -34,6 +34,8 @@ pub enum Wish {
 pub struct Terms {
     /// How much TLS.
     pub level: ClientLevel,
+    /// How much was wanted before anything was found to be impossible.
+    pub wanted: ClientLevel,
     /// What a handshake has to bring.
     pub demand: Demand,
     /// A connection with TLS is kept for other mail.
@@ -91,9 +93,11 @@ impl Policy {
         notes: &mut Vec<String>,
     ) -> Result<Arc<Terms>, Refusal> {
         let level = self.tls.per_site(site, &peer.host, notes).await?;
-        let mut making = Making { policy: self, site, peer, wish, level, dane: None, sts: Strict::default() };
+        let (dane, sts) = (None, Strict::default());
+        let mut making = Making { policy: self, site, peer, wish, wanted: level, level, dane, sts };
         if wish == Wish::NotRequired && level > ClientLevel::None {
             making.level = ClientLevel::May;
+            making.wanted = ClientLevel::May;
         }
         making.records(dns, notes).await?;
         // An entry of the old table is the administrator's own word, as one of the new table is.
@@ -131,6 +135,8 @@ struct Making<'a> {
     site: &'a Site,
     peer: &'a Peer,
     wish: Wish,
+    /// What the administrator asks for, and the message.
+    wanted: ClientLevel,
     /// What holds by what is known so far.
     level: ClientLevel,
     /// What TLSA records prove, and the name that they are for.
@@ -328,7 +334,7 @@ impl Making<'_> {
     ) -> Result<Arc<Terms>, Refusal> {
         let (proof, server_name, applied) = self.proof_and_name(notes)?;
         self.is_given()?;
-        let Self { policy, site, peer, wish, level, sts, .. } = self;
+        let Self { policy, site, peer, wish, wanted, level, sts, .. } = self;
         let lists = &site.lists;
         let mut exclude = lists.exclude.clone();
         let (named, protocols) = if level.is_mandatory() { &lists.mandatory_protocols } else { &lists.protocols };
@@ -357,6 +363,7 @@ impl Making<'_> {
         let login_refused = login.as_ref().and_then(|login| policy.logins.refused(&peer.host, login));
         Ok(Arc::new(Terms {
             level,
+            wanted: wanted.max(level),
             demand,
             reuse: site.reuse,
             client,
