@@ -103,7 +103,7 @@ impl Program<'_> {
                     writeln!(report.out, "{kind}")?;
                 }
             }
-            Mode::Tls => return self.tls(options, report),
+            Mode::Tls => return tls(options, report),
             Mode::FilledTemplates | Mode::Templates => return self.templates(options, report),
             Mode::Main | Mode::Services | Mode::Columns | Mode::ServiceParameters => match options.edit {
                 Some(_) if self.texts(options).is_some() => {
@@ -118,18 +118,6 @@ impl Program<'_> {
             },
         }
         Ok(0)
-    }
-
-    fn tls(&self, options: &Options, report: &mut Report<'_>) -> Result<u8, Fatal> {
-        match options.tls_mode.as_str() {
-            "compile-version" | "run-version" | "public-key-algorithms" => {
-                Err(Fatal("TLS is not built in yet".to_string()))
-            }
-            other => {
-                report.warn(&format!("unknown 'postconf -T' mode: {other}"));
-                Ok(1)
-            }
-        }
     }
 
     fn templates(&self, options: &Options, report: &mut Report<'_>) -> Result<u8, Fatal> {
@@ -158,6 +146,26 @@ impl Program<'_> {
         }
         report.out.write_all(&shown.text)?;
         Ok(u8::from(shown.faulty))
+    }
+}
+
+/// `postconf -T`
+fn tls(options: &Options, report: &mut Report<'_>) -> Result<u8, Fatal> {
+    match options.tls_mode.as_str() {
+        "compile-version" | "run-version" => {
+            writeln!(report.out, "{}", yamabiko_tls::LIBRARY)?;
+            Ok(0)
+        }
+        "public-key-algorithms" => {
+            for name in yamabiko_tls::public_key_algorithms() {
+                writeln!(report.out, "{name}")?;
+            }
+            Ok(0)
+        }
+        other => {
+            report.warn(&format!("unknown 'postconf -T' mode: {other}"));
+            Ok(1)
+        }
     }
 }
 

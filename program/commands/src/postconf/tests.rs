@@ -117,6 +117,9 @@ fn reports() {
             &format!("{undefined}postconf: warning: unmatched request: \"none/unix\"\n{master_unused}"),
         ),
         (&["-l"], "flock\nfcntl\ndotlock\n".into(), &String::new()),
+        (&["-T", "compile-version"], format!("{}\n", yamabiko_tls::LIBRARY), &String::new()),
+        (&["-T", "run-version"], format!("{}\n", yamabiko_tls::LIBRARY), &String::new()),
+        (&["-T", "public-key-algorithms"], "ec\ned25519\nrsa\n".into(), &String::new()),
     ] {
         let run = run_in(directory.path(), args);
         assert_eq!((run.code, &run.out, &run.messages), (0, &out, messages), "{args:?}");
@@ -144,7 +147,6 @@ fn refusals() {
         (&["-M#", "smtp"], "-Me, -MX or -M# requires service_name/type"),
         (&["-F", "smtp/inet/chroot=q"], "invalid chroot field \"q\" in \"q\""),
         (&["-Pe", "smtp/inet/a=b c"], "-Pe does not accept whitespace in parameter value"),
-        (&["-T", "run-version"], "TLS is not built in yet"),
     ] {
         let run = run_in(directory.path(), args);
         let fatal = run.messages.lines().find(|line| line.contains("fatal")).unwrap_or("");
