@@ -36,6 +36,13 @@ const RECENT: i64 = 500_000;
 /// How long somebody who writes may keep others waiting.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// Pages of SQLite's log beside a file after which it is folded into the file whatever else is going on: 64 MB. That syncs
+/// both, and the queue's syncs wait for it, so it is done in a quiet moment before.
+const FOLDED_AT: i64 = 16 << 10;
+const PAGE: i64 = 4096;
+/// Rows that are worth a quiet moment.
+const FOLDED_ROWS: i64 = 2000;
+
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS entry(
   id INTEGER PRIMARY KEY, at INTEGER NOT NULL, what INTEGER NOT NULL, host TEXT, queue_id TEXT, recipient TEXT,
@@ -144,6 +151,8 @@ pub(crate) struct DayWriter {
     /// So many of them, the first ones, are in the file's transaction.
     put: usize,
     in_transaction: bool,
+    /// First row that came after the log was folded in last.
+    folded: i64,
     /// Digests of everything in the file, where an entry may come twice.
     known: Option<std::collections::HashSet<u64>>,
 }
@@ -156,8 +165,8 @@ impl DayWriter {
         prepare(&conn, path)?;
         conn.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
         conn.pragma_update(None, "synchronous", "NORMAL").map_err(fail)?;
-        conn.pragma_update(None, "wal_autocheckpoint", 4000).map_err(fail)?;
-        conn.pragma_update(None, "journal_size_limit", 32 << 20).map_err(fail)?;
+        conn.pragma_update(None, "wal_autocheckpoint", FOLDED_AT).map_err(fail)?;
+        conn.pragma_update(None, "journal_size_limit", FOLDED_AT * PAGE).map_err(fail)?;
         conn.execute_batch(SCHEMA).map_err(fail)?;
         conn.pragma_update(None, "user_version", VERSION).map_err(fail)?;
         let next = conn.query_row("SELECT coalesce(max(id), 0) + 1 FROM entry", [], |row| row.get(0)).map_err(fail)?;
@@ -173,6 +182,7 @@ impl DayWriter {
             uncommitted: Vec::new(),
             put: 0,
             in_transaction: false,
+            folded: next,
             known: None,
         };
         writer.read_tail()?;
@@ -335,6 +345,15 @@ impl DayWriter {
             self.forget_tallies();
         }
         self.commit()
+    }
+
+    /// Folds SQLite's log into the file where that is worth it. Nobody is waited for: what is still read stays in the log.
+    pub(crate) fn fold(&mut self) -> Result<(), Error> {
+        if self.next - self.folded < FOLDED_ROWS {
+            return Ok(());
+        }
+        self.folded = self.next;
+        self.fail_or(self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())))
     }
 
     /// What is counted in memory is not written.

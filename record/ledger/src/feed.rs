@@ -271,6 +271,8 @@ struct Round {
     asked: u64,
     /// There is one among them that was not served before.
     hurry: bool,
+    /// Nothing has come for [`COUNTS`].
+    quiet: bool,
 }
 
 struct Work {
@@ -291,10 +293,10 @@ struct Entering {
 impl Work {
     fn run(&mut self) {
         loop {
-            let Round { pieces, lost, stop, asked, hurry } = self.gather();
+            let Round { pieces, lost, stop, asked, hurry, quiet } = self.gather();
             let (written, failed) = self.enter(&pieces, stop || hurry);
             self.shared.written.fetch_add(written, Ordering::Relaxed);
-            if let Some(error) = self.entering.commit(stop || hurry).err().or(failed) {
+            if let Some(error) = self.entering.commit(stop || hurry, quiet).err().or(failed) {
                 self.entering.trouble(&error);
             }
             {
@@ -335,6 +337,7 @@ impl Work {
     }
 
     fn gather(&mut self) -> Round {
+        let mut quiet = false;
         let mut state = self.shared.lock();
         while state.line.pieces.is_empty() && state.lost == 0 && !state.stop && !state.hurries() {
             state.waits = true;
@@ -346,6 +349,7 @@ impl Work {
             let wait = self.shared.work.wait_timeout(state, COUNTS).unwrap_or_else(PoisonError::into_inner);
             state = wait.0;
             if wait.1.timed_out() {
+                quiet = state.line.pieces.is_empty();
                 state.line.spare = Vec::new();
                 break;
             }
@@ -369,6 +373,7 @@ impl Work {
             stop: state.stop,
             asked: state.asked,
             hurry: state.hurries(),
+            quiet,
         }
     }
 }
@@ -385,11 +390,14 @@ impl Entering {
         self.writer.take(entry).map(|_| ())
     }
 
-    fn commit(&mut self, all: bool) -> Result<(), Error> {
+    fn commit(&mut self, all: bool, quiet: bool) -> Result<(), Error> {
         if !all && self.counted.elapsed() < COUNTS {
             return self.writer.commit();
         }
-        let committed = self.writer.commit_all();
+        let mut committed = self.writer.commit_all();
+        if quiet {
+            committed = committed.and_then(|()| self.writer.is_quiet());
+        }
         self.counted = Instant::now();
         // Yesterday's file gets late news only.
         let _ = self.writer.close_before(self.day.saturating_sub(1));

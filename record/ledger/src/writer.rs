@@ -260,6 +260,11 @@ impl Writer {
         self.each_day(DayWriter::commit_all)
     }
 
+    /// There is nothing to do: time for what would keep others waiting at another.
+    pub(crate) fn is_quiet(&mut self) -> Result<(), Error> {
+        self.each_day(DayWriter::fold)
+    }
+
     /// Closes the files of days before this one.
     pub fn close_before(&mut self, day: u64) -> Result<(), Error> {
         let (old, kept) = std::mem::take(&mut self.days).into_iter().partition(|(known, _)| *known < day);
@@ -438,6 +443,35 @@ mod tests {
         drop(writer);
         let files = fs::read_dir(dir.path()).unwrap().filter_map(Result::ok);
         assert_eq!(files.filter(|f| parse_name(&f.file_name().to_string_lossy()).is_some()).count(), 10);
+    }
+
+    /// What is written comes into the file itself when it is quiet, and then only where that is worth it.
+    #[test]
+    fn the_log_is_folded_in_when_it_is_quiet() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        let size = || fs::metadata(dir.path().join(file_name(0, Source::Live))).unwrap().len();
+        let write = |writer: &mut Writer, numbers: std::ops::Range<u64>| {
+            for n in numbers {
+                let entry = Entry::new(Timestamp::from_seconds(1), What::Bounced, format!("Q{n}"), "a@b.test");
+                assert!(writer.append(&entry).unwrap());
+            }
+            writer.commit_all().unwrap();
+        };
+        write(&mut writer, 0..1000);
+        let first = size();
+        writer.is_quiet().unwrap();
+        assert_eq!(size(), first);
+        write(&mut writer, 1000..20_000);
+        assert_eq!(size(), first);
+        writer.is_quiet().unwrap();
+        assert!(size() > first + 19_000 * 20, "{first}, {}", size());
+        let folded = size();
+        write(&mut writer, 20_000..21_000);
+        writer.is_quiet().unwrap();
+        assert_eq!(size(), folded);
+        let found = crate::Ledger::open(dir.path()).entries(crate::Field::QueueId, "Q20500", None).unwrap();
+        assert_eq!(found.len(), 1);
     }
 
     /// A full disk, or somebody who keeps the file locked: nothing is lost, and nothing twice.
