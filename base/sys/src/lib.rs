@@ -21,6 +21,7 @@ pub mod hand_over;
 pub mod host;
 pub mod lmdb;
 pub mod lock;
+pub mod mapped;
 pub mod memory;
 pub mod pidfile;
 pub mod privileges;
