@@ -93,7 +93,7 @@ impl Controls {
                 }
                 _ if !fit => warnings.push(format!(
                     "{name}: \"{}\" is no user or host name (the domain has a file of its own); it has no effect",
-                    value.escape_default()
+                    quoted(&value)
                 )),
                 "me" => me = Some(value),
                 "bouncefrom" => found.from = Some(value),
@@ -122,6 +122,13 @@ fn first_line(content: &[u8]) -> Option<String> {
     String::from_utf8(line.to_vec()).ok().map(|line| line.trim_end().to_owned())
 }
 
+/// Text of anybody's for a line of the log.
+fn quoted(text: &str) -> String {
+    const CHARACTERS: usize = 100;
+    let shown: String = text.chars().take(CHARACTERS).flat_map(char::escape_default).collect();
+    if text.chars().nth(CHARACTERS).is_some() { shown + "..." } else { shown }
+}
+
 /// A name that nobody reads: told, because the admin believes that it counts.
 fn odd_name(name: &str) -> Option<String> {
     if name.starts_with('.') {
@@ -129,7 +136,7 @@ fn odd_name(name: &str) -> Option<String> {
     }
     let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase();
     let meant = READ.iter().find(|known| **known == plain);
-    let name = name.escape_default();
+    let name = quoted(name);
     Some(match meant {
         Some(meant) => format!("\"{name}\": odd file name, it is not read: rename it to {meant} if that is meant"),
         None => format!("\"{name}\": not a control file of qmail's, it is not read"),
@@ -143,6 +150,14 @@ mod tests {
     fn read(files: &[(&str, &str)]) -> (Controls, Vec<String>) {
         let files: Vec<_> = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
         Controls::read(&files)
+    }
+
+    #[test]
+    fn what_is_said_is_short() {
+        let rubbish = "\u{15}\u{fffd}".repeat(500);
+        let (_, warnings) = read(&[("me", &rubbish), (&rubbish, "x")]);
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings.iter().all(|warning| warning.len() < 1200 && warning.contains("...\"")), "{warnings:?}");
     }
 
     #[test]
