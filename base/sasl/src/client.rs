@@ -115,6 +115,8 @@ pub struct Client {
     state: State,
     /// Host and port, for OAUTHBEARER.
     server: (String, u16),
+    /// Who logs in is also named as the one to act for.
+    authzid: bool,
 }
 
 impl Client {
@@ -122,7 +124,18 @@ impl Client {
     pub fn new(kind: Kind, login: Login, random: [u8; 18], server: (&str, u16)) -> Self {
         let server = (server.0.to_owned(), server.1);
         // Neither a comma nor anything else that SCRAM's messages could not have.
-        Self { kind, login, nonce: base64::encode(&random), state: State::Begin, server }
+        Self { kind, login, nonce: base64::encode(&random), state: State::Begin, server, authzid: false }
+    }
+
+    /// `send_cyrus_sasl_authzid`: mechanisms that can name somebody to act for name whoever logs in.
+    #[must_use]
+    pub fn with_authzid(self, authzid: bool) -> Self {
+        Self { authzid, ..self }
+    }
+
+    /// SCRAM's first words: no channel binding, and who is to be acted for.
+    fn header(&self) -> String {
+        if self.authzid { format!("n,a={},", saslname(&self.login.user)) } else { "n,,".to_owned() }
     }
 
     /// The mechanism.
@@ -145,7 +158,10 @@ impl Client {
             return Err("invalid parameter supplied".to_owned());
         }
         let (text, next) = match self.kind {
-            Kind::Plain => (format!("\0{user}\0{password}"), State::Done),
+            Kind::Plain => {
+                let authzid = if self.authzid { user.as_str() } else { "" };
+                (format!("{authzid}\0{user}\0{password}"), State::Done)
+            }
             Kind::Xoauth2 => (format!("user={user}\u{1}auth=Bearer {password}\u{1}\u{1}"), State::Done),
             Kind::OauthBearer => {
                 let (host, port) = &self.server;
@@ -155,7 +171,7 @@ impl Client {
             }
             Kind::ScramSha1 | Kind::ScramSha256 => {
                 let bare = format!("n={},r={}", saslname(user), self.nonce);
-                (format!("n,,{bare}"), State::FirstSent(bare))
+                (format!("{}{bare}", self.header()), State::FirstSent(bare))
             }
             Kind::CramMd5 | Kind::Login => return Ok(None),
         };
@@ -214,7 +230,7 @@ impl Client {
         if part("m=").is_some() {
             return Err(nonsense());
         }
-        let without_proof = format!("c=biws,r={nonce}");
+        let without_proof = format!("c={},r={nonce}", base64::encode(self.header().as_bytes()));
         let message = format!("{bare},{server_first},{without_proof}");
         let (proof, signature) = prove(hash, &self.login.password, &salt, rounds, &message);
         self.state = State::ProofSent(signature);
@@ -336,6 +352,25 @@ mod tests {
             }
         }
         assert_eq!(saslname("a=b,c"), "a=3Db=2Cc");
+    }
+
+    #[test]
+    fn whoever_logs_in_may_be_named_twice() {
+        let named = |kind| client(kind, "a=b", "pw").with_authzid(true);
+        assert_eq!(named(Kind::Plain).initial().unwrap().unwrap(), b"a=b\0a=b\0pw");
+        // These have no place for it.
+        for kind in [Kind::Login, Kind::CramMd5] {
+            assert_eq!(named(kind).initial().unwrap(), None);
+        }
+        for kind in [Kind::ScramSha1, Kind::ScramSha256] {
+            let mut scram = named(kind);
+            let first = String::from_utf8(scram.initial().unwrap().unwrap()).unwrap();
+            let nonce = first.strip_prefix("n,a=a=3Db,n=a=3Db,r=").unwrap();
+            let last = scram.respond(format!("r={nonce}more,s=QQ==,i=1").as_bytes()).unwrap();
+            // The header, said again.
+            let again = base64::encode(b"n,a=a=3Db,");
+            assert!(last.starts_with(format!("c={again},r={nonce}more,p=").as_bytes()));
+        }
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl Conversation<'_> {
             return self.cannot("no mechanism available", now);
         };
         let Ok(random) = random() else { return self.cannot("generic failure", now) };
-        let mut exchange = Client::new(kind, login.clone(), random, (&self.session.peer.host, self.session.peer.port));
+        let server = (&*self.session.peer.host, self.session.peer.port);
+        let mut exchange = Client::new(kind, login.clone(), random, server).with_authzid(sasl.authzid);
         let initial = match exchange.initial() {
             Ok(initial) => initial.map(|bytes| base64::encode(&bytes)),
             Err(why) => return self.cannot(&why, now),

@@ -169,6 +169,8 @@ pub struct SaslSettings {
     pub verified: SecurityOptions,
     /// `smtp_sasl_auth_soft_bounce`
     pub soft_bounce: bool,
+    /// `send_cyrus_sasl_authzid`
+    pub authzid: bool,
     /// `smtp_send_dummy_mail_auth`
     pub dummy_mail_auth: bool,
     /// `smtp_sasl_auth_cache_name` is set: refused logins are remembered for `smtp_sasl_auth_cache_time`.
@@ -185,6 +187,7 @@ impl SaslSettings {
             encrypted: options("sasl_tls_security_options"),
             verified: options("sasl_tls_verified_security_options"),
             soft_bounce: own.flag("sasl_auth_soft_bounce"),
+            authzid: own.view.bool("send_cyrus_sasl_authzid"),
             dummy_mail_auth: own.flag("send_dummy_mail_auth"),
             remember_refusals: remembers.then(|| own.time("sasl_auth_cache_time")),
         }

@@ -360,11 +360,15 @@ async fn the_log_says_what_tls_there_was() {
     assert_eq!(outcome.tls_status.as_deref(), None, "{}", told(&outcome));
 }
 
-/// `lmtp_sender_dependent_authentication`: the sender's login counts for more than the host's.
+/// `lmtp_sender_dependent_authentication`: the sender's login counts for more than the host's; `send_cyrus_sasl_authzid`.
 #[tokio::test]
 async fn lmtp_servers_may_be_logged_in_to_by_sender() {
     let world = world(&[]);
-    for (more, login) in [("", "AGhvc3QAeA=="), ("lmtp_sender_dependent_authentication = yes\n", "AHNlbmRlcgB4")] {
+    for (more, login) in [
+        ("", "AGhvc3QAeA=="),
+        ("send_cyrus_sasl_authzid = yes\n", "aG9zdABob3N0AHg="),
+        ("lmtp_sender_dependent_authentication = yes\n", "AHNlbmRlcgB4"),
+    ] {
         let (address, said) = smtp("127.0.0.1:0", None, "").await;
         let main = format!(
             "lmtp_sasl_auth_enable = yes\nlmtp_sasl_security_options =\n\

@@ -78,7 +78,6 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("*mtp_sasl_type", "the mechanisms are our own"),
     ("*mtp_sasl_path", "the mechanisms are our own"),
     ("cyrus_sasl_config_path", "the mechanisms are our own"),
-    ("send_cyrus_sasl_authzid", "no authorization identity is sent"),
     ("smtpd_sasl_application_name", "it is a setting of Cyrus SASL's"),
     ("smtpd_sasl_local_domain", "it is a setting of Cyrus SASL's"),
     ("application_event_drain_time", "the stages are one program"),
