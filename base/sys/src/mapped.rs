@@ -36,7 +36,7 @@ impl Mapped {
         if kind != EXT4_SUPER_MAGIC && kind != TMPFS_MAGIC {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut filled = file.metadata()?.len();
         while filled < len.get() as u64 {
             // The remainder is at most the length of the zeros.
