@@ -1,6 +1,6 @@
 //! The way in: messages, replies and provider events.
 
-use crate::decide::{Facts, decide};
+use crate::decide::{Facts, LIMIT, decide};
 use crate::{Analysis, Date, Evidence, Reason, Rules, event, reading, text};
 use yamabiko_status::{Class, EnhancedStatus, ReplyCode};
 
@@ -141,7 +141,8 @@ impl Analyzer {
         let words = text::squeeze(reply.text, 8192);
         let status = text::statuses(&words).next();
         let code = text::reply_code(&words, status.map(|s| s.class.digit()));
-        let stage = reply.stage.or_else(|| text::stage(&words));
+        let said = self.rules.scan(&words, LIMIT);
+        let stage = reply.stage.or_else(|| self.rules.stage(&said));
         // Where nobody says who it was: what answers to a recipient and names an address names that one.
         let unnamed = reply.recipient.is_empty() && reply.remote_host.is_empty();
         let recipient = match text::address(&words) {
@@ -150,8 +151,8 @@ impl Analyzer {
         };
         let decision = decide(
             &self.rules,
+            &said,
             &Facts {
-                diagnostic: &words,
                 status,
                 code,
                 stage,

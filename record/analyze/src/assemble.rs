@@ -1,7 +1,7 @@
 //! Drafts completed, decided and made findings.
 
 use crate::analyzer::Stage;
-use crate::decide::{Decision, Facts, decide, without_repeated_codes};
+use crate::decide::{Decision, Facts, LIMIT, decide, without_repeated_codes};
 use crate::draft::Draft;
 use crate::finding::{Action, Date, Diagnostic, Finding};
 use crate::mail::Mail;
@@ -253,6 +253,13 @@ pub(crate) struct Notice<'n, 'm> {
     pub refusals: &'n [Refusal],
 }
 
+impl Notice<'_, '_> {
+    /// Scans words that mostly stand in the text for people.
+    fn scan(&self, words: &str) -> Scan {
+        self.rules.scan_piece(words, LIMIT, self.human)
+    }
+}
+
 /// Completes and decides one draft; beside it whether there was more to go by than single words.
 pub(crate) fn finding(notice: Notice<'_, '_>, draft: Draft) -> (Finding, bool) {
     let mut case = Case::of(notice, draft);
@@ -276,8 +283,10 @@ struct Case<'n, 'm> {
     stage: Option<Stage>,
     status: Option<EnhancedStatus>,
     code: Option<u16>,
-    /// Words that were scanned for what they say, which mostly become the diagnostic.
-    scanned: Option<(String, Scan)>,
+    /// The words of the draft, scanned once somebody asked what is in them: its diagnostic (once that is chosen), and what is
+    /// said beside the recipient.
+    diagnostic: OnceCell<Scan>,
+    said: OnceCell<Scan>,
 }
 
 /// What a case was decided to be.
@@ -297,7 +306,25 @@ impl<'n, 'm> Case<'n, 'm> {
                 refusals.iter().find(|r| !draft.diagnostic.is_empty() && r.reply.contains(draft.diagnostic.as_str()))
             })
             .or_else(|| refusals.iter().find(|r| r.recipient.is_empty()));
-        Self { notice, draft, refusal, human: Some(notice.human), stage: None, status: None, code: None, scanned: None }
+        Self {
+            notice,
+            draft,
+            refusal,
+            human: Some(notice.human),
+            stage: None,
+            status: None,
+            code: None,
+            diagnostic: OnceCell::new(),
+            said: OnceCell::new(),
+        }
+    }
+
+    fn diagnostic(&self) -> &Scan {
+        self.diagnostic.get_or_init(|| self.notice.scan(&self.draft.diagnostic))
+    }
+
+    fn said(&self) -> &Scan {
+        self.said.get_or_init(|| self.notice.scan(&self.draft.said))
     }
 
     /// All lines of the reply that a dialogue shows.
@@ -317,34 +344,36 @@ impl<'n, 'm> Case<'n, 'm> {
             }
         }
         let draft = &self.draft;
-        if draft.diagnostic.is_empty()
-            && !draft.noted
-            && !draft.said.is_empty()
-            && !speaks(rules, &draft.said, &mut self.scanned)
-        {
+        if draft.diagnostic.is_empty() && !draft.noted && !draft.said.is_empty() && !speaks(rules, self.said()) {
             // What an old sendmail writes beside the address is its own gloss; the dialogue above it has the reason.
             self.draft.diagnostic = self.refused();
         }
         if self.draft.diagnostic.is_empty() {
             let uncoded = self.draft.said.is_empty() || text::reply_codes(&self.draft.said).next().is_none();
-            self.draft.diagnostic =
-                if self.refusal.is_some() && uncoded { self.refused() } else { self.draft.said.clone() };
+            if self.refusal.is_some() && uncoded {
+                self.draft.diagnostic = self.refused();
+            } else {
+                self.draft.diagnostic.clone_from(&self.draft.said);
+                self.diagnostic = std::mem::take(&mut self.said);
+            }
         }
         let draft = &self.draft;
         if !draft.noted
             && self.refusal.is_none()
             && text::reply_codes(&draft.diagnostic).next().is_none()
             && text::statuses(&draft.diagnostic).next().is_none()
-            && !speaks(rules, &draft.diagnostic, &mut self.scanned)
+            && !speaks(rules, self.diagnostic())
         {
             // What stands after the recipient says nothing; something else in the notice may.
-            let telling = telling_lines(rules, &mail.human);
+            let telling = self.telling_lines();
             if !telling.is_empty() {
                 self.draft.diagnostic = telling;
+                self.diagnostic = OnceCell::new();
             }
         }
         if self.draft.diagnostic.is_empty() {
-            self.draft.diagnostic = telling_lines(rules, &mail.human);
+            self.draft.diagnostic = self.telling_lines();
+            self.diagnostic = OnceCell::new();
         }
         if self.draft.diagnostic.is_empty()
             && !mail.has_status
@@ -353,7 +382,36 @@ impl<'n, 'm> Case<'n, 'm> {
         {
             // Nothing that is known; people get to read it all the same. (What stands around a delivery status is boilerplate.)
             self.draft.diagnostic = text::squeeze(&paragraph_without(&mail.human, &self.draft.recipient), 2048);
+            self.diagnostic = OnceCell::new();
         }
+    }
+
+    /// The paragraph of the text for people that says most: with a reply or status code, or with the heaviest phrase.
+    fn telling_lines(&self) -> String {
+        let Notice { rules, mail, human, .. } = self.notice;
+        let mut best: (u32, &str) = (0, "");
+        let telling = |paragraph: &&str| !paragraph.trim().is_empty() && !is_disclaimer(paragraph);
+        for paragraph in mail.human.split("\n\n").filter(telling).take(60) {
+            let mut score = 0;
+            rules.matches(&rules.scan_piece(paragraph, 4096, human), |rule, _, _| {
+                if !rule.asks.reply_only {
+                    score = score.max(u32::from(rule.weight));
+                }
+            });
+            if text::statuses(paragraph).next().is_some() {
+                score += 20;
+            }
+            if text::reply_codes(paragraph).next().is_some() {
+                score += 10;
+            }
+            if score > best.0 {
+                best = (score, paragraph);
+            }
+        }
+        if best.0 < 20 {
+            return String::new();
+        }
+        text::squeeze(best.1, 2048)
     }
 
     /// What is said of one recipient must not decide about another, and nothing is to be counted twice.
@@ -367,21 +425,23 @@ impl<'n, 'm> Case<'n, 'm> {
 
     /// The command that was answered, the status that is to be believed, and the reply code that belongs to it.
     fn choose_status(&mut self) {
-        let Notice { mail, system, .. } = self.notice;
-        let draft = &mut self.draft;
-        self.stage =
-            draft.stage.or_else(|| text::stage(&draft.diagnostic)).or_else(|| text::stage(&draft.said)).or_else(|| {
-                // A dialogue with somebody else says nothing of this recipient.
-                let own = |r: &&Refusal| {
-                    draft.noted
-                        || r.recipient.eq_ignore_ascii_case(&draft.recipient)
-                        || r.reply.contains(&draft.diagnostic)
-                };
-                self.refusal.filter(own).and_then(|r| r.stage)
-            });
-        if self.stage.is_none() && draft.alone {
-            self.stage = text::stage_of_dialogue(&mail.human);
+        let Notice { rules, mail, system, .. } = self.notice;
+        let draft = &self.draft;
+        self.stage = draft.stage.or_else(|| rules.stage(self.diagnostic()));
+        if self.stage.is_none() && !draft.said.is_empty() && draft.said != draft.diagnostic {
+            self.stage = rules.stage(self.said());
         }
+        if self.stage.is_none() {
+            // A dialogue with somebody else says nothing of this recipient.
+            let own = |r: &&Refusal| {
+                draft.noted || r.recipient.eq_ignore_ascii_case(&draft.recipient) || r.reply.contains(&draft.diagnostic)
+            };
+            self.stage = self.refusal.filter(own).and_then(|r| r.stage);
+        }
+        if self.stage.is_none() && draft.alone {
+            self.stage = text::stage_of_dialogue(rules, &mail.human);
+        }
+        let draft = &mut self.draft;
         if system.name == "OpenSMTPD" && text::contains(&draft.diagnostic, "envelope expired") {
             // What it gave up it calls 4.4.7.
             draft.status = Some(EnhancedStatus::permanent(4, 7));
@@ -440,7 +500,7 @@ impl<'n, 'm> Case<'n, 'm> {
         }
     }
 
-    fn decide(&mut self) -> Verdict {
+    fn decide(&self) -> Verdict {
         let Notice { rules, mail, system, shared, .. } = self.notice;
         let draft = &self.draft;
         // What these systems call the arrival is when the notice was written.
@@ -455,16 +515,18 @@ impl<'n, 'm> Case<'n, 'm> {
             return Verdict { decision, date, delayed };
         }
         let smtp = matches!(draft.kind.as_str(), "" | "SMTP" | "LMTP" | "UNKNOWN");
-        let spoken = without_giving_up(&draft.diagnostic);
+        let spoken;
+        let said = match without_giving_up(&draft.diagnostic) {
+            Cow::Borrowed(_) => self.diagnostic(),
+            Cow::Owned(words) => {
+                spoken = rules.scan(&words, LIMIT);
+                &spoken
+            }
+        };
         let decision = decide(
             rules,
+            said,
             &Facts {
-                diagnostic: &spoken,
-                scanned: self
-                    .scanned
-                    .as_ref()
-                    .filter(|(words, _)| words.len() < WHOLE / 2 && *words == spoken)
-                    .map(|(_, scan)| scan),
                 human: self.human,
                 status: self.status,
                 code: self.code,
@@ -580,17 +642,10 @@ fn subject_in_text(human: &str) -> String {
     found.map(|subject| decode::header(subject.trim().as_bytes())).unwrap_or_default()
 }
 
-/// Words of at most this many bytes are scanned whole.
-const WHOLE: usize = 4096;
-
-/// True when a rule knows something of these words; what they were scanned for is kept.
-fn speaks(rules: &Rules, words: &str, scanned: &mut Option<(String, Scan)>) -> bool {
-    let scan = match scanned {
-        Some((known, scan)) if known == words => &*scan,
-        _ => &scanned.insert((words.to_owned(), rules.scan(words, WHOLE))).1,
-    };
+/// True when a rule knows something of these words.
+fn speaks(rules: &Rules, words: &Scan) -> bool {
     let mut found = false;
-    rules.matches(scan, |rule, _, _| found |= rule.weight >= 40 && !rule.asks.reply_only);
+    rules.matches(words, |rule, _, _| found |= rule.weight >= 40 && !rule.asks.reply_only);
     found
 }
 
@@ -603,32 +658,6 @@ fn is_temporary(diagnostic: &str) -> bool {
         Needle::of("persistent transient"),
     ];
     WORDS.iter().any(|words| words.is_in(diagnostic))
-}
-
-/// The paragraph of a text that says most: with a reply or status code, or with the heaviest phrase.
-fn telling_lines(rules: &Rules, human: &str) -> String {
-    let mut best: (u32, &str) = (0, "");
-    for paragraph in human.split("\n\n").filter(|p| !p.trim().is_empty() && !is_disclaimer(p)).take(60) {
-        let mut score = 0;
-        rules.matches(&rules.scan(paragraph, 4096), |rule, _, _| {
-            if !rule.asks.reply_only {
-                score = score.max(u32::from(rule.weight));
-            }
-        });
-        if text::statuses(paragraph).next().is_some() {
-            score += 20;
-        }
-        if text::reply_codes(paragraph).next().is_some() {
-            score += 10;
-        }
-        if score > best.0 {
-            best = (score, paragraph);
-        }
-    }
-    if best.0 < 20 {
-        return String::new();
-    }
-    text::squeeze(best.1, 2048)
 }
 
 /// The text without lines that only name the recipient.

@@ -7,7 +7,7 @@
 
 use crate::analyzer::Stage;
 use crate::finding::{Date, Evidence, EvidenceKind};
-use crate::rules::{Circumstances, Rule, Scan, fold};
+use crate::rules::{Circumstances, Rule, Scan};
 use crate::{Reason, Rules};
 use std::borrow::Cow;
 use std::fmt;
@@ -19,10 +19,6 @@ const CERTAIN: u8 = 75;
 /// What is known of one failure.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Facts<'a> {
-    /// The refusing host's words.
-    pub diagnostic: &'a str,
-    /// The same, where they have been scanned already.
-    pub scanned: Option<&'a Scan>,
     /// What the reporting system wrote for people, scanned up to [`LIMIT`].
     pub human: Option<&'a Scan>,
     pub status: Option<EnhancedStatus>,
@@ -46,13 +42,6 @@ pub(crate) struct Facts<'a> {
     pub system: &'a str,
 }
 
-impl Facts<'_> {
-    /// The refusing host's status is about policy, the message or the protocol, not about an address.
-    fn speaks_of_something_else(&self) -> bool {
-        !self.diagnostic.is_empty() && self.status.is_some_and(|s| matches!(s.subject, 3 | 5 | 6 | 7))
-    }
-}
-
 /// A reason and what it rests on.
 #[derive(Clone, Debug)]
 pub(crate) struct Decision {
@@ -66,7 +55,8 @@ pub(crate) struct Decision {
 /// Texts are folded up to this many bytes: a reply is never longer, a notice says it in the beginning.
 pub(crate) const LIMIT: usize = 16 * 1024;
 
-pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
+/// What the facts mean, and the words of the refusing host, scanned up to [`LIMIT`].
+pub(crate) fn decide(rules: &Rules, said: &Scan, facts: &Facts<'_>) -> Decision {
     let mut facts = *facts;
     if facts.stage == Some(Stage::Data) && facts.status.is_some_and(|s| (s.subject, s.detail) == (1, 1)) {
         // Commands are pipelined: the last one that a transcript shows is DATA, but the code says that it was RCPT.
@@ -85,13 +75,13 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     if let Some((reason, weight, rule)) = facts.hint {
         scale.add(EvidenceKind::System, reason, rule, "system", weight, "");
     }
-    let own;
-    let diagnostic = match facts.scanned.filter(|scan| !repeats_code(scan.folded())) {
-        Some(scan) => scan,
-        None => {
-            own = rules.scan_folded(folded_reply(facts.diagnostic));
-            &own
-        }
+    let sentence;
+    let diagnostic = if repeats_code(said.folded()) {
+        let words = String::from_utf8_lossy(said.folded());
+        sentence = rules.scan_folded(without_repeated_codes(&words).into_owned().into_bytes());
+        &sentence
+    } else {
+        said
     };
     rules.matches(diagnostic, |rule, start, end| {
         if rule.fits(&at) {
@@ -100,6 +90,8 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     });
     let believed = scale.heaviest();
     if let Some(human) = facts.human {
+        // The refusing host's status is about policy, the message or the protocol, not about an address.
+        let of_something_else = !said.is_empty() && facts.status.is_some_and(|s| matches!(s.subject, 3 | 5 | 6 | 7));
         // Words around a diagnostic that speaks for itself are mostly boilerplate; those of a known system less so.
         let percent = |special: bool| -> u32 {
             if diagnostic.is_empty() {
@@ -113,7 +105,7 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
         rules.matches(human, |rule, start, end| {
             if !rule.asks.reply_only && rule.fits(&at) {
                 // "User unknown" is what sendmail makes of any 550, also of one that speaks of something else.
-                let gloss = rule.reason == Reason::UserUnknown && facts.speaks_of_something_else();
+                let gloss = rule.reason == Reason::UserUnknown && of_something_else;
                 let percent = if gloss {
                     20
                 } else {
@@ -137,7 +129,7 @@ pub(crate) fn decide(rules: &Rules, facts: &Facts<'_>) -> Decision {
     if facts.delayed {
         scale.add(EvidenceKind::Action, Reason::Expired, "action:delayed", "Action", 12, "delayed");
     }
-    scale.verdict()
+    scale.verdict(said.is_empty())
 }
 
 /// The reply code at the beginning of a folded reply stands in it again.
@@ -145,13 +137,6 @@ fn repeats_code(folded: &[u8]) -> bool {
     let Some((code, rest)) = folded.split_at_checked(3) else { return false };
     code.iter().all(u8::is_ascii_digit)
         && memchr::memchr_iter(code[0], rest).any(|at| rest.get(at..at + 3).is_some_and(|again| again == code))
-}
-
-/// A reply as phrases are compared with it.
-fn folded_reply(text: &str) -> Vec<u8> {
-    let folded = fold(text, LIMIT);
-    let repeated = repeats_code(&folded);
-    if repeated { without_repeated_codes(&String::from_utf8_lossy(&folded)).into_owned().into_bytes() } else { folded }
 }
 
 /// The code at the beginning of each further line of a reply is no part of the sentence: `550 5.7.1 not 550 5.7.1 wanted`.
@@ -286,7 +271,7 @@ impl Scale<'_, '_> {
         self.found.iter().map(|e| e.weight).max().unwrap_or(0)
     }
 
-    fn verdict(mut self) -> Decision {
+    fn verdict(mut self, silent: bool) -> Decision {
         // Stable: of equal weights the one found first stays first.
         self.found.sort_by_key(|e| std::cmp::Reverse(e.weight));
         let mut scores: Vec<(Reason, u32)> = Vec::new();
@@ -305,8 +290,7 @@ impl Scale<'_, '_> {
         }
         scores.sort_by_key(|(_, score)| std::cmp::Reverse(*score));
         let Some(&(reason, best)) = scores.first() else {
-            let nothing = self.facts.diagnostic.is_empty();
-            let reason = if nothing { Reason::Undefined } else { Reason::OnHold };
+            let reason = if silent { Reason::Undefined } else { Reason::OnHold };
             return Decision { reason, evidence: Vec::new(), confidence: 5, more_than_words: false };
         };
         let second = scores.get(1).map_or(0, |(_, score)| *score);

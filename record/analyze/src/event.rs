@@ -1,6 +1,6 @@
 //! What providers post as JSON: Amazon SES (also wrapped by SNS), SendGrid, Mailgun.
 
-use crate::decide::{Facts, decide};
+use crate::decide::{Facts, LIMIT, decide};
 use crate::dsn;
 use crate::finding::{Action, Analysis, Date, Diagnostic, Finding, Kind};
 use crate::{Reason, Rules, civil, text};
@@ -112,11 +112,11 @@ fn finding(rules: &Rules, event: Event<'_>) -> Finding {
     let class = stated.map(|s| s.class.digit());
     let code = text::reply_code(&words, class);
     let destination = text::domain(event.recipient);
+    let said = rules.scan(&words, LIMIT);
     let facts = Facts {
-        diagnostic: &words,
         status: stated,
         code,
-        stage: text::stage(&words),
+        stage: rules.stage(&said),
         rhost: &event.rhost,
         lhost: &event.lhost,
         destination,
@@ -129,7 +129,7 @@ fn finding(rules: &Rules, event: Event<'_>) -> Finding {
     let (reason, evidence, confidence) = match event.reason {
         Some(reason) => (reason, Vec::new(), 95),
         None => {
-            let decision = decide(rules, &facts);
+            let decision = decide(rules, &said, &facts);
             (decision.reason, decision.evidence, decision.confidence)
         }
     };

@@ -1,4 +1,4 @@
-//! Words looked for in any case of letters, quickly: where their rarest byte stands, the others are compared.
+//! Words and texts looked for in others, quickly: where their rarest byte stands, the others are compared.
 
 /// How often a byte is in mail, roughly: letters in the order of their frequency.
 const FREQUENCY: [u8; 256] = {
@@ -41,4 +41,14 @@ impl<'w> Needle<'w> {
         memchr::memchr2_iter(*byte, byte.to_ascii_uppercase(), &text[self.rarest..self.rarest + room + 1])
             .any(|at| text[at..at + words.len()].eq_ignore_ascii_case(words))
     }
+}
+
+/// Where a text stands in another one, as it is written: `None` also where it would take long to tell.
+pub(crate) fn find_piece(text: &[u8], piece: &[u8]) -> Option<usize> {
+    let room = text.len().checked_sub(piece.len())?;
+    // The beginning has a byte that is rare enough.
+    let beginning = &piece[..piece.len().min(32)];
+    let (rarest, byte) = beginning.iter().enumerate().min_by_key(|(_, byte)| FREQUENCY[usize::from(**byte)])?;
+    let mut places = memchr::memchr_iter(*byte, &text[rarest..rarest + room + 1]).take(64);
+    places.find(|at| text[*at..].starts_with(piece))
 }

@@ -7,13 +7,20 @@
 //!
 //! Time is linear in the text: what is walked from one place is bounded by the longest phrase.
 
-/// A phrase in a text.
+/// A phrase in a text: several rules may have it, each with a number of its own ([`Phrases::numbers`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Match {
     pub start: u32,
     pub end: u32,
-    /// The number that the phrase was given.
-    pub number: u32,
+    /// The node of the tree where it ends.
+    node: u32,
+}
+
+impl Match {
+    /// The same in the text that begins at `start`, where it begins or earlier.
+    pub(crate) fn moved_back(self, start: u32) -> Self {
+        Self { start: self.start - start, end: self.end - start, ..self }
+    }
 }
 
 /// An edge of the tree and where it leads.
@@ -312,10 +319,16 @@ impl Phrases {
         }
     }
 
+    /// The numbers that a phrase was given, ascending.
+    pub(crate) fn numbers(&self, found: &Match) -> &[u32] {
+        let Some(node) = self.nodes.get(found.node as usize) else { return &[] };
+        &self.numbers[node.ends as usize..][..node.count as usize]
+    }
+
     /// All phrases in a folded text that are no piece of a longer word (`relay` is not in `relayed`, but `rbl` is in
-    /// `rbl.example`), by where they end, then by where they begin, then by number.
+    /// `rbl.example`), by where they end, then by where they begin.
     pub(crate) fn find(&self, text: &[u8]) -> Vec<Match> {
-        let mut found = Vec::with_capacity((text.len() / 8).clamp(8, 80));
+        let mut found = Vec::with_capacity((text.len() / 16).clamp(8, 80));
         if self.nodes.len() < 2 {
             return found;
         }
@@ -386,8 +399,8 @@ impl Phrases {
                 return;
             }
             end += length;
-            if node.count > 0 {
-                self.note(node, text, start, end, found);
+            if node.count > 0 && !within_word(text, end) {
+                add(found, Match { start: number(start), end: number(end), node: at });
             }
             let Some(next) = rest.get(length) else { return };
             let children = &self.firsts[node.child as usize..][..node.children as usize];
@@ -404,22 +417,12 @@ impl Phrases {
         let length = node.length as usize;
         rest[8..length] == self.labels[node.label as usize + 8..][..length - 8]
     }
-
-    /// Notes the phrases that end at a node, where no word goes on.
-    #[inline(never)]
-    fn note(&self, node: &Node, text: &[u8], start: usize, end: usize, found: &mut Vec<Match>) {
-        if ends_word(text, end) {
-            let (start, end) = (number(start), number(end));
-            let numbers = &self.numbers[node.ends as usize..][..node.count as usize];
-            numbers.iter().for_each(|number| add(found, Match { start, end, number: *number }));
-        }
-    }
 }
 
 /// Adds a phrase at its place in the order of [`Phrases::find`]. They come by where they begin, so only phrases that overlap
 /// it are passed: as many as a phrase has bytes, at most, and phrases end there.
 fn add(found: &mut Vec<Match>, one: Match) {
-    let key = |m: &Match| (u64::from(m.end) << 32 | u64::from(m.start), m.number);
+    let key = |m: &Match| u64::from(m.end) << 32 | u64::from(m.start);
     if found.last().is_none_or(|last| key(last) < key(&one)) {
         return found.push(one);
     }
@@ -432,10 +435,10 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// No word goes on here.
-fn ends_word(text: &[u8], end: usize) -> bool {
-    let word = |at: usize| text.get(at).is_some_and(u8::is_ascii_alphanumeric);
-    !(word(end) && word(end - 1))
+/// A word goes on here.
+pub(crate) fn within_word(text: &[u8], at: usize) -> bool {
+    let word = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphanumeric);
+    word(Some(at)) && word(at.checked_sub(1))
 }
 
 #[cfg(test)]
@@ -447,7 +450,7 @@ mod tests {
         let tree = Phrases::of(numbered);
         let seen = |m: Match| {
             let here = &text[m.start as usize..m.end as usize];
-            assert_eq!(here, phrases[m.number as usize]);
+            tree.numbers(&m).iter().for_each(|number| assert_eq!(here, phrases[*number as usize]));
             here.to_owned()
         };
         tree.find(text.as_bytes()).into_iter().map(seen).collect()
@@ -485,7 +488,7 @@ mod tests {
     #[test]
     fn equal_phrases_keep_their_numbers() {
         let tree = Phrases::of(vec![("a b", 2), ("a b", 1), ("a", 3)]);
-        let numbers: Vec<u32> = tree.find(b"a b").into_iter().map(|m| m.number).collect();
+        let numbers: Vec<u32> = tree.find(b"a b").iter().flat_map(|m| tree.numbers(m)).copied().collect();
         assert_eq!(numbers, [3, 1, 2]);
         assert_eq!(Phrases::of(Vec::new()).find(b"a"), []);
     }
@@ -508,7 +511,7 @@ mod tests {
                     let here = bytes[start..].starts_with(phrase.as_bytes());
                     let word = |b: u8| b.is_ascii_alphanumeric();
                     let begins = start == 0 || !(word(bytes[start - 1]) && word(bytes[start]));
-                    expected += usize::from(here && begins && ends_word(bytes, start + phrase.len()));
+                    expected += usize::from(here && begins && !within_word(bytes, start + phrase.len()));
                 }
             }
             assert_eq!(found(&phrases, &text).len(), expected, "{text}");

@@ -81,7 +81,7 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         return nothing("an aggregate report");
     }
     let human = rules.scan(&mail.human, LIMIT);
-    let signs = Signs::of(&human);
+    let signs = Signs::of(rules, &human);
     if let Some(findings) = feedback::without_report(mail, &signs, &shared) {
         return Analysis { kind: Kind::Feedback, findings, undecoded: None };
     }

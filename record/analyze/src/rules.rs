@@ -26,8 +26,10 @@
 
 use crate::analyzer::Stage;
 use crate::finding::Date;
-use crate::phrases::{Match, Phrases};
-use crate::{Reason, civil, systems};
+use crate::needle::find_piece;
+use crate::phrases::{Match, Phrases, within_word};
+use crate::{Reason, civil, systems, text};
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 use yamabiko_status::EnhancedStatus;
@@ -53,7 +55,10 @@ pub struct Rules {
     /// Rules without a phrase.
     bare: Vec<Bare>,
     fragments: Vec<Fragment>,
+    /// Fragments of rules by their numbers, then signs of notices, then words that tell a command.
     phrases: Phrases,
+    /// The number of the first word that tells a command.
+    commands: u32,
     /// Findings say what they rest on.
     pub(crate) explains: bool,
 }
@@ -105,8 +110,6 @@ impl fmt::Debug for Rules {
 pub(crate) struct Scan {
     folded: Vec<u8>,
     found: Vec<Match>,
-    /// How many numbers below are fragments of rules.
-    fragments: u32,
 }
 
 impl Scan {
@@ -120,9 +123,20 @@ impl Scan {
     pub(crate) fn folded(&self) -> &[u8] {
         &self.folded
     }
-    /// Signs of notices (their place in [`systems::signs`]) and where they begin.
-    pub(crate) fn signs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.found.iter().filter_map(|m| Some((m.number.checked_sub(self.fragments)? as usize, m.start as usize)))
+    /// What is found in a folded text that stands in this one, nothing being looked for again. `None` where it does not stand
+    /// here, or as a piece of longer words.
+    fn piece(&self, folded: &[u8]) -> Option<Vec<Match>> {
+        let start = find_piece(&self.folded, folded)?;
+        let end = start + folded.len();
+        if within_word(&self.folded, start) || within_word(&self.folded, end) {
+            return None;
+        }
+        // Texts that are scanned are shorter than four gigabytes by far.
+        let (start, end) = (start as u32, end as u32);
+        // All that ends in the piece stands together.
+        let from = self.found.partition_point(|m| m.end <= start);
+        let ending_here = self.found[from..].iter().take_while(|m| m.end <= end);
+        Some(ending_here.filter(|m| m.start >= start).map(|m| m.moved_back(start)).collect())
     }
 }
 
@@ -330,11 +344,13 @@ impl Rules {
                 fragments.push(Fragment { rule: number, index, of: rule.fragments });
             }
         }
-        // The same walk looks for what notices are known by.
-        let first = u32::try_from(fragments.len()).unwrap_or(u32::MAX);
-        phrases.extend(systems::signs().map(|words| -> &str { words }).zip(first..));
+        // The same walk looks for what notices are known by, and for what tells a command.
+        let signs = u32::try_from(fragments.len()).unwrap_or(u32::MAX);
+        phrases.extend(systems::signs().map(|words| -> &str { words }).zip(signs..));
+        let commands = signs.saturating_add(u32::try_from(systems::signs().count()).unwrap_or(u32::MAX));
+        phrases.extend(text::COMMANDS.iter().map(|(words, _)| *words).zip(commands..));
         let phrases = Phrases::of(phrases);
-        Self { rules, bare, fragments, phrases, explains: true }
+        Self { rules, bare, fragments, phrases, commands, explains: true }
     }
 
     /// Folds a text, up to `limit` bytes, and looks for all phrases.
@@ -343,8 +359,38 @@ impl Rules {
     }
 
     pub(crate) fn scan_folded(&self, folded: Vec<u8>) -> Scan {
-        let fragments = u32::try_from(self.fragments.len()).unwrap_or(u32::MAX);
-        Scan { found: self.phrases.find(&folded), folded, fragments }
+        Scan { found: self.phrases.find(&folded), folded }
+    }
+
+    /// As [`Rules::scan`], for what is probably a piece of a text that has been scanned: what is known of that is not looked for
+    /// again.
+    pub(crate) fn scan_piece(&self, text: &str, limit: usize, whole: &Scan) -> Scan {
+        let folded = fold(text, limit);
+        match whole.piece(&folded) {
+            Some(found) => Scan { folded, found },
+            None => self.scan_folded(folded),
+        }
+    }
+
+    /// Signs of notices in a scanned text (their place in [`systems::signs`]) and where they begin.
+    pub(crate) fn signs<'s>(&'s self, scan: &'s Scan) -> impl Iterator<Item = (usize, usize)> + 's {
+        let signs = self.fragments.len()..self.commands as usize;
+        let numbered = scan.found.iter().flat_map(|m| self.phrases.numbers(m).iter().map(|n| (*n as usize, m.start)));
+        numbered.filter(move |(number, _)| signs.contains(number)).map(|(number, start)| {
+            // Within the range, so not below its beginning.
+            (number - self.fragments.len(), start as usize)
+        })
+    }
+
+    /// The command that a scanned text says was answered: by the first words that tell one, the longest where several begin there.
+    pub(crate) fn stage(&self, scan: &Scan) -> Option<Stage> {
+        let command = |m: &Match| {
+            // Ascending: these come last.
+            let place = self.phrases.numbers(m).last()?.checked_sub(self.commands)?;
+            Some((m.start, Reverse(m.end), place))
+        };
+        let (.., place) = scan.found.iter().filter_map(command).min()?;
+        text::COMMANDS.get(place as usize).map(|(_, stage)| *stage)
     }
 
     /// Rules whose phrases are in a scanned text, with where the phrase begins and ends. Each rule once, in the order in
@@ -360,10 +406,9 @@ impl Rules {
             many.resize(self.rules.len() / 64 + 1, 0);
             many.as_mut_slice()
         };
-        for found in &scan.found {
-            let Some(&Fragment { rule: number, index, of }) = self.fragments.get(found.number as usize) else {
-                continue;
-            };
+        let places = |found| self.phrases.numbers(found).iter().map(move |number| (*number, found));
+        for (place, found) in scan.found.iter().flat_map(places) {
+            let Some(&Fragment { rule: number, index, of }) = self.fragments.get(place as usize) else { continue };
             let (start, end) = (found.start as usize, found.end as usize);
             let (word, bit) = (number as usize / 64, 1 << (number % 64));
             if seen[word] & bit != 0 {

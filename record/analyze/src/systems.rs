@@ -1,5 +1,6 @@
 //! Which system wrote a notice, and how much speaks for its being one.
 
+use crate::Rules;
 use crate::mail::Mail;
 use crate::rules::Scan;
 use crate::text;
@@ -191,10 +192,10 @@ pub(crate) struct Signs {
 }
 
 impl Signs {
-    pub(crate) fn of(scan: &Scan) -> Self {
+    pub(crate) fn of(rules: &Rules, scan: &Scan) -> Self {
         let mut signs = Self::default();
         let (delays, unsubscribe) = (WORDS.len(), WORDS.len() + DELAYS.len());
-        for (sign, start) in scan.signs() {
+        for (sign, start) in rules.signs(scan) {
             if sign < delays {
                 // What a notice is, it says in the beginning.
                 signs.generated |= WORDS[sign].0 == GENERATED;

@@ -1,8 +1,8 @@
 //! Things found in text for people: addresses, reply codes, status codes, hosts, commands.
 
+use crate::Rules;
 use crate::analyzer::Stage;
 use crate::needle::Needle;
-use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::memmem::Finder;
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -360,8 +360,8 @@ pub(crate) fn statuses(text: &str) -> impl Iterator<Item = EnhancedStatus> + '_ 
     })
 }
 
-/// Words that tell at which command a reply was heard. Earlier ones win where two stand at the same place.
-const COMMANDS: &[(&str, Stage)] = &[
+/// Words that tell at which command a reply was heard, in lower case ([`Rules::stage`]).
+pub(crate) const COMMANDS: &[(&str, Stage)] = &[
     ("after rcpt to", Stage::Rcpt),
     ("in reply to rcpt to", Stage::Rcpt),
     ("our rcpt to", Stage::Rcpt),
@@ -440,23 +440,9 @@ const COMMANDS: &[(&str, Stage)] = &[
     (">>> starttls", Stage::StartTls),
     ("in reply to starttls", Stage::StartTls),
     ("after auth", Stage::Auth),
+    ("after authentication", Stage::Auth),
     ("in reply to auth", Stage::Auth),
 ];
-
-static COMMAND_WORDS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    AhoCorasick::builder()
-        .ascii_case_insensitive(true)
-        .match_kind(MatchKind::LeftmostLongest)
-        .build(COMMANDS.iter().map(|(words, _)| words))
-        .ok()
-});
-
-/// The command that a text says was answered.
-pub(crate) fn stage(text: &str) -> Option<Stage> {
-    let found = COMMAND_WORDS.as_ref()?.find(text)?;
-    // The pattern's number is its place in the table.
-    Some(COMMANDS[found.pattern().as_usize()].1)
-}
 
 /// What follows this text at the beginning of another one, however often it stands there.
 pub(crate) fn without<'t>(prefix: &str, mut text: &'t str) -> &'t str {
@@ -468,7 +454,7 @@ pub(crate) fn without<'t>(prefix: &str, mut text: &'t str) -> &'t str {
 
 /// The command that a text says was answered "in reply to" it, or names below a heading of its own (`SMTP command`): words that
 /// are about a dialogue wherever they stand.
-pub(crate) fn stage_of_dialogue(text: &str) -> Option<Stage> {
+pub(crate) fn stage_of_dialogue(rules: &Rules, text: &str) -> Option<Stage> {
     static IN_REPLY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"(in reply to "));
     static HEADING: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"-SMTP command\n"));
     // At the end of the line with the reply: `550 5.1.1 no such user  in RCPT TO`.
@@ -477,7 +463,7 @@ pub(crate) fn stage_of_dialogue(text: &str) -> Option<Stage> {
     });
     let bytes = text.as_bytes();
     if let Some(at) = IN_REPLY.find(bytes) {
-        return stage(&text[at..floor(text, at + 60)]);
+        return rules.stage(&rules.scan(&text[at..floor(text, at + 60)], usize::MAX));
     }
     if let Some((_, stage)) = AT_END.iter().find(|(finder, _)| finder.find(bytes).is_some()) {
         return Some(*stage);
@@ -868,14 +854,19 @@ mod tests {
 
     #[test]
     fn stages() {
+        let rules = Rules::default();
         for (text, expected) in [
             ("(in reply to RCPT TO command)", Some(Stage::Rcpt)),
             ("(in reply to end of DATA command)", Some(Stage::Data)),
             ("SMTP error from remote mail server after MAIL FROM:<a@b>:", Some(Stage::Mail)),
             ("192.0.2.1 failed after I sent the message.", Some(Stage::Data)),
+            ("told at DATA Command: end of data command", Some(Stage::Data)),
+            ("[RCPT_TO] after mail from", Some(Stage::Rcpt)),
+            ("in reply to\n RCPT TO", Some(Stage::Rcpt)),
+            ("error while your data was looked after: database", None),
             ("nothing", None),
         ] {
-            assert_eq!(stage(text), expected, "{text}");
+            assert_eq!(rules.stage(&rules.scan(text, usize::MAX)), expected, "{text}");
         }
     }
 
