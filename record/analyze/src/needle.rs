@@ -47,7 +47,7 @@ impl<'w> Needle<'w> {
 pub(crate) fn find_piece(text: &[u8], piece: &[u8]) -> Option<usize> {
     let room = text.len().checked_sub(piece.len())?;
     // The beginning has a byte that is rare enough.
-    let beginning = &piece[..piece.len().min(32)];
+    let beginning = &piece[..piece.len().min(16)];
     let (rarest, byte) = beginning.iter().enumerate().min_by_key(|(_, byte)| FREQUENCY[usize::from(**byte)])?;
     let mut places = memchr::memchr_iter(*byte, &text[rarest..rarest + room + 1]).take(64);
     places.find(|at| text[*at..].starts_with(piece))

@@ -3,7 +3,7 @@
 use crate::civil;
 use crate::finding::Date;
 use crate::text::one_address;
-use memchr::memmem::{Finder, FinderRev};
+use memchr::memmem::Finder;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_report::decode;
@@ -99,8 +99,10 @@ fn received_for(value: &[u8]) -> String {
 
 /// The last word `for`.
 fn last_for(text: &[u8]) -> Option<usize> {
-    static FOR: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"for "));
-    FOR.rfind_iter(text).find(|at| at.checked_sub(1).is_some_and(|b| matches!(text[b], b' ' | b'\t')))
+    // Forwards is quicker than backwards, as there are few.
+    static FOR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"for "));
+    let begins = |at: &usize| at.checked_sub(1).is_some_and(|before| matches!(text[before], b' ' | b'\t'));
+    FOR.find_iter(text).filter(begins).last()
 }
 
 fn inside_brackets(text: &str) -> &str {

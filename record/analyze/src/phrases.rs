@@ -105,19 +105,19 @@ impl Heads {
         }
         heads
     }
-    /// Place of the first four bytes of these.
-    fn place(eight: u64) -> (usize, u64) {
-        // The upper 16 bits of the product depend on all bits of the four bytes.
-        let hash = (eight as u32).wrapping_mul(0x9e37_79b1) >> 16;
+    /// Place of the first four of eight bytes by [`hash`] of these: the lower half depends on nothing else, its upper 16 bits on
+    /// all bits of the four.
+    fn place(hash: u64) -> (usize, u64) {
+        let hash = hash as u32 >> 16;
         ((hash >> 6) as usize, 1 << (hash & 63))
     }
     fn set(&mut self, four: [u8; 4]) {
-        let (word, bit) = Self::place(eight_of(&four));
+        let (word, bit) = Self::place(hash(eight_of(&four)));
         self.fours[word] |= bit;
     }
-    /// A phrase of fewer than eight bytes may begin with these (those that are beyond the text are zero).
-    fn may_begin(&self, eight: u64) -> bool {
-        let (word, bit) = Self::place(eight);
+    /// A phrase of fewer than eight bytes may begin with these (those that are beyond the text are zero), whose [`hash`] this is.
+    fn may_begin(&self, eight: u64, hash: u64) -> bool {
+        let (word, bit) = Self::place(hash);
         if self.fours[word] & bit != 0 {
             return true;
         }
@@ -128,6 +128,11 @@ impl Heads {
             Tiny::Anywhere => true,
         }
     }
+}
+
+/// The upper bits depend on all bits of the eight bytes.
+fn hash(eight: u64) -> u64 {
+    eight.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Nodes by eight bytes: a table of a power of two of places, a quarter of them taken; one that is taken leads to the next.
@@ -149,10 +154,6 @@ impl Long {
     fn of(count: usize) -> Self {
         Self { places: vec![(0, 0); (count * 4).next_power_of_two().max(2)], ..Self::default() }
     }
-    /// The upper bits of the product depend on all bits.
-    fn hash(eight: u64) -> u64 {
-        eight.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
     fn bit(hash: u64) -> (usize, u64) {
         ((hash >> 54) as usize, 1 << (hash >> 48 & 63))
     }
@@ -167,15 +168,14 @@ impl Long {
         place
     }
     fn set(&mut self, eight: u64, node: u32) {
-        let hash = Self::hash(eight);
+        let hash = hash(eight);
         let place = self.place(eight, hash);
         self.places[place] = (eight, node);
         let (word, bit) = Self::bit(hash);
         self.taken[word] |= bit;
     }
-    /// 0 where no phrase begins so.
-    fn get(&self, eight: u64) -> u32 {
-        let hash = Self::hash(eight);
+    /// 0 where no phrase begins so; beside the bytes their [`hash`].
+    fn get(&self, eight: u64, hash: u64) -> u32 {
         let (word, bit) = Self::bit(hash);
         if self.taken[word] & bit == 0 {
             return 0;
@@ -356,10 +356,11 @@ impl Phrases {
                     begin &= begin - 1;
                     let Some(rest) = text.get(start..) else { break };
                     let eight = eight_of(rest);
-                    if self.heads.may_begin(eight) {
+                    let hash = hash(eight);
+                    if self.heads.may_begin(eight, hash) {
                         self.look(text, start, &mut found);
                     }
-                    let node = self.long.get(eight);
+                    let node = self.long.get(eight, hash);
                     if node != 0 {
                         self.walk(text, start, start + 8, node, &mut found);
                     }

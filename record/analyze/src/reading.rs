@@ -64,7 +64,8 @@ fn together(all: Vec<Analysis>) -> Analysis {
 }
 
 fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
-    let report = mail.structure.report_type.as_deref().unwrap_or("");
+    let is_report =
+        |kind: &str| mail.structure.report_type.is_some_and(|stated| stated.eq_ignore_ascii_case(kind.as_bytes()));
     if let Some(found) = notification(rules, mail) {
         return found;
     }
@@ -74,10 +75,10 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         let undecoded = findings.is_empty().then(|| "a feedback report that names no recipient".to_owned());
         return Analysis { kind: Kind::Feedback, findings, undecoded };
     }
-    if mail.has_disposition || report == "disposition-notification" {
+    if mail.has_disposition || is_report("disposition-notification") {
         return Analysis { kind: Kind::Receipt, findings: Vec::new(), undecoded: None };
     }
-    if report == "tlsrpt" || report == "dmarc" {
+    if is_report("tlsrpt") || is_report("dmarc") {
         return nothing("an aggregate report");
     }
     let human = rules.scan(&mail.human, LIMIT);
@@ -89,7 +90,7 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
     if let Some(why) = no_notice(mail, &system) {
         return nothing(why);
     }
-    if mail.has_status || report == "delivery-status" {
+    if mail.has_status || is_report("delivery-status") {
         return delivery_status(rules, mail, &human, system, &shared);
     }
     if system.points >= 4 {

@@ -52,8 +52,8 @@ const EMBEDDED: &[(&str, &str)] = &[
 #[derive(Clone)]
 pub struct Rules {
     rules: Vec<Rule>,
-    /// Rules without a phrase.
-    bare: Vec<Bare>,
+    /// Rules without a phrase, by the kind of status that they may be for ([`kind_of`]).
+    bare: [Vec<Bare>; KINDS],
     fragments: Vec<Fragment>,
     /// Fragments of rules by their numbers, then signs of notices, then words that tell a command.
     phrases: Phrases,
@@ -76,8 +76,6 @@ struct Fragment {
 #[derive(Clone, Copy)]
 struct Bare {
     rule: u32,
-    /// The kinds of status that it may be for, as [`kind_of`] numbers them.
-    kinds: u32,
     /// The details that it may be for, as bits by their last six bits.
     details: u64,
 }
@@ -91,11 +89,14 @@ fn details_of((first, last): (u16, u16)) -> u64 {
     }
 }
 
-/// Class and subject of a status as a bit; those that no rule asks for, and none at all, share one.
-fn kind_of(status: Option<(u8, u16)>) -> u32 {
+/// So many kinds of status there are.
+const KINDS: usize = 4 * 8 + 1;
+
+/// Class and subject of a status as one number; those that no rule asks for, and none at all, share the last.
+fn kind_of(status: Option<(u8, u16)>) -> usize {
     match status {
-        Some((class @ (2 | 4 | 5), subject @ 0..=7)) => 1 << (u32::from(class - 2) * 8 + u32::from(subject)),
-        _ => 1 << 31,
+        Some((class @ (2 | 4 | 5), subject @ 0..=7)) => usize::from(class - 2) * 8 + usize::from(subject),
+        _ => KINDS - 1,
     }
 }
 
@@ -134,9 +135,10 @@ impl Scan {
         // Texts that are scanned are shorter than four gigabytes by far.
         let (start, end) = (start as u32, end as u32);
         // All that ends in the piece stands together.
-        let from = self.found.partition_point(|m| m.end <= start);
-        let ending_here = self.found[from..].iter().take_while(|m| m.end <= end);
-        Some(ending_here.filter(|m| m.start >= start).map(|m| m.moved_back(start)).collect())
+        let (from, to) = (self.found.partition_point(|m| m.end <= start), self.found.partition_point(|m| m.end <= end));
+        let mut found = Vec::with_capacity(to - from);
+        found.extend(self.found[from..to].iter().filter(|m| m.start >= start).map(|m| m.moved_back(start)));
+        Some(found)
     }
 }
 
@@ -326,15 +328,18 @@ impl Rules {
     fn compile(rules: Vec<Rule>) -> Self {
         let mut phrases: Vec<(&str, u32)> = Vec::new();
         let mut fragments = Vec::new();
-        let mut bare = Vec::new();
+        let mut bare = [const { Vec::new() }; KINDS];
         for (rule, number) in rules.iter().zip(0..) {
             if rule.fragments == 0 {
-                let asked = rule.asks.statuses.iter().map(|p| kind_of(Some((p.class, p.subject))));
-                let kinds =
-                    if rule.asks.statuses.is_empty() { u32::MAX } else { asked.fold(0, |all, kind| all | kind) };
-                let details = rule.asks.statuses.iter().fold(0, |all, pattern| all | details_of(pattern.details));
-                let details = if rule.asks.statuses.is_empty() { u64::MAX } else { details };
-                bare.push(Bare { rule: number, kinds, details });
+                let statuses = &rule.asks.statuses;
+                let all = statuses.is_empty();
+                let details = statuses.iter().fold(0, |all, pattern| all | details_of(pattern.details));
+                let bare_rule = Bare { rule: number, details: if all { u64::MAX } else { details } };
+                for (kind, rules) in bare.iter_mut().enumerate() {
+                    if all || statuses.iter().any(|p| kind_of(Some((p.class, p.subject))) == kind) {
+                        rules.push(bare_rule);
+                    }
+                }
                 continue;
             }
             for (fragment, index) in split_phrase(&rule.phrase).zip(0..) {
@@ -396,8 +401,6 @@ impl Rules {
     /// Rules whose phrases are in a scanned text, with where the phrase begins and ends. Each rule once, in the order in
     /// which they are complete.
     pub(crate) fn matches(&self, scan: &Scan, mut each: impl FnMut(&Rule, usize, usize)) {
-        // Rules of several fragments that have begun: rule, next fragment, where it began, where the last one ended.
-        let mut open: Vec<(u32, u8, usize, usize)> = Vec::new();
         // A bit for each rule.
         let (mut few, mut many) = ([0_u64; 64], Vec::new());
         let seen = if self.rules.len() < few.len() * 64 {
@@ -406,38 +409,21 @@ impl Rules {
             many.resize(self.rules.len() / 64 + 1, 0);
             many.as_mut_slice()
         };
-        let places = |found| self.phrases.numbers(found).iter().map(move |number| (*number, found));
-        for (place, found) in scan.found.iter().flat_map(places) {
-            let Some(&Fragment { rule: number, index, of }) = self.fragments.get(place as usize) else { continue };
-            let (start, end) = (found.start as usize, found.end as usize);
-            let (word, bit) = (number as usize / 64, 1 << (number % 64));
-            if seen[word] & bit != 0 {
-                continue;
-            }
-            if of == 1 {
-                seen[word] |= bit;
-                each(&self.rules[number as usize], start, end);
-                continue;
-            }
-            let state = open.iter().position(|(n, ..)| *n == number);
-            match state {
-                None if index == 0 && open.len() < 500 => {
-                    if open.is_empty() {
-                        open.reserve(16);
-                    }
-                    open.push((number, 1, start, end));
+        let mut open = Vec::new();
+        for found in &scan.found {
+            for number in self.phrases.numbers(found) {
+                // Ascending: those of rules come first.
+                let Some(fragment) = self.fragments.get(*number as usize) else { break };
+                let (word, bit) = (fragment.rule as usize / 64, 1 << (fragment.rule % 64));
+                if seen[word] & bit != 0 {
+                    continue;
                 }
-                Some(at) if open[at].1 == index && start >= open[at].3 && start - open[at].3 <= MAX_GAP => {
-                    open[at].1 += 1;
-                    open[at].3 = end;
-                    if open[at].1 == of {
-                        seen[word] |= bit;
-                        each(&self.rules[number as usize], open[at].2, end);
-                    }
+                let start =
+                    if fragment.of == 1 { Some(found.start as usize) } else { go_on(&mut open, fragment, found) };
+                if let Some(start) = start {
+                    seen[word] |= bit;
+                    each(&self.rules[fragment.rule as usize], start, found.end as usize);
                 }
-                // A fresh beginning, when the first one has led nowhere yet.
-                Some(at) if index == 0 && open[at].1 == 1 => open[at] = (number, 1, start, end),
-                _ => {}
             }
         }
     }
@@ -446,9 +432,43 @@ impl Rules {
     pub(crate) fn bare(&self, status: Option<EnhancedStatus>) -> impl Iterator<Item = &Rule> {
         let kind = kind_of(status.map(|s| (s.class.digit(), s.subject)));
         let detail = status.map_or(u64::MAX, |s| 1 << (s.detail & 63));
-        let may_fit = move |bare: &&Bare| bare.kinds & kind != 0 && bare.details & detail != 0;
-        self.bare.iter().filter(may_fit).map(|bare| &self.rules[bare.rule as usize])
+        let may_fit = move |bare: &&Bare| bare.details & detail != 0;
+        self.bare[kind].iter().filter(may_fit).map(|bare| &self.rules[bare.rule as usize])
     }
+}
+
+/// A rule of several fragments that has begun.
+struct Begun {
+    rule: u32,
+    next: u8,
+    start: usize,
+    /// Where the last fragment ended.
+    end: usize,
+}
+
+/// A fragment that is one of several was found: where the phrase begins, if it was the last of them.
+fn go_on(open: &mut Vec<Begun>, fragment: &Fragment, found: &Match) -> Option<usize> {
+    let (start, end) = (found.start as usize, found.end as usize);
+    let begun = Begun { rule: fragment.rule, next: 1, start, end };
+    match open.iter_mut().find(|known| known.rule == fragment.rule) {
+        None => {
+            if open.is_empty() {
+                open.reserve(16);
+            }
+            if fragment.index == 0 && open.len() < 500 {
+                open.push(begun);
+            }
+        }
+        Some(known) if known.next == fragment.index && start >= known.end && start - known.end <= MAX_GAP => {
+            known.next += 1;
+            known.end = end;
+            return (known.next == fragment.of).then_some(known.start);
+        }
+        // A fresh beginning, when the first one has led nowhere yet.
+        Some(known) if fragment.index == 0 && known.next == 1 => *known = begun,
+        _ => {}
+    }
+    None
 }
 
 fn split_phrase(phrase: &str) -> impl Iterator<Item = &str> {

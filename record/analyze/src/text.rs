@@ -95,14 +95,8 @@ const fn ascii_table(others: &[u8]) -> [bool; 128] {
 
 /// How many bytes at the end of `text` belong to a local part; the same for most addresses as looking at characters.
 fn local_bytes(text: &[u8]) -> Option<usize> {
-    let mut rest = &text[text.len().saturating_sub(320)..];
-    let most = rest.len();
-    while let [before @ .., last] = rest
-        && LOCAL_BYTE[usize::from(*last)]
-    {
-        rest = before;
-    }
-    let length = most - rest.len();
+    let rest = &text[text.len().saturating_sub(320)..];
+    let length = rest.iter().rev().position(|byte| !LOCAL_BYTE[usize::from(*byte)]).unwrap_or(rest.len());
     // Longer ones and those with other letters are counted in characters.
     (length < 320 && text[text.len() - length..].is_ascii()).then_some(length)
 }
@@ -164,7 +158,8 @@ fn address_at(text: &str, at: usize, from: usize) -> Option<Found<'_>> {
     }
     let after = &text[at + 1..];
     let mut end = at + 1;
-    let plain = after.bytes().take(260).take_while(|byte| DOMAIN_BYTE[usize::from(*byte)]).count();
+    let most = &after.as_bytes()[..after.len().min(260)];
+    let plain = most.iter().position(|byte| !DOMAIN_BYTE[usize::from(*byte)]).unwrap_or(most.len());
     if after.as_bytes().get(plain).is_none_or(u8::is_ascii) {
         end += plain;
     } else {
@@ -579,29 +574,23 @@ fn equal(eight: u64, byte: u8) -> u64 {
 /// Which of [`BEFORE_HOST`] may be in a text, as bits: all of them end in a blank or a mark, and what stands before that is
 /// looked at.
 fn host_words(text: &[u8]) -> u32 {
-    const ENDS: [[u8; 2]; 18] = {
-        let mut ends = [[0; 2]; 18];
+    /// By the two bytes before the last one, the nearer one first.
+    const LAST: [[u32; 256]; 2] = {
+        let mut table = [[0; 256]; 2];
         let mut number = 0;
-        while number < ends.len() {
+        while number < BEFORE_HOST.len() {
             let words = BEFORE_HOST[number].as_bytes();
-            ends[number] = [words[words.len() - 2], words[words.len() - 1]];
-            number += 1;
-        }
-        ends
-    };
-    const LAST: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut number = 0;
-        while number < ENDS.len() {
-            table[ENDS[number][0] as usize] |= 1 << number;
+            table[0][words[words.len() - 2] as usize] |= 1 << number;
+            table[1][words[words.len() - 3] as usize] |= 1 << number;
             number += 1;
         }
         table
     };
     let mut found = 0;
     let mut look = |at: usize| {
-        let Some(before) = at.checked_sub(1) else { return };
-        let mut may = LAST[usize::from(text[before])] & !found;
+        // All of the words have so many bytes.
+        let Some([second, first]) = at.checked_sub(2).and_then(|from| text[from..].first_chunk()) else { return };
+        let mut may = LAST[0][usize::from(*first)] & LAST[1][usize::from(*second)] & !found;
         while may != 0 {
             let number = may.trailing_zeros();
             may &= may - 1;
