@@ -10,11 +10,13 @@ use std::borrow::Cow;
 
 /// The text of a part: transfer encoding and character set undone, HTML turned to plain text. At most `limit` bytes of
 /// the encoded body are looked at.
-pub fn part_text(part: &Part<'_>, limit: usize) -> String {
+pub fn part_text<'m>(part: &Part<'m>, limit: usize) -> Cow<'m, str> {
     let body = &part.body[..part.body.len().min(limit)];
-    let bytes = transfer(body, part.transfer);
-    let text = charset(&bytes, part.charset);
-    if part.media == Media::Html { html(&text) } else { text.into_owned() }
+    let text = match transfer(body, part.transfer) {
+        Cow::Borrowed(bytes) => charset(bytes, part.charset),
+        Cow::Owned(bytes) => Cow::Owned(charset(&bytes, part.charset).into_owned()),
+    };
+    if part.media == Media::Html { Cow::Owned(html(&text)) } else { text }
 }
 
 /// A transfer encoding undone.

@@ -26,7 +26,7 @@ pub(crate) fn written_on(header: &Header<'_>) -> Option<Date> {
 
 /// What all findings of one message share.
 pub(crate) struct Shared<'s> {
-    pub addresser: String,
+    pub addresser: Cow<'s, str>,
     pub date: Option<Date>,
     header: &'s Header<'s>,
     /// Hosts of the Received fields, once somebody asked for them: most notices name their hosts elsewhere.
@@ -45,11 +45,13 @@ impl<'s> Shared<'s> {
                 .unwrap_or_default()
         };
         let original = &mail.original;
-        let envelope = mail.report.get("X-Postfix-Sender").and_then(text::one_address).unwrap_or_default();
-        let addresser = [original.from.as_str(), original.return_path.as_str(), envelope]
-            .into_iter()
-            .find(|a| !a.is_empty())
-            .map_or_else(addressed, str::to_owned);
+        let envelope = || mail.report.get("X-Postfix-Sender").and_then(text::one_address).unwrap_or_default();
+        let addresser = match (&*original.from, &*original.return_path) {
+            ("", "") => envelope(),
+            ("", return_path) => return_path,
+            (from, _) => from,
+        };
+        let addresser = if addresser.is_empty() { Cow::Owned(addressed()) } else { Cow::Borrowed(addresser) };
         let date = original.date.or_else(|| written_on(header));
         Self { addresser, date, header, rhost: OnceCell::new(), lhost: OnceCell::new() }
     }
@@ -579,10 +581,10 @@ impl<'n, 'm> Case<'n, 'm> {
             (Reason::Feedback | Reason::Vacation, None) => None,
             (_, None) => Some(Action::Failed),
         };
-        let command = text::command_name(self.stage, [&draft.diagnostic, &draft.said]).to_owned();
+        let command = text::command_name(self.stage, [&draft.diagnostic, &draft.said]);
         let named = !original.subject.is_empty();
         // Forwarded on the way: the oldest hop knows whom it was for at first.
-        let first = if several { "" } else { original.first_for.as_str() };
+        let first = if several { "" } else { &*original.first_for };
         let alias = if draft.alias.is_empty() { first.to_owned() } else { draft.alias };
         let alias = if alias.eq_ignore_ascii_case(&draft.recipient) { String::new() } else { alias };
         Finding {
@@ -594,7 +596,7 @@ impl<'n, 'm> Case<'n, 'm> {
             action,
             hard_bounce: reason.is_hard(status.map_or(5, |s| s.class.digit())),
             sender_domain: text::domain(&shared.addresser).to_owned(),
-            addresser: shared.addresser.clone(),
+            addresser: shared.addresser.clone().into_owned(),
             destination: text::domain(&draft.recipient).to_owned(),
             rhost: draft.rhost,
             lhost: draft.lhost,
@@ -609,12 +611,12 @@ impl<'n, 'm> Case<'n, 'm> {
                 "GSuite" if mail.recipients.is_empty() => "GoogleWorkspace",
                 name => name,
             },
-            message_id: original.message_id.clone(),
-            subject: if named { original.subject.clone() } else { subject_in_text(&mail.human) },
-            list_id: original.list_id.clone(),
+            message_id: original.message_id.clone().into_owned(),
+            subject: if named { original.subject.clone().into_owned() } else { subject_in_text(&mail.human) },
+            list_id: original.list_id.clone().into_owned(),
             date: verdict.date,
             feedback_type: String::new(),
-            feedback_id: original.feedback_id.clone(),
+            feedback_id: original.feedback_id.clone().into_owned(),
             envelope_id: mail.report.get("Original-Envelope-Id").unwrap_or_default().to_owned(),
             evidence,
             confidence,

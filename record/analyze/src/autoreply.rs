@@ -76,7 +76,7 @@ pub(crate) fn finding(mail: &Mail<'_>, shared: &Shared<'_>) -> Option<Finding> {
     if !value("List-Id").is_empty() || !value("List-Post").is_empty() || mail.has_disposition || mail.has_status {
         return None;
     }
-    let from = mail.from.as_str();
+    let from = &*mail.from;
     let of_daemon = ["mailer-daemon", "postmaster@", "root@", "no-reply", "noreply", "do-not-reply", "donotreply"]
         .iter()
         .any(|w| text::contains(from, w));

@@ -274,7 +274,7 @@ impl Scale<'_, '_> {
     fn verdict(mut self, silent: bool) -> Decision {
         // Stable: of equal weights the one found first stays first.
         self.found.sort_by_key(|e| std::cmp::Reverse(e.weight));
-        let mut scores: Vec<(Reason, u32)> = Vec::new();
+        let mut scores: Vec<(Reason, u32)> = Vec::with_capacity(8);
         for (number, evidence) in self.found.iter().enumerate() {
             let weight = u32::from(evidence.weight) * 4;
             // Words beside words are mostly pieces of the same words: only another kind of evidence makes it surer.

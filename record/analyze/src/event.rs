@@ -1,5 +1,6 @@
 //! What providers post as JSON: Amazon SES (also wrapped by SNS), SendGrid, Mailgun.
 
+use crate::analyzer::Stage;
 use crate::decide::{Facts, LIMIT, decide};
 use crate::dsn;
 use crate::finding::{Action, Analysis, Date, Diagnostic, Finding, Kind};
@@ -133,7 +134,7 @@ fn finding(rules: &Rules, event: Event<'_>) -> Finding {
             (decision.reason, decision.evidence, decision.confidence)
         }
     };
-    let command = facts.stage.map_or(String::new(), |s| s.name().to_owned());
+    let command = facts.stage.map_or("", Stage::name);
     let made_up = stated.is_none() && !reason.is_no_failure();
     let class = match (stated, event.action, code) {
         (Some(status), ..) => status.class,

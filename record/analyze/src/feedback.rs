@@ -26,10 +26,10 @@ pub(crate) fn findings(mail: &Mail<'_>, group: &Group, shared: &Shared<'_>) -> V
     }
     recipients.dedup();
     let reported = text::one_address(group.get("Original-Mail-From").unwrap_or_default()).unwrap_or_default();
-    let addresser = [original.from.as_str(), reported]
+    let addresser = [&*original.from, reported]
         .into_iter()
         .find(|a| !a.is_empty())
-        .map_or_else(|| shared.addresser.clone(), str::to_owned);
+        .map_or_else(|| shared.addresser.clone().into_owned(), str::to_owned);
     let date = ["Arrival-Date", "Received-Date"].iter().filter_map(|n| group.get(n)).find_map(civil::parse);
     let rhost = ["Source-IP", "Reporting-MTA", "Source-Host"]
         .iter()
@@ -100,20 +100,20 @@ pub(crate) fn empty(recipient: String, reason: Reason, mail: &Mail<'_>, shared: 
         reply_code: None,
         action: None,
         hard_bounce: false,
-        addresser: shared.addresser.clone(),
+        addresser: shared.addresser.clone().into_owned(),
         sender_domain: text::domain(&shared.addresser).to_owned(),
         destination: text::domain(&recipient).to_owned(),
         rhost: shared.received_rhost().to_owned(),
         lhost: shared.received_lhost().to_owned(),
         diagnostic: Diagnostic::default(),
-        command: String::new(),
+        command: "",
         decoded_by: "RFC3834",
-        message_id: original.message_id.clone(),
-        subject: original.subject.clone(),
-        list_id: original.list_id.clone(),
+        message_id: original.message_id.clone().into_owned(),
+        subject: original.subject.clone().into_owned(),
+        list_id: original.list_id.clone().into_owned(),
         date: shared.date,
         feedback_type: String::new(),
-        feedback_id: original.feedback_id.clone(),
+        feedback_id: original.feedback_id.clone().into_owned(),
         envelope_id: String::new(),
         evidence: Vec::new(),
         confidence: 95,

@@ -69,7 +69,7 @@ pub struct Finding {
     /// What the refusing host said.
     pub diagnostic: Diagnostic,
     /// The SMTP command that was answered with the error: `RCPT`, `DATA`, `CONN`, ... Empty when unknown.
-    pub command: String,
+    pub command: &'static str,
     /// Name of the system whose notice it is: `Postfix`, `qmail`, `RFC3464`, ...
     pub decoded_by: &'static str,
     /// Message-ID of the message that came back, without angle brackets.

@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_report::decode;
-use yamabiko_report::structure::{Header, Media, Part, Structure, Transfer, field, name_bit};
+use yamabiko_report::structure::{Header, Media, Part, Structure, field, name_bit};
 
 /// Text for people beyond this many bytes is not read: no notice says anything new that late.
 const TEXT_LIMIT: usize = 256 * 1024;
@@ -142,11 +142,11 @@ pub(crate) fn groups_of_text(text: &str) -> Vec<Group> {
 /// A message made ready.
 pub(crate) struct Mail<'m> {
     pub structure: &'m Structure<'m>,
-    pub subject: String,
+    pub subject: Cow<'m, str>,
     /// `From:`, decoded.
-    pub from: String,
+    pub from: Cow<'m, str>,
     /// Text for people, up to the returned message.
-    pub human: String,
+    pub human: Cow<'m, str>,
     /// Per-message fields of the delivery status.
     pub report: Group,
     /// Per-recipient fields.
@@ -155,7 +155,7 @@ pub(crate) struct Mail<'m> {
     pub has_status: bool,
     pub feedback: Option<Group>,
     pub has_disposition: bool,
-    pub original: Original,
+    pub original: Original<'m>,
     /// There is a returned message of some kind.
     pub has_original: bool,
     /// It is announced as "unsent message".
@@ -167,12 +167,12 @@ pub(crate) struct Mail<'m> {
 impl<'m> Mail<'m> {
     pub(crate) fn of(structure: &'m Structure<'m>) -> Self {
         let header = &structure.header;
-        let text_of = |name: &str| header.get(name).map(decode::header).unwrap_or_default();
+        let text_of = |name: &str| header.get(name).map(decode::header_text).unwrap_or_default();
         let mut mail = Mail {
             structure,
             subject: text_of("Subject"),
             from: text_of("From"),
-            human: String::new(),
+            human: Cow::Borrowed(""),
             report: Group::default(),
             recipients: Vec::new(),
             has_status: false,
@@ -205,14 +205,13 @@ impl<'m> Mail<'m> {
     fn take<'p>(&mut self, part: &'p Part<'m>, html: &mut Option<&'p Part<'m>>) {
         match part.media {
             Media::Plain | Media::Multipart | Media::Json if !self.has_original && self.human.len() < TEXT_LIMIT => {
-                if !self.human.is_empty() {
-                    self.human.push_str("\n\n");
-                }
                 let text = decode::part_text(part, TEXT_LIMIT);
                 if self.human.is_empty() {
                     self.human = text;
                 } else {
-                    self.human.push_str(&text);
+                    let human = self.human.to_mut();
+                    human.push_str("\n\n");
+                    human.push_str(&text);
                 }
             }
             Media::Html => {
@@ -228,7 +227,7 @@ impl<'m> Mail<'m> {
                     let below = memchr::memmem::find(rest, b"\n\n").map_or(rest.len(), |at| at + 2);
                     let found = Original::of(&rest[below..]);
                     if !found.is_empty() {
-                        self.original = found;
+                        self.original = found.into_owned();
                         self.has_original = true;
                     }
                 }
@@ -249,11 +248,10 @@ impl<'m> Mail<'m> {
                     return;
                 }
                 self.has_original = true;
-                let body: Cow<'m, [u8]> = match (part.transfer, body) {
-                    (Transfer::Identity, _) => Cow::Borrowed(part.body),
-                    (_, decoded) => Cow::Owned(decoded.into_owned()),
+                self.original = match &body {
+                    Cow::Borrowed(body) => Original::of(body),
+                    Cow::Owned(body) => Original::of(body).into_owned(),
                 };
-                self.original = Original::of(&body);
                 if part.media == Media::Message {
                     self.inner = Some(body);
                 }
@@ -329,19 +327,25 @@ impl<'m> Mail<'m> {
             let end = lines.iter().position(|line| line.trim().is_empty()).unwrap_or(0);
             lines = lines.get(end..).unwrap_or_default();
         }
-        self.human = lines.join("\n");
+        self.human = Cow::Owned(lines.join("\n"));
     }
 
     /// Cuts the text for people at the returned message, and reads delivery-status fields that stand in the text.
     fn cut_human(&mut self) {
         if let Some(cut) = original::cut(&self.human) {
             if !self.has_original || self.original.is_empty() {
-                let below = self.human[cut.original..].trim_start_matches(['-', '=', '_', '*', '\n', '\r']);
-                let returned = original::unindent(below);
-                let found = Original::of(returned.as_bytes());
-                if self.inner.is_none() {
-                    self.inner = Some(Cow::Owned(returned.trim_start().as_bytes().to_vec()));
-                }
+                let returned = match &self.human {
+                    Cow::Borrowed(human) => below(human, cut.original),
+                    Cow::Owned(human) => Cow::Owned(below(human, cut.original).into_owned()),
+                };
+                let (found, inner) = match &returned {
+                    Cow::Borrowed(text) => (Original::of(text.as_bytes()), Cow::Borrowed(text.trim_start().as_bytes())),
+                    Cow::Owned(text) => {
+                        let inner = text.trim_start().as_bytes().to_vec();
+                        (Original::of(text.as_bytes()).into_owned(), Cow::Owned(inner))
+                    }
+                };
+                self.inner.get_or_insert(inner);
                 if !found.is_empty() {
                     self.original = found;
                     self.has_original = true;
@@ -350,7 +354,7 @@ impl<'m> Mail<'m> {
                 }
             }
             self.unsent = crate::text::contains(&self.human[cut.human..cut.original], "unsent message");
-            self.human.truncate(cut.human);
+            truncate(&mut self.human, cut.human);
         }
         if self.recipients.is_empty()
             && let Some(at) = status_fields_at(&self.human)
@@ -363,12 +367,25 @@ impl<'m> Mail<'m> {
                 if !self.has_original
                     && let Some(found) = original::below_fields(&fields)
                 {
-                    self.original = found;
+                    self.original = found.into_owned();
                     self.has_original = true;
                 }
-                self.human.truncate(at);
+                truncate(&mut self.human, at);
             }
         }
+    }
+}
+
+/// The returned message that stands in a text from `at` on, without the line drawn above it.
+fn below(human: &str, at: usize) -> Cow<'_, str> {
+    original::unindent(human[at..].trim_start_matches(['-', '=', '_', '*', '\n', '\r']))
+}
+
+/// The text up to `end`, a boundary of characters.
+fn truncate(text: &mut Cow<'_, str>, end: usize) {
+    match text {
+        Cow::Borrowed(text) => *text = &text[..end],
+        Cow::Owned(text) => text.truncate(end),
     }
 }
 

@@ -12,29 +12,29 @@ use yamabiko_report::structure::{self, HeaderField, find_near};
 /// Fields of one header beyond are not looked at.
 const MAX_FIELDS: usize = 2000;
 
-/// Fields of the returned message.
+/// Fields of the returned message, as they stand in it where nothing is to be decoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Original {
-    pub from: String,
-    pub return_path: String,
-    pub to: String,
-    pub subject: String,
-    pub message_id: String,
-    pub list_id: String,
-    pub feedback_id: String,
+pub(crate) struct Original<'m> {
+    pub from: Cow<'m, str>,
+    pub return_path: Cow<'m, str>,
+    pub to: Cow<'m, str>,
+    pub subject: Cow<'m, str>,
+    pub message_id: Cow<'m, str>,
+    pub list_id: Cow<'m, str>,
+    pub feedback_id: Cow<'m, str>,
     pub date: Option<Date>,
     /// `for <address>` of its newest Received field.
-    pub received_for: String,
+    pub received_for: Cow<'m, str>,
     /// The same of its oldest.
-    pub first_for: String,
-    pub delivered_to: String,
+    pub first_for: Cow<'m, str>,
+    pub delivered_to: Cow<'m, str>,
     pub any: bool,
 }
 
-impl Original {
-    pub(crate) fn of(message: &[u8]) -> Self {
+impl<'m> Original<'m> {
+    pub(crate) fn of(message: &'m [u8]) -> Self {
         let mut found = Original::default();
-        let mut received: Vec<&[u8]> = Vec::new();
+        let mut received: Vec<&'m [u8]> = Vec::new();
         let mut fields = 0;
         structure::walk(message, |field| {
             fields += 1;
@@ -57,19 +57,37 @@ impl Original {
         found
     }
 
-    fn take(&mut self, field: HeaderField<'_>) {
-        let address = |value: &[u8]| one_address(&decode::header_text(value)).unwrap_or_default().to_owned();
+    /// The same, without a loan from the message.
+    pub(crate) fn into_owned(self) -> Original<'static> {
+        let owned = |text: Cow<'m, str>| Cow::Owned(text.into_owned());
+        Original {
+            from: owned(self.from),
+            return_path: owned(self.return_path),
+            to: owned(self.to),
+            subject: owned(self.subject),
+            message_id: owned(self.message_id),
+            list_id: owned(self.list_id),
+            feedback_id: owned(self.feedback_id),
+            date: self.date,
+            received_for: owned(self.received_for),
+            first_for: owned(self.first_for),
+            delivered_to: owned(self.delivered_to),
+            any: self.any,
+        }
+    }
+
+    fn take(&mut self, field: HeaderField<'m>) {
+        let address = |value| piece_of(decode::header_text(value), |text| one_address(text).unwrap_or_default());
+        let bracketed = |value| piece_of(decode::header_text(value), inside_brackets);
         let is = |name: &str| field.name.eq_ignore_ascii_case(name.as_bytes());
         // By the length first: most fields are none of these.
         match field.name.len() {
             4 if self.from.is_empty() && is("From") => self.from = address(field.value),
             2 if self.to.is_empty() && is("To") => self.to = address(field.value),
-            7 if self.subject.is_empty() && is("Subject") => self.subject = decode::header(field.value),
-            10 if self.message_id.is_empty() && is("Message-ID") => {
-                self.message_id = inside_brackets(&decode::header_text(field.value)).to_owned();
-            }
-            7 if is("List-ID") => self.list_id = inside_brackets(&decode::header_text(field.value)).to_owned(),
-            11 if is("Feedback-ID") => self.feedback_id = decode::header(field.value),
+            7 if self.subject.is_empty() && is("Subject") => self.subject = decode::header_text(field.value),
+            10 if self.message_id.is_empty() && is("Message-ID") => self.message_id = bracketed(field.value),
+            7 if is("List-ID") => self.list_id = bracketed(field.value),
+            11 if is("Feedback-ID") => self.feedback_id = decode::header_text(field.value),
             4 if self.date.is_none() && is("Date") => self.date = civil::parse(&decode::header_text(field.value)),
             11 if self.return_path.is_empty() && is("Return-Path") => self.return_path = address(field.value),
             12 if self.delivered_to.is_empty() && is("Delivered-To") => self.delivered_to = address(field.value),
@@ -85,16 +103,27 @@ impl Original {
     }
 }
 
+/// A piece of a text that may be borrowed.
+fn piece_of<'m>(text: Cow<'m, str>, pick: impl Fn(&str) -> &str) -> Cow<'m, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(pick(text)),
+        Cow::Owned(text) => Cow::Owned(pick(&text).to_owned()),
+    }
+}
+
 /// `for <address>` of a Received field; empty without.
-fn received_for(value: &[u8]) -> String {
-    let text = crate::text::lossy(value);
+fn received_for(value: &[u8]) -> Cow<'_, str> {
+    piece_of(crate::text::lossy(value), for_address)
+}
+
+fn for_address(text: &str) -> &str {
     static FOR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"for <"));
     let found = if let Some(at) = FOR.find(text.as_bytes()) {
-        one_address(&text[at..crate::text::floor(&text, at + 300)])
+        one_address(&text[at..crate::text::floor(text, at + 300)])
     } else {
         last_for(text.as_bytes()).and_then(|at| text.get(at..)).and_then(crate::text::address).map(|f| f.address)
     };
-    found.unwrap_or_default().to_owned()
+    found.unwrap_or_default()
 }
 
 /// The last word `for`.
@@ -107,7 +136,10 @@ fn last_for(text: &[u8]) -> Option<usize> {
 
 fn inside_brackets(text: &str) -> &str {
     match find_near(b'<', text.as_bytes()) {
-        Some(at) => text[at + 1..].split('>').next().unwrap_or_default().trim(),
+        Some(at) => {
+            let inner = &text[at + 1..];
+            inner[..find_near(b'>', inner.as_bytes()).unwrap_or(inner.len())].trim()
+        }
         None => text.trim(),
     }
 }
@@ -288,7 +320,7 @@ fn is_announcement(words: &str, dashed: bool) -> bool {
 
 /// A returned header that stands below delivery-status fields without a word between: the first paragraph that says from
 /// whom and to whom.
-pub(crate) fn below_fields(text: &str) -> Option<Original> {
+pub(crate) fn below_fields(text: &str) -> Option<Original<'_>> {
     text.split("\n\n").skip(1).take(20).filter(|paragraph| crate::text::contains(paragraph, "from:")).find_map(
         |paragraph| {
             let found = Original::of(paragraph.as_bytes());
@@ -344,7 +376,7 @@ mod tests {
         let found = Original::of(
             b"Received: from a by b\n\tfor <kim@example.jp>; x\nFrom: A <a@example.jp>\nList-Id: X <x.example.jp>\n\n",
         );
-        assert_eq!((found.from.as_str(), found.received_for.as_str()), ("a@example.jp", "kim@example.jp"));
+        assert_eq!((&*found.from, &*found.received_for), ("a@example.jp", "kim@example.jp"));
         assert_eq!(found.list_id, "x.example.jp");
     }
 }

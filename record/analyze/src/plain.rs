@@ -253,18 +253,25 @@ impl<'a> Reading<'a> {
 
     /// Ends the block: what was said is said of all its recipients.
     fn close(&mut self) {
-        let mut text = text::squeeze(&self.said.join(" "), 4096);
-        if text::reply_codes(&text).next().is_none() && is_disclaimer(&text) {
+        let mut text = match *self.said {
+            [] => String::new(),
+            [only] => text::squeeze(only, 4096),
+            _ => text::squeeze(&self.said.join(" "), 4096),
+        };
+        let coded = text::reply_codes(&text).next().is_some();
+        if !coded && is_disclaimer(&text) {
             // It stands below a recipient of whom nothing is said.
             text.clear();
         }
-        for index in self.open.drain(..) {
+        let mut open = self.open.drain(..).peekable();
+        while let Some(index) = open.next() {
             if let Some(draft) = self.drafts.get_mut(index)
-                && (draft.said.is_empty() || text::reply_codes(&text).next().is_some())
+                && (draft.said.is_empty() || coded)
             {
-                draft.said.clone_from(&text);
+                draft.said = if open.peek().is_none() { std::mem::take(&mut text) } else { text.clone() };
             }
         }
+        drop(open);
         self.said.clear();
     }
 }

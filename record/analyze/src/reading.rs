@@ -111,11 +111,15 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         }
         let drafts = with_recipients(mail, system.machine, named);
         if !drafts.is_empty() {
-            let findings = conclude(rules, mail, &human, system, &shared, drafts);
-            // Whoever writes to people about parcels means the one to whom it is written; a notice means somebody else.
-            let of_others = |found: &(Finding, bool)| system.machine || !is_addressee(mail, &found.0.recipient);
-            let (findings, more_than_words): (Vec<_>, Vec<_>) = findings.into_iter().filter(of_others).unzip();
-            if !findings.is_empty() && (more_than_words.contains(&true) || system.points >= 6) {
+            let (mut findings, mut more_than_words) = (Vec::with_capacity(drafts.len()), false);
+            conclude(rules, mail, &human, system, &shared, drafts, |finding, more| {
+                // Whoever writes to people about parcels means the one to whom it is written; a notice means somebody else.
+                if system.machine || !is_addressee(mail, &finding.recipient) {
+                    findings.push(finding);
+                    more_than_words |= more;
+                }
+            });
+            if !findings.is_empty() && (more_than_words || system.points >= 6) {
                 return Analysis { kind: Kind::Bounce, findings, undecoded: None };
             }
         }
@@ -186,7 +190,7 @@ fn plain_drafts(mail: &Mail<'_>) -> Vec<Draft> {
 
 /// The first address in the text that is not the one to whom the notice is written, or else the first of all.
 fn address_in_text<'m>(mail: &'m Mail<'_>) -> Option<&'m str> {
-    let mut rest = mail.human.as_str();
+    let mut rest = &*mail.human;
     let mut first = None;
     for _ in 0..20 {
         let Some(found) = text::address(rest) else { break };
@@ -219,7 +223,7 @@ fn with_recipients(mail: &Mail<'_>, machine: bool, mut drafts: Vec<Draft>) -> Ve
     }
     if drafts.is_empty() {
         let original = &mail.original;
-        let somewhere = [original.received_for.as_str(), original.to.as_str(), original.delivered_to.as_str()]
+        let somewhere = [&*original.received_for, &*original.to, &*original.delivered_to]
             .into_iter()
             .find(|a| !a.is_empty())
             .or_else(|| if machine { address_in_text(mail) } else { text::address(&mail.human).map(|f| f.address) });
@@ -257,11 +261,12 @@ fn delivery_status(rules: &Rules, mail: &Mail<'_>, human: &Scan, system: System,
         let undecoded = Some("a delivery status that names no recipient".to_owned());
         return Analysis { kind: Kind::Bounce, findings: Vec::new(), undecoded };
     }
-    let findings =
-        conclude(rules, mail, human, system, shared, drafts).into_iter().map(|(finding, _)| finding).collect();
+    let mut findings = Vec::with_capacity(drafts.len());
+    conclude(rules, mail, human, system, shared, drafts, |finding, _| findings.push(finding));
     Analysis { kind: Kind::Bounce, findings, undecoded: None }
 }
 
+/// Decides about all recipients; `each` gets what was found, and whether there was more to go by than single words.
 fn conclude(
     rules: &Rules,
     mail: &Mail<'_>,
@@ -269,8 +274,13 @@ fn conclude(
     system: System,
     shared: &Shared<'_>,
     drafts: Vec<Draft>,
-) -> Vec<(Finding, bool)> {
+    mut each: impl FnMut(Finding, bool),
+) {
     let alone = drafts.len() == 1;
     let notice = Notice { rules, mail, human, system, shared, several: !alone, refusals: &refusals(&mail.human) };
-    drafts.into_iter().map(|draft| finding(notice, Draft { alone, ..draft })).collect()
+    for mut draft in drafts {
+        draft.alone = alone;
+        let (finding, more_than_words) = finding(notice, draft);
+        each(finding, more_than_words);
+    }
 }

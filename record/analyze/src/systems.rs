@@ -331,7 +331,7 @@ static SENDER_FINDER: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
 pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
     let mut system = System { name: "", points: 0, delay: false, machine: false };
     let header = mail.header();
-    let from = mail.from.as_str();
+    let from = &*mail.from;
     let mut name_weight = 0;
     let mut name = |system: &mut System, name: &'static str, weight: u32| {
         if !name.is_empty() && weight > name_weight {

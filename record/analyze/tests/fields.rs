@@ -75,7 +75,7 @@ fn fields_beside_the_reason() {
             continue;
         };
         let value = match *field {
-            "command" => found.command.clone(),
+            "command" => found.command.to_owned(),
             "lhost" => found.lhost.clone(),
             "decodedby" => found.decoded_by.to_owned(),
             "replycode" => found.reply_code.map(|code| code.to_string()).unwrap_or_default(),
