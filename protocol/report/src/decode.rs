@@ -3,7 +3,7 @@
 //! Nothing fails: what cannot be decoded is replaced or left as it was. Results are bounded by a small multiple of what
 //! comes in.
 
-use crate::structure::{Media, Part, Transfer, find_near};
+use crate::structure::{Media, Part, Transfer, find_near, find_near3};
 use encoding_rs::Encoding;
 use memchr::{memchr, memmem};
 use std::borrow::Cow;
@@ -146,10 +146,13 @@ pub fn header(value: &[u8]) -> String {
 
 /// As [`header`], without a copy where nothing is to be decoded.
 pub fn header_text(value: &[u8]) -> Cow<'_, str> {
-    if is_plain(value)
+    // No fold, encoded word or escape sequence: as most values are.
+    if find_near3([b'=', b'\n', 0x1b], value).is_none()
         && let Ok(text) = std::str::from_utf8(value)
     {
-        return Cow::Borrowed(text.trim_ascii());
+        // The blanks of a value are left out already, mostly.
+        let bare = matches!(value, [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic());
+        return Cow::Borrowed(if bare { text } else { text.trim() });
     }
     let plain = !memchr::memchr_iter(b'=', value).any(|at| value.get(at + 1) == Some(&b'?'));
     let folded = memchr(b'\n', value).is_some();
@@ -178,12 +181,6 @@ pub fn header_text(value: &[u8]) -> Cow<'_, str> {
         return Cow::Owned(charset(&unfolded, None).trim().to_owned());
     }
     Cow::Owned(encoded_words(&unfolded))
-}
-
-/// ASCII without folds, encoded words and escape sequences, as most values are: nothing is to be done with it.
-fn is_plain(value: &[u8]) -> bool {
-    // All of them, without a way out: so the compiler takes many bytes at once.
-    value.iter().fold(true, |plain, byte| plain & (matches!(byte, b'\t' | b' '..=b'~') & (*byte != b'=')))
 }
 
 fn encoded_words(value: &[u8]) -> String {

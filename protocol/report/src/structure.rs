@@ -5,9 +5,9 @@
 //! and the number of parts and fields that are kept are limited), copies nothing and decodes nothing.
 
 #[cfg(not(target_arch = "x86_64"))]
-use memchr::arch::all::memchr::One;
+use memchr::arch::all::memchr::{One, Three};
 #[cfg(target_arch = "x86_64")]
-use memchr::arch::x86_64::sse2::memchr::One;
+use memchr::arch::x86_64::sse2::memchr::{One, Three};
 use memchr::{memchr, memmem};
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -29,6 +29,23 @@ pub fn find_near(byte: u8, text: &[u8]) -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
     let one = One::new(byte)?;
     one.find(text)
+}
+
+/// The first of any of three bytes, as [`find_near`].
+#[inline(always)]
+pub fn find_near3(bytes: [u8; 3], text: &[u8]) -> Option<usize> {
+    let [a, b, c] = bytes;
+    #[cfg(not(target_arch = "x86_64"))]
+    let three = Three::new(a, b, c);
+    #[cfg(target_arch = "x86_64")]
+    let three = Three::new(a, b, c)?;
+    three.find(text)
+}
+
+/// The same name of a field, in any case of letters: mostly it is written as it is asked for.
+#[inline]
+pub fn same_name(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && (one == other || one.eq_ignore_ascii_case(other))
 }
 
 /// The message with LF line ends, whatever it had: CRLF, CR alone, or LF. Copies only where it must.
@@ -99,7 +116,7 @@ impl<'m> Header<'m> {
     pub fn all<'h>(&'h self, name: &'h str) -> impl DoubleEndedIterator<Item = &'m [u8]> + 'h {
         let name = name.as_bytes();
         let fields = if self.names & name_bit(name) == 0 { &[] } else { self.fields.as_slice() };
-        fields.iter().filter(move |f| f.name.len() == name.len() && f.name.eq_ignore_ascii_case(name)).map(|f| f.value)
+        fields.iter().filter(move |f| same_name(f.name, name)).map(|f| f.value)
     }
 }
 

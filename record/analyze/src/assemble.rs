@@ -470,8 +470,9 @@ impl<'n, 'm> Case<'n, 'm> {
     fn choose_host(&mut self) {
         let Notice { mail, system, shared, .. } = self.notice;
         let draft = &mut self.draft;
+        let besides = (draft.said != draft.diagnostic).then_some(&draft.said);
         let named = text::remote_host(&draft.diagnostic)
-            .or_else(|| text::remote_host(&draft.said))
+            .or_else(|| besides.and_then(|said| text::remote_host(said)))
             .or_else(|| text::generating_server(&mail.human).filter(|_| draft.rhost.is_empty()))
             .or_else(|| self.refusal.map(|r| r.host.as_str()).filter(|h| !h.is_empty() && draft.rhost.is_empty()))
             .unwrap_or_default();

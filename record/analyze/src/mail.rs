@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_report::decode;
-use yamabiko_report::structure::{Header, Media, Part, Structure, field, name_bit};
+use yamabiko_report::structure::{Header, Media, Part, Structure, field, name_bit, same_name};
 
 /// Text for people beyond this many bytes is not read: no notice says anything new that late.
 const TEXT_LIMIT: usize = 256 * 1024;
@@ -46,9 +46,7 @@ impl Group {
         fields.iter().filter(move |at| self.is(at, name)).map(|at| &self.text[at.value..at.end])
     }
     fn is(&self, at: &Place, name: &str) -> bool {
-        // By the length first: most fields are other ones.
-        at.value - at.name == name.len()
-            && self.text.as_bytes()[at.name..at.value].eq_ignore_ascii_case(name.as_bytes())
+        same_name(&self.text.as_bytes()[at.name..at.value], name.as_bytes())
     }
     pub(crate) fn is_empty(&self) -> bool {
         self.fields.is_empty()

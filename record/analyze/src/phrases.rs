@@ -1,7 +1,7 @@
 //! Many phrases found in one walk over a folded text.
 //!
 //! A phrase begins where a word begins, so there are few places to look at: they are found many bytes at a time
-//! ([`beginnings`]), most of them are passed over for their first eight bytes alone ([`Long`], [`Heads`] for phrases that have fewer), and
+//! ([`beginnings`]), half of them are passed over for their first two bytes, most others for their first eight bytes alone ([`Long`], [`Heads`] for phrases that have fewer), and
 //! at the others a tree of phrases (edges of several bytes, [`Node`]) is walked as far as the text goes along. The tree is made at start from the sorted phrases
 //! in a few milliseconds and stays below a megabyte, where an automaton over all bytes took forty to build.
 //!
@@ -56,6 +56,42 @@ pub(crate) struct Phrases {
     /// Node by the first eight bytes of the phrases that have so many: the upper part of their tree, where most walks would end.
     long: Long,
     heads: Heads,
+    /// A bit for the first two bytes of each phrase.
+    twos: Twos,
+}
+
+/// A bit for each two bytes.
+#[derive(Clone)]
+struct Twos(Box<[u64; WORDS]>);
+
+impl Default for Twos {
+    fn default() -> Self {
+        Self(Box::new([0; WORDS]))
+    }
+}
+
+impl Twos {
+    fn of(phrases: &[(&str, u32)]) -> Self {
+        let mut twos = Self::default();
+        for (phrase, _) in phrases {
+            match phrase.as_bytes() {
+                [first, second, ..] => twos.set([*first, *second]),
+                // What follows it may be anything.
+                [first] => (0..=255).for_each(|second| twos.set([*first, second])),
+                [] => {}
+            }
+        }
+        twos
+    }
+    fn set(&mut self, two: [u8; 2]) {
+        let two = usize::from(u16::from_le_bytes(two));
+        self.0[two >> 6] |= 1 << (two & 63);
+    }
+    /// Some phrase begins with the first two of these bytes.
+    fn may_begin(&self, eight: u64) -> bool {
+        let two = eight as usize & 0xffff;
+        self.0[two >> 6] & 1 << (two & 63) != 0
+    }
 }
 
 /// A table of 65,536 bits has so many words: ten bits of a hash choose one, six a bit of it.
@@ -225,9 +261,11 @@ impl Phrases {
     pub(crate) fn of(mut phrases: Vec<(&str, u32)>) -> Self {
         phrases.retain(|(phrase, _)| !phrase.is_empty());
         phrases.sort_unstable();
+        let twos = Twos::of(&phrases);
         let (long, phrases): (Vec<_>, Vec<_>) = phrases.into_iter().partition(|(phrase, _)| phrase.len() >= 8);
         let heads = Heads::of(&phrases);
         let mut tree = Self {
+            twos,
             heads,
             long: Long::of(long.len()),
             // Node 0 stands for nothing.
@@ -356,6 +394,9 @@ impl Phrases {
                     begin &= begin - 1;
                     let Some(rest) = text.get(start..) else { break };
                     let eight = eight_of(rest);
+                    if !self.twos.may_begin(eight) {
+                        continue;
+                    }
                     let hash = hash(eight);
                     if self.heads.may_begin(eight, hash) {
                         self.look(text, start, &mut found);

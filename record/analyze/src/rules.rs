@@ -237,7 +237,11 @@ impl Rule {
             && (asks.statuses.is_empty() || at.status.is_some_and(|s| asks.statuses.iter().any(|p| p.fits(s))))
             && (asks.codes.is_empty() || at.code.is_some_and(|code| asks.codes.contains(&code)))
             && (asks.hosts.is_empty()
-                || at.hosts.iter().any(|host| asks.hosts.iter().any(|suffix| is_within(host, suffix))))
+                || at
+                    .hosts
+                    .iter()
+                    .filter(|host| !host.is_empty())
+                    .any(|host| asks.hosts.iter().any(|suffix| is_within(host, suffix))))
             && asks.from.is_none_or(|from| at.date.is_none_or(|date| date.seconds >= from))
             && asks.until.is_none_or(|until| at.date.is_some_and(|date| date.seconds < until))
     }
@@ -379,12 +383,15 @@ impl Rules {
 
     /// Signs of notices in a scanned text (their place in [`systems::signs`]) and where they begin.
     pub(crate) fn signs<'s>(&'s self, scan: &'s Scan) -> impl Iterator<Item = (usize, usize)> + 's {
+        // Ascending: fragments of rules come before them. The table of signs is shorter than what is below its end.
         let signs = self.fragments.len()..self.commands as usize;
-        let numbered = scan.found.iter().flat_map(|m| self.phrases.numbers(m).iter().map(|n| (*n as usize, m.start)));
-        numbered.filter(move |(number, _)| signs.contains(number)).map(|(number, start)| {
-            // Within the range, so not below its beginning.
-            (number - self.fragments.len(), start as usize)
-        })
+        let of_one = move |m: &'s Match| {
+            let from = signs.start;
+            let numbers = self.phrases.numbers(m).iter().rev().map(|number| *number as usize);
+            let (after, from_signs) = (signs.end, numbers.take_while(move |number| *number >= from));
+            from_signs.filter(move |number| *number < after).map(move |number| (number - from, m.start as usize))
+        };
+        scan.found.iter().flat_map(of_one)
     }
 
     /// The command that a scanned text says was answered: by the first words that tell one, the longest where several begin there.
@@ -401,27 +408,41 @@ impl Rules {
     /// Rules whose phrases are in a scanned text, with where the phrase begins and ends. Each rule once, in the order in
     /// which they are complete.
     pub(crate) fn matches(&self, scan: &Scan, mut each: impl FnMut(&Rule, usize, usize)) {
-        // A bit for each rule.
-        let (mut few, mut many) = ([0_u64; 64], Vec::new());
-        let seen = if self.rules.len() < few.len() * 64 {
+        // Bits for each rule: those that were reported, and those of several fragments that have begun.
+        let (mut few, mut many) = ([(0_u64, 0_u64); 64], Vec::new());
+        let marks = if self.rules.len() < few.len() * 64 {
             few.as_mut_slice()
         } else {
-            many.resize(self.rules.len() / 64 + 1, 0);
+            many.resize(self.rules.len() / 64 + 1, (0, 0));
             many.as_mut_slice()
         };
-        let mut open = Vec::new();
+        let mut open: Vec<Begun> = Vec::new();
         for found in &scan.found {
             for number in self.phrases.numbers(found) {
                 // Ascending: those of rules come first.
                 let Some(fragment) = self.fragments.get(*number as usize) else { break };
-                let (word, bit) = (fragment.rule as usize / 64, 1 << (fragment.rule % 64));
-                if seen[word] & bit != 0 {
+                let ((reported, begun), bit) = (&mut marks[fragment.rule as usize / 64], 1 << (fragment.rule % 64));
+                if *reported & bit != 0 {
                     continue;
                 }
-                let start =
-                    if fragment.of == 1 { Some(found.start as usize) } else { go_on(&mut open, fragment, found) };
+                let start = if fragment.of == 1 {
+                    Some(found.start as usize)
+                } else if *begun & bit != 0 {
+                    let known = open.iter_mut().find(|known| known.rule == fragment.rule);
+                    known.and_then(|known| known.goes_on(fragment, found))
+                } else {
+                    // A rule that begins, or a piece of a phrase that has no beginning.
+                    if fragment.index == 0 && open.len() < 500 {
+                        *begun |= bit;
+                        if open.is_empty() {
+                            open.reserve(16);
+                        }
+                        open.push(Begun::of(fragment, found));
+                    }
+                    None
+                };
                 if let Some(start) = start {
-                    seen[word] |= bit;
+                    *reported |= bit;
                     each(&self.rules[fragment.rule as usize], start, found.end as usize);
                 }
             }
@@ -446,29 +467,25 @@ struct Begun {
     end: usize,
 }
 
-/// A fragment that is one of several was found: where the phrase begins, if it was the last of them.
-fn go_on(open: &mut Vec<Begun>, fragment: &Fragment, found: &Match) -> Option<usize> {
-    let (start, end) = (found.start as usize, found.end as usize);
-    let begun = Begun { rule: fragment.rule, next: 1, start, end };
-    match open.iter_mut().find(|known| known.rule == fragment.rule) {
-        None => {
-            if open.is_empty() {
-                open.reserve(16);
-            }
-            if fragment.index == 0 && open.len() < 500 {
-                open.push(begun);
-            }
-        }
-        Some(known) if known.next == fragment.index && start >= known.end && start - known.end <= MAX_GAP => {
-            known.next += 1;
-            known.end = end;
-            return (known.next == fragment.of).then_some(known.start);
-        }
-        // A fresh beginning, when the first one has led nowhere yet.
-        Some(known) if fragment.index == 0 && known.next == 1 => *known = begun,
-        _ => {}
+impl Begun {
+    fn of(fragment: &Fragment, found: &Match) -> Self {
+        Self { rule: fragment.rule, next: 1, start: found.start as usize, end: found.end as usize }
     }
-    None
+
+    /// A further fragment was found: where the phrase begins, if it was the last.
+    fn goes_on(&mut self, fragment: &Fragment, found: &Match) -> Option<usize> {
+        let start = found.start as usize;
+        if self.next == fragment.index && start >= self.end && start - self.end <= MAX_GAP {
+            self.next += 1;
+            self.end = found.end as usize;
+            return (self.next == fragment.of).then_some(self.start);
+        }
+        if fragment.index == 0 && self.next == 1 {
+            // A fresh beginning: the first one has led nowhere yet.
+            *self = Self::of(fragment, found);
+        }
+        None
+    }
 }
 
 fn split_phrase(phrase: &str) -> impl Iterator<Item = &str> {
@@ -556,6 +573,19 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
             }
             continue;
         }
+        let wide_end = at + plain_wide(&bytes[at..]);
+        if at < wide_end {
+            if blank && !out.is_empty() && !(wide_before && broken) {
+                out.push(b' ');
+            }
+            (blank, wide_before, broken) = (false, true, false);
+            // All of them, or those that begin before the limit, and one at least.
+            let room = limit.saturating_sub(out.len()).clamp(1, bytes.len());
+            let end = wide_end.min(at + room.div_ceil(3) * 3);
+            out.extend_from_slice(&bytes[at..end]);
+            at = end;
+            continue;
+        }
         // Not ASCII, so a character begins here: what was passed over were whole ones.
         let Some(c) = text.get(at..).and_then(|rest| rest.chars().next()) else { break };
         at += c.len_utf8();
@@ -582,6 +612,13 @@ pub(crate) fn fold(text: &str, limit: usize) -> Vec<u8> {
         }
     }
     out
+}
+
+/// How many bytes at the beginning of a text are characters of three bytes that stay as they are: kana, Chinese characters,
+/// syllables of Korean. (Those before them are signs as well, and the blank that is as wide.)
+fn plain_wide(text: &[u8]) -> usize {
+    let stays = |one: &&[u8; 3]| matches!(one[0], 0xe3..=0xed) && **one != *"\u{3000}".as_bytes();
+    text.as_chunks::<3>().0.iter().take_while(stays).count() * 3
 }
 
 /// A folded text, or a piece of one, as text.

@@ -6,7 +6,7 @@ use crate::needle::Needle;
 use memchr::memmem::Finder;
 use std::borrow::Cow;
 use std::sync::LazyLock;
-use yamabiko_report::structure::find_near;
+use yamabiko_report::structure::{find_near, find_near3};
 use yamabiko_status::{Class, EnhancedStatus};
 
 /// `text` without white space at its ends, as [`str::trim`]; quick where both ends are ASCII.
@@ -232,20 +232,6 @@ fn four_or_five(text: &[u8]) -> Option<usize> {
     rest.iter().position(|byte| matches!(byte, b'4' | b'5')).map(|at| eights.len() * 8 + at)
 }
 
-/// The first digit 2, 4 or 5.
-fn two_four_or_five(text: &[u8]) -> Option<usize> {
-    let (eights, rest) = text.as_chunks::<8>();
-    for (number, eight) in eights.iter().enumerate() {
-        let eight = u64::from_le_bytes(*eight);
-        // 4 and 5 differ in one bit only.
-        let found = equal(eight | 0x0101_0101_0101_0101, b'5') | equal(eight, b'2');
-        if found != 0 {
-            return Some(number * 8 + (found.trailing_zeros() / 8) as usize);
-        }
-    }
-    rest.iter().position(|byte| matches!(byte, b'2' | b'4' | b'5')).map(|at| eights.len() * 8 + at)
-}
-
 /// All reply codes from 400 to 599 (and 2xx where a text begins with it), in their order.
 pub(crate) fn reply_codes(text: &str) -> impl Iterator<Item = u16> + '_ {
     let bytes = text.as_bytes();
@@ -319,7 +305,7 @@ pub(crate) fn statuses(text: &str) -> impl Iterator<Item = EnhancedStatus> + '_ 
     let bytes = text.as_bytes();
     let mut at = 0;
     std::iter::from_fn(move || {
-        while let Some(next) = two_four_or_five(bytes.get(at..)?) {
+        while let Some(next) = find_near3(*b"245", bytes.get(at..)?) {
             let here = at + next;
             at = here + 1;
             if here + 5 > bytes.len() {
