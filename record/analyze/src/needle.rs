@@ -1,5 +1,7 @@
 //! Words and texts looked for in others, quickly: where their rarest byte stands, the others are compared.
 
+use yamabiko_report::structure::find_near;
+
 /// How often a byte is in mail, roughly: letters in the order of their frequency.
 const FREQUENCY: [u8; 256] = {
     let mut table = [0; 256];
@@ -49,6 +51,13 @@ pub(crate) fn find_piece(text: &[u8], piece: &[u8]) -> Option<usize> {
     // The beginning has a byte that is rare enough.
     let beginning = &piece[..piece.len().min(16)];
     let (rarest, byte) = beginning.iter().enumerate().min_by_key(|(_, byte)| FREQUENCY[usize::from(**byte)])?;
-    let mut places = memchr::memchr_iter(*byte, &text[rarest..rarest + room + 1]).take(64);
-    places.find(|at| text[*at..].starts_with(piece))
+    let mut at = 0;
+    for _ in 0..64 {
+        at += find_near(*byte, text.get(rarest + at..=rarest + room)?)?;
+        if text[at..].starts_with(piece) {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
 }

@@ -7,7 +7,7 @@ use memchr::memmem::Finder;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_report::decode;
-use yamabiko_report::structure::{self, HeaderField, find_near};
+use yamabiko_report::structure::{self, HeaderField, find_near, same_name};
 
 /// Fields of one header beyond are not looked at.
 const MAX_FIELDS: usize = 2000;
@@ -40,7 +40,7 @@ impl<'m> Original<'m> {
             fields += 1;
             if fields <= MAX_FIELDS {
                 found.take(field);
-                if field.name.len() == 8 && field.name.eq_ignore_ascii_case(b"Received") {
+                if same_name(field.name, b"Received") {
                     received.push(field.value);
                 }
             }
@@ -79,7 +79,7 @@ impl<'m> Original<'m> {
     fn take(&mut self, field: HeaderField<'m>) {
         let address = |value| piece_of(decode::header_text(value), |text| one_address(text).unwrap_or_default());
         let bracketed = |value| piece_of(decode::header_text(value), inside_brackets);
-        let is = |name: &str| field.name.eq_ignore_ascii_case(name.as_bytes());
+        let is = |name: &str| same_name(field.name, name.as_bytes());
         // By the length first: most fields are none of these.
         match field.name.len() {
             4 if self.from.is_empty() && is("From") => self.from = address(field.value),

@@ -5,6 +5,7 @@ use crate::mail::Mail;
 use crate::rules::Scan;
 use crate::text;
 use aho_corasick::AhoCorasick;
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use yamabiko_report::structure;
 
@@ -180,8 +181,11 @@ pub(crate) fn signs() -> impl Iterator<Item = &'static str> {
 /// What a text for people has of these.
 #[derive(Debug, Default)]
 pub(crate) struct Signs {
-    /// Places in [`WORDS`], and where in the text.
-    words: Vec<(usize, usize)>,
+    /// The system that the heaviest of [`WORDS`] is of, and its points.
+    named: (&'static str, u32),
+    /// Points of the heaviest, whoever uses it; and of those with which the text begins.
+    heaviest: u32,
+    heaviest_at_once: u32,
     delay: bool,
     /// It says of itself what it is, as several systems do: [`GENERATED`].
     generated: bool,
@@ -194,13 +198,22 @@ pub(crate) struct Signs {
 impl Signs {
     pub(crate) fn of(rules: &Rules, scan: &Scan) -> Self {
         let mut signs = Self::default();
+        let mut words = 0;
         let (delays, unsubscribe) = (WORDS.len(), WORDS.len() + DELAYS.len());
         for (sign, start) in rules.signs(scan) {
             if sign < delays {
                 // What a notice is, it says in the beginning.
-                signs.generated |= WORDS[sign].0 == GENERATED;
-                if start < 12 * 1024 && signs.words.len() < 60 {
-                    signs.words.push((sign, start));
+                let (said, system, points) = WORDS[sign];
+                signs.generated |= said == GENERATED;
+                if start < 12 * 1024 && words < 60 {
+                    words += 1;
+                    signs.heaviest = signs.heaviest.max(points);
+                    if start < BEGINNING {
+                        signs.heaviest_at_once = signs.heaviest_at_once.max(points);
+                    }
+                    if !system.is_empty() && points > signs.named.1 {
+                        signs.named = (system, points);
+                    }
                 }
             } else if sign < unsubscribe {
                 signs.delay |= start < 2048;
@@ -279,8 +292,9 @@ const SUBJECTS: &[(&str, u32)] = &[
 ];
 
 /// Finds each of [`SUBJECTS`] wherever it stands.
-static SUBJECT_FINDER: LazyLock<Option<AhoCorasick>> =
-    LazyLock::new(|| AhoCorasick::builder().build(SUBJECTS.iter().map(|(words, _)| words)).ok());
+static SUBJECT_FINDER: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    AhoCorasick::builder().ascii_case_insensitive(true).build(SUBJECTS.iter().map(|(words, _)| words)).ok()
+});
 
 /// Parts of the address or the name of a sender that tell the system.
 const SENDERS: &[(&str, &str)] = &[
@@ -328,6 +342,9 @@ static SENDER_FINDER: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
     AhoCorasick::builder().ascii_case_insensitive(true).build(all).ok()
 });
 
+/// Those that are found are told by a bit each.
+const _: () = assert!(SENDERS.len() + DAEMONS.len() < 64);
+
 pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
     let mut system = System { name: "", points: 0, delay: false, machine: false };
     let header = mail.header();
@@ -339,22 +356,13 @@ pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
             system.name = name;
         }
     };
-    let (mut heaviest, mut heaviest_at_once) = (0, 0);
-    for (sign, start) in &signs.words {
-        // `Signs::of` keeps places in the table only.
-        let (_, system_name, points) = WORDS[*sign];
-        heaviest = heaviest.max(points);
-        if *start < BEGINNING {
-            heaviest_at_once = heaviest_at_once.max(points);
-        }
-        name(&mut system, system_name, points);
-    }
-    let ascii = mail.subject.is_ascii();
-    let subject = if ascii { mail.subject.to_ascii_lowercase() } else { mail.subject.to_lowercase() };
+    name(&mut system, signs.named.0, signs.named.1);
+    let subject =
+        if mail.subject.is_ascii() { Cow::Borrowed(&*mail.subject) } else { Cow::Owned(mail.subject.to_lowercase()) };
     let mut delayed = signs.delay;
     if let Some(finder) = SUBJECT_FINDER.as_ref() {
         // The pattern's number is its place in the table.
-        let words = finder.find_overlapping_iter(&subject).take(100).map(|m| SUBJECTS[m.pattern().as_usize()]);
+        let words = finder.find_overlapping_iter(&*subject).take(100).map(|m| SUBJECTS[m.pattern().as_usize()]);
         let mut points = 0;
         for (words, worth) in words {
             points = points.max(worth);
@@ -362,12 +370,11 @@ pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
         }
         system.points += points;
     }
-    let senders: Vec<usize> = match SENDER_FINDER.as_ref() {
+    let senders = SENDER_FINDER.as_ref().map_or(0, |finder| {
         // The pattern's number is its place in the tables.
-        Some(finder) => finder.find_overlapping_iter(from).take(100).map(|m| m.pattern().as_usize()).collect(),
-        None => Vec::new(),
-    };
-    let daemon = senders.iter().any(|place| *place >= SENDERS.len()) || from.trim() == "<>";
+        finder.find_overlapping_iter(from).take(100).fold(0, |all, m| all | 1 << m.pattern().as_usize())
+    });
+    let daemon = senders >> SENDERS.len() != 0 || from.trim() == "<>";
     let null_path = header.get("Return-Path").is_some_and(|path| {
         let path = path.trim_ascii();
         path == b"<>" || path.is_empty() || path.to_ascii_uppercase().starts_with(b"<MAILER-DAEMON")
@@ -381,7 +388,7 @@ pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
     if mail.has_original && daemon {
         system.points += 1;
     }
-    by_header(mail, signs, &senders, &mut system, &mut name);
+    by_header(mail, signs, senders, &mut system, &mut name);
     if mail.unsent && !mail.has_status {
         // What came before the sendmail that writes reports.
         name(&mut system, "V5sendmail", 5);
@@ -393,9 +400,10 @@ pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
         || name_weight >= 9
         || header.get("X-Failed-Recipients").is_some()
         || mail.structure.report_type.is_some();
-    system.points += if system.machine { heaviest } else { heaviest_at_once };
+    system.points += if system.machine { signs.heaviest } else { signs.heaviest_at_once };
     // "Re:" is written by people, and by gateways that are known by their sender.
-    if name_weight < 9 && (subject.starts_with("re:") || subject.starts_with("aw:")) {
+    let answers = ["re:", "aw:"].iter().any(|mark| text::after_prefix(&subject, mark).is_some());
+    if name_weight < 9 && answers {
         system.points = system.points.saturating_sub(4);
     }
     system.delay = delayed;
@@ -406,7 +414,7 @@ pub(crate) fn identify(mail: &Mail<'_>, signs: &Signs) -> System {
 fn by_header(
     mail: &Mail<'_>,
     signs: &Signs,
-    senders: &[usize],
+    senders: u64,
     system: &mut System,
     name: &mut impl FnMut(&mut System, &'static str, u32),
 ) {
@@ -427,13 +435,10 @@ fn by_header(
             name(system, system_name, 9);
         }
     }
-    let of_google = |place: &usize| matches!(SENDERS.get(*place), Some(("@googlemail.com", _)));
-    let google = senders.iter().any(of_google);
+    let known = || SENDERS.iter().enumerate().filter(|(place, _)| senders & 1 << place != 0).map(|(_, known)| known);
+    let google = known().any(|(words, _)| *words == "@googlemail.com");
     // In the order of the table, as they stand in the address does not matter.
-    let mut known: Vec<&(&str, &'static str)> = senders.iter().filter_map(|place| SENDERS.get(*place)).collect();
-    known.sort_unstable_by_key(|known| SENDERS.iter().position(|row| row == *known));
-    known.dedup();
-    for (_, system_name) in known {
+    for (_, system_name) in known() {
         // Google's systems tell themselves apart in their text.
         name(system, system_name, if *system_name == "Gmail" { 3 } else { 9 });
         if *system_name == "Verizon" {

@@ -742,10 +742,9 @@ pub(crate) fn squeeze(text: &str, limit: usize) -> String {
 /// `text` begins with the ASCII text `prefix` in any case of letters; what follows it.
 pub(crate) fn after_prefix<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     let head = text.as_bytes().get(..prefix.len())?;
-    if let (Some(a), Some(b)) = (head.first(), prefix.as_bytes().first())
-        && (a ^ b) & !0x20 != 0
-    {
-        // Not even the first letter.
+    let differs = |at| head.get(at).zip(prefix.as_bytes().get(at)).is_some_and(|(a, b)| (a ^ b) & !0x20 != 0);
+    if differs(0) || differs(1) {
+        // Not even the first letters.
         return None;
     }
     // The prefix is ASCII, so what equals it ends at a boundary of characters.
