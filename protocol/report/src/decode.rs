@@ -14,7 +14,7 @@ pub fn part_text<'m>(part: &Part<'m>, limit: usize) -> Cow<'m, str> {
     let body = &part.body[..part.body.len().min(limit)];
     let text = match transfer(body, part.transfer) {
         Cow::Borrowed(bytes) => charset(bytes, part.charset),
-        Cow::Owned(bytes) => Cow::Owned(charset(&bytes, part.charset).into_owned()),
+        Cow::Owned(bytes) => Cow::Owned(owned_text(bytes, part.charset)),
     };
     if part.media == Media::Html { Cow::Owned(html(&text)) } else { text }
 }
@@ -84,11 +84,23 @@ pub fn base64(body: &[u8]) -> Vec<u8> {
     out
 }
 
+/// As [`charset`], without a copy of what is UTF-8.
+fn owned_text(bytes: Vec<u8>, label: Option<&[u8]>) -> String {
+    if shifts(&bytes) {
+        return charset(&bytes, label).into_owned();
+    }
+    String::from_utf8(bytes).unwrap_or_else(|error| charset(error.as_bytes(), label).into_owned())
+}
+
+/// There is an escape sequence of ISO-2022.
+fn shifts(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(0x1b, bytes).any(|at| matches!(bytes.get(at + 1), Some(b'$' | b'(')))
+}
+
 /// Bytes of a character set as text. Without a label, or with a wrong one, what the bytes look like decides: escape
 /// sequences of ISO-2022-JP, UTF-8, and for what Japanese systems send without saying so EUC-JP and Shift_JIS.
 pub fn charset<'b>(bytes: &'b [u8], label: Option<&[u8]>) -> Cow<'b, str> {
-    let escape = memchr::memchr_iter(0x1b, bytes).any(|at| matches!(bytes.get(at + 1), Some(b'$' | b'(')));
-    if escape {
+    if shifts(bytes) {
         // Labels lie more often than these sequences stand there for nothing.
         let korean = memmem::find(bytes, b"\x1b$)C").is_some();
         if !korean {

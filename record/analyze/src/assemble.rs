@@ -8,7 +8,7 @@ use crate::mail::Mail;
 use crate::needle::Needle;
 use crate::plain::is_disclaimer;
 use crate::rules::Scan;
-use crate::systems::System;
+use crate::systems::{Signs, System};
 use crate::transcript::Refusal;
 use crate::{Reason, Rules, civil, text};
 use memchr::memmem::Finder;
@@ -247,7 +247,7 @@ pub(crate) struct Notice<'n, 'm> {
     pub rules: &'n Rules,
     pub mail: &'n Mail<'m>,
     /// The text for people, scanned.
-    pub human: &'n Scan,
+    pub signs: &'n Signs,
     pub system: System,
     pub shared: &'n Shared<'n>,
     /// There is more than one recipient.
@@ -258,7 +258,7 @@ pub(crate) struct Notice<'n, 'm> {
 impl Notice<'_, '_> {
     /// Scans words that mostly stand in the text for people.
     fn scan(&self, words: &str) -> Scan {
-        self.rules.scan_piece(words, LIMIT, self.human)
+        self.rules.scan_piece(words, LIMIT, &self.signs.scan)
     }
 }
 
@@ -312,7 +312,7 @@ impl<'n, 'm> Case<'n, 'm> {
             notice,
             draft,
             refusal,
-            human: Some(notice.human),
+            human: Some(&notice.signs.scan),
             stage: None,
             status: None,
             code: None,
@@ -390,12 +390,12 @@ impl<'n, 'm> Case<'n, 'm> {
 
     /// The paragraph of the text for people that says most: with a reply or status code, or with the heaviest phrase.
     fn telling_lines(&self) -> String {
-        let Notice { rules, mail, human, .. } = self.notice;
+        let Notice { rules, mail, signs, .. } = self.notice;
         let mut best: (u32, &str) = (0, "");
         let telling = |paragraph: &&str| !paragraph.trim().is_empty() && !is_disclaimer(paragraph);
         for paragraph in mail.human.split("\n\n").filter(telling).take(60) {
             let mut score = 0;
-            rules.matches(&rules.scan_piece(paragraph, 4096, human), |rule, _, _| {
+            rules.matches(&rules.scan_piece(paragraph, 4096, &signs.scan), |rule, _, _| {
                 if !rule.asks.reply_only {
                     score = score.max(u32::from(rule.weight));
                 }
@@ -427,7 +427,7 @@ impl<'n, 'm> Case<'n, 'm> {
 
     /// The command that was answered, the status that is to be believed, and the reply code that belongs to it.
     fn choose_status(&mut self) {
-        let Notice { rules, mail, system, .. } = self.notice;
+        let Notice { rules, mail, signs, system, .. } = self.notice;
         let draft = &self.draft;
         self.stage = draft.stage.or_else(|| rules.stage(self.diagnostic()));
         if self.stage.is_none() && !draft.said.is_empty() && draft.said != draft.diagnostic {
@@ -440,7 +440,7 @@ impl<'n, 'm> Case<'n, 'm> {
             };
             self.stage = self.refusal.filter(own).and_then(|r| r.stage);
         }
-        if self.stage.is_none() && draft.alone {
+        if self.stage.is_none() && draft.alone && signs.told {
             self.stage = text::stage_of_dialogue(rules, &mail.human);
         }
         let draft = &mut self.draft;
@@ -473,7 +473,7 @@ impl<'n, 'm> Case<'n, 'm> {
         let besides = (draft.said != draft.diagnostic).then_some(&draft.said);
         let named = text::remote_host(&draft.diagnostic)
             .or_else(|| besides.and_then(|said| text::remote_host(said)))
-            .or_else(|| text::generating_server(&mail.human).filter(|_| draft.rhost.is_empty()))
+            .or_else(|| if draft.rhost.is_empty() { text::generating_server(&mail.human) } else { None })
             .or_else(|| self.refusal.map(|r| r.host.as_str()).filter(|h| !h.is_empty() && draft.rhost.is_empty()))
             .unwrap_or_default();
         if draft.rhost.is_empty() {

@@ -274,26 +274,28 @@ impl Scale<'_, '_> {
     fn verdict(mut self, silent: bool) -> Decision {
         // Stable: of equal weights the one found first stays first.
         self.found.sort_by_key(|e| std::cmp::Reverse(e.weight));
-        let mut scores: Vec<(Reason, u32)> = Vec::with_capacity(8);
+        let mut scores = [None::<u32>; Reason::ALL.len()];
         for (number, evidence) in self.found.iter().enumerate() {
             let weight = u32::from(evidence.weight) * 4;
             // Words beside words are mostly pieces of the same words: only another kind of evidence makes it surer.
             let again = self.found[..number]
                 .iter()
                 .any(|e| e.reason == evidence.reason && (e.kind == evidence.kind || e.place == evidence.place));
-            match scores.iter_mut().find(|(reason, _)| *reason == evidence.reason) {
+            match &mut scores[evidence.reason as usize] {
                 // The heaviest comes first; each further one adds a quarter, as far as 30 points.
-                Some((_, score)) if !again => *score += (weight / 4).min(30),
+                Some(score) if !again => *score += (weight / 4).min(30),
                 Some(_) => {}
-                None => scores.push((evidence.reason, weight)),
+                first => *first = Some(weight),
             }
         }
-        scores.sort_by_key(|(_, score)| std::cmp::Reverse(*score));
-        let Some(&(reason, best)) = scores.first() else {
+        // Of equal scores the one whose evidence was found first.
+        let Some(first) = self.found.iter().min_by_key(|e| std::cmp::Reverse(scores[e.reason as usize])) else {
             let reason = if silent { Reason::Undefined } else { Reason::OnHold };
             return Decision { reason, evidence: Vec::new(), confidence: 5, more_than_words: false };
         };
-        let second = scores.get(1).map_or(0, |(_, score)| *score);
+        let reason = first.reason;
+        let best = scores[reason as usize].take().unwrap_or(0);
+        let second = scores.iter().flatten().max().copied().unwrap_or(0);
         // Half of it is how heavy the evidence is, half by how far it leads.
         let lead = 100 * (best - second.min(best)) / best.max(1);
         let confidence = (best.min(400) / 8 + lead / 2).clamp(5, 99);

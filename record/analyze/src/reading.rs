@@ -1,11 +1,9 @@
 //! One message read: what it is, and who reads it further.
 
 use crate::assemble::{Notice, Shared, finding};
-use crate::decide::LIMIT;
 use crate::draft::Draft;
 use crate::finding::{Analysis, Finding, Kind};
 use crate::mail::Mail;
-use crate::rules::Scan;
 use crate::systems::{self, Signs, System};
 use crate::transcript::refusals;
 use crate::{Rules, autoreply, dsn, event, feedback, plain, text};
@@ -81,8 +79,7 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
     if is_report("tlsrpt") || is_report("dmarc") {
         return nothing("an aggregate report");
     }
-    let human = rules.scan(&mail.human, LIMIT);
-    let signs = Signs::of(rules, &human);
+    let signs = Signs::of(rules, &mail.human);
     if let Some(findings) = feedback::without_report(mail, &signs, &shared) {
         return Analysis { kind: Kind::Feedback, findings, undecoded: None };
     }
@@ -91,7 +88,7 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         return nothing(why);
     }
     if mail.has_status || is_report("delivery-status") {
-        return delivery_status(rules, mail, &human, system, &shared);
+        return delivery_status(rules, mail, &signs, system, &shared);
     }
     if system.points >= 4 {
         let named = plain_drafts(mail);
@@ -112,7 +109,7 @@ fn read(rules: &Rules, mail: &Mail<'_>, depth: usize) -> Analysis {
         let drafts = with_recipients(mail, system.machine, named);
         if !drafts.is_empty() {
             let (mut findings, mut more_than_words) = (Vec::with_capacity(drafts.len()), false);
-            conclude(rules, mail, &human, system, &shared, drafts, |finding, more| {
+            conclude(rules, mail, &signs, system, &shared, drafts, |finding, more| {
                 // Whoever writes to people about parcels means the one to whom it is written; a notice means somebody else.
                 if system.machine || !is_addressee(mail, &finding.recipient) {
                     findings.push(finding);
@@ -232,7 +229,7 @@ fn with_recipients(mail: &Mail<'_>, machine: bool, mut drafts: Vec<Draft>) -> Ve
     drafts
 }
 
-fn delivery_status(rules: &Rules, mail: &Mail<'_>, human: &Scan, system: System, shared: &Shared<'_>) -> Analysis {
+fn delivery_status(rules: &Rules, mail: &Mail<'_>, signs: &Signs, system: System, shared: &Shared<'_>) -> Analysis {
     let mut drafts = dsn::drafts(mail);
     let blocks = plain_drafts(mail);
     if drafts.iter().all(|d| d.recipient.is_empty()) {
@@ -262,7 +259,7 @@ fn delivery_status(rules: &Rules, mail: &Mail<'_>, human: &Scan, system: System,
         return Analysis { kind: Kind::Bounce, findings: Vec::new(), undecoded };
     }
     let mut findings = Vec::with_capacity(drafts.len());
-    conclude(rules, mail, human, system, shared, drafts, |finding, _| findings.push(finding));
+    conclude(rules, mail, signs, system, shared, drafts, |finding, _| findings.push(finding));
     Analysis { kind: Kind::Bounce, findings, undecoded: None }
 }
 
@@ -270,14 +267,15 @@ fn delivery_status(rules: &Rules, mail: &Mail<'_>, human: &Scan, system: System,
 fn conclude(
     rules: &Rules,
     mail: &Mail<'_>,
-    human: &Scan,
+    signs: &Signs,
     system: System,
     shared: &Shared<'_>,
     drafts: Vec<Draft>,
     mut each: impl FnMut(Finding, bool),
 ) {
     let alone = drafts.len() == 1;
-    let notice = Notice { rules, mail, human, system, shared, several: !alone, refusals: &refusals(&mail.human) };
+    let refusals = if signs.quoted { refusals(&mail.human) } else { Vec::new() };
+    let notice = Notice { rules, mail, signs, system, shared, several: !alone, refusals: &refusals };
     for mut draft in drafts {
         draft.alone = alone;
         let (finding, more_than_words) = finding(notice, draft);

@@ -1,6 +1,7 @@
 //! Which system wrote a notice, and how much speaks for its being one.
 
 use crate::Rules;
+use crate::decide::LIMIT;
 use crate::mail::Mail;
 use crate::rules::Scan;
 use crate::text;
@@ -173,14 +174,20 @@ const DELAYS: &[&str] =
 const UNSUBSCRIBE: &str = "apple mail sent this email to unsubscribe from the message";
 const ABUSE: &str = "email abuse report for an email message";
 
+/// Marks of a quoted dialogue, and words that tell a stage wherever they stand: where there are none, nobody looks for more.
+const QUOTED: &[&str] = &[">>>", "<<<"];
+const TOLD: &[&str] = &["(in reply to", "in rcpt to", "in mail from", "-smtp command"];
+
 /// Everything that a text for people is searched for beside the phrases of the rules: [`Signs::of`] knows the order.
 pub(crate) fn signs() -> impl Iterator<Item = &'static str> {
-    WORDS.iter().map(|(words, ..)| *words).chain(DELAYS.iter().copied()).chain([UNSUBSCRIBE, ABUSE])
+    let words = WORDS.iter().map(|(words, ..)| *words).chain(DELAYS.iter().copied());
+    words.chain(QUOTED.iter().copied()).chain(TOLD.iter().copied()).chain([UNSUBSCRIBE, ABUSE])
 }
 
-/// What a text for people has of these.
+/// A text for people, scanned, and what it has of these.
 #[derive(Debug, Default)]
 pub(crate) struct Signs {
+    pub scan: Scan,
     /// The system that the heaviest of [`WORDS`] is of, and its points.
     named: (&'static str, u32),
     /// Points of the heaviest, whoever uses it; and of those with which the text begins.
@@ -189,6 +196,9 @@ pub(crate) struct Signs {
     delay: bool,
     /// It says of itself what it is, as several systems do: [`GENERATED`].
     generated: bool,
+    /// There may be a dialogue in it ([`QUOTED`]), and words that tell a stage ([`TOLD`]).
+    pub quoted: bool,
+    pub told: bool,
     /// Somebody asks to be taken off a list.
     pub unsubscribe: bool,
     /// Somebody complains.
@@ -196,11 +206,17 @@ pub(crate) struct Signs {
 }
 
 impl Signs {
-    pub(crate) fn of(rules: &Rules, scan: &Scan) -> Self {
-        let mut signs = Self::default();
+    pub(crate) fn of(rules: &Rules, human: &str) -> Self {
+        let scan = rules.scan(human, LIMIT);
+        // What comes behind the limit is not known.
+        let unknown = human.len() > LIMIT;
+        let mut signs = Self { quoted: unknown, told: unknown, ..Self::default() };
         let mut words = 0;
-        let (delays, unsubscribe) = (WORDS.len(), WORDS.len() + DELAYS.len());
-        for (sign, start) in rules.signs(scan) {
+        let delays = WORDS.len();
+        let quoted = delays + DELAYS.len();
+        let told = quoted + QUOTED.len();
+        let unsubscribe = told + TOLD.len();
+        for (sign, start) in rules.signs(&scan) {
             if sign < delays {
                 // What a notice is, it says in the beginning.
                 let (said, system, points) = WORDS[sign];
@@ -215,14 +231,19 @@ impl Signs {
                         signs.named = (system, points);
                     }
                 }
-            } else if sign < unsubscribe {
+            } else if sign < quoted {
                 signs.delay |= start < 2048;
+            } else if sign < told {
+                signs.quoted = true;
+            } else if sign < unsubscribe {
+                signs.told = true;
             } else if sign == unsubscribe {
                 signs.unsubscribe = true;
             } else {
                 signs.abuse = true;
             }
         }
+        signs.scan = scan;
         signs
     }
 }

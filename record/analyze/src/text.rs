@@ -10,8 +10,16 @@ use yamabiko_report::structure::{find_near, find_near3};
 use yamabiko_status::{Class, EnhancedStatus};
 
 /// `text` without white space at its ends, as [`str::trim`]; quick where both ends are ASCII.
+#[inline]
 pub(crate) fn trim(text: &str) -> &str {
-    let bytes = text.as_bytes();
+    match text.as_bytes() {
+        // As most are.
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
+        bytes => trimmed(text, bytes),
+    }
+}
+
+fn trimmed<'t>(text: &'t str, bytes: &[u8]) -> &'t str {
     let (mut start, mut end) = (0, bytes.len());
     let blank = |byte: u8| matches!(byte, b' ' | 9..=13);
     while start < end && blank(bytes[start]) {
@@ -607,11 +615,9 @@ pub(crate) fn remote_host(text: &str) -> Option<&str> {
     if text.is_empty() {
         return None;
     }
-    let words = host_words(text.as_bytes());
-    for (number, finder) in HOST_FINDERS.iter().enumerate() {
-        if words & 1 << number == 0 {
-            continue;
-        }
+    let mut words = host_words(text.as_bytes());
+    while let Some(finder) = HOST_FINDERS.get(words.trailing_zeros() as usize) {
+        words &= words - 1;
         let mut rest = text;
         // A few places at most, so that a long text is not searched again and again.
         for _ in 0..4 {
