@@ -429,7 +429,7 @@ pub fn parameter<'m>(value: &'m [u8], name: &str) -> Option<&'m [u8]> {
 }
 
 /// Names and values of all parameters of a field's value, quotes left out.
-fn parameters<'m>(value: &'m [u8]) -> impl Iterator<Item = (&'m [u8], &'m [u8])> {
+fn parameters(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = value;
     std::iter::from_fn(move || {
         loop {
