@@ -1,9 +1,9 @@
 //! Many phrases found in one walk over a folded text.
 //!
 //! A phrase begins where a word begins, so there are few places to look at: they are found many bytes at a time
-//! ([`beginnings`]), half of them are passed over for their first two bytes, most others for their first eight bytes alone ([`Long`], [`Heads`] for phrases that have fewer), and
-//! at the others a tree of phrases (edges of several bytes, [`Node`]) is walked as far as the text goes along. The tree is made at start from the sorted phrases
-//! in a few milliseconds and stays below a megabyte, where an automaton over all bytes took forty to build.
+//! ([`beginnings`]), half of them are passed over for their first two bytes ([`Twos`]), most others for their first eight bytes alone
+//! ([`Long`], [`Heads`] for phrases that have fewer), and at the others a tree of phrases (edges of several bytes, [`Node`])
+//! is walked as far as the text goes along. The tree is made at start from the sorted phrases in a few milliseconds and stays below a megabyte, where an automaton over all bytes took forty to build.
 //!
 //! Time is linear in the text: what is walked from one place is bounded by the longest phrase.
 

@@ -801,6 +801,24 @@ mod tests {
         assert_eq!(found(&rules, "zzrblx"), []);
     }
 
+    #[test]
+    fn a_piece_has_what_a_search_of_its_own_finds() {
+        let rules = Rules::default();
+        let human = "This is the mail system at host mx.a.jp.\n\n<kim@a.jp>: host mx.b.jp[192.0.2.1] said: 550 5.1.1\n    \
+            <kim@b.jp>: Recipient address rejected: User unknown (in reply to RCPT TO command)\n\n容量オーバーです; mailbox full";
+        let whole = rules.scan(human, usize::MAX);
+        let mut known = 0;
+        for from in (0..human.len()).filter(|at| human.is_char_boundary(*at)) {
+            for to in (from..=human.len()).step_by(5).filter(|at| human.is_char_boundary(*at)) {
+                let own = rules.scan(&human[from..to], usize::MAX);
+                known += usize::from(whole.piece(&own.folded).is_some());
+                let piece = rules.scan_piece(&human[from..to], usize::MAX, &whole);
+                assert_eq!((piece.folded, piece.found), (own.folded, own.found), "{}", &human[from..to]);
+            }
+        }
+        assert!(known > 1000, "{known}");
+    }
+
     /// [`fold`] as it reads, one character after the other.
     fn folded_slowly(text: &str, limit: usize) -> String {
         let mut out = String::new();
@@ -840,6 +858,7 @@ mod tests {
             "É",
             "ẞ",
             "容",
+            "容量オーバー",
             "\u{3000}",
             "’",
             "\r\n",

@@ -208,8 +208,8 @@ pub(crate) struct Signs {
 impl Signs {
     pub(crate) fn of(rules: &Rules, human: &str) -> Self {
         let scan = rules.scan(human, LIMIT);
-        // What comes behind the limit is not known.
-        let unknown = human.len() > LIMIT;
+        // What comes behind the limit is not known. (Letters may become longer when they are folded, but not twice as long.)
+        let unknown = human.len() > LIMIT / 2;
         let mut signs = Self { quoted: unknown, told: unknown, ..Self::default() };
         let mut words = 0;
         let delays = WORDS.len();
