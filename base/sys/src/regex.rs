@@ -5,6 +5,8 @@ use std::mem::MaybeUninit;
 
 /// glibc's compiler recurses at each parenthesis: deeper nesting than this is refused.
 const NESTING: usize = 250;
+/// glibc copies what is repeated for each of them: forty of `+` are more than any memory.
+const REPETITIONS: usize = 10;
 /// A pattern longer than this is refused.
 const LENGTH: usize = 64 * 1024;
 
@@ -45,6 +47,9 @@ impl Regex {
         }
         if nesting(pattern.as_bytes()) > NESTING {
             return Err(format!("parentheses nested more than {NESTING} levels deep"));
+        }
+        if repetitions(pattern.as_bytes(), flags.extended) > REPETITIONS {
+            return Err(format!("more than {REPETITIONS} repetition operators in a row"));
         }
         let text = CString::new(pattern).map_err(|_| "null byte in pattern".to_owned())?;
         let mut bits = 0;
@@ -117,6 +122,12 @@ impl Drop for Regex {
     }
 }
 
+/// Repetition operators in a row, not knowing about brackets: an upper bound.
+fn repetitions(pattern: &[u8], extended: bool) -> usize {
+    let operator = |byte: &u8| *byte == b'*' || extended && matches!(byte, b'+' | b'?');
+    pattern.split(|byte| !operator(byte)).map(<[u8]>::len).max().unwrap_or(0)
+}
+
 /// Depth of parentheses, not knowing about brackets: an upper bound.
 fn nesting(pattern: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0usize, 0);
@@ -175,5 +186,20 @@ mod tests {
             assert!(Regex::new(pattern, PLAIN).is_err());
         }
         assert_eq!(Regex::new("(", PLAIN).err().unwrap(), "Unmatched ( or \\(");
+    }
+
+    #[test]
+    fn repetitions_in_a_row_are_bounded() {
+        let basic = Flags { extended: false, ..PLAIN };
+        for (pattern, flags, good) in [
+            (format!("D{}", "+".repeat(10)), PLAIN, true),
+            (format!("D{}", "+".repeat(11)), PLAIN, false),
+            (format!("D{}", "+?*".repeat(4)), PLAIN, false),
+            // Characters like others.
+            (format!("D{}", "+".repeat(40)), basic, true),
+            (format!("D{}", "\\+".repeat(40)), PLAIN, true),
+        ] {
+            assert_eq!(Regex::new(&pattern, flags).is_ok(), good, "{pattern}");
+        }
     }
 }
