@@ -26,7 +26,7 @@ use crate::blocking::where_it_may_block;
 use crate::generation::Current;
 use crate::limits;
 use crate::orders::{Manager, Order};
-use crate::outcome::{deferred_outcome, is_open, is_probe, keep_settled, open_recipients, plain, states_after};
+use crate::outcome::{deferred_outcome, is_open, is_probe, keep_settled, plain, states_after};
 use crate::report;
 use crate::routing::{Routing, content_of, route};
 use crate::trip::trip;
@@ -40,6 +40,8 @@ struct Active {
     /// as its budget goes. Thousands of active messages would be much memory.
     content: Option<Content>,
     activated: Timestamp,
+    /// Recipients that were still to be delivered when it became active.
+    open: usize,
     /// New states of recipients, as far as anything has become of them; by position.
     changed: HashMap<u32, RecipientState>,
     /// Successes to report to the sender, and leaves of expansions that failed.
@@ -512,6 +514,7 @@ impl Task {
                 envelope,
                 content,
                 activated: now,
+                open,
                 changed: HashMap::new(),
                 outcomes: Vec::new(),
                 addresses: HashMap::new(),
@@ -642,7 +645,7 @@ impl Task {
                 active.unsettled.push(index);
             }
             // With more of the message still to come, what is done is recorded now: a crash then repeats less.
-            if active.changed.len() < open_recipients(&active.envelope) {
+            if active.changed.len() < active.open {
                 let mut changes: Vec<_> = std::mem::take(&mut active.unsettled)
                     .into_iter()
                     .filter_map(|index| active.changed.get(&index).map(|state| (index, state.clone())))

@@ -25,11 +25,6 @@ pub fn is_open(state: &RecipientState) -> bool {
     matches!(state, RecipientState::Pending | RecipientState::Deferred(_))
 }
 
-/// How many are still to be delivered.
-pub fn open_recipients(envelope: &Envelope) -> usize {
-    envelope.recipients.iter().filter(|r| is_open(&r.state)).count()
-}
-
 /// Hashes of the domains of recipients.
 pub fn sites<'a>(recipients: impl Iterator<Item = &'a Recipient>) -> Vec<u64> {
     let domains = recipients.filter_map(|r| yamabiko_address::split_domain(&r.address).1);

@@ -17,7 +17,7 @@ use crate::fs::{StoredFile, write_all_at};
 use crate::index::Segment;
 use crate::messages::{Entry, Location};
 use crate::record::{ALIGN, HEAD, Head, RECORDS, Seal, SegmentHeader};
-use crate::shared::{Free, Op, OpKind, Shared, State, is_full};
+use crate::shared::{Free, Op, OpKind, Shared, State, Waiting, is_full};
 use crate::{Done, QueueError};
 
 /// How long to wait before trying again to write changes for which there was no space.
@@ -417,13 +417,8 @@ impl Log {
                 }
                 OpKind::State | OpKind::Settle => {
                     let full = matches!(op.kind, OpKind::State);
-                    if let Some(waiting) = state.waiting.get_mut(&op.id) {
-                        if !waiting.is_empty() {
-                            waiting.remove(0);
-                        }
-                        if waiting.is_empty() {
-                            state.waiting.remove(&op.id);
-                        }
+                    if state.waiting.get_mut(&op.id).is_some_and(Waiting::written) {
+                        state.waiting.remove(&op.id);
                     }
                     if full {
                         state.index.messages.set_state(op.id, at);

@@ -21,15 +21,16 @@ use crate::read::{self, ReadError, read_message};
 use crate::readable;
 use crate::record::{RECORDS, record_len};
 use crate::recover::recover;
-use crate::shared::{Op, OpKind, Paths, Shared, State, io_error, is_full};
+use crate::shared::{Op, OpKind, Paths, Shared, State, Waiting, io_error, is_full};
 use crate::{Counts, Damage, Done, Flags, Meta, NewMessage, Options, QueueError, Recovered, Stats, Store, Stored};
 
 /// How long the free space that was found is believed.
 const FREE_SPACE_AGE: Duration = Duration::from_secs(1);
-/// Settle records after which all recipients are written in one record, for messages with few recipients and many.
-const SETTLES: (usize, usize) = (8, 64);
-/// A message with more recipients than this has many.
-const FEW_RECIPIENTS: u32 = 1000;
+/// Settle records after which all recipients are written in one record at the soonest.
+const SETTLES: usize = 8;
+/// While a message is being delivered, one settle record for so many recipients at the most: whoever records all recipients at once
+/// reads all of them, and would do that again and again for each few of a large mailing.
+const RECIPIENTS_PER_SETTLE: usize = 4;
 /// How long each message is made to wait while space is short.
 const SLOWER: Duration = Duration::from_millis(100);
 /// What a message in the queue costs in memory, the schedule's entry with it, in bytes.
@@ -98,6 +99,7 @@ impl Queue {
             index: recovery.index,
             line: Line::new(Log::new(recovery.previous_end), options.write_after),
             waiting: Default::default(),
+            merging: Default::default(),
             leaving: Default::default(),
             spilling: Default::default(),
             ready: Vec::new(),
@@ -305,9 +307,7 @@ impl Queue {
                 }
                 // Every message's segment is known, or it would not be in the index.
                 let mut places = state.index.places(id).ok_or(QueueError::NotFound(id))?;
-                if let Some(waiting) = state.waiting.get(&id) {
-                    places.waiting = waiting.iter().map(|w| w.payload.clone()).collect();
-                }
+                places.waiting = state.waiting.get(&id).map_or_else(Vec::new, Waiting::payloads);
                 (places, meta, (entry.message, state.index.messages.changes(id).to_vec()))
             };
             let path = shared.paths.content(id);
@@ -439,6 +439,9 @@ impl Queue {
         let shared = &self.shared;
         let mut state = shared.lock();
         state.writable()?;
+        if let Some(changed) = state.merging.get_mut(&id) {
+            *changed = true;
+        }
         let entry = state.index.messages.get(id).ok_or(QueueError::NotFound(id))?;
         let mut kind = OpKind::Settle;
         let mut merged = None;
@@ -446,19 +449,15 @@ impl Queue {
             kind = OpKind::State;
         } else if changes.is_empty() {
             kind = OpKind::Standing;
-        } else if self.too_many_settles(&state, id, entry) {
-            let seen = (entry.message, state.index.messages.changes(id).to_vec());
-            let waiting = state.waiting.get(&id).map_or(0, Vec::len);
+        } else if worth_merging(&state, id, change.deferred) {
+            state.merging.insert(id, false);
             drop(state);
             let whole = self.read(id, false);
             state = shared.lock();
+            let alone = state.merging.remove(&id) == Some(false);
             state.writable()?;
-            let entry = state.index.messages.get(id).ok_or(QueueError::NotFound(id))?;
-            let same = seen.0 == entry.message
-                && seen.1 == state.index.messages.changes(id)
-                && waiting == state.waiting.get(&id).map_or(0, Vec::len);
             // If somebody else changed the message meanwhile, or it cannot be read, this change goes on its own.
-            if let (Ok((envelope, _, _)), true) = (whole, same) {
+            if let (Ok((envelope, _, _)), true) = (whole, alone) {
                 let mut envelope = Arc::unwrap_or_clone(envelope);
                 read::apply_states(&mut envelope, changes);
                 merged = Some(envelope);
@@ -484,12 +483,6 @@ impl Queue {
             shared.push_change(&mut state, OpKind::Settle, id, payload);
         }
         Ok(())
-    }
-
-    fn too_many_settles(&self, state: &State, id: QueueId, entry: &Entry) -> bool {
-        let few = entry.recipients().is_some_and(|n| n <= FEW_RECIPIENTS);
-        let most = if few { SETTLES.0 } else { SETTLES.1 };
-        state.index.messages.changes(id).len() + state.waiting.get(&id).map_or(0, Vec::len) >= most
     }
 
     /// Calls back when everything that was told before is durable.
@@ -576,10 +569,7 @@ impl Queue {
         let mut batch = Batch::default();
         let last = {
             let state = self.shared.lock();
-            let waiting = |id| match state.waiting.get(&id) {
-                Some(waiting) => waiting.iter().map(|w| w.payload.clone()).collect(),
-                None => Vec::new(),
-            };
+            let waiting = |id| state.waiting.get(&id).map_or_else(Vec::new, Waiting::payloads);
             batch.collect(&state.index, after, wanted, waiting)
         };
         batch.show(|id| self.envelope(id).map(|(envelope, _)| envelope), visit);
@@ -708,6 +698,20 @@ impl Store for Queue {
     fn remove(&self, id: QueueId) -> Result<(), QueueError> {
         Queue::remove(self, id)
     }
+}
+
+/// So much was settled since all recipients were last recorded at once that it is to be done again. While the message is being delivered
+/// that is after as many changes as make reading all of it worth while, and after as many more if it could not be done; `at_rest`, between two
+/// attempts, sooner, because it may stay like that for long.
+fn worth_merging(state: &State, id: QueueId, at_rest: bool) -> bool {
+    let settles = state.settles(id);
+    if settles < SETTLES || state.merging.contains_key(&id) {
+        return false;
+    }
+    let recipients =
+        state.index.messages.get(id).and_then(Entry::recipients).map_or(usize::from(u16::MAX), |n| n as usize);
+    let most = (recipients / RECIPIENTS_PER_SETTLE).max(SETTLES);
+    at_rest || settles.is_multiple_of(most)
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, QueueError> {

@@ -1,6 +1,6 @@
 //! What the callers, the log's thread and the helper's thread have in common.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -156,10 +156,33 @@ impl Op {
     }
 }
 
-/// A change that is not written yet.
+/// Changes of one message that are not written yet, oldest first.
+#[derive(Default)]
 pub struct Waiting {
-    /// The payload of its record.
-    pub payload: Bytes,
+    payloads: VecDeque<Bytes>,
+    /// Of these, how many of the newest are not told by a change to all recipients that waits with them.
+    since_whole: Option<usize>,
+}
+
+impl Waiting {
+    /// One more, which tells of all recipients where `whole`.
+    fn push(&mut self, payload: Bytes, whole: bool) {
+        self.payloads.push_back(payload);
+        self.since_whole = if whole { Some(0) } else { self.since_whole.map(|n| n + 1) };
+    }
+    /// The oldest was written. True when it was the last.
+    pub fn written(&mut self) -> bool {
+        self.payloads.pop_front();
+        if self.since_whole.is_some_and(|n| n >= self.payloads.len()) {
+            // The change to all recipients was written too: the index knows it now.
+            self.since_whole = None;
+        }
+        self.payloads.is_empty()
+    }
+    /// The payloads of their records.
+    pub fn payloads(&self) -> Vec<Bytes> {
+        self.payloads.iter().cloned().collect()
+    }
 }
 
 /// A segment that can be used.
@@ -177,7 +200,9 @@ pub struct State {
     /// Records to be written, in the order in which they are to stand in the log, and what writes them.
     pub line: Line<Log, Op>,
     /// Changes that the line, or whoever writes, still holds, by message, oldest first.
-    pub waiting: HashMap<QueueId, Vec<Waiting>>,
+    pub waiting: HashMap<QueueId, Waiting>,
+    /// Messages that somebody reads to record all their recipients at once, and whether they were changed meanwhile.
+    pub merging: HashMap<QueueId, bool>,
     /// Messages that a record in line, or in the hands of whoever writes, replaces: they must not be copied
     /// behind it.
     pub leaving: HashSet<QueueId>,
@@ -264,7 +289,7 @@ impl Shared {
         if matches!(kind, OpKind::Standing) {
             return self.push(state, Op::new(kind, id, payload));
         }
-        state.waiting.entry(id).or_default().push(Waiting { payload: payload.clone() });
+        state.waiting.entry(id).or_default().push(payload.clone(), matches!(kind, OpKind::State));
         self.push(state, Op::new(kind, id, payload));
     }
 
@@ -315,6 +340,14 @@ impl Shared {
 }
 
 impl State {
+    /// Changes to a message since all its recipients were last recorded at once.
+    pub fn settles(&self, id: QueueId) -> usize {
+        match self.waiting.get(&id) {
+            None => self.index.messages.changes(id).len(),
+            Some(Waiting { since_whole: Some(settles), .. }) => *settles,
+            Some(waiting) => self.index.messages.changes(id).len() + waiting.payloads.len(),
+        }
+    }
     /// An error when nothing may be changed any more.
     pub fn writable(&self) -> Result<(), QueueError> {
         if let Some(why) = &self.fatal {

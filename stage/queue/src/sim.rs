@@ -90,6 +90,7 @@ struct Disk {
     locked: BTreeSet<PathBuf>,
     capacity: Option<u64>,
     calls: u64,
+    bytes_read: u64,
     /// From this call on the machine is off.
     off_at: Option<u64>,
     /// From this call on syncs, or writes, fail.
@@ -161,6 +162,10 @@ impl SimulatedDisk {
     /// Calls so far that changed something.
     pub fn calls(&self) -> u64 {
         self.lock().calls
+    }
+    /// Bytes that were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.lock().bytes_read
     }
     /// The machine goes off after so many more calls that change something; the next one is half done.
     pub fn stop_after(&self, calls: u64) {
@@ -322,12 +327,13 @@ impl StoredFile for SimulatedFile {
         Ok(total)
     }
     fn pread(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let disk = self.disk.lock();
+        let mut disk = self.disk.lock();
         disk.on()?;
         let bytes = &disk.inodes[self.inode].cached;
         let rest = bytes.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let n = rest.len().min(buffer.len());
         buffer[..n].copy_from_slice(&rest[..n]);
+        disk.bytes_read += n as u64;
         Ok(n)
     }
     fn fdatasync(&self) -> io::Result<()> {
