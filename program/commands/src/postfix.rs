@@ -174,6 +174,7 @@ impl Script {
             Err(error) => return self.fatal(&format!("cannot start the supervisor: {error}")),
         };
         if answer == "ok" {
+            self.tell_of_postmaster();
             self.welcome();
             return ExitCode::SUCCESS;
         }
@@ -183,6 +184,15 @@ impl Script {
             answer = format!("the supervisor (process {}) ended without a word", child.id());
         }
         self.fatal(&answer)
+    }
+
+    /// Notices that nobody gets are found out when they are needed. The log has this too; who looks on need not read it.
+    fn tell_of_postmaster(&self) {
+        if self.ours || std::io::stderr().is_terminal() {
+            for remark in yamabiko_engine::unheard(&self.context.config) {
+                eprintln!("postfix/postfix-script: warning: {remark}");
+            }
+        }
     }
 
     /// For the newcomer: what listens where, and three things to try.

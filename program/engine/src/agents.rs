@@ -83,6 +83,7 @@ impl Agents {
                 "lmtp" => (parts.client(&view, Protocol::Lmtp, tables, keys), "lmtp"),
                 "local" => {
                     let settings = LocalSettings::from_view(&view, tables, name);
+                    notices.extend(settings.remark());
                     (Means::Local(Box::new(LocalAgent::new(settings, Arc::clone(&parts.surroundings)))), "local")
                 }
                 "virtual" => {

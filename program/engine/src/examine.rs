@@ -133,7 +133,9 @@ pub fn examine(config: &Config) -> Findings {
             (ServiceType::Unix, "lmtp") => {
                 drop(Tls::read(&view, Protocol::Lmtp, &tables, &Disk, &mut found.warnings));
             }
-            (ServiceType::Unix, "local") => drop(LocalSettings::from_view(&view, &tables, &service.name)),
+            (ServiceType::Unix, "local") => {
+                found.warnings.extend(LocalSettings::from_view(&view, &tables, &service.name).remark());
+            }
             (ServiceType::Unix, "virtual") => drop(VirtualSettings::from_view(&view, &tables, &service.name)),
             (ServiceType::Unix, "pipe") => found.warnings.extend(PipeSettings::from_view(&view, service).err()),
             _ => {}
@@ -148,6 +150,14 @@ pub fn examine(config: &Config) -> Findings {
     found.warnings.retain(|text| seen.insert(text.clone()));
     found.faults.retain(|text| seen.insert(text.clone()));
     found
+}
+
+/// Whose mail nobody will get, for whoever starts the mail system and looks on: what its log says too.
+pub fn unheard(config: &Config) -> Vec<String> {
+    let tables = tables(config, |_| {});
+    let router = Router::new(&config.main(), &tables);
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
+    runtime.block_on(crate::postmaster::check(config, &tables, &router))
 }
 
 #[cfg(test)]
@@ -213,6 +223,12 @@ mod tests {
                 "",
                 &[],
                 &["nobody gets the mail for nobodyhere (2bounce_notice_recipient): there is no alias and no user"],
+            ),
+            (
+                "local_delivery_style = qmail\ncommand_directory = /no/such\nsendmail_path = /no/such/sendmail\n",
+                "local unix - n n - - local\n",
+                &[],
+                &["local_delivery_style: bouncesaying and the other commands for .qmail files are neither in"],
             ),
             (
                 "",

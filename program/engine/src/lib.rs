@@ -66,7 +66,7 @@ mod verify;
 mod visit;
 mod workers;
 
-pub use examine::{Findings, examine};
+pub use examine::{Findings, examine, unheard};
 pub use ours::Ours;
 pub use yamabiko_schedule::profiles;
 

@@ -109,6 +109,9 @@ fn locking(view: &View, name: &str) -> Locking {
     }
 }
 
+/// What commands find in the environment variable of that name.
+const PATH: &str = "/usr/bin:/bin";
+
 /// Where the commands for `.qmail` files are: beside the program, or where `yamabiko install` put their names.
 fn program_directories(view: &View) -> Vec<String> {
     let program = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_path_buf()));
@@ -140,7 +143,7 @@ pub(crate) fn exported(view: &View) -> Vec<(String, String)> {
             None => std::env::var(entry).ok().map(|value| (entry.to_owned(), value)),
         }
     });
-    let path = ("PATH".to_owned(), "/usr/bin:/bin".to_owned());
+    let path = ("PATH".to_owned(), PATH.to_owned());
     entries.filter(|(name, _)| name != "PATH" && !name.is_empty()).chain([path]).collect()
 }
 
@@ -207,6 +210,17 @@ impl Settings {
             qmail_alias_user: view.text("qmail_alias_user"),
             program_directories: program_directories(view),
         }
+    }
+
+    /// What an administrator should know: commands of `.qmail` files that will not find bouncesaying and its kin.
+    pub fn remark(&self) -> Option<String> {
+        let found = !self.program_directories.is_empty()
+            || PATH.split(':').any(|directory| Path::new(directory).join("bouncesaying").exists());
+        (self.style != Style::Postfix && !found).then(|| {
+            "local_delivery_style: bouncesaying and the other commands for .qmail files are neither in command_directory nor beside \
+             the program: set command_directory to the directory that \"yamabiko install\" put them into"
+                .to_owned()
+        })
     }
 
     /// The owner of an alias table's file decides who runs what it says; tables without a file are the system's.

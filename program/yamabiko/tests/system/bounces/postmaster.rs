@@ -45,7 +45,14 @@ fn the_start_says_it_too() {
     let mut instance = Instance::new();
     instance.set("mydestination", "test.example");
     instance.set("notify_classes", "protocol");
-    instance.start();
+    instance.write();
+    // To whoever looks on as well: `yamabiko start` always does, `postfix start` for a terminal.
+    let said = instance.run("yamabiko", &["start", "-c", instance.etc().to_str().unwrap()]);
+    assert_eq!(
+        (said.code, said.err.matches("warning: nobody gets the mail for postmaster").count()),
+        (0, 1),
+        "{said:?}"
+    );
     instance.until("the warning", || instance.log().contains("nobody gets the mail for postmaster"));
     let sink = Sink::start(instance.next_hop);
     instance.set("alias_maps", "inline:{ {postmaster=you@far.example} }");
