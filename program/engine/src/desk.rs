@@ -20,6 +20,7 @@ use yamabiko_envelope::{
     Content, Envelope, Kind, Notify, Recipient, Severity, Source, Submission, Timestamp, Trouble, TroubleClass,
 };
 use yamabiko_message::date::Zone;
+use yamabiko_receive::Admission as _;
 use yamabiko_report::SessionNotice;
 
 use crate::accept::Acceptance;
@@ -169,6 +170,7 @@ impl Desk {
         };
         if first {
             let _told = self.alarm(TroubleClass::Resource, text);
+            self.bell.notify_one();
         }
     }
 
@@ -273,15 +275,20 @@ impl Desk {
         }
     }
 
-    /// Sends the summaries when they are due.
+    /// Sends the summaries when they are due, and looks whether there is room again: nobody may come and ask for it.
     pub async fn run(self: Arc<Self>, engine: Acceptance) {
         loop {
             let next = [lock(&self.digest).next(), lock(&self.held).next()].into_iter().flatten().min();
             let wait =
                 next.map_or(Duration::from_secs(3600), |at| at.since(Timestamp::now()) + Duration::from_millis(5));
+            let full = lock(&self.no_room).is_some();
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(if full { wait.min(SETTLED) } else { wait }) => {}
                 () = self.bell.notified() => {}
+            }
+            if full {
+                // Tells of it if so.
+                let _free = engine.free_space();
             }
             let now = Timestamp::now();
             let due = lock(&self.digest).due(now, engine.zone());

@@ -304,7 +304,7 @@ impl Window {
         let count = self.count;
         let subject = format!("{count} notices of class {} in {}", class.name(), words_of(lasted));
         let mut text = format!(
-            "{count} notices of class {} were not sent one by one.\nFrom {}\nto   {}\n\n",
+            "{count} notices of class {} were not sent one by one.\nSince {}\nuntil {}\n\n",
             class.name(),
             rfc5322(self.since.seconds(), zone),
             rfc5322(now.seconds(), zone)
