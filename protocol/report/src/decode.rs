@@ -97,6 +97,32 @@ fn shifts(bytes: &[u8]) -> bool {
     memchr::memchr_iter(0x1b, bytes).any(|at| matches!(bytes.get(at + 1), Some(b'$' | b'(')))
 }
 
+/// Without the escape sequences that another one follows at once. Every word of a header ends in ASCII and the next one begins
+/// anew, so they stand at each seam; to a decoder for the web they are a trick, and it puts a U+FFFD there.
+fn without_empty_shifts(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let shift = |at: usize| match bytes.get(at..at + 3) {
+        Some([0x1b, b'(', _]) => Some(3),
+        Some([0x1b, b'$', b'(']) => Some(4),
+        Some([0x1b, b'$', _]) => Some(3),
+        _ => None,
+    };
+    let empty = |at: usize| shift(at).filter(|long| shift(at + long).is_some());
+    if !memchr::memchr_iter(0x1b, bytes).any(|at| empty(at).is_some()) {
+        return Cow::Borrowed(bytes);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        if let Some(long) = empty(at) {
+            at += long;
+        } else {
+            out.push(*byte);
+            at += 1;
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// Bytes of a character set as text. Without a label, or with a wrong one, what the bytes look like decides: escape
 /// sequences of ISO-2022-JP, UTF-8, and for what Japanese systems send without saying so EUC-JP and Shift_JIS.
 pub fn charset<'b>(bytes: &'b [u8], label: Option<&[u8]>) -> Cow<'b, str> {
@@ -104,7 +130,10 @@ pub fn charset<'b>(bytes: &'b [u8], label: Option<&[u8]>) -> Cow<'b, str> {
         // Labels lie more often than these sequences stand there for nothing.
         let korean = memmem::find(bytes, b"\x1b$)C").is_some();
         if !korean {
-            return encoding_rs::ISO_2022_JP.decode_without_bom_handling(bytes).0;
+            return match without_empty_shifts(bytes) {
+                Cow::Borrowed(bytes) => encoding_rs::ISO_2022_JP.decode_without_bom_handling(bytes).0,
+                Cow::Owned(bytes) => encoding_rs::ISO_2022_JP.decode_without_bom_handling(&bytes).0.into_owned().into(),
+            };
         }
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -371,6 +400,8 @@ mod tests {
     fn character_sets() {
         for (bytes, label, expected) in [
             (&b"\x1b$B$\"\x1b(B"[..], Some("us-ascii"), "あ"),
+            (b"\x1b$B$\"\x1b(B\x1b$B$$\x1b(B", Some("iso-2022-jp"), "あい"),
+            (b"\x1b(J\x1b(B\x1b$Ba\x1b", Some("iso-2022-jp"), "\u{fffd}\u{fffd}"),
             (b"\x82\xa0", Some("Shift_JIS"), "あ"),
             (b"\x82\xa0", Some("cp932"), "あ"),
             (b"\xa4\xa2", Some("EUC-JP"), "あ"),
@@ -396,6 +427,8 @@ mod tests {
             ("=?utf-8?B?44GC?=\n =?utf-8?B?44GE?= x", "あい x"),
             ("=?utf-8?B?44E=?= =?utf-8?B?gg==?=", "あ"),
             ("=?ISO-2022-JP?B?GyRCJCIbKEI=?=", "あ"),
+            ("=?ISO-2022-JP?B?GyRCJCIbKEI=?=\n =?ISO-2022-JP?B?GyRCJCIbKEI=?=", "ああ"),
+            ("=?ISO-2022-JP?B?eBskQiQiGyhC?=\n =?iso-2022-jp?B?GyRCJCIbKEJ4?=", "xああx"),
             ("Re: =?iso-8859-1?q?gr=FC=DFe_x?=", "Re: grüße x"),
             ("=?broken", "=?broken"),
             ("=?utf-8?x?abc?=", "=?utf-8?x?abc?="),
