@@ -217,8 +217,9 @@ pub fn language_of(message: &[u8], known: impl Fn(&str) -> bool) -> Option<Strin
     if kana(&text) || subject.is_some_and(|subject| kana(&subject)) { ja() } else { None }
 }
 
-/// A `Subject:` as it can stand in a header: encoded words where it is not ASCII (RFC 2047).
-pub fn encoded_subject(subject: &str) -> String {
+/// A `Subject:` as it can stand in a header: encoded words where it is not ASCII (RFC 2047), in UTF-8, or for readers who know
+/// nothing else (`jis`) in ISO-2022-JP where that has all of its characters.
+pub fn encoded_subject(subject: &str, jis: bool) -> String {
     if subject.is_ascii() {
         return subject.to_owned();
     }
@@ -226,17 +227,26 @@ pub fn encoded_subject(subject: &str) -> String {
     let plain =
         subject.find(|c: char| !c.is_ascii()).and_then(|at| subject[..at].rfind(' ')).map_or(0, |blank| blank + 1);
     let (plain, rest) = subject.split_at(plain);
+    let jis = jis && to_iso_2022_jp(rest).is_some();
+    // Each word begins and ends in ASCII, as RFC 1468 and RFC 2047 want it.
+    let bytes_of = |text: &str| {
+        let japanese = if jis { to_iso_2022_jp(text) } else { None };
+        japanese.unwrap_or_else(|| text.as_bytes().to_vec())
+    };
     let mut words = Vec::new();
     let mut held = String::new();
     for c in rest.chars() {
-        // Base 64 of 42 bytes is 56 characters: a word of 68, below the 75 that there may be.
-        if held.len() + c.len_utf8() > 42 {
-            words.push(std::mem::take(&mut held));
-        }
         held.push(c);
+        // Base 64 of 42 bytes is 56 characters: a word of 74 at most, below the 75 that there may be.
+        if bytes_of(&held).len() > 42 {
+            held.pop();
+            words.push(std::mem::take(&mut held));
+            held.push(c);
+        }
     }
     words.push(held);
-    let word = |text: String| format!("=?UTF-8?B?{}?=", base64(text.as_bytes()));
+    let charset = if jis { "ISO-2022-JP" } else { "UTF-8" };
+    let word = |text: String| format!("=?{charset}?B?{}?=", base64(&bytes_of(&text)));
     let words = words.into_iter().map(word).collect::<Vec<_>>().join("\n ");
     if plain.is_empty() { words } else { format!("{}\n {words}", plain.trim_end()) }
 }
@@ -326,12 +336,24 @@ mod tests {
 
     #[test]
     fn subjects() {
-        assert_eq!(encoded_subject("plain"), "plain");
-        let subject = "Undelivered Mail Returned to Sender / メールを配達できませんでした";
-        let encoded = encoded_subject(subject);
-        assert!(encoded.starts_with("Undelivered Mail Returned to Sender /\n =?UTF-8?B?"), "{encoded}");
-        assert!(encoded.is_ascii() && encoded.lines().all(|line| line.len() <= 76), "{encoded}");
-        assert_eq!(crate::decode::header(encoded.as_bytes()), subject);
+        assert_eq!((encoded_subject("plain", false), encoded_subject("plain", true)), ("plain".into(), "plain".into()));
+        let plain = "Undelivered Mail Returned to Sender / ";
+        let alternating = "aあ1い".repeat(30);
+        for (words, jis, charset) in [
+            ("メールを配達できませんでした", false, "UTF-8"),
+            ("メールを配達できませんでした", true, "ISO-2022-JP"),
+            ("メールをまだ配達できていません（もう少し長い件名のための試験です）", true, "ISO-2022-JP"),
+            (alternating.as_str(), true, "ISO-2022-JP"),
+            (alternating.as_str(), false, "UTF-8"),
+            ("без доставки ü", true, "UTF-8"),
+        ] {
+            let subject = format!("{plain}{words}");
+            let encoded = encoded_subject(&subject, jis);
+            let begin = format!("{}\n =?{charset}?B?", plain.trim_end());
+            assert!(encoded.starts_with(&begin), "{encoded}");
+            assert!(encoded.is_ascii() && encoded.lines().all(|line| line.len() <= 76), "{encoded}");
+            assert_eq!(crate::decode::header(encoded.as_bytes()), subject);
+        }
         for (bytes, text) in [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v")] {
             assert_eq!(base64(bytes), text);
         }

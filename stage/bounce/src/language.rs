@@ -113,7 +113,6 @@ impl Bouncer {
             }
         }
         let mut template = all.unwrap_or_else(|| like.clone());
-        template.subject = encoded_subject(&template.subject);
         template.postmaster_subject = like.postmaster_subject.clone();
         if let Ok(readable) = std::str::from_utf8(&text)
             && !readable.is_ascii()
@@ -130,6 +129,7 @@ impl Bouncer {
                 text = bytes;
             }
         }
+        template.subject = encoded_subject(&template.subject, template.charset == "iso-2022-jp");
         template.text = text;
         (template, warnings)
     }

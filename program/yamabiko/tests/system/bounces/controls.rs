@@ -405,4 +405,6 @@ fn a_template_in_iso_2022_jp() {
     instance.client().mail("one@box.example", &["x@gone.example"], "Subject: s\n\nx\n").unwrap();
     let notice = instance.until_mails("one", 1).remove(0);
     assert!(notice.contains("charset=iso-2022-jp\n") && notice.contains("\u{1b}$B"), "{notice}");
+    // Whoever reads nothing else sees the subject first.
+    assert!(notice.contains("Subject: Undelivered Mail Returned to Sender /\n =?ISO-2022-JP?B?"), "{notice}");
 }
