@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use nix::libc::c_void;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
 
 /// A mapping of the first bytes of a file.
@@ -69,6 +69,12 @@ impl Mapped {
         // this is borrowed; a slice of this process cannot lie in it, as no reference to it is ever given out.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.cast::<u8>().as_ptr().add(at), bytes.len()) };
         true
+    }
+
+    /// Takes the pages out of this process's memory; they are the file's, and come back when they are used.
+    pub fn let_go(&self) -> io::Result<()> {
+        // SAFETY: the mapping is shared: what was written to it is in the file's pages, and stays there.
+        unsafe { madvise(self.start, self.len(), MmapAdvise::MADV_DONTNEED) }.map_err(crate::io)
     }
 
     /// Writes zeros from `from` to before `to`, as far as that is within it.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use yamabiko_commands as commands;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: yamabiko_sys::memory::Allocator = yamabiko_sys::memory::Allocator;
 
 /// Verbs of `postfix` that are also ours.
 const VERBS: [&str; 8] = ["start", "start-fg", "stop", "abort", "reload", "flush", "check", "status"];
