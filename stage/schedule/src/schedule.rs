@@ -273,6 +273,21 @@ impl Schedule {
         }
     }
 
+    /// Tables that are mostly empty become as small as what is in them. For whoever sees that little happens: it takes time.
+    pub fn tidy(&mut self) {
+        fn shrink<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
+            if map.capacity() / 4 > map.len() {
+                map.shrink_to(2 * map.len());
+            }
+        }
+        self.waiting.tidy();
+        shrink(&mut self.active);
+        shrink(&mut self.in_flight);
+        self.transports.iter_mut().for_each(|transport| shrink(&mut transport.destinations));
+        self.outbox.shrink_to(2 * self.outbox.len());
+        self.lingering.shrink_to(2 * self.lingering.len());
+    }
+
     /// Whether the transport takes one recipient per delivery, so that each recipient is a destination.
     pub fn one_recipient(&self, transport: &str) -> bool {
         self.settings.transport(transport).destination_recipient_limit == 1

@@ -241,6 +241,42 @@ impl Waiting {
         n
     }
 
+    /// After a backlog that is mostly gone: those that are left are put together anew, in as much room as they need.
+    pub(crate) fn tidy(&mut self) {
+        if self.chunks.len() < 2 || self.len > self.chunks.len() * CHUNK / 4 {
+            return;
+        }
+        let mut before = std::mem::replace(self, Self { wheel: self.wheel.emptied(), ..Self::new() });
+        let mut many = std::mem::take(&mut before.many);
+        let put = |this: &mut Self, n: u32, many: Option<Box<[u64]>>| {
+            let slot = before.slot(n);
+            match (slot.line(), many) {
+                (Line::Incoming, _) => this.insert_incoming(slot.id(), slot.mark),
+                (Line::Deferred, Some(sites)) => this.insert_deferred(slot.id(), slot.due, &sites),
+                (Line::Deferred, None) if slot.mark == NO_SITE => this.insert_deferred(slot.id(), slot.due, &[]),
+                (Line::Deferred, None) => this.insert_deferred(slot.id(), slot.due, &[slot.mark]),
+            }
+            if slot.flushed
+                && let Some((_, n)) = this.find(slot.id())
+            {
+                this.slot_mut(n).flushed = true;
+            }
+        };
+        // Senders keep their turns, those without messages too, and each one's messages their order.
+        for sender in &before.round {
+            self.senders.insert(*sender, SenderLine { first: NONE, last: NONE });
+            self.round.push_back(*sender);
+            let mut n = before.senders.get(sender).map_or(NONE, |line| line.first);
+            while n != NONE {
+                put(self, n, None);
+                n = before.slot(n).next;
+            }
+        }
+        for n in before.used().filter(|n| before.slot(*n).line() == Line::Deferred) {
+            put(self, n, many.remove(&n));
+        }
+    }
+
     fn more_slots(&mut self) {
         // Four thousand million messages of 40 bytes are more than any machine holds.
         let first = (self.chunks.len() * CHUNK) as u32;

@@ -80,6 +80,14 @@ fn a_model_agrees() {
                     waiting.flush_all(now);
                     model.values_mut().for_each(|m| (m.due, m.flushed) = (m.due.min(now), true));
                 }
+                8 if step % 7 == 0 => {
+                    // A backlog that comes and goes leaves no trace.
+                    let many = || (0..6 * CHUNK as u64).map(|n| QueueId::new(1_000_000 + n, 2));
+                    many().for_each(|id| waiting.insert_deferred(id, Timestamp(now.0 + speed), &[200]));
+                    many().for_each(|id| assert!(waiting.remove(id).is_some()));
+                    waiting.tidy();
+                    assert!(waiting.chunks.len() <= 1 + model.len() / CHUNK, "{}", model.len());
+                }
                 8 if step % 20 == 0 => {
                     let site = 1 + random(20);
                     let mut count = 0;
