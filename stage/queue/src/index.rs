@@ -9,6 +9,7 @@ use yamabiko_envelope::{Envelope, QueueId};
 use crate::fs::StoredFile;
 use crate::messages::{Entry, Location, Messages};
 use crate::record::Seal;
+use crate::shared::shrink;
 
 /// A segment in use.
 pub struct Segment {
@@ -103,6 +104,11 @@ impl Index {
         if let Some(cached) = self.cached.remove(&id) {
             self.cached_bytes = self.cached_bytes.saturating_sub(cost(&cached.content));
         }
+    }
+    /// Gives back the room of what is gone.
+    pub fn give_room_back(&mut self) {
+        shrink(&mut self.cached);
+        self.messages.give_room_back();
     }
     /// Bytes of messages in memory.
     pub fn cached_bytes(&self) -> usize {

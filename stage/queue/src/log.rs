@@ -98,6 +98,13 @@ fn wait(shared: &Shared) -> Option<(Log, Vec<Op>, bool)> {
         let until = match state.line.writer() {
             // A caller leads, and wakes us if there is more.
             None => None,
+            Some(_) if state.errands.log.is_some() && state.line.is_empty() => {
+                let errand = state.errands.log.take();
+                drop(state);
+                errand.inspect(|errand| errand());
+                state = shared.lock();
+                continue;
+            }
             Some(log) => {
                 let retry = log.retry_at.filter(|at| *at > now);
                 if state.closing && state.line.is_empty() && log.unsynced_since.is_none() {

@@ -5,12 +5,14 @@
 //! messages take some 5 MB.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use yamabiko_envelope::{QueueId, Timestamp};
 
 use crate::codec::Standing;
 use crate::predicate::domain_of;
 use crate::record::ALIGN;
+use crate::shared::shrink;
 use crate::{Flags, Meta};
 
 /// Messages in a full chunk.
@@ -253,23 +255,21 @@ impl Messages {
             chunk.insert(place, (key, entry));
             return None;
         }
-        if place == chunk.len() {
-            // The usual case: the newest message, and its chunk is full.
-            chunk.shrink_to_fit();
-            self.chunks.insert(key, vec![(key, entry)]);
-            return None;
-        }
-        let mut upper = chunk.split_off(CHUNK / 2);
-        chunk.shrink_to_fit();
-        match place.checked_sub(CHUNK / 2) {
-            // A chunk's name is its first key here, so a key that goes before that belongs to the lower one.
-            Some(above) if above > 0 => upper.insert(above, (key, entry)),
-            _ => chunk.insert(place, (key, entry)),
-        }
-        debug_assert!(name <= key);
-        if let Some((first, _)) = upper.first() {
-            self.chunks.insert(*first, upper);
-        }
+        // The chunk is full, and stays so: its last message, mostly the one that has just come, goes on to the next chunk. Many
+        // sessions bring theirs nearly in order, and chunks that are split in the middle for those would stay half empty.
+        let over = match chunk.pop_if(|_| place < CHUNK) {
+            Some(last) => {
+                chunk.insert(place, (key, entry));
+                last
+            }
+            None => (key, entry),
+        };
+        let behind = (Bound::Excluded(name), Bound::Unbounded);
+        let next = self.chunks.range(behind).next().filter(|(_, next)| next.len() < CHUNK).map(|(next, _)| *next);
+        let mut next = next.and_then(|next| self.chunks.remove(&next)).unwrap_or_default();
+        let first = over.0;
+        next.insert(0, over);
+        self.chunks.insert(first, next);
         None
     }
 
@@ -303,6 +303,11 @@ impl Messages {
             chunk.extend(rest.unwrap_or_default());
             chunk.shrink_to_fit();
         }
+    }
+
+    /// Gives back the room of what is gone. Chunks do so by themselves.
+    pub fn give_room_back(&mut self) {
+        shrink(&mut self.several);
     }
 
     /// Every message, oldest first.
@@ -404,6 +409,24 @@ mod tests {
         }
         let room: usize = messages.chunks.values().map(Vec::capacity).sum();
         assert!(room < 10_200, "{room}");
+    }
+
+    /// Many sessions get their IDs and store their messages side by side.
+    #[test]
+    fn what_comes_nearly_in_order_fills_its_chunks() {
+        let mut dice = Dice::new(1);
+        let mut messages = Messages::default();
+        let mut waiting: Vec<u64> = Vec::new();
+        for n in 0..50_000 {
+            waiting.push(n);
+            if waiting.len() > 100 {
+                let next = waiting.swap_remove(dice.below(100) as usize);
+                messages.insert(QueueId::new(next << 10, 1), entry(next));
+            }
+        }
+        assert_eq!(messages.len(), 49_900);
+        let room: usize = messages.chunks.values().map(Vec::capacity).sum();
+        assert!(room < 51_500, "{room}");
     }
 
     #[test]

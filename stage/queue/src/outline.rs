@@ -17,8 +17,8 @@ use crate::messages::{Entry, Location};
 use crate::record::{HEAD, Head, RecordKind, Seal};
 use crate::{Meta, QueueError};
 
-/// Messages in a batch, at most.
-const BATCH: usize = 1024;
+/// Messages in a batch, at most: with the content of small ones, which stands between them, half a megabyte.
+const BATCH: usize = 256;
 /// Recipients in a batch; one message may have more by itself.
 const RECIPIENTS: u32 = 8192;
 /// Messages looked at in one turn under the lock.

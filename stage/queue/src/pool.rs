@@ -215,6 +215,12 @@ impl Helper {
                     return Some(Work::Index(epoch));
                 }
             }
+            if let Some(errand) = state.errands.helper.take() {
+                drop(state);
+                errand();
+                state = shared.lock();
+                continue;
+            }
             state.helper_rests = state.draining.is_empty() && !state.reclaiming && !state.copying;
             shared.rested.notify_all();
             let again = !state.draining.is_empty() || state.no_space.is_some() || self.copy_after.is_some();

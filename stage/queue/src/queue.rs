@@ -21,7 +21,7 @@ use crate::read::{self, ReadError, read_message};
 use crate::readable;
 use crate::record::{RECORDS, record_len};
 use crate::recover::recover;
-use crate::shared::{Op, OpKind, Paths, Shared, State, Waiting, io_error, is_full};
+use crate::shared::{Errand, Errands, Op, OpKind, Paths, Shared, State, Waiting, io_error, is_full};
 use crate::{Counts, Damage, Done, Flags, Meta, NewMessage, Options, QueueError, Recovered, Stats, Store, Stored};
 
 /// How long the free space that was found is believed.
@@ -117,6 +117,7 @@ impl Queue {
             space_is_short: false,
             free_checked: None,
             fatal: None,
+            errands: Errands::default(),
             closing: false,
             damaged: Vec::new(),
             stats: Stats::default(),
@@ -524,6 +525,16 @@ impl Queue {
         true
     }
 
+    /// Gives back the room that the queue's tables took when more was under way, and has its threads do `errand`, each once,
+    /// as soon as they have nothing else to do. For whoever sees that the server has come to rest.
+    pub fn tidy(&self, errand: Errand) {
+        let mut state = self.shared.lock();
+        state.give_room_back();
+        state.errands = Errands { log: Some(errand), helper: Some(errand) };
+        self.shared.wake_log.notify_all();
+        self.shared.wake_helper.notify_all();
+    }
+
     /// Stores a message and waits. Not for the threads of an async runtime.
     pub fn append_and_wait(&self, message: NewMessage) -> Result<(), QueueError> {
         wait_for(|done| self.append_leading(message, None, done))
@@ -557,7 +568,7 @@ impl Queue {
         }
     }
 
-    /// Shows the next messages after an ID that `wanted` says yes to, oldest first, a batch of them (at most a thousand,
+    /// Shows the next messages after an ID that `wanted` says yes to, oldest first, a batch of them (at most a few hundred,
     /// or a few thousand recipients; one message may have more). The last ID looked at; `None` when there are no more.
     /// Much quicker than [`Queue::envelope`] for each.
     pub fn outline(

@@ -318,6 +318,11 @@ impl Recovery {
                     }
                 }
             }
+            Says::Standing(standing) => {
+                if let Some(entry) = self.index.messages.get_mut(id) {
+                    entry.set_standing(standing);
+                }
+            }
             Says::Remove => {
                 self.newest = self.newest.max(Some(id));
                 self.forget(id);

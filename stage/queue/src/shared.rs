@@ -193,6 +193,18 @@ pub struct Free {
     pub file: Arc<dyn StoredFile>,
 }
 
+/// Something that a thread is to do on its own.
+pub type Errand = fn();
+
+/// For each of the threads, once.
+#[derive(Default)]
+pub struct Errands {
+    /// The log's.
+    pub log: Option<Errand>,
+    /// The helper's.
+    pub helper: Option<Errand>,
+}
+
 /// Under the lock.
 pub struct State {
     /// Messages and segments.
@@ -238,6 +250,8 @@ pub struct State {
     pub free_checked: Option<(Instant, bool)>,
     /// A write or sync failed.
     pub fatal: Option<Arc<str>>,
+    /// What the log's thread and the helper's are to do once, when they have nothing else to do.
+    pub errands: Errands,
     /// No more calls; threads finish.
     pub closing: bool,
     /// Found while running.
@@ -348,12 +362,34 @@ impl State {
             Some(waiting) => self.index.messages.changes(id).len() + waiting.payloads.len(),
         }
     }
+
+    /// Tables that have grown for what is gone become as small as what is left.
+    pub fn give_room_back(&mut self) {
+        shrink(&mut self.waiting);
+        self.index.give_room_back();
+        for ids in [&mut self.leaving, &mut self.spilling] {
+            if ids.capacity() > SMALL && ids.capacity() / 4 > ids.len() {
+                ids.shrink_to(2 * ids.len());
+            }
+        }
+    }
+
     /// An error when nothing may be changed any more.
     pub fn writable(&self) -> Result<(), QueueError> {
         if let Some(why) = &self.fatal {
             return Err(QueueError::ReadOnly(Arc::clone(why)));
         }
         if self.closing { Err(QueueError::Closed) } else { Ok(()) }
+    }
+}
+
+/// Tables with less room than this stay as they are.
+const SMALL: usize = 64;
+
+/// Makes a table that is mostly empty as small as what is in it: one that is full takes time, and gives nothing.
+pub fn shrink<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
+    if map.capacity() > SMALL && map.capacity() / 4 > map.len() {
+        map.shrink_to(2 * map.len());
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Says {
     },
     /// A change: where the message stands, and whether all recipients are named.
     Change(Standing, bool),
+    /// A change that names no recipients: nobody has to read it again.
+    Standing(Standing),
     /// Gone.
     Remove,
     /// Segments below the epoch in `id` are free.
@@ -83,7 +85,10 @@ impl Note {
                 Says::Message { standing, replaces, survey, large: head.large.then_some(head.content_len) }
             }
             RecordKind::State => Says::Change(codec::change_standing(record.payload)?, true),
-            RecordKind::Settle => Says::Change(codec::change_standing(record.payload)?, false),
+            RecordKind::Settle => match codec::change_outline(record.payload)? {
+                (standing, true) => Says::Change(standing, false),
+                (standing, false) => Says::Standing(standing),
+            },
             RecordKind::Remove => Says::Remove,
             RecordKind::Reclaim => Says::Reclaim,
             RecordKind::Mark | RecordKind::Other(_) => Says::Nothing,
@@ -98,6 +103,8 @@ impl Note {
             }
             Says::Change(standing, true) => (2, 0, standing.flags.stored_bits()),
             Says::Change(standing, false) => (3, 0, standing.flags.stored_bits()),
+            // An earlier release takes an index with this in it for none, and reads the segment.
+            Says::Standing(standing) => (6, 0, standing.flags.stored_bits()),
             Says::Remove => (4, 0, 0),
             Says::Reclaim => (5, 0, 0),
             Says::Nothing => return,
@@ -121,7 +128,7 @@ impl Note {
                     put_id(out, old);
                 }
             }
-            Says::Change(standing, _) => {
+            Says::Change(standing, _) | Says::Standing(standing) => {
                 out.extend_from_slice(&standing.attempts.to_le_bytes());
                 out.extend_from_slice(&standing.next_attempt.0.to_le_bytes());
             }
@@ -152,10 +159,11 @@ impl Note {
                     large,
                 }
             }
-            2 | 3 => {
+            2 | 3 | 6 => {
                 let attempts = u16::from_le_bytes(array(bytes)?);
                 let next_attempt = Timestamp(u64::from_le_bytes(array(bytes)?));
-                Says::Change(Standing { next_attempt, attempts, flags: marks }, kind == 2)
+                let standing = Standing { next_attempt, attempts, flags: marks };
+                if kind == 6 { Says::Standing(standing) } else { Says::Change(standing, kind == 2) }
             }
             4 => Says::Remove,
             5 => Says::Reclaim,

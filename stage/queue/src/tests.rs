@@ -83,6 +83,69 @@ fn what_is_stored_comes_back() {
     }
 }
 
+/// What is recorded of a message without a word about its recipients costs nothing after the next start, either: a list of
+/// such records for each message of a long queue would be larger than all else.
+#[test]
+fn where_a_message_stands_is_no_record_to_be_read_again() {
+    for indexed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let records = |queue: &Queue| {
+            (0..100).map(|n| queue.with_index(|index| index.messages.changes(id(n)).len())).collect::<Vec<_>>()
+        };
+        let before = {
+            let (queue, _) = open(dir.path());
+            for n in 0..100 {
+                queue.append_and_wait(message(n, 1, &"text\n".repeat(400))).unwrap();
+                queue.settle(id(n), &[(0, RecipientState::Deferred(failure("no")))]).unwrap();
+                queue.defer(id(n), Timestamp(7 + n), &[], false).unwrap();
+                queue.sync().unwrap();
+            }
+            assert!(queue.rest(Duration::from_secs(20)));
+            records(&queue)
+        };
+        assert_eq!(before, [1; 100]);
+        if !indexed {
+            for file in std::fs::read_dir(dir.path().join("log")).unwrap().flatten() {
+                if file.path().extension().is_some_and(|kind| kind == "idx") {
+                    std::fs::remove_file(file.path()).unwrap();
+                }
+            }
+        }
+        let (queue, recovered) = open(dir.path());
+        assert_eq!(recovered.indexed > 0, indexed);
+        assert_eq!(records(&queue), before);
+        for n in 0..100 {
+            assert_eq!(queue.meta(id(n)).unwrap().next_attempt, Timestamp(7 + n));
+            assert_eq!(states(&queue, n), [RecipientState::Deferred(failure("no"))]);
+        }
+    }
+}
+
+/// Each of the queue's threads, once, also when there is nothing to do; and mail goes on.
+#[test]
+fn its_threads_do_what_they_are_asked_to() {
+    static DONE: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+    fn errand() {
+        DONE.lock().unwrap().push(std::thread::current().name().unwrap().to_owned());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = open(dir.path());
+    for n in 0..3 {
+        assert!(queue.rest(Duration::from_secs(20)));
+        queue.tidy(errand);
+        let begin = std::time::Instant::now();
+        while DONE.lock().unwrap().len() < 2 && begin.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut done = std::mem::take(&mut *DONE.lock().unwrap());
+        done.sort();
+        assert_eq!(done, ["queue-log", "queue-pool"]);
+        queue.append_and_wait(message(n, 1, "Subject: mail\n\n")).unwrap();
+    }
+    queue.close();
+    assert_eq!(*DONE.lock().unwrap(), Vec::<String>::new());
+}
+
 #[test]
 fn large_messages_have_files_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
