@@ -97,6 +97,7 @@ enum Order {
     Reopen,
     Replace(Vec<Target>),
     Reconfigure(Form, Style),
+    Tidy(fn()),
 }
 
 impl Shared {
@@ -149,6 +150,12 @@ impl Logger {
     /// Changes how lines look from now on.
     pub fn reconfigure(&self, form: Form, style: Style) {
         self.order(Order::Reconfigure(form, style));
+    }
+
+    /// Gives back the room that a burst of lines took, and has the writer do `errand` when it has written what is queued. For
+    /// whoever sees that the server has come to rest.
+    pub fn tidy(&self, errand: fn()) {
+        self.order(Order::Tidy(errand));
     }
 
     fn order(&self, order: Order) {
@@ -304,6 +311,15 @@ impl Writer {
             }
             Order::Replace(targets) => self.targets = targets.into_iter().map(|target| (target, true)).collect(),
             Order::Reconfigure(form, style) => (self.form, self.style) = (form, style),
+            Order::Tidy(errand) => {
+                self.text = String::new();
+                let mut state = self.shared.lock();
+                if state.queue.is_empty() {
+                    state.queue = VecDeque::new();
+                }
+                drop(state);
+                errand();
+            }
         }
     }
 
@@ -434,6 +450,21 @@ mod tests {
         drop(logger);
         assert_eq!(texts(&dir.path().join("old"))[0], "one");
         assert!(second.exists());
+    }
+
+    #[test]
+    fn the_writer_does_an_errand_after_what_is_queued() {
+        static DONE: Mutex<Option<String>> = Mutex::new(None);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let logger = Logger::start(Host::new("mx", 1), vec![file(&path)], Options::new(origin())).unwrap();
+        (0..1000).for_each(|n| logger.emit(event(&n.to_string())));
+        logger.tidy(|| *DONE.lock().unwrap() = std::thread::current().name().map(str::to_owned));
+        assert!(logger.flush(Duration::from_secs(60)));
+        assert_eq!(DONE.lock().unwrap().as_deref(), Some("log"));
+        logger.emit(event("after"));
+        drop(logger);
+        assert_eq!(texts(&path).len(), 1001);
     }
 
     #[test]

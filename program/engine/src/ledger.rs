@@ -251,6 +251,13 @@ impl Remembered {
         }));
     }
 
+    /// Has its thread do `errand` when all is written, and gives back what it needs for a burst only.
+    pub fn tidy(&self, errand: fn()) {
+        if let Some(inner) = &self.inner {
+            inner.feed.tidy(errand);
+        }
+    }
+
     /// Writes what is left.
     pub fn close(&self) {
         if let Some(inner) = &self.inner {

@@ -52,6 +52,7 @@ mod postmaster;
 mod proofs;
 mod qmail;
 mod report;
+mod rest;
 mod reverse_path;
 mod routing;
 mod sandbox;
@@ -144,7 +145,9 @@ pub fn run() -> ExitCode {
     more_files();
     let unrestricted = sandbox::enter(&config);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(threads);
+    let runtime = runtime.thread_keep_alive(rest::IDLE_THREADS).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -294,13 +297,15 @@ async fn live(
     if boss.tell(&Wish::Ready).is_err() {
         return ExitCode::FAILURE;
     }
-    tokio::spawn(settle());
     let queue_directory = PathBuf::from(engine.acceptance.current().get().config.main().text("queue_directory"));
     let mut well_again =
         pin!(mend::is_well_again(Arc::clone(engine.acceptance.queue()), queue_directory.join("queue")));
+    let (tidied, logger) = (engine.acceptance.clone(), Arc::clone(&engine.logger));
+    let mut tidy = pin!(rest::keep(&tidied, &logger));
     loop {
         let received = tokio::select! {
             received = orders.recv() => received,
+            () = &mut tidy => continue,
             () = &mut well_again => {
                 let text = "the queue's disk can be written again: the engine ends, to be started anew";
                 engine.acceptance.current().say(Severity::Warning, None, text);
@@ -338,14 +343,6 @@ async fn live(
     // The supervisor is gone: nobody could ever stop or reconfigure us again.
     engine.stop(Duration::from_secs(5)).await;
     ExitCode::FAILURE
-}
-
-/// Some seconds after the start: code that only a start needs makes a server that has nothing to do look large.
-async fn settle() {
-    const AFTER: Duration = Duration::from_secs(2);
-    tokio::time::sleep(AFTER).await;
-    // Nobody can do anything about it, and nothing is lost but tidiness.
-    let _ = yamabiko_sys::memory::forget_code();
 }
 
 /// Parameters that count from the start on: what they name is open.

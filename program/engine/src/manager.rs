@@ -330,6 +330,7 @@ impl Task {
                 }
                 self.search();
             }
+            Order::Tidy => self.tidy(),
             Order::Reconfigure(settings) => self.schedule.reconfigure(*settings),
             // Whoever takes an order looks at the queue next.
             Order::Look => {}
@@ -541,6 +542,21 @@ impl Task {
             self.defer(&deferral, now);
         }
         self.schedule.activated(message, &sender, routes, more, now);
+    }
+
+    /// Tables that are mostly empty become as small as what is in them.
+    fn tidy(&mut self) {
+        fn shrink<V>(map: &mut HashMap<QueueId, V>) {
+            if map.capacity() / 4 > map.len() {
+                map.shrink_to(2 * map.len());
+            }
+        }
+        shrink(&mut self.active);
+        shrink(&mut self.probes);
+        shrink(&mut self.routing);
+        shrink(&mut self.ending);
+        shrink(&mut self.waiters);
+        self.schedule.tidy();
     }
 
     // ---- deliveries

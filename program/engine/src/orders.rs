@@ -45,6 +45,8 @@ pub enum Order {
     Found(Vec<QueueId>),
     /// A new configuration.
     Reconfigure(Box<Settings>),
+    /// The server has come to rest: what a burst of mail has left may go.
+    Tidy,
     /// The queue may have failed: look at it.
     Look,
     /// Begin nothing more; the answer comes when all that was begun has ended and is recorded.

@@ -356,6 +356,14 @@ impl DayWriter {
         self.fail_or(self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())))
     }
 
+    /// Pages of the file that SQLite keeps are read again from it when they are needed.
+    pub(crate) fn tidy(&mut self) {
+        if !self.in_transaction {
+            // It is only memory.
+            let _ = self.conn.execute_batch("PRAGMA shrink_memory");
+        }
+    }
+
     /// What is counted in memory is not written.
     pub(crate) fn forget_tallies(&mut self) {
         self.tallies.clear();

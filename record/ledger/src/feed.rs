@@ -129,6 +129,8 @@ struct State {
     lost: u64,
     waits: bool,
     stop: bool,
+    /// What the thread is to do once, when all is written.
+    errand: Option<fn()>,
     /// Times that somebody wanted everything written, and how many of them that was done for.
     asked: u64,
     served: u64,
@@ -242,6 +244,15 @@ impl Feed {
         true
     }
 
+    /// Gives back what only a burst needs, and has the thread do `errand`, once, when all that is in line is written. For
+    /// whoever sees that nothing happens.
+    pub fn tidy(&self, errand: fn()) {
+        let mut state = self.shared.lock();
+        state.line.spare = Vec::new();
+        state.errand = Some(errand);
+        self.shared.work.notify_one();
+    }
+
     /// Writes what is left and ends.
     pub fn close(&self) {
         {
@@ -336,10 +347,26 @@ impl Work {
         (written, failed)
     }
 
+    /// Nothing is to be written.
+    fn tidy(&mut self) {
+        self.recorder = Recorder::default();
+        self.entering.writer.tidy();
+        if let Some(journal) = &self.shared.journal {
+            journal.tidy();
+        }
+    }
+
     fn gather(&mut self) -> Round {
         let mut quiet = false;
         let mut state = self.shared.lock();
         while state.line.pieces.is_empty() && state.lost == 0 && !state.stop && !state.hurries() {
+            if let Some(errand) = state.errand.take_if(|_| !self.recorder.is_waiting()) {
+                drop(state);
+                self.tidy();
+                errand();
+                state = self.shared.lock();
+                continue;
+            }
             state.waits = true;
             if self.recorder.is_waiting() {
                 // A message that nothing follows is written all the same.
@@ -438,6 +465,27 @@ mod tests {
         let mut tallied = 0;
         ledger.tallies(None, None, |_, tally| tallied += tally.count).unwrap();
         assert_eq!(tallied, 100);
+    }
+
+    /// Also with a journal, whose pages are let go of; what is entered afterwards is there.
+    #[test]
+    fn the_thread_does_an_errand_when_all_is_written() {
+        static DONE: AtomicU64 = AtomicU64::new(0);
+        let dir = tempfile::tempdir().unwrap();
+        let writer = Writer::open(dir.path(), Options { source: Source::Live, once: false }).unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let feed = Feed::start(writer, 1000, Surroundings { journal: Some(journal), ..Surroundings::default() }).unwrap();
+        for round in 1..4 {
+            (0..100).for_each(|n| feed.push(Input::Entry(&note(n))));
+            feed.tidy(|| drop(DONE.fetch_add(1, Ordering::Relaxed)));
+            let begin = Instant::now();
+            while DONE.load(Ordering::Relaxed) < round && begin.elapsed() < Duration::from_secs(60) {
+                std::thread::yield_now();
+            }
+            assert_eq!((DONE.load(Ordering::Relaxed), feed.waiting()), (round, 0));
+        }
+        feed.close();
+        assert_eq!((feed.written(), feed.dropped()), (300, 0));
     }
 
     #[test]

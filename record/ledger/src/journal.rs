@@ -196,6 +196,13 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nobody writes to it for some time.
+    pub(crate) fn tidy(&self) {
+        let state = self.lock();
+        // What could not be let go of stays in memory.
+        state.turns.iter().filter_map(|turn| turn.mapped.as_ref()).for_each(|mapped| drop(mapped.let_go()));
+    }
+
     /// Everything that was added is in the ledger.
     pub(crate) fn empty(&self) {
         (0..FILES).for_each(|_| self.turn());

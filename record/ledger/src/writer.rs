@@ -265,6 +265,11 @@ impl Writer {
         self.each_day(DayWriter::fold)
     }
 
+    /// Gives back what is remembered of the files only to be quicker.
+    pub(crate) fn tidy(&mut self) {
+        self.days.iter_mut().for_each(|(_, file)| file.tidy());
+    }
+
     /// Closes the files of days before this one.
     pub fn close_before(&mut self, day: u64) -> Result<(), Error> {
         let (old, kept) = std::mem::take(&mut self.days).into_iter().partition(|(known, _)| *known < day);
