@@ -559,13 +559,14 @@ pub fn outline<'a>(
             tag::SIZE => size = whole_number(field)?,
             tag::SENDER => sender = borrowed(field)?,
             tag::RECIPIENT => {
-                let mut recipient = OutlineRecipient { address: "", original: "", state: OutlineState::Pending };
+                let (state, status) = (OutlineState::Pending, None);
+                let mut recipient = OutlineRecipient { address: "", original: "", state, status };
                 let mut fields = Fields(field);
                 while let Some((tag, field)) = fields.next()? {
                     match tag {
                         1 => recipient.address = borrowed(field)?,
                         2 => recipient.original = borrowed(field)?,
-                        5 => recipient.state = outline_state(field)?,
+                        5 => (recipient.state, recipient.status) = outline_state(field)?,
                         _ => {}
                     }
                 }
@@ -577,8 +578,11 @@ pub fn outline<'a>(
     Ok((arrival, size, sender))
 }
 
-/// What a listing shows of a state or settle record's payload: new states by position.
-pub fn outline_change<'a>(bytes: &'a [u8], mut set: impl FnMut(u32, OutlineState<'a>)) -> Result<(), Malformed> {
+/// What a listing shows of a state or settle record's payload: new states and statuses by position.
+pub fn outline_change<'a>(
+    bytes: &'a [u8],
+    mut set: impl FnMut(u32, (OutlineState<'a>, Option<EnhancedStatus>)),
+) -> Result<(), Malformed> {
     let mut fields = Fields(bytes);
     while let Some((tag, mut field)) = fields.next()? {
         if tag == 4 {
@@ -589,20 +593,22 @@ pub fn outline_change<'a>(bytes: &'a [u8], mut set: impl FnMut(u32, OutlineState
     Ok(())
 }
 
-fn outline_state(field: &[u8]) -> Result<OutlineState<'_>, Malformed> {
+fn outline_state(field: &[u8]) -> Result<(OutlineState<'_>, Option<EnhancedStatus>), Malformed> {
     let (kind, rest) = field.split_first().ok_or(Malformed::Truncated)?;
-    let mut reason = "";
+    let (mut reason, mut said) = ("", EnhancedStatus::transient(0, 0));
     let mut fields = Fields(if matches!(kind, 1 | 2) { rest } else { &[] });
     while let Some((tag, field)) = fields.next()? {
-        if tag == 2 {
-            reason = borrowed(field)?;
+        match tag {
+            1 => said = status(field)?,
+            2 => reason = borrowed(field)?,
+            _ => {}
         }
     }
     Ok(match kind {
-        0 => OutlineState::Pending,
-        1 => OutlineState::Deferred(reason),
-        2 => OutlineState::Failed(reason),
-        3 => OutlineState::Done,
+        0 => (OutlineState::Pending, None),
+        1 => (OutlineState::Deferred(reason), Some(said)),
+        2 => (OutlineState::Failed(reason), Some(said)),
+        3 => (OutlineState::Done, None),
         _ => return Err(Malformed::Choice),
     })
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use yamabiko_envelope::{Envelope, QueueId, RecipientState, Timestamp};
+use yamabiko_status::EnhancedStatus;
 
 use crate::codec::{self, Malformed};
 use crate::fs::{StoredFile, read_at_most};
@@ -52,6 +53,8 @@ pub struct OutlineRecipient<'a> {
     pub original: &'a str,
     /// What is known of it.
     pub state: OutlineState<'a>,
+    /// The status of the last attempt, where it deferred or failed.
+    pub status: Option<EnhancedStatus>,
 }
 
 impl OutlineRecipient<'_> {
@@ -258,7 +261,7 @@ impl Batch {
 fn apply<'b>(payload: &'b [u8], recipients: &mut [OutlineRecipient<'b>]) -> Result<(), Malformed> {
     codec::outline_change(payload, |index, state| {
         if let Some(recipient) = recipients.get_mut(index as usize) {
-            recipient.state = state;
+            (recipient.state, recipient.status) = state;
         }
     })
 }
@@ -267,7 +270,13 @@ pub(crate) fn show_envelope(meta: Meta, envelope: &Envelope, visit: &mut impl Fn
     let recipients: Vec<OutlineRecipient<'_>> = envelope
         .recipients
         .iter()
-        .map(|r| OutlineRecipient { address: &r.address, original: &r.original, state: (&r.state).into() })
+        .map(|r| {
+            let status = match &r.state {
+                RecipientState::Deferred(failure) | RecipientState::Failed(failure) => Some(failure.status),
+                RecipientState::Pending | RecipientState::Done => None,
+            };
+            OutlineRecipient { address: &r.address, original: &r.original, state: (&r.state).into(), status }
+        })
         .collect();
     let (arrival, size, sender) = (envelope.arrival, envelope.size, envelope.sender.as_str());
     visit(&Outline { meta, arrival, size, sender, recipients: &recipients });

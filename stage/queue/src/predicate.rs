@@ -22,7 +22,8 @@
 
 use std::time::Duration;
 
-use yamabiko_envelope::{QueueId, RecipientState, Timestamp};
+use yamabiko_envelope::{QueueId, Timestamp};
+use yamabiko_status::EnhancedStatus;
 
 use crate::messages::{Entry, Hints};
 use crate::outline::{Outline, OutlineRecipient, OutlineState};
@@ -186,7 +187,7 @@ impl Predicate {
         if self.reasons.is_empty() && self.statuses.is_empty() { known } else { known.and(Known::Ask) }
     }
 
-    /// What the envelope says, but for the status, which an outline does not have.
+    /// What the envelope says.
     fn holds(&self, outline: &Outline<'_>, now: Timestamp) -> bool {
         let age = now.since(outline.arrival);
         if self.older.is_some_and(|older| age < older) || self.newer.is_some_and(|newer| age >= newer) {
@@ -211,7 +212,9 @@ impl Predicate {
             OutlineState::Deferred(reason) | OutlineState::Failed(reason) => reason,
             OutlineState::Pending | OutlineState::Done => "",
         };
-        matches_address(&self.recipients, &self.recipient_domains, recipient.address) && self.reason(reason)
+        matches_address(&self.recipients, &self.recipient_domains, recipient.address)
+            && self.reason(reason)
+            && self.status(recipient.status)
     }
 
     fn reason(&self, reason: &str) -> bool {
@@ -221,20 +224,15 @@ impl Predicate {
         }
     }
 
-    /// One recipient is what is asked for in all, its status too.
-    fn status_holds(&self, envelope: &yamabiko_envelope::Envelope) -> bool {
-        envelope.recipients.iter().any(|recipient| {
-            let (RecipientState::Deferred(failure) | RecipientState::Failed(failure)) = &recipient.state else {
-                return false;
-            };
-            let status = failure.status.to_string();
-            let begins = |start: &String| {
-                status.strip_prefix(start.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            self.statuses.iter().any(begins)
-                && matches_address(&self.recipients, &self.recipient_domains, &recipient.address)
-                && self.reason(&failure.reason)
-        })
+    fn status(&self, status: Option<EnhancedStatus>) -> bool {
+        self.statuses.is_empty()
+            || status.is_some_and(|status| {
+                let status = status.to_string();
+                let begins = |start: &String| {
+                    status.strip_prefix(start.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                };
+                self.statuses.iter().any(begins)
+            })
     }
 
     fn select(&self, store: &impl Look, now: Timestamp) -> Vec<Meta> {
@@ -280,9 +278,6 @@ impl Predicate {
                     break;
                 }
             }
-        }
-        if !self.statuses.is_empty() {
-            found.retain(|meta| store.single(meta.queue_id).is_ok_and(|(envelope, _)| self.status_holds(&envelope)));
         }
         if sure > 0 && sure < found.len() {
             found.sort_unstable_by_key(|meta| meta.queue_id);

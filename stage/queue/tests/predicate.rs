@@ -142,11 +142,22 @@ fn many_are_read_in_batches() {
         queue.append(NewMessage::new(envelope, vec![b'x'; 10]), Box::new(|stored| stored.unwrap()));
     }
     queue.sync().unwrap();
+    let failed = |n: u64| n.is_multiple_of(2) && !n.is_multiple_of(13);
+    for n in (0..3000).filter(|n| failed(*n)) {
+        let status = EnhancedStatus::transient((n % 5) as u16, (n % 11) as u16);
+        let state = failure(status, &format!("no {}", n % 3));
+        queue.defer(name(n), Timestamp(1), &[(0, state)], false).unwrap();
+    }
+    queue.sync().unwrap();
     for (text, fits) in [
-        (
-            "sender-domain=d3.example recipient-domain=e1.example",
-            &(|n: u64| n % 7 == 3 && n % 3 == 1) as &dyn Fn(u64) -> bool,
-        ),
+        ("status=4", &failed as &dyn Fn(u64) -> bool),
+        ("status=4.3", &|n| failed(n) && n % 5 == 3),
+        ("status=4.3.1", &|n| failed(n) && n % 5 == 3 && n % 11 == 1),
+        ("status=4.3.1 status=4.4 reason=no_2", &|n| {
+            failed(n) && n % 3 == 2 && (n % 5 == 3 && n % 11 == 1 || n % 5 == 4)
+        }),
+        ("status=4.3 recipient-domain=e1.example", &|n| failed(n) && n % 5 == 3 && n % 3 == 1),
+        ("sender-domain=d3.example recipient-domain=e1.example", &|n| n % 7 == 3 && n % 3 == 1),
         ("sender-domain=.example recipient-domain=e1.example", &|n| n % 3 == 1),
         ("sender-domain=.example", &|_| true),
         ("recipient=r77@e2.example", &|n| n == 77),
