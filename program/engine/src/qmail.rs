@@ -26,6 +26,10 @@ pub fn controls(config: &Config) -> (Option<Controls>, Vec<String>) {
     for entry in entries.filter_map(Result::ok).take(FILES) {
         let name = entry.file_name().to_string_lossy().into_owned();
         if !entry.path().is_file() {
+            // Of a FIFO, a directory, or a link to nowhere nothing can be read; other names for them are none of ours.
+            if Controls::is_control(&name) {
+                warnings.push(format!("{directory}/{name}: it is not a file and has no effect"));
+            }
             continue;
         }
         let mut content = Vec::new();

@@ -62,6 +62,11 @@ const OTHERS: [(&str, &str); 36] = [
 ];
 
 impl Controls {
+    /// Whether a file of this name is read.
+    pub fn is_control(name: &str) -> bool {
+        READ.contains(&name)
+    }
+
     /// From the files of a directory, by name, and warnings about what cannot be meant.
     pub fn read(files: &[(String, Vec<u8>)]) -> (Self, Vec<String>) {
         let mut warnings = Vec::new();

@@ -203,6 +203,8 @@ fn odd_files_of_the_control_directory_are_named() {
     ];
     put(&instance, &files);
     fs::create_dir(instance.etc().join("control/directory")).unwrap();
+    fs::create_dir(instance.etc().join("control/doublebounceto")).unwrap();
+    std::os::unix::fs::symlink("/no/such/file", instance.etc().join("control/doublebouncehost")).unwrap();
     let said = instance.postfix("check").err;
     instance.start();
     let log = instance.log();
@@ -212,6 +214,8 @@ fn odd_files_of_the_control_directory_are_named() {
         r#""bouncefrom.bak": not a control file of qmail's, it is not read"#,
         r#"bouncehost: "a@b.example" is no user or host name"#,
         "queuelifetime: a number of seconds is expected; it has no effect",
+        "control/doublebounceto: it is not a file and has no effect",
+        "control/doublebouncehost: it is not a file and has no effect",
         "these files are not read, what stands for them in main.cf is in parentheses: locals (mydestination), smtproutes \
          (transport_maps)",
     ] {
