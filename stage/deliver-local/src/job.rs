@@ -109,6 +109,16 @@ pub enum Job {
         /// Header lines to stand before the message, each with its line end.
         prepend: String,
     },
+    /// As [`Job::Deliver`] if none of these files is there; otherwise nothing is delivered, and what they say decides. Most users have no
+    /// `.forward`: asking first would be another turn of the worker for each of their messages.
+    DeliverUnless {
+        /// Candidates of `forward_path`, expanded.
+        files: Vec<String>,
+        /// Where: a mailbox or maildir.
+        place: Place,
+        /// Header lines to stand before the message, each with its line end.
+        prepend: String,
+    },
     /// Read the first of these files that is there and may be trusted.
     Forward {
         /// Candidates of `forward_path`, expanded.
@@ -183,6 +193,8 @@ pub enum Done {
     Qmail(Option<QmailFile>),
     /// The file's text and name; none of the candidates was there.
     Text(Option<(String, String)>),
+    /// Nothing was delivered: one of the files is there ([`Job::DeliverUnless`]).
+    Withheld,
     /// Candidates that were there but could not be trusted: warnings for the log.
     Unsafe(Vec<String>),
 }

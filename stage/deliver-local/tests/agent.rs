@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use yamabiko_config::{Config, Host};
@@ -25,6 +26,8 @@ struct Machine {
     /// `.qmail` files by path.
     qmails: HashMap<String, String>,
     jobs: Mutex<Vec<String>>,
+    /// How often a worker was asked for a `.forward` alone.
+    asked: AtomicU32,
 }
 
 impl Machine {
@@ -44,12 +47,26 @@ fn name_of(user: &As) -> String {
 impl Surroundings for Machine {
     fn work<'a>(&'a self, user: As, job: Job, _: Option<&'a Content>) -> Boxed<'a, io::Result<Done>> {
         let who = name_of(&user);
+        let job = match job {
+            Job::DeliverUnless { files, place, prepend } => {
+                if files.iter().any(|file| self.forwards.contains_key(file)) {
+                    return Box::pin(std::future::ready(Ok(Done::Withheld)));
+                }
+                Job::Deliver { place, prepend }
+            }
+            Job::Forward { .. } => {
+                self.asked.fetch_add(1, Ordering::Relaxed);
+                job
+            }
+            job => job,
+        };
         let done = match &job {
             Job::Forward { paths, .. } => {
                 let found =
                     paths.iter().find_map(|path| self.forwards.get(path).map(|text| (text.clone(), path.clone())));
                 Done::Text(found)
             }
+            Job::DeliverUnless { .. } => unreachable!("made one of the others above"),
             Job::DotQmail { home, candidates, base, .. } => {
                 let file = |name: &str| self.qmails.get(&format!("{home}/{name}"));
                 let found = candidates.iter().enumerate().find_map(|(at, name)| Some((at, file(name)?.clone())));
@@ -681,5 +698,35 @@ fn settings_of_local() {
     ];
     for (main, address, expected) in cases {
         assert_eq!(deliver(&main, machine(&[]), address, "\n"), expected, "{main}");
+    }
+}
+
+#[test]
+fn a_user_without_a_forward_file_is_one_turn_of_a_worker() {
+    // Configuration, `.forward` of alice, how often a worker is asked for that file by itself, and mails in her mailbox.
+    let cases: &[(&str, &[(&str, &str)], u32, usize)] = &[
+        ("", &[], 0, 1),
+        ("home_mailbox = Maildir/", &[], 0, 1),
+        ("forward_path =", &[("/home/alice/.forward", "bob")], 0, 1),
+        ("", &[("/home/alice/.forward", "far@else.test")], 1, 0),
+        // Once for alice, and once more when her own file names her.
+        ("", &[("/home/alice/.forward", "alice, far@else.test")], 2, 1),
+        // Where another answer than the mailbox is possible, the file is looked at first.
+        ("mailbox_command = /bin/prog", &[], 1, 0),
+        ("mailbox_command_maps = inline:{bob=/bin/prog}", &[], 1, 1),
+        ("mailbox_transport = lmtp:here", &[], 1, 0),
+        ("mailbox_transport_maps = inline:{bob=lmtp:here}", &[], 1, 1),
+        ("require_home_directory = yes", &[], 1, 1),
+    ];
+    for (main, forwards, asked, boxes) in cases {
+        let machine = Arc::new(machine(forwards));
+        let settings = Settings::from_view(&config(main).main(), &TableSet::default(), "local");
+        let agent = LocalAgent::new(settings, Arc::clone(&machine) as Arc<dyn Surroundings>);
+        let attempt = pollster::block_on(agent.deliver(&request("alice@here.test", "\n")));
+        let ended = attempt.outcomes.iter().map(|outcome| &outcome.reason).collect::<Vec<_>>();
+        assert_eq!(machine.asked.load(Ordering::Relaxed), *asked, "{main} {forwards:?}: {ended:?}");
+        let jobs = machine.jobs.lock().unwrap();
+        let boxed = jobs.iter().filter(|job| job.contains(" mbox ") || job.contains(" maildir ")).count();
+        assert_eq!(boxed, *boxes, "{main} {forwards:?}: {jobs:?}");
     }
 }

@@ -48,7 +48,7 @@ impl Verdict {
                 of_worker: true,
                 action: Action::Delivered,
             },
-            Ok(Done::Text(_) | Done::Unsafe(_) | Done::Qmail(_)) => {
+            Ok(Done::Text(_) | Done::Unsafe(_) | Done::Qmail(_) | Done::Withheld) => {
                 Self::trouble("the delivery worker gave an answer to another question")
             }
             Err(error) => Self::trouble(format!("delivery worker: {error}")),

@@ -152,6 +152,11 @@ impl<'a> Expansion<'a> {
         true
     }
 
+    /// Whether [`Expansion::claim`] would say yes.
+    pub(super) fn is_unclaimed(&self, member: &str) -> bool {
+        !self.is_settled(member) && !self.seen.contains(member)
+    }
+
     /// An earlier attempt has settled it.
     pub(super) fn is_settled(&self, member: &str) -> bool {
         self.settled.contains(member)
@@ -390,12 +395,19 @@ impl LocalAgent {
                 return self.end(expansion, Some(&address), verdict);
             }
         };
-        if let (Some(user), false) = (&user, literal || self.settings.style == Style::Qmail)
-            && self.dot_forward(expansion, &address, user, extension.as_deref(), &standing).await
-        {
-            return;
+        let member = format!("box {name}");
+        if let (Some(user), false) = (&user, literal || self.settings.style == Style::Qmail) {
+            let files = self.forward_files(&address, user, extension.as_deref());
+            // Whoever is named by his own `.forward` has one.
+            let at_once = standing.origin != Origin::Forward && !files.is_empty();
+            if at_once && self.to_box_unless(expansion, &address, user, &member, &files).await {
+                return;
+            }
+            if self.dot_forward(expansion, &address, user, extension.as_deref(), &standing, files).await {
+                return;
+            }
         }
-        if user.is_some() && !expansion.claim(format!("box {name}")) {
+        if user.is_some() && !expansion.claim(member) {
             return;
         }
         self.to_mailbox(expansion, &address, &name, extension.as_deref(), user, &standing).await;
@@ -533,6 +545,12 @@ impl LocalAgent {
         expansion.work.push_front(Work::Element(Element::Address(unquote(&address).into_owned()), inner));
     }
 
+    /// Where a user's `.forward` may be.
+    fn forward_files(&self, address: &str, user: &User, extension: Option<&str>) -> Vec<String> {
+        let paths = self.settings.forward_path.iter();
+        paths.filter_map(|path| self.expand_path(path, address, user, extension)).collect()
+    }
+
     /// Reads the user's `.forward`. False when there is none, or when there is nothing in it.
     async fn dot_forward(
         &self,
@@ -541,13 +559,8 @@ impl LocalAgent {
         user: &Arc<User>,
         extension: Option<&str>,
         standing: &Standing,
+        paths: Vec<String>,
     ) -> bool {
-        let paths: Vec<String> = self
-            .settings
-            .forward_path
-            .iter()
-            .filter_map(|path| self.expand_path(path, address, user, extension))
-            .collect();
         if paths.is_empty() {
             return false;
         }

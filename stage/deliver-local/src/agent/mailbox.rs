@@ -1,5 +1,6 @@
 //! The end of the way: transport, command, maildir or mbox of a user; or what is done with nobody's mail.
 
+use std::io;
 use std::sync::Arc;
 
 use yamabiko_address::split_domain;
@@ -15,6 +16,13 @@ use crate::job::{Done, Exits, Form, Job, Place};
 /// `transport:nexthop`
 fn split_transport(value: &str) -> (&str, &str) {
     value.split_once(':').unwrap_or((value, ""))
+}
+
+/// A user's mailbox or maildir.
+struct Mailbox {
+    place: Place,
+    whose: As,
+    kind: &'static str,
 }
 
 impl LocalAgent {
@@ -81,42 +89,73 @@ impl LocalAgent {
             Ok(found) => found.or_else(|| some(&self.settings.mailbox_command)),
             Err(()) => return,
         };
-        let (place, whose, kind) = match command {
-            Some(command) if is_probe(expansion.request) => {
-                return self.end(expansion, Some(address), Verdict::sent(format!("delivers to command: {command}")));
+        let Some(command) = command else {
+            let to = self.box_of(expansion, user);
+            if is_probe(expansion.request) {
+                return self.end(expansion, Some(address), Verdict::sent(format!("delivers to {}", to.kind)));
             }
-            Some(command) => {
-                let place = self.command_place(expansion, &command, address, Some(user));
-                let _ = extension;
-                let prepend = self.command_prefix(expansion);
-                let whose = As::Login { name: user.name.clone(), spool: false };
-                let job = Job::Deliver { place, prepend };
-                let done = self.around.work(whose, job, Some(&expansion.request.content)).await;
-                let verdict = Verdict::of(done, |_| format!("delivered to command: {command}"));
-                return self.end(expansion, Some(address), verdict);
-            }
-            None => self.box_of(expansion, user),
+            let job = Job::Deliver { place: to.place.clone(), prepend: self.box_prefix(expansion) };
+            let done = self.around.work(to.whose.clone(), job, Some(&expansion.request.content)).await;
+            return self.boxed(expansion, address, user, &to, done);
         };
         if is_probe(expansion.request) {
-            return self.end(expansion, Some(address), Verdict::sent(format!("delivers to {kind}")));
+            return self.end(expansion, Some(address), Verdict::sent(format!("delivers to command: {command}")));
         }
-        let path = match &place {
-            Place::Mailbox { path, .. } | Place::Maildir { path, .. } => path.clone(),
-            Place::Command { .. } => String::new(),
-        };
-        let original = expansion.original().filter(|_| self.settings.original_recipient);
-        let prepend = fields(expansion.request, original, Some(&expansion.delivered_to));
+        let place = self.command_place(expansion, &command, address, Some(user));
+        let _ = extension;
+        let prepend = self.command_prefix(expansion);
+        let whose = As::Login { name: user.name.clone(), spool: false };
         let job = Job::Deliver { place, prepend };
         let done = self.around.work(whose, job, Some(&expansion.request.content)).await;
-        let mut verdict = Verdict::of(done, |_| format!("delivered to {kind}"));
-        if verdict.of_worker && kind == "mailbox" {
+        let verdict = Verdict::of(done, |_| format!("delivered to command: {command}"));
+        self.end(expansion, Some(address), verdict);
+    }
+
+    /// Delivers to the user's mailbox, `member` of the list, where that is what becomes of mail that no `.forward` takes, and where none of
+    /// `files` is there. False when nothing was done.
+    pub(super) async fn to_box_unless(
+        &self,
+        expansion: &mut Expansion<'_>,
+        address: &str,
+        user: &Arc<User>,
+        member: &str,
+        files: &[String],
+    ) -> bool {
+        let settings = &self.settings;
+        let elsewhere = settings.require_home_directory
+            || !(settings.mailbox_transport.is_empty() && settings.mailbox_transport_maps.is_empty())
+            || !(settings.mailbox_command.is_empty() && settings.mailbox_command_maps.is_empty());
+        if elsewhere || is_probe(expansion.request) || !expansion.is_unclaimed(member) {
+            return false;
+        }
+        let to = self.box_of(expansion, user);
+        let prepend = self.box_prefix(expansion);
+        let job = Job::DeliverUnless { files: files.to_vec(), place: to.place.clone(), prepend };
+        let done = self.around.work(to.whose.clone(), job, Some(&expansion.request.content)).await;
+        if matches!(done, Ok(Done::Withheld)) {
+            return false;
+        }
+        expansion.claim(member.to_owned());
+        self.boxed(expansion, address, user, &to, done);
+        true
+    }
+
+    fn box_prefix(&self, expansion: &Expansion<'_>) -> String {
+        let original = expansion.original().filter(|_| self.settings.original_recipient);
+        fields(expansion.request, original, Some(&expansion.delivered_to))
+    }
+
+    /// Notes what a worker says of a mailbox.
+    fn boxed(&self, expansion: &mut Expansion<'_>, address: &str, user: &User, to: &Mailbox, done: io::Result<Done>) {
+        let mut verdict = Verdict::of(done, |_| format!("delivered to {}", to.kind));
+        if let (true, Place::Mailbox { path, .. }) = (verdict.of_worker, &to.place) {
             verdict.reason = format!("cannot update mailbox {path} for user {}. {}", user.name, verdict.reason);
         }
         self.end(expansion, Some(address), verdict);
     }
 
     /// `home_mailbox`, or the user's file or maildir in the spool.
-    fn box_of(&self, expansion: &Expansion<'_>, user: &User) -> (Place, As, &'static str) {
+    fn box_of(&self, expansion: &Expansion<'_>, user: &User) -> Mailbox {
         let (path, spool) = if self.settings.home_mailbox.is_empty() {
             let directory = &self.settings.mail_spool_directory;
             let maildir = directory.ends_with('/');
@@ -127,11 +166,8 @@ impl LocalAgent {
         };
         let whose = As::Login { name: user.name.clone(), spool };
         if path.ends_with('/') {
-            return (
-                Place::Maildir { path, limit: self.settings.mailbox_limit, trouble: "4.2.0".to_owned() },
-                whose,
-                "maildir",
-            );
+            let place = Place::Maildir { path, limit: self.settings.mailbox_limit, trouble: "4.2.0".to_owned() };
+            return Mailbox { place, whose, kind: "maildir" };
         }
         let place = Place::Mailbox {
             path,
@@ -141,7 +177,7 @@ impl LocalAgent {
             strict_owner: self.settings.strict_owner,
             trouble: "4.2.0".to_owned(),
         };
-        (place, whose, "mailbox")
+        Mailbox { place, whose, kind: "mailbox" }
     }
 
     async fn unknown(

@@ -136,7 +136,9 @@ pub fn serve<R: Read>(
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a job expected"));
         }
         let job: Job = serde_json::from_slice(&payload)?;
-        if matches!(job, Job::Deliver { place: Place::Mailbox { .. } | Place::Command { .. }, .. }) {
+        if let Job::Deliver { place, .. } | Job::DeliverUnless { place, .. } = &job
+            && matches!(place, Place::Mailbox { .. } | Place::Command { .. })
+        {
             // Locks and commands are waited for: not by those whose jobs are done.
             held.answer(output)?;
         }
@@ -144,6 +146,15 @@ pub fn serve<R: Read>(
             Job::Deliver { place, prepend } => {
                 let mut message = Incoming::new(input, heard);
                 let done = deliver(&place, prepend.as_bytes(), &mut message);
+                message.drain()?;
+                done
+            }
+            Job::DeliverUnless { files, place, prepend } => {
+                let mut message = Incoming::new(input, heard);
+                let done = match user_file::may_be_there(&files) {
+                    true => Done::Withheld.into(),
+                    false => deliver(&place, prepend.as_bytes(), &mut message),
+                };
                 message.drain()?;
                 done
             }

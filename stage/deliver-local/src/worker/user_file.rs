@@ -9,6 +9,14 @@ use nix::libc;
 use super::{output, words};
 use crate::job::{Done, QmailFile};
 
+/// One of these is there, or that cannot be known: [`forward`] will know it, and under the right groups.
+pub(super) fn may_be_there(paths: &[String]) -> bool {
+    let missing = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    paths
+        .iter()
+        .any(|path| std::fs::symlink_metadata(path).map_or_else(|error| !missing.contains(&error.kind()), |_| true))
+}
+
 /// The first candidate that is there decides. One that is not to be trusted is left with a warning, as dotforward does.
 pub(super) fn forward(paths: &[String], limit: u64) -> Done {
     for path in paths {
@@ -202,9 +210,14 @@ mod tests {
     fn the_first_trusted_file_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let name = |n: &str| dir.path().join(n).to_str().unwrap().to_owned();
+        assert!(!may_be_there(&[name("none"), name("good/below"), name("good")]));
         std::fs::write(name("open"), "x").unwrap();
         std::fs::set_permissions(name("open"), std::fs::Permissions::from_mode(0o666)).unwrap();
         std::fs::write(name("good"), "a, b\n").unwrap();
+        assert!(may_be_there(&[name("none"), name("good")]));
+        std::os::unix::fs::symlink(name("nowhere"), name("link")).unwrap();
+        assert!(may_be_there(&[name("link")]), "a link that leads nowhere is there too");
+        assert!(may_be_there(&["x".repeat(300)]), "what cannot be known");
         assert_eq!(forward(&[name("none"), name("good")], 100), Done::Text(Some(("a, b\n".into(), name("good")))));
         assert!(matches!(forward(&[name("open")], 100), Done::Unsafe(ref why) if why[0].contains("world writable")));
         assert_eq!(forward(&[name("none")], 100), Done::Text(None));
