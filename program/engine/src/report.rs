@@ -329,7 +329,8 @@ impl Ending<'_> {
 fn is_too_large_a_notice(envelope: &Envelope, failed: &[Reported]) -> bool {
     let too_large = |one: &Reported| {
         let status = one.report.status;
-        let by_status = matches!((status.subject, status.detail), (3, 4) | (2, 3));
+        // What has no room for all of it (mailbox_size_limit, a quota) may have some for the headers.
+        let by_status = matches!((status.subject, status.detail), (3, 4) | (2, 2 | 3));
         by_status || one.report.diagnostic.starts_with("smtp; 552")
     };
     let ours = envelope.sender.is_empty() && envelope.client.address.is_none() && envelope.sasl.is_none();
