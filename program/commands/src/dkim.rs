@@ -71,9 +71,9 @@ fn genkey(domain: &str, selector: &str, algorithm: Algorithm, file: Option<Strin
         .map_err(|error| format!("{file}: {error}"))?;
     opened.write_all(pem.as_bytes()).and_then(|()| opened.sync_all()).map_err(|error| format!("{file}: {error}"))?;
     let path = fs::canonicalize(&file).map_or(file, |path| path.display().to_string());
-    println!("; private key: {path}");
-    println!("; dkim_signing_table: {domain} {selector} {domain} {path}");
-    println!("{}", zone_line(domain, selector, &record));
+    crate::say!("; private key: {path}");
+    crate::say!("; dkim_signing_table: {domain} {selector} {domain} {path}");
+    crate::say!("{}", zone_line(domain, selector, &record));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -102,12 +102,12 @@ fn check(domain: &str, selector: &str, file: Option<String>) -> Result<ExitCode,
     let name = format!("{selector}._domainkey.{domain}");
     match found {
         Published::Matches(text) => {
-            println!("{name}: {text}");
-            println!("{}", if key.is_some() { "it is the record of this key" } else { "it has a public key" });
+            crate::say!("{name}: {text}");
+            crate::say!("{}", if key.is_some() { "it is the record of this key" } else { "it has a public key" });
             Ok(ExitCode::SUCCESS)
         }
         Published::Differs(text) => {
-            println!("{name}: {text}");
+            crate::say!("{name}: {text}");
             Err(match &key {
                 Some(key) => format!("this is not the record of the key; it should be: {}", key.record()),
                 None => "there is no public key in it: signatures with this selector are void".to_owned(),

@@ -74,7 +74,7 @@ pub fn run(args: &[String]) -> ExitCode {
             return ExitCode::from(64);
         };
         match lay(&program, &link) {
-            Ok(true) => println!("{} -> {}", link.display(), program.display()),
+            Ok(true) => crate::say!("{} -> {}", link.display(), program.display()),
             Ok(false) => {}
             Err(error) => {
                 eprintln!("yamabiko: error: {}: {error}", link.display());

@@ -4,6 +4,11 @@
 //! [`getopt`]. They speak to a running engine over the control socket and to nobody else; [`offline`] reads and changes
 //! the queue when there is none.
 
+#![deny(clippy::print_stdout)]
+
+#[macro_use]
+mod say;
+
 pub mod analyze;
 pub mod context;
 pub mod dkim;

@@ -45,7 +45,7 @@ pub fn run(args: &[String]) -> ExitCode {
             "-c" => directory = args.next().map(String::as_str),
             "--json" => json = true,
             "-h" | "--help" => {
-                println!("{USAGE}");
+                crate::say!("{USAGE}");
                 return ExitCode::SUCCESS;
             }
             _ => words.push(arg.clone()),
@@ -57,7 +57,7 @@ pub fn run(args: &[String]) -> ExitCode {
     let only = (words.len() == 2 && words.first().is_some_and(|word| word == "list")).then(|| words.pop()).flatten();
     match words.first().map(String::as_str) {
         Some("profiles") => {
-            print!("{}", yamabiko_engine::profiles::SHIPPED);
+            crate::say_text!("{}", yamabiko_engine::profiles::SHIPPED);
             return ExitCode::SUCCESS;
         }
         Some("list" | "freeze" | "thaw" | "forget" | "set") => {}
@@ -79,14 +79,14 @@ pub fn run(args: &[String]) -> ExitCode {
         Err(error) => return context.fatal(exit::UNAVAILABLE, &format!("mail system is down: {error}")),
     };
     if !looks || json {
-        println!("{text}");
+        crate::say!("{text}");
         return ExitCode::SUCCESS;
     }
     match serde_json::from_str::<Sheet>(&text) {
         Ok(sheet) => {
             let wanted = |site: &&Site| only.as_ref().is_none_or(|only| site.site == *only);
             let sites: Vec<&Site> = sheet.sites.iter().filter(wanted).collect();
-            print!("{}", table(&sites, Timestamp::now().0 / 1_000_000));
+            crate::say_text!("{}", table(&sites, Timestamp::now().0 / 1_000_000));
             ExitCode::SUCCESS
         }
         Err(error) => context.fatal(exit::UNAVAILABLE, &format!("the answer is not understood: {error}")),

@@ -72,7 +72,7 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
     };
     match done {
         Ok(Done::Said(text)) => {
-            println!("{text}");
+            crate::say!("{text}");
             ExitCode::SUCCESS
         }
         Ok(Done::No(text)) => fail(1, &text),

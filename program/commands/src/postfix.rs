@@ -200,15 +200,15 @@ impl Script {
         let Instance::Embedded(data) = &self.context.instance else { return };
         let main = self.context.main();
         let me = std::env::args().next().unwrap_or_else(|| "yamabiko".to_owned());
-        println!("Yamabiko is running, without any configuration of yours.");
-        println!("  SMTP        127.0.0.1:2525   (submission 127.0.0.1:2587)");
-        println!("  everything  {}", data.display());
-        println!("  mail        {}USER/new/", main.text("mail_spool_directory"));
-        println!("  log         {}", main.text("maillog_file"));
-        println!("Try:");
-        println!("  printf 'Subject: hello\\n\\nfirst mail\\n' | {me} sendmail postmaster@localhost");
-        println!("  {me} mailq");
-        println!("  {me} stop");
+        crate::say!("Yamabiko is running, without any configuration of yours.");
+        crate::say!("  SMTP        127.0.0.1:2525   (submission 127.0.0.1:2587)");
+        crate::say!("  everything  {}", data.display());
+        crate::say!("  mail        {}USER/new/", main.text("mail_spool_directory"));
+        crate::say!("  log         {}", main.text("maillog_file"));
+        crate::say!("Try:");
+        crate::say!("  printf 'Subject: hello\\n\\nfirst mail\\n' | {me} sendmail postmaster@localhost");
+        crate::say!("  {me} mailq");
+        crate::say!("  {me} stop");
     }
 
     fn start_in_foreground(&mut self) -> ExitCode {

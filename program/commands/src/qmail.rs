@@ -130,7 +130,7 @@ fn condredirect(args: &[String], mail: &Sendmail) -> Ended {
     }
     message.seek(SeekFrom::Start(0)).map_err(|error| temporary(format!("fatal: unable to rewind message: {error}")))?;
     let number = mail.send(&sender, std::slice::from_ref(address), line.as_bytes(), &mut message)?;
-    println!("condredirect: qp {number}");
+    crate::say!("condredirect: qp {number}");
     Ok(ENOUGH)
 }
 
@@ -153,7 +153,7 @@ fn forward(args: &[String], mail: &Sendmail) -> Ended {
     }
     let (sender, line) = (variable("NEWSENDER")?, variable("DTLINE")?);
     let number = mail.send(&sender, args, line.as_bytes(), &mut io::stdin().lock())?;
-    println!("forward: qp {number}");
+    crate::say!("forward: qp {number}");
     Ok(0)
 }
 

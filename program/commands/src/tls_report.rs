@@ -60,13 +60,13 @@ pub fn run(arguments: &[String]) -> ExitCode {
         for (domain, policies) in &counted.domains {
             match &options.json {
                 Some(name) if !name.eq_ignore_ascii_case(domain) => continue,
-                Some(_) => println!("{:#}", tlsrpt::report(day, domain, policies, &reporter)),
-                None => print!("{}", table(day, domain, policies, counted.settled.contains(domain))),
+                Some(_) => crate::say!("{:#}", tlsrpt::report(day, domain, policies, &reporter)),
+                None => crate::say_text!("{}", table(day, domain, policies, counted.settled.contains(domain))),
             }
             shown = true;
         }
         if counted.passed_over > 0 && options.json.is_none() {
-            println!("{} {} sessions with more domains than are kept", tlsrpt::date_of(day), counted.passed_over);
+            crate::say!("{} {} sessions with more domains than are kept", tlsrpt::date_of(day), counted.passed_over);
         }
     }
     if !shown {

@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         Some((role, rest)) if role == "--role" => self::role(rest),
         Some((command, rest)) if name.starts_with("yamabiko") => own(command, rest),
         None if name.starts_with("yamabiko") => {
-            println!("{USAGE}");
+            yamabiko_commands::say!("{USAGE}");
             ExitCode::from(64)
         }
         _ => command(&name, &args, false).unwrap_or_else(|| {
@@ -148,11 +148,11 @@ fn own(word: &str, rest: &[String]) -> ExitCode {
         return ExitCode::from(69);
     }
     if matches!(word, "help" | "--help" | "-h") {
-        println!("{USAGE}");
+        yamabiko_commands::say!("{USAGE}");
         return ExitCode::SUCCESS;
     }
     if matches!(word, "version" | "--version" | "-V") {
-        println!("yamabiko {}", env!("CARGO_PKG_VERSION"));
+        yamabiko_commands::say!("yamabiko {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
     command(word, rest, true).unwrap_or_else(|| {

@@ -240,7 +240,7 @@ mod tests {
         }
         let bell = Bell::of(&Maildir::open(dir.path()).unwrap(), Some(3600));
         if bell.inotify.is_none() {
-            return println!("skipped: no inotify here");
+            return crate::say!("skipped: no inotify here");
         }
         // It would wait for an hour otherwise.
         fs::write(dir.path().join("tmp/1.a"), "").unwrap();

@@ -239,7 +239,7 @@ fn change(
         Ok(count) => count,
         Err(code) => return code,
     };
-    println!("{} match", messages(many));
+    crate::say!("{} match", messages(many));
     if many == 0 || asked.only_count {
         return ExitCode::SUCCESS;
     }

@@ -75,7 +75,7 @@ pub fn verify(context: &mut Context) -> ExitCode {
     for damage in &found.damaged {
         let word = if damage.torn { "cut off by a crash, nothing acknowledged is lost" } else { "DAMAGED" };
         damaged += usize::from(!damage.torn);
-        println!("{word}: {damage}");
+        crate::say!("{word}: {damage}");
     }
     let mut bytes = 0;
     for meta in inspection.list() {
@@ -83,15 +83,15 @@ pub fn verify(context: &mut Context) -> ExitCode {
             Ok(stored) => bytes += stored.content.len(),
             Err(error) => {
                 damaged += 1;
-                println!("DAMAGED: {error}");
+                crate::say!("DAMAGED: {error}");
             }
         }
     }
     let aside = yamabiko_queue::set_aside_files(&dir);
     for file in &aside {
-        println!("set aside earlier: {file}");
+        crate::say!("set aside earlier: {file}");
     }
-    println!(
+    crate::say!(
         "{} with {bytes} bytes of content, {} records in {} segments, {damaged} damaged",
         messages(found.messages as u64),
         found.records,
@@ -141,13 +141,13 @@ pub fn repair(context: &mut Context) -> ExitCode {
     };
     let mut aside = 0;
     for damage in recovered.damaged.iter().filter(|damage| !damage.torn) {
-        println!("set aside: {damage}");
+        crate::say!("set aside: {damage}");
         aside += 1;
     }
     for meta in queue.list(|_| true) {
         let Err(QueueError::Damaged(id, what)) = queue.load(meta.queue_id) else { continue };
         match queue.set_aside(id, what) {
-            Ok(damage) => println!("set aside: {damage}"),
+            Ok(damage) => crate::say!("set aside: {damage}"),
             Err(error) => return context.fatal(1, &format!("message {id}: {what}; cannot set it aside: {error}")),
         }
         aside += 1;

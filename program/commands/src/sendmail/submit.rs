@@ -60,7 +60,7 @@ pub fn submit(context: &mut Context, options: Options) -> ExitCode {
         envelope.sender.clear();
     }
     if options.trace != Trace::No {
-        println!("Mail Delivery Status Report will be mailed to <{}>.", envelope.sender);
+        crate::say!("Mail Delivery Status Report will be mailed to <{}>.", envelope.sender);
     }
     if options.recipients.is_empty() && !options.extract {
         return refuse(context, "Recipient addresses must be specified on the command line or via the -t option");
@@ -425,7 +425,7 @@ const POSTDROP_VERSION: &str = "yamabiko postdrop ";
 /// our own `sendmail`; nothing in them is believed later but the file's owner.
 pub fn postdrop(args: &[String]) -> ExitCode {
     if args.first().is_some_and(|word| word == "--version") {
-        println!("{POSTDROP_VERSION}{}", env!("CARGO_PKG_VERSION"));
+        crate::say!("{POSTDROP_VERSION}{}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
     let parsed = crate::getopt::parse("c:rv", args);

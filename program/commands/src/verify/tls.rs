@@ -28,7 +28,7 @@ pub fn run(config: Option<&str>, domains: &[String]) -> ExitCode {
     for domain in domains {
         match finger::ask(&view, &tables, &resolver, domain) {
             Ok(found) => {
-                print!("{}", found.text);
+                crate::say_text!("{}", found.text);
                 worst = worst.max(found.standing);
             }
             Err(error) => {
