@@ -70,8 +70,15 @@ impl Written {
         self.file.sync_data().map_err(|error| failed(LATE, "error writing message", &error))?;
         let name = final_name(&self.file, &self.host, self.arrived).map_err(|error| failed(LATE, "fstat", &error))?;
         let place = self.new.join(name);
-        rename_new(&self.temporary, &place)
-            .map_err(|error| failed(LATE, &format!("link to {}", place.display()), &error))?;
+        let moved = rename_new(&self.temporary, &place).or_else(|error| match self.new.parent() {
+            // Whoever made the maildir was stopped in the middle of it, or somebody removed a part (as in Postfix's maildir.c).
+            Some(base) if error.kind() == io::ErrorKind::NotFound => {
+                make(base)?;
+                rename_new(&self.temporary, &place)
+            }
+            _ => Err(error),
+        });
+        moved.map_err(|error| failed(LATE, &format!("link to {}", place.display()), &error))?;
         self.published = true;
         Ok(std::mem::take(&mut self.new))
     }
@@ -105,13 +112,7 @@ fn create(base: &Path, host: &str, now: Duration) -> Result<(File, PathBuf), (Pa
         || OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&name);
     let file = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            for part in ["tmp", "new", "cur"] {
-                let made = DirBuilder::new().recursive(true).mode(0o700).create(base.join(part));
-                made.map_err(|error| (name.clone(), error))?;
-            }
-            // The maildir itself may be new too.
-            let _ = base.parent().and_then(|parent| File::open(parent).ok()).map(|dir| dir.sync_all());
-            let _ = File::open(base).map(|dir| dir.sync_all());
+            make(base).map_err(|error| (name.clone(), error))?;
             open()
         }
         other => other,
@@ -120,6 +121,17 @@ fn create(base: &Path, host: &str, now: Duration) -> Result<(File, PathBuf), (Pa
         Ok(file) => Ok((file, name)),
         Err(error) => Err((name, error)),
     }
+}
+
+/// Makes those parts of a maildir that are missing.
+fn make(base: &Path) -> io::Result<()> {
+    for part in ["tmp", "new", "cur"] {
+        DirBuilder::new().recursive(true).mode(0o700).create(base.join(part))?;
+    }
+    // The maildir itself may be new too.
+    let _ = base.parent().and_then(|parent| File::open(parent).ok()).map(|dir| dir.sync_all());
+    let _ = File::open(base).map(|dir| dir.sync_all());
+    Ok(())
 }
 
 fn copy(file: &File, prepend: &[u8], message: &mut impl Read, limit: u64) -> io::Result<()> {
@@ -177,6 +189,20 @@ mod tests {
         let name = files[0].file_name().unwrap().to_str().unwrap().to_owned();
         let parts: Vec<_> = name.splitn(3, '.').collect();
         assert!(parts[1].starts_with('V') && parts[1].contains('I') && parts[1].contains('M'), "{name}");
+    }
+
+    #[test]
+    fn a_maildir_of_which_a_part_is_missing_is_made_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("box");
+        for there in [&["tmp"][..], &["tmp", "cur"], &["tmp", "new"], &["new", "cur"], &[]] {
+            let _ = std::fs::remove_dir_all(&base);
+            there.iter().for_each(|part| std::fs::create_dir_all(base.join(part)).unwrap());
+            let written = write(base.to_str().unwrap(), 0, LATE, b"", &mut &b"mail"[..]);
+            assert_eq!(written.and_then(Written::publish), Ok(base.join("new")), "{there:?}");
+            assert_eq!(std::fs::read_dir(base.join("new")).unwrap().count(), 1, "{there:?}");
+            assert_eq!(std::fs::read_dir(base.join("tmp")).unwrap().count(), 0, "{there:?}");
+        }
     }
 
     #[test]

@@ -357,6 +357,7 @@ mod tests {
         held.put(Done::Text(None).into());
         held.put(Ended::Written(written(&dir.path().join("other/"))));
         std::fs::remove_dir_all(base.join("new")).unwrap();
+        std::fs::write(base.join("new"), "no directory").unwrap();
         let mut output = Vec::new();
         held.answer(&mut output).unwrap();
         let answers = answers(&output);
