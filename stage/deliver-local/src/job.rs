@@ -151,6 +151,14 @@ pub enum Job {
     },
 }
 
+impl Job {
+    /// It appends to a mailbox or runs a command: it may wait for long, and is done for good when it ends.
+    pub(crate) fn stands_alone(&self) -> bool {
+        let (Self::Deliver { place, .. } | Self::DeliverUnless { place, .. }) = self else { return false };
+        matches!(place, Place::Mailbox { .. } | Place::Command { .. })
+    }
+}
+
 /// A `.qmail` file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QmailFile {

@@ -1,7 +1,8 @@
 //! A new file in a maildir: written in `tmp`, synced, moved to `new`, the directory synced.
 //!
-//! In two steps, so that files of jobs that waited together go to the disk together: all are written before the first is
-//! synced, and the journal's commit for the first then holds the others as well.
+//! In steps, so that files of jobs that waited together go to the disk together: all are written before the first is synced,
+//! and the journal's commit for the first then holds the others as well; and all are synced before the first has its name,
+//! because whoever is killed between a name and its answer leaves a mail that is delivered again.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
@@ -31,7 +32,7 @@ pub(super) fn sync(directory: &Path) -> Option<Done> {
     synced.err().map(|error| failed(LATE, &format!("sync {}", directory.display()), &error))
 }
 
-/// A message in `tmp`, not synced. Dropped before [`Written::publish`], it vanishes.
+/// A message in `tmp`. Dropped before [`Written::publish`], it vanishes.
 pub(super) struct Written {
     file: File,
     temporary: PathBuf,
@@ -63,11 +64,15 @@ pub(super) fn write(
 }
 
 impl Written {
-    /// Waits for the disk, then gives the file its name in `new`. It is there for good when that directory, which is
-    /// returned, is synced.
-    pub(super) fn publish(mut self) -> Result<PathBuf, Done> {
+    /// Waits for the disk.
+    pub(super) fn sync(&self) -> Result<(), Done> {
         // With the size, which is all that reading needs; the times of a file are not waited for.
-        self.file.sync_data().map_err(|error| failed(LATE, "error writing message", &error))?;
+        self.file.sync_data().map_err(|error| failed(LATE, "error writing message", &error))
+    }
+
+    /// Gives the file, which is synced, its name in `new`. It is there for good when that directory, which is returned, is
+    /// synced.
+    pub(super) fn publish(mut self) -> Result<PathBuf, Done> {
         let name = final_name(&self.file, &self.host, self.arrived).map_err(|error| failed(LATE, "fstat", &error))?;
         let place = self.new.join(name);
         let moved = rename_new(&self.temporary, &place).or_else(|error| match self.new.parent() {
@@ -174,13 +179,18 @@ fn host_name() -> String {
 mod tests {
     use super::*;
 
+    fn synced(written: Written) -> Result<PathBuf, Done> {
+        written.sync()?;
+        written.publish()
+    }
+
     #[test]
     fn a_message_lands_in_new_and_nothing_stays_in_tmp() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("user/Maildir/");
         for _ in 0..3 {
             let written = write(base.to_str().unwrap(), 0, LATE, b"Delivered-To: a\n", &mut &b"\nFrom x\n"[..]);
-            assert_eq!(written.and_then(Written::publish), Ok(base.join("new")));
+            assert_eq!(written.and_then(synced), Ok(base.join("new")));
         }
         let files: Vec<_> = std::fs::read_dir(base.join("new")).unwrap().map(|e| e.unwrap().path()).collect();
         assert_eq!(files.len(), 3);
@@ -199,7 +209,7 @@ mod tests {
             let _ = std::fs::remove_dir_all(&base);
             there.iter().for_each(|part| std::fs::create_dir_all(base.join(part)).unwrap());
             let written = write(base.to_str().unwrap(), 0, LATE, b"", &mut &b"mail"[..]);
-            assert_eq!(written.and_then(Written::publish), Ok(base.join("new")), "{there:?}");
+            assert_eq!(written.and_then(synced), Ok(base.join("new")), "{there:?}");
             assert_eq!(std::fs::read_dir(base.join("new")).unwrap().count(), 1, "{there:?}");
             assert_eq!(std::fs::read_dir(base.join("tmp")).unwrap().count(), 0, "{there:?}");
         }

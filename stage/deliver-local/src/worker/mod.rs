@@ -136,10 +136,10 @@ pub fn serve<R: Read>(
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a job expected"));
         }
         let job: Job = serde_json::from_slice(&payload)?;
-        if let Job::Deliver { place, .. } | Job::DeliverUnless { place, .. } = &job
-            && matches!(place, Place::Mailbox { .. } | Place::Command { .. })
-        {
-            // Locks and commands are waited for: not by those whose jobs are done.
+        // Locks and commands are waited for: not by those whose jobs are done. And what they have done is done: were it not
+        // told at once, a kill while others are synced would have it done again.
+        let alone = job.stands_alone();
+        if alone {
             held.answer(output)?;
         }
         let done = match job {
@@ -166,7 +166,7 @@ pub fn serve<R: Read>(
             Job::Include { path, limit } => user_file::include(&path, limit).into(),
         };
         held.put(done);
-        if held.is_enough() || !more(input) {
+        if alone || held.is_enough() || !more(input) {
             held.answer(output)?;
         }
     }
@@ -183,6 +183,19 @@ enum Ended {
 impl From<Done> for Ended {
     fn from(done: Done) -> Self {
         Self::Done(done)
+    }
+}
+
+impl Ended {
+    /// A file that was written is on the disk, without a name yet.
+    fn synced(self) -> Self {
+        match self {
+            Self::Written(file) => match file.sync() {
+                Ok(()) => Self::Written(file),
+                Err(done) => Self::Done(done),
+            },
+            done => done,
+        }
     }
 }
 
@@ -214,7 +227,8 @@ impl Held {
             return Ok(());
         }
         let mut directories = Directories::default();
-        let done: Vec<(Done, Option<usize>)> = self.jobs.drain(..).map(|job| directories.publish(job)).collect();
+        let synced: Vec<Ended> = self.jobs.drain(..).map(Ended::synced).collect();
+        let done: Vec<(Done, Option<usize>)> = synced.into_iter().map(|job| directories.publish(job)).collect();
         let synced = directories.sync();
         let mut all = Vec::new();
         for (done, directory) in done {
@@ -373,10 +387,39 @@ mod tests {
         );
     }
 
+    /// A kill while the files of others are synced must not have a mailbox written again.
+    #[test]
+    fn what_is_in_a_mailbox_is_told_before_other_jobs_are_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let mailbox = Place::Mailbox {
+            path: path("mbox"),
+            from_line: "From b".to_owned(),
+            locking: crate::job::Locking { styles: Vec::new(), attempts: 1, delay_ms: 1, stale_s: 500 },
+            limit: 0,
+            strict_owner: true,
+            trouble: "4.2.0".to_owned(),
+        };
+        let maildir = || Place::Maildir { path: path("maildir/"), limit: 0, trouble: "4.2.0".to_owned() };
+        let unless = Job::DeliverUnless { files: Vec::new(), place: mailbox.clone(), prepend: String::new() };
+        for first in [Job::Deliver { place: mailbox, prepend: String::new() }, unless] {
+            let mut jobs = put_message(&first);
+            jobs.extend([maildir(), maildir()].map(job_for).concat());
+            let mut output = Writes(Vec::new(), 0);
+            serve(&mut &jobs[..], &mut output, &|| true, |rest: &mut &[u8]| !rest.is_empty()).unwrap();
+            let answers = answers(&output.0);
+            assert!(answers.iter().all(|done| matches!(done, Done::Delivered(_))), "{answers:?}");
+            assert_eq!((answers.len(), output.1), (3, 2));
+        }
+    }
+
     /// A job with a message, as the engine sends it.
     fn job_for(place: Place) -> Vec<u8> {
-        let job = Job::Deliver { place, prepend: "X: y\n".to_owned() };
-        let mut all = frame(MESSAGE, &serde_json::to_vec(&job).unwrap()).unwrap();
+        put_message(&Job::Deliver { place, prepend: "X: y\n".to_owned() })
+    }
+
+    fn put_message(job: &Job) -> Vec<u8> {
+        let mut all = frame(MESSAGE, &serde_json::to_vec(job).unwrap()).unwrap();
         all.extend(frame(BYTES, b"\nbody\n").unwrap());
         all.extend(frame(BYTES, b"").unwrap());
         all

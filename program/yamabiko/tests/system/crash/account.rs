@@ -7,7 +7,7 @@ use super::arrivals::{Arrival, of_maildir, of_mbox};
 use super::message::To;
 use super::world::{Said, Sent, World};
 
-/// A copy that is made again is excused when the kill came so soon after it, and the longest sync of this disk: it was being recorded.
+/// A copy that is made again is excused when the kill came so soon after it: it was being recorded.
 const UNRECORDED: Duration = Duration::from_millis(500);
 /// Or when the copy came so soon after the kill: a worker was writing it, and a worker outlives its engine for as long
 /// as a write and a sync take.
@@ -64,7 +64,7 @@ pub fn gather(world: &World) -> Vec<Arrival> {
 }
 
 /// Compares. `queued` are the recipients that are still in the queue.
-pub fn judge(sent: &[Sent], found: Vec<Arrival>, queued: &HashSet<String>, acts: &[Act], slowest: Duration) -> Verdict {
+pub fn judge(sent: &[Sent], found: Vec<Arrival>, queued: &HashSet<String>, acts: &[Act]) -> Verdict {
     let mut verdict = Verdict { arrived: found.len(), queued: queued.len(), ..Verdict::default() };
     let known: HashMap<&str, &Sent> = sent.iter().map(|sent| (sent.message.word.as_str(), sent)).collect();
     let mut copies: HashMap<(String, &'static str), Vec<SystemTime>> = HashMap::new();
@@ -116,17 +116,14 @@ pub fn judge(sent: &[Sent], found: Vec<Arrival>, queued: &HashSet<String>, acts:
         let derived =
             known.get(word.as_str()).is_some_and(|sent| sent.by_command) || matches!(place, "notice" | "twice");
         for at in &times[..times.len() - 1] {
-            match excuse(*at, times[times.len() - 1], derived, known[word.as_str()], acts, slowest) {
+            match excuse(*at, times[times.len() - 1], derived, known[word.as_str()], acts) {
                 Some((act, after)) => {
                     *verdict.again.entry(act).or_default() += 1;
                     if !derived {
                         verdict.longest = (verdict.longest.0.max(after.0), verdict.longest.1.max(after.1));
                     }
                 }
-                None => verdict.faults.push((
-                    word.clone(),
-                    format!("{} times at {place} without a kill (a sync took {slowest:?} at most)", times.len()),
-                )),
+                None => verdict.faults.push((word.clone(), format!("{} times at {place} without a kill", times.len()))),
             }
         }
     }
@@ -140,11 +137,10 @@ fn excuse(
     derived: bool,
     sent: &Sent,
     acts: &[Act],
-    slowest: Duration,
 ) -> Option<(usize, (Duration, Duration))> {
     let after = |from: SystemTime, to: SystemTime| to.duration_since(from).unwrap_or_default();
     let close = acts.iter().enumerate().filter(|(_, act)| act.kills).filter_map(|(number, act)| {
-        let direct = after(at, act.began) <= UNRECORDED + slowest && after(act.ended, at) <= WRITING + slowest;
+        let direct = after(at, act.began) <= UNRECORDED && after(act.ended, at) <= WRITING;
         let earlier = at.checked_sub(DERIVED)?.max(sent.between.0);
         let made_again = derived && act.ended >= earlier && act.began <= last;
         (direct || made_again).then(|| (number, (after(at, act.began), after(act.ended, at))))

@@ -110,9 +110,7 @@ pub fn run(name: &str, run: &Run, world: World, deed: Deed, manners: Manners) {
         let rounds = CHAPTER.min(run.rounds - sum.rounds);
         let load = Load::default();
         let mut acts = Vec::new();
-        let mut slowest = Duration::ZERO;
         std::thread::scope(|scope| {
-            let bystander = scope.spawn(|| longest_sync(&world, &load));
             load.run(scope, &world, run.seed, chapter);
             for _ in 0..rounds {
                 std::thread::sleep(Duration::from_millis(50 + random.below(650)));
@@ -126,11 +124,10 @@ pub fn run(name: &str, run: &Run, world: World, deed: Deed, manners: Manners) {
             }
             until_up(&world);
             load.over.store(true, std::sync::atomic::Ordering::SeqCst);
-            slowest = bystander.join().expect("it does not panic");
         });
         let sent = load.sent.into_inner().unwrap_or_else(PoisonError::into_inner);
         let queued = rest(&world);
-        let verdict = judge(&sent, gather(&world), &queued, &acts, slowest);
+        let verdict = judge(&sent, gather(&world), &queued, &acts);
         report(name, sum.rounds, &acts, &sent, &verdict);
         let rude = load.rude.into_inner().unwrap_or_else(PoisonError::into_inner);
         let rude = manners.breaches(rude);
@@ -176,20 +173,6 @@ fn mark(world: &World, what: &str) {
     if let Ok(mut log) = std::fs::File::options().append(true).open(world.instance.log_file()) {
         let _ = log.write_all(format!("-- crash[0]: {what}\n").as_bytes());
     }
-}
-
-/// How long a sync of the disk takes at worst, as somebody sees it who has nothing to do with the mail: what is being recorded
-/// waits for as much.
-fn longest_sync(world: &World, load: &Load) -> Duration {
-    let file = std::fs::File::create(world.instance.path().join("bystander")).expect("a file can be made");
-    let mut longest = Duration::ZERO;
-    while !load.over.load(std::sync::atomic::Ordering::SeqCst) {
-        let began = Instant::now();
-        (&file).write_all(b"synced\n").and_then(|()| file.sync_data()).expect("it can be written");
-        longest = longest.max(began.elapsed());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    longest
 }
 
 /// Somebody greets.
