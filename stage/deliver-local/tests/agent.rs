@@ -703,6 +703,16 @@ fn settings_of_local() {
 
 #[test]
 fn a_user_without_a_forward_file_is_one_turn_of_a_worker() {
+    let asked_for = |main: &str, forward: &str, content: &str| {
+        let forwards = [("/home/alice/.forward", forward)];
+        let machine = Arc::new(machine(if forward.is_empty() { &[] } else { &forwards }));
+        let settings = Settings::from_view(&config(main).main(), &TableSet::default(), "local");
+        let agent = LocalAgent::new(settings, Arc::clone(&machine) as Arc<dyn Surroundings>);
+        pollster::block_on(agent.deliver(&request("alice@here.test", content)));
+        let jobs = machine.jobs.lock().unwrap();
+        let boxed = jobs.iter().filter(|job| job.contains(" mbox ") || job.contains(" maildir ")).count();
+        (machine.asked.load(Ordering::Relaxed), boxed)
+    };
     // Configuration, `.forward` of alice, how often a worker is asked for that file by itself, and mails in her mailbox.
     let cases: &[(&str, &str, u32, usize)] = &[
         ("", "", 0, 1),
@@ -719,15 +729,9 @@ fn a_user_without_a_forward_file_is_one_turn_of_a_worker() {
         ("require_home_directory = yes", "", 1, 1),
     ];
     for (main, forward, asked, boxes) in cases {
-        let forwards = [("/home/alice/.forward", *forward)];
-        let machine = Arc::new(machine(if forward.is_empty() { &[] } else { &forwards }));
-        let settings = Settings::from_view(&config(main).main(), &TableSet::default(), "local");
-        let agent = LocalAgent::new(settings, Arc::clone(&machine) as Arc<dyn Surroundings>);
-        let attempt = pollster::block_on(agent.deliver(&request("alice@here.test", "\n")));
-        let ended = attempt.outcomes.iter().map(|outcome| &outcome.reason).collect::<Vec<_>>();
-        assert_eq!(machine.asked.load(Ordering::Relaxed), *asked, "{main} {forward}: {ended:?}");
-        let jobs = machine.jobs.lock().unwrap();
-        let boxed = jobs.iter().filter(|job| job.contains(" mbox ") || job.contains(" maildir ")).count();
-        assert_eq!(boxed, *boxes, "{main} {forward}: {jobs:?}");
+        assert_eq!(asked_for(main, forward, "\n"), (*asked, *boxes), "{main} {forward}");
     }
+    // What is large is not sent to a worker before it is known whether it is wanted.
+    assert_eq!(asked_for("", "", &"x".repeat(64 << 10)), (0, 1));
+    assert_eq!(asked_for("", "", &"x".repeat(65 << 10)), (1, 1));
 }

@@ -18,6 +18,10 @@ fn split_transport(value: &str) -> (&str, &str) {
     value.split_once(':').unwrap_or((value, ""))
 }
 
+/// Bytes of a message that is given to a worker before it is known whether a `.forward` wants it; to ask first costs less than to
+/// send more than that for nothing.
+const SENT_AT_ONCE: u64 = 64 << 10;
+
 /// A user's mailbox or maildir.
 struct Mailbox {
     place: Place,
@@ -125,7 +129,8 @@ impl LocalAgent {
         let elsewhere = settings.require_home_directory
             || !(settings.mailbox_transport.is_empty() && settings.mailbox_transport_maps.is_empty())
             || !(settings.mailbox_command.is_empty() && settings.mailbox_command_maps.is_empty());
-        if elsewhere || is_probe(expansion.request) || !expansion.is_unclaimed(member) {
+        let large = expansion.request.content.len() > SENT_AT_ONCE;
+        if elsewhere || large || is_probe(expansion.request) || !expansion.is_unclaimed(member) {
             return false;
         }
         let to = self.box_of(expansion, user);
