@@ -546,16 +546,11 @@ impl Task {
 
     /// Tables that are mostly empty become as small as what is in them.
     fn tidy(&mut self) {
-        fn shrink<V>(map: &mut HashMap<QueueId, V>) {
-            if map.capacity() / 4 > map.len() {
-                map.shrink_to(2 * map.len());
-            }
-        }
-        shrink(&mut self.active);
-        shrink(&mut self.probes);
-        shrink(&mut self.routing);
-        shrink(&mut self.ending);
-        shrink(&mut self.waiters);
+        self.active.shrink_to(2 * self.active.len());
+        self.probes.shrink_to(2 * self.probes.len());
+        self.routing.shrink_to(2 * self.routing.len());
+        self.ending.shrink_to(2 * self.ending.len());
+        self.waiters.shrink_to(2 * self.waiters.len());
         self.schedule.tidy();
     }
 

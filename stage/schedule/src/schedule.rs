@@ -275,15 +275,12 @@ impl Schedule {
 
     /// Tables that are mostly empty become as small as what is in them. For whoever sees that little happens: it takes time.
     pub fn tidy(&mut self) {
-        fn shrink<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
-            if map.capacity() / 4 > map.len() {
-                map.shrink_to(2 * map.len());
-            }
-        }
         self.waiting.tidy();
-        shrink(&mut self.active);
-        shrink(&mut self.in_flight);
-        self.transports.iter_mut().for_each(|transport| shrink(&mut transport.destinations));
+        self.active.shrink_to(2 * self.active.len());
+        self.in_flight.shrink_to(2 * self.in_flight.len());
+        for transport in &mut self.transports {
+            transport.destinations.shrink_to(2 * transport.destinations.len());
+        }
         self.outbox.shrink_to(2 * self.outbox.len());
         self.lingering.shrink_to(2 * self.lingering.len());
     }
