@@ -16,8 +16,10 @@
 //! `cargo xtask month --messages 100000`: a month of mail against receivers of many moods, with kills in between, and whether
 //! the ledger says of every recipient what really became of it. `--program FILE` takes another build of the program.
 //!
-//! `cargo xtask scale --messages N`: what a long queue costs, on a real mail system with N deferred messages.
+//! `cargo xtask scale --count N`: what a long queue costs, on a real mail system with N deferred messages, and what mail waits
+//! for meanwhile: a table. `--bytes`, `--destinations`, `--ledger`, `--dir DIR`, `--keep`, `--no-build`.
 
+mod beat;
 mod crash;
 mod fuzz;
 mod lab;
@@ -102,7 +104,7 @@ fn main() -> ExitCode {
         _ => {
             eprintln!(
                 "usage: cargo xtask layering | fuzz [SECONDS] | lab LAB BIN | crash [--rounds N] ... | month [--messages N] | \
-                 scale [--messages N]"
+                 scale [--count N]"
             );
             ExitCode::from(2)
         }

@@ -132,7 +132,9 @@ pub enum Request {
     Flush(Flush),
     /// Change the queue. Root and the mail owner only.
     Operate(Operation, Selection),
-    /// What is to be done with the messages that these words mean (`yamabiko_queue::Predicate`).
+    /// What is to be done with the messages that these words mean (`yamabiko_queue::Predicate`). Before anything is done to
+    /// them the answer says how many they are ([`Reply::Count`]); if there are any it is done when [`Go`] comes, to those that
+    /// were counted, and then a second one says to how many.
     Select(What, Vec<String>),
     /// How the queue itself is.
     QueueStatus,
@@ -160,6 +162,10 @@ pub enum What {
     /// Change them. Root and the mail owner only.
     Operate(Operation),
 }
+
+/// What was counted is to be done. Whoever does not want it hangs up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Go;
 
 /// The first frame of a conversation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -216,7 +222,7 @@ pub enum Reply {
     End,
     /// The messages that an operation changed.
     Changed(Vec<QueueId>),
-    /// How many messages an operation on all of them changed.
+    /// How many messages an operation on all of them changed; how many a selection is.
     Count(u64),
     /// Something worth knowing about the queue, on the way to the end of a listing.
     Remark(String),
@@ -254,6 +260,14 @@ impl Caller {
     /// The next answer.
     pub fn reply(&mut self) -> io::Result<Reply> {
         frame::receive(&mut self.stream)
+    }
+
+    /// What was counted is to be done. An engine that has waited too long has said so and gone: [`Caller::reply`] tells.
+    pub fn go(&mut self) -> io::Result<()> {
+        match frame::send(&mut self.stream, &Go) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent,
+        }
     }
 
     /// Sends content bytes; call with an empty slice to end.

@@ -16,5 +16,5 @@ pub mod frame;
 pub mod listing;
 
 /// Version of the conversations below. Raised when a message changes its meaning: 2 since listings come in frames of their
-/// own.
-pub const VERSION: u32 = 2;
+/// own, 3 since a change to many messages first says how many they are, and waits for a word.
+pub const VERSION: u32 = 3;

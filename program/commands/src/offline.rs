@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::unistd::{Gid, Uid, User};
 use yamabiko_envelope::{QueueId, Timestamp};
 use yamabiko_ipc::control::{Entry, Operation, Selection};
-use yamabiko_queue::{Inspection, Meta, Options, Queue, State, fs::RealFileSystem};
+use yamabiko_queue::{Found, Inspection, Meta, Options, Predicate, Queue, State, fs::RealFileSystem};
 
 use crate::context::Context;
 
@@ -68,8 +68,41 @@ impl Drop for AsOwner {
     }
 }
 
+/// Which messages of a queue that was opened.
+type Pick<'a> = dyn Fn(&Queue) -> Vec<Meta> + 'a;
+
 /// Does an operation on a queue that no engine has open.
 pub fn operate(context: &mut Context, operation: Operation, selection: &Selection) -> Result<Vec<QueueId>, ExitCode> {
+    let (ids, queues) = match selection {
+        Selection::Messages(ids, queues) => (Some(ids), queues),
+        Selection::All(queues) => (None, queues),
+    };
+    let usual = yamabiko_engine::operate::usual_queues(operation);
+    let wanted = if queues.is_empty() { usual } else { queues };
+    let fits = |meta: &Meta| wanted.contains(&name_of(meta.state()));
+    change(context, operation, &|queue| match ids {
+        Some(ids) => ids.iter().filter_map(|id| queue.meta(*id)).filter(fits).collect(),
+        None => queue.list(fits),
+    })
+}
+
+/// Does an operation to messages that were found in the files at `then`, as far as they are still meant: a mail system may have
+/// run in between.
+pub fn operate_on_found(
+    context: &mut Context,
+    operation: Operation,
+    (predicate, then): (&Predicate, Timestamp),
+    found: &Found,
+) -> Result<Vec<QueueId>, ExitCode> {
+    let usual = yamabiko_engine::operate::usual_queues(operation);
+    change(context, operation, &|queue| {
+        let mut metas = queue.still(predicate, then, &found.iter().collect::<Vec<_>>());
+        metas.retain(|meta| usual.contains(&name_of(meta.state())));
+        metas
+    })
+}
+
+fn change(context: &mut Context, operation: Operation, pick: &Pick<'_>) -> Result<Vec<QueueId>, ExitCode> {
     let dir = context.queue_directory().join("queue");
     if !has_queue(context) {
         return Ok(Vec::new());
@@ -84,19 +117,8 @@ pub fn operate(context: &mut Context, operation: Operation, selection: &Selectio
     };
     let opened = Queue::open(Arc::new(RealFileSystem), &dir, Options::default());
     let (queue, _) = opened.map_err(|error| context.fatal(1, &format!("cannot open {}: {error}", dir.display())))?;
-    let usual = yamabiko_engine::operate::usual_queues(operation);
-    let (ids, queues) = match selection {
-        Selection::Messages(ids, queues) => (Some(ids), queues),
-        Selection::All(queues) => (None, queues),
-    };
-    let wanted = if queues.is_empty() { usual } else { queues };
-    let fits = |meta: &Meta| wanted.contains(&name_of(meta.state()));
-    let metas = match ids {
-        Some(ids) => ids.iter().filter_map(|id| queue.meta(*id)).filter(fits).collect(),
-        None => queue.list(fits),
-    };
     let mut changed = Vec::new();
-    for meta in metas {
+    for meta in pick(&queue) {
         let (id, now) = (meta.queue_id, Timestamp::now());
         let done = match operation {
             Operation::Delete => queue.remove(id),

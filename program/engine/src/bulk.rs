@@ -8,17 +8,42 @@ use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use yamabiko_envelope::Timestamp;
-use yamabiko_ipc::control::{Reply, What};
+use yamabiko_ipc::control::{Go, Reply, What};
 use yamabiko_ipc::frame;
 use yamabiko_ipc::listing::Writer;
-use yamabiko_queue::{Meta, Predicate, State, Stats};
+use yamabiko_queue::{Found, Meta, Predicate, Queue, Seen, State, Stats};
 
-use crate::control::{Control, named, write};
+use crate::control::{Control, PATIENCE, named, receive, reply, write};
 use crate::listing::put_selected;
 use crate::orders::Order;
 
 /// Entries that are written at once.
 const BATCH: usize = 1000;
+/// Kilobytes of lists that wait for a word: some eight million messages.
+pub(crate) const KEPT: usize = 64 << 10;
+/// Bytes of that word, at most.
+const WORD: usize = 1 << 10;
+
+/// What was asked for, and when.
+pub(crate) struct Meant {
+    predicate: Predicate,
+    then: Timestamp,
+}
+
+impl Meant {
+    /// Of a part of those that were found, those that are still meant. What happens to them between this and a change is as
+    /// if it happened after the change: a delivery that is under way when its message is held or deleted does the same.
+    pub(crate) async fn still(self: &Arc<Self>, queue: &Arc<Queue>, part: Vec<Seen>) -> Vec<Meta> {
+        let (meant, queue) = (Arc::clone(self), Arc::clone(queue));
+        let looked = tokio::task::spawn_blocking(move || queue.still(&meant.predicate, meant.then, &part));
+        looked.await.unwrap_or_default()
+    }
+}
+
+/// What a list takes; none if it is beyond all measure.
+fn kilobytes(found: &Found) -> Option<u32> {
+    u32::try_from(found.bytes().div_ceil(1024)).ok()
+}
 
 impl Control {
     /// Answers [`yamabiko_ipc::control::Request::Select`]; a listing is written here, and then there is no answer left.
@@ -44,25 +69,65 @@ impl Control {
             Ok(predicate) => predicate,
             Err(why) => return Ok(Some(Reply::Refused(why))),
         };
-        let queue = Arc::clone(self.engine.queue());
-        let found = tokio::task::spawn_blocking(move || queue.select(&predicate, Timestamp::now())).await;
-        let found = found.unwrap_or_default();
-        Ok(Some(match what {
-            What::Count => Reply::Count(found.len() as u64),
+        let meant = Arc::new(Meant { predicate, then: Timestamp::now() });
+        let found = self.find(&meant).await;
+        let count = Reply::Count(found.len() as u64);
+        match what {
+            What::Count => return Ok(Some(count)),
             What::List => {
-                self.show(stream, found).await?;
+                self.show(stream, &meant, &found).await?;
                 return Ok(None);
             }
-            What::Flush => Reply::Count(self.try_now(found).await),
-            What::Operate(operation) => Reply::Count(crate::operate::selected(&self.engine, operation, found).await),
-        }))
+            What::Flush | What::Operate(_) if found.is_empty() => return Ok(Some(count)),
+            What::Flush | What::Operate(_) => {}
+        }
+        reply(stream, &count).await?;
+        // Kept while somebody thinks about it; if there are too many such lists, looked for again.
+        let kept = kilobytes(&found).and_then(|n| Arc::clone(&self.kept).try_acquire_many_owned(n).ok());
+        let found = kept.is_some().then_some(found);
+        match receive(stream, WORD).await {
+            Ok(Some((kind, payload))) => {
+                if let Err(error) = frame::decode::<Go>(kind, &payload) {
+                    return Ok(Some(Reply::Refused(format!("not understood: {error}"))));
+                }
+            }
+            // Somebody thought better of it.
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let seconds = PATIENCE.as_secs();
+                let why = format!("nothing was changed: no word came for {seconds} seconds after the count");
+                return Ok(Some(Reply::Refused(why)));
+            }
+            Err(error) => return Err(error),
+        }
+        let found = match found {
+            Some(found) => found,
+            None => self.find(&meant).await,
+        };
+        Ok(Some(Reply::Count(match what {
+            What::Operate(operation) => crate::operate::selected(&self.engine, operation, &meant, &found).await,
+            _ => self.try_now(&meant, &found).await,
+        })))
     }
 
-    async fn show(&self, stream: &mut UnixStream, found: Vec<Meta>) -> io::Result<()> {
-        for batch in found.chunks(BATCH) {
-            let (batch, queue) = (batch.to_vec(), Arc::clone(self.engine.queue()));
+    async fn find(&self, meant: &Arc<Meant>) -> Found {
+        let (queue, meant) = (Arc::clone(self.engine.queue()), Arc::clone(meant));
+        let found = tokio::task::spawn_blocking(move || queue.select(&meant.predicate, meant.then));
+        // It does not panic; if it did, there would be nothing to be done to anything.
+        found.await.unwrap_or_default()
+    }
+
+    async fn show(&self, stream: &mut UnixStream, meant: &Arc<Meant>, found: &Found) -> io::Result<()> {
+        let mut rest = found.iter();
+        loop {
+            let batch: Vec<Seen> = rest.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let (queue, meant) = (Arc::clone(self.engine.queue()), Arc::clone(meant));
             let bytes = tokio::task::spawn_blocking(move || {
                 let mut writer = Writer::new();
+                let batch = queue.still(&meant.predicate, meant.then, &batch);
                 put_selected(&mut writer, &batch, |after, wanted, show| queue.outline(after, wanted, show));
                 if writer.is_empty() { Ok(Vec::new()) } else { writer.into_frame() }
             });
@@ -73,14 +138,20 @@ impl Control {
     }
 
     /// Has messages tried now that wait for their time; held mail stays held. How many there were.
-    async fn try_now(&self, found: Vec<Meta>) -> u64 {
-        let mut tried = 0;
-        for meta in found.into_iter().filter(|meta| matches!(meta.state(), State::Deferred | State::Incoming)) {
-            let (answer, heard) = oneshot::channel();
-            self.engine.manager().send(Order::FlushMessage(meta.queue_id, answer));
-            tried += u64::from(heard.await.unwrap_or(false));
+    async fn try_now(&self, meant: &Arc<Meant>, found: &Found) -> u64 {
+        let (mut tried, mut rest) = (0, found.iter());
+        loop {
+            let part: Vec<Seen> = rest.by_ref().take(BATCH).collect();
+            if part.is_empty() {
+                return tried;
+            }
+            let waits = |meta: &Meta| matches!(meta.state(), State::Deferred | State::Incoming);
+            for meta in meant.still(self.engine.queue(), part).await.into_iter().filter(waits) {
+                let (answer, heard) = oneshot::channel();
+                self.engine.manager().send(Order::FlushMessage(meta.queue_id, answer));
+                tried += u64::from(heard.await.unwrap_or(false));
+            }
         }
-        tried
     }
 
     /// How the queue is, for people: lines of `name: value`.

@@ -28,7 +28,7 @@ use crate::listing::{Listing, name_of};
 use crate::orders::Order;
 
 /// A caller that says nothing for so long is dropped.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// The same for a whole conversation: the slowest `sendmail` that is still worth waiting for.
 const CONVERSATION: Duration = Duration::from_secs(3600);
 /// Largest request, in bytes: a submission with a hundred thousand recipients fits. Root's and our own may be as large as
@@ -52,6 +52,8 @@ pub struct Control {
     pickup: Arc<tokio::sync::Notify>,
     smtp: Arc<dyn Fn(UnixStream, u32) -> JoinHandle<()> + Send + Sync>,
     callers: Arc<Mutex<HashMap<u32, Callers>>>,
+    /// Kilobytes of lists that wait while somebody thinks about a count.
+    pub(crate) kept: Arc<Semaphore>,
     /// A submission is accepted and its submitter told, or its file removed, behind it.
     pub gate: Gate,
 }
@@ -129,7 +131,8 @@ impl Control {
         gate: Gate,
     ) -> Self {
         let (spool, maildrop) = (queue_directory.join("spool"), queue_directory.join("maildrop"));
-        Self { engine, since: Timestamp::now(), spool, maildrop, pickup, smtp, callers: Arc::default(), gate }
+        let kept = Arc::new(Semaphore::new(crate::bulk::KEPT));
+        Self { engine, since: Timestamp::now(), spool, maildrop, pickup, smtp, callers: Arc::default(), kept, gate }
     }
 
     /// Accepts callers for as long as the engine lives.
@@ -529,7 +532,7 @@ pub(crate) fn named(uid: u32) -> String {
     format!("{name}({uid})")
 }
 
-async fn receive(stream: &mut UnixStream, largest: usize) -> io::Result<Option<(u8, Vec<u8>)>> {
+pub(crate) async fn receive(stream: &mut UnixStream, largest: usize) -> io::Result<Option<(u8, Vec<u8>)>> {
     let read = async {
         let mut head = [0; 5];
         match stream.read_exact(&mut head).await {

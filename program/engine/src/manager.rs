@@ -315,14 +315,18 @@ impl Task {
                     self.answer_waiters(id);
                 }
             }
-            Order::WithdrawAll(ids) => {
+            Order::WithdrawAll(ids, done) => {
                 for id in ids {
                     self.schedule.remove(id);
                     self.let_go(id);
                 }
+                let _ = done.send(());
             }
             Order::Offer(id, due, sites) => self.offer(id, due, &sites),
-            Order::OfferAll(ids, due) => ids.into_iter().for_each(|id| self.offer(id, due, &[])),
+            Order::OfferAll(ids, due, done) => {
+                ids.into_iter().for_each(|id| self.offer(id, due, &[]));
+                let _ = done.send(());
+            }
             Order::Found(ids) => {
                 self.searching = false;
                 for id in ids {

@@ -12,9 +12,10 @@ use tokio::sync::oneshot;
 use yamabiko_envelope::{Kind, QueueId, RecipientState, Severity, Source, Submission, Timestamp};
 use yamabiko_ipc::control::{Operation, QueueName, Reply, Selection};
 use yamabiko_ledger::What;
-use yamabiko_queue::{Meta, QueueError};
+use yamabiko_queue::{Found, Meta, QueueError, Seen};
 
 use crate::accept::{Acceptance, Taken};
+use crate::bulk::Meant;
 use crate::listing::name_of;
 use crate::orders::Order;
 
@@ -22,6 +23,8 @@ use crate::orders::Order;
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 /// Messages of one step through the queue.
 const PAGE: usize = 1000;
+/// The same where each takes its time.
+const FEW: usize = 16;
 /// Steps after which the log must have written what was done.
 const PAGES_AHEAD: u32 = 10;
 
@@ -43,13 +46,23 @@ pub async fn operate(engine: &Acceptance, operation: Operation, selection: Selec
     }
 }
 
-/// Does an operation to these messages, as far as it is for the queues they are in. How many were changed.
-pub async fn selected(engine: &Acceptance, operation: Operation, mut metas: Vec<Meta>) -> u64 {
-    metas.retain(|meta| usual_queues(operation).contains(&name_of(meta.state())));
-    let mut count = 0;
-    for (n, part) in metas.chunks(PAGE).enumerate() {
-        count += page(engine, operation, part.to_vec()).await.len() as u64;
-        if n % PAGES_AHEAD as usize == PAGES_AHEAD as usize - 1 {
+/// Does an operation to messages that were found, as far as they are still meant and in the queues that it is for. How many
+/// were changed.
+pub(crate) async fn selected(engine: &Acceptance, operation: Operation, meant: &Arc<Meant>, found: &Found) -> u64 {
+    // A requeue takes its time, and the more can happen to those behind it.
+    let many = if operation == Operation::Requeue { FEW } else { PAGE };
+    let (mut count, mut rest) = (0, found.iter());
+    for n in 1usize.. {
+        let part: Vec<Seen> = rest.by_ref().take(many).collect();
+        if part.is_empty() {
+            break;
+        }
+        let mut metas = meant.still(engine.queue(), part).await;
+        metas.retain(|meta| usual_queues(operation).contains(&name_of(meta.state())));
+        if !metas.is_empty() {
+            count += page(engine, operation, metas).await.len() as u64;
+        }
+        if n.is_multiple_of(PAGES_AHEAD as usize) {
             settled(engine).await;
         }
     }
@@ -156,16 +169,22 @@ async fn page(engine: &Acceptance, operation: Operation, metas: Vec<Meta>) -> Ve
                 changed.push(id);
             }
         }
-        if !gone.is_empty() {
-            manager.send(Order::WithdrawAll(gone));
-        }
-        if !offered.is_empty() {
-            // Their sites are learnt when they are next deferred; until then the queue is searched for them.
-            manager.send(Order::OfferAll(offered, now));
-        }
-        changed
+        (changed, gone, offered, now)
     };
-    tokio::task::spawn_blocking(work).await.unwrap_or_default()
+    let Ok((changed, gone, offered, now)) = tokio::task::spawn_blocking(work).await else { return Vec::new() };
+    // The manager is waited for: pages come quicker than it deals with them, and mail that arrives would stand behind all of
+    // those that were sent ahead.
+    let (answer, heard) = oneshot::channel();
+    let order = match (gone.is_empty(), offered.is_empty()) {
+        (true, true) => return changed,
+        (false, _) => Order::WithdrawAll(gone, answer),
+        // Their sites are learnt when they are next deferred; until then the queue is searched for them.
+        (true, false) => Order::OfferAll(offered, now, answer),
+    };
+    manager.send(order);
+    // A manager that is gone means that we are stopping.
+    let _ = heard.await;
+    changed
 }
 
 /// Has the manager try a message at `due`.

@@ -35,10 +35,10 @@ pub enum Order {
     /// The message was held or deleted by an operator, or is to be: it is not worked on any more. The answer, where
     /// one is wanted, comes when nothing of it is in progress and what became of it is recorded.
     Withdraw(QueueId, Option<oneshot::Sender<()>>),
-    /// The same for many, without an answer.
-    WithdrawAll(Vec<QueueId>),
-    /// Many messages are to be tried at a time.
-    OfferAll(Vec<QueueId>, Timestamp),
+    /// The same for many; the answer comes at once.
+    WithdrawAll(Vec<QueueId>, oneshot::Sender<()>),
+    /// Many messages are to be tried at a time; the answer comes when that is known.
+    OfferAll(Vec<QueueId>, Timestamp, oneshot::Sender<()>),
     /// The message was released, expired or put back by an operator; with the hashes of its sites.
     Offer(QueueId, Timestamp, Vec<u64>),
     /// The envelopes of deferred mail were looked through for sites: these messages go there.

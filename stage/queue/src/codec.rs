@@ -79,7 +79,7 @@ pub struct ChangePart {
     pub recipients: Vec<(u32, RecipientState)>,
 }
 
-fn put_number(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -125,7 +125,7 @@ fn put_group(out: &mut Vec<u8>, tag: u64, inner: impl FnOnce(&mut Vec<u8>)) {
 /// Reads fields one after the other.
 struct Fields<'a>(&'a [u8]);
 
-fn number(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+pub(crate) fn number(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first().ok_or(Malformed::Truncated)?;

@@ -27,6 +27,7 @@ use yamabiko_envelope::{Content, Envelope, QueueId, RecipientState, Timestamp};
 
 pub mod codec;
 mod dump;
+mod found;
 pub mod fs;
 mod index;
 mod inspect;
@@ -48,6 +49,7 @@ pub mod sim;
 pub mod watch;
 
 pub use dump::dump;
+pub use found::{Found, Seen};
 pub use inspect::{Inspection, SetAside, set_aside_files};
 pub use outline::{Outline, OutlineRecipient, OutlineState};
 pub use predicate::Predicate;

@@ -373,6 +373,16 @@ impl Messages {
             one => std::slice::from_ref(one),
         }
     }
+    /// A checksum of where a message's records are, `waiting` of them not written yet: another one as soon as anything is
+    /// recorded of its recipients, since no record is written where another one is.
+    pub fn print(&self, id: QueueId, entry: &Entry, waiting: usize) -> u32 {
+        let last = match entry.change {
+            SEVERAL => self.several.get(&id.into()).and_then(|places| places.last()).copied().unwrap_or(SEVERAL),
+            one => one,
+        };
+        let words = [entry.message.epoch, entry.message.offset, last.epoch, last.offset, waiting as u32];
+        words.iter().fold(0, |sum, word| crc32c::crc32c_append(sum, &word.to_le_bytes()))
+    }
     /// The record of a message was written anew, with its state in it. Returns where it was, and its length.
     pub fn moved(&mut self, id: QueueId, to: Location, len: u32, large: bool) -> Option<(Location, u32)> {
         let entry = self.get_mut(id)?;

@@ -25,12 +25,15 @@ use std::time::Duration;
 use yamabiko_envelope::{QueueId, Timestamp};
 use yamabiko_status::EnhancedStatus;
 
+use crate::found::{Found, Seen};
 use crate::messages::{Entry, Hints};
 use crate::outline::{Outline, OutlineRecipient, OutlineState};
 use crate::{Inspection, Meta, Queue, QueueError, State};
 
 /// Messages looked at in one turn under the lock.
 const PAGE: usize = 1000;
+/// So many are read together, or are known without: what is in memory besides the list of those that were found.
+const WINDOW: usize = 8192;
 /// So few are read one by one.
 const FEW: usize = 64;
 
@@ -150,10 +153,7 @@ impl Predicate {
     /// What the index says.
     fn known(&self, id: QueueId, entry: &Entry, now: Timestamp) -> Known {
         let meta = entry.meta(id);
-        let mut known = Known::from(
-            (self.ids.is_empty() || self.ids.contains(&id))
-                && (self.states.is_empty() || self.states.contains(&meta.state())),
-        );
+        let mut known = Known::from(self.stands(&meta));
         if known == Known::No {
             return known;
         }
@@ -235,61 +235,87 @@ impl Predicate {
             })
     }
 
-    fn select(&self, store: &impl Look, now: Timestamp) -> Vec<Meta> {
-        let mut found = Vec::new();
-        let mut asked: Vec<QueueId> = Vec::new();
-        let mut after = None;
-        while let Some(last) = store.look(after, PAGE, &mut |id, entry| match self.known(id, entry, now) {
-            Known::Yes => found.push(entry.meta(id)),
-            Known::Ask => asked.push(id),
-            Known::No => {}
+    fn select(&self, store: &impl Look, now: Timestamp) -> Found {
+        let prints = self.asks_recipients();
+        let mut found = Found::new(prints);
+        let (mut sure, mut asked, mut after) = (Vec::new(), Vec::new(), None);
+        loop {
+            after = store.look(after, PAGE, &mut |id, entry, print| {
+                let seen = || Seen { queue_id: id, print: if prints { print() } else { 0 } };
+                match self.known(id, entry, now) {
+                    Known::Yes => sure.push(seen()),
+                    Known::Ask => asked.push(seen()),
+                    Known::No => {}
+                }
+            });
+            if after.is_none() || sure.len() + asked.len() >= WINDOW {
+                if !asked.is_empty() {
+                    self.ask(store, &asked, now, &mut sure);
+                    sure.sort_unstable_by_key(|seen| seen.queue_id);
+                }
+                asked.clear();
+                sure.drain(..).for_each(|seen| found.push(seen));
+            }
+            if after.is_none() {
+                return found.finish();
+            }
+        }
+    }
+
+    /// Reads messages, and adds those that are meant.
+    fn ask(&self, store: &impl Look, asked: &[Seen], now: Timestamp, found: &mut Vec<Seen>) {
+        if asked.len() <= FEW {
+            found.extend(asked.iter().filter(|seen| self.says(store, seen.queue_id, now).is_some()));
+            return;
+        }
+        // In the order in which the outlines come.
+        let mut after =
+            asked.first().and_then(|first| first.queue_id.micros().checked_sub(1)).map(|at| QueueId::new(at, 0));
+        let end = asked.last().map(|last| last.queue_id);
+        let (mut rest, mut next) = (asked, asked);
+        let mut wanted = |meta: &Meta| {
+            let passed = rest.partition_point(|seen| seen.queue_id < meta.queue_id);
+            // Not beyond the end.
+            rest = &rest[passed..];
+            rest.first().is_some_and(|seen| seen.queue_id == meta.queue_id)
+        };
+        while let Some(last) = store.outlines(after, &mut wanted, &mut |outline| {
+            if self.holds(outline, now) {
+                // Wanted, so it is one of them.
+                let passed = next.partition_point(|seen| seen.queue_id < outline.meta.queue_id);
+                next = &next[passed..];
+                found.extend(next.first());
+            }
         }) {
             after = Some(last);
-        }
-        let sure = found.len();
-        // In the order in which the outlines come.
-        let mut after = asked.first().and_then(|first| first.micros().checked_sub(1)).map(|at| QueueId::new(at, 0));
-        let end = asked.last().copied();
-        let mut rest = asked.as_slice();
-        if rest.len() <= FEW {
-            for id in rest {
-                if let Ok((envelope, meta)) = store.single(*id) {
-                    crate::outline::show_envelope(meta, &envelope, &mut |outline| {
-                        if self.holds(outline, now) {
-                            found.push(outline.meta);
-                        }
-                    });
-                }
-            }
-        } else {
-            let mut wanted = |meta: &Meta| {
-                let passed = rest.partition_point(|id| *id < meta.queue_id);
-                // Not beyond the end.
-                rest = &rest[passed..];
-                rest.first() == Some(&meta.queue_id)
-            };
-            while let Some(last) = store.outlines(after, &mut wanted, &mut |outline| {
-                if self.holds(outline, now) {
-                    found.push(outline.meta);
-                }
-            }) {
-                after = Some(last);
-                if Some(last) >= end {
-                    break;
-                }
+            if Some(last) >= end {
+                break;
             }
         }
-        if sure > 0 && sure < found.len() {
-            found.sort_unstable_by_key(|meta| meta.queue_id);
-        }
-        found
+    }
+
+    /// A message that is meant as its envelope is now; none when it cannot be read.
+    fn says(&self, store: &impl Look, id: QueueId, now: Timestamp) -> Option<Meta> {
+        let (envelope, meta) = store.single(id).ok()?;
+        let mut holds = false;
+        crate::outline::show_envelope(meta, &envelope, &mut |outline| holds = self.holds(outline, now));
+        (holds && self.stands(&meta)).then_some(meta)
+    }
+
+    /// What may change of a message and is known without reading it.
+    fn stands(&self, meta: &Meta) -> bool {
+        (self.ids.is_empty() || self.ids.contains(&meta.queue_id))
+            && (self.states.is_empty() || self.states.contains(&meta.state()))
     }
 }
+
+/// Is shown a message, what is known of it, and how to tell its print.
+type EachEntry<'a> = dyn FnMut(QueueId, &Entry, &dyn Fn() -> u32) + 'a;
 
 /// Where messages are looked at: a running queue, or one that was read.
 trait Look {
     /// Shows the next entries; the last ID, none at the end.
-    fn look(&self, after: Option<QueueId>, count: usize, each: &mut dyn FnMut(QueueId, &Entry)) -> Option<QueueId>;
+    fn look(&self, after: Option<QueueId>, count: usize, each: &mut EachEntry<'_>) -> Option<QueueId>;
     fn outlines(
         &self,
         after: Option<QueueId>,
@@ -300,8 +326,11 @@ trait Look {
 }
 
 impl Look for Queue {
-    fn look(&self, after: Option<QueueId>, count: usize, each: &mut dyn FnMut(QueueId, &Entry)) -> Option<QueueId> {
-        self.with_index(|index| index.messages.visit(after, count, each))
+    fn look(&self, after: Option<QueueId>, count: usize, each: &mut EachEntry<'_>) -> Option<QueueId> {
+        self.with_state(|state| {
+            let mut show = |id, entry: &Entry| each(id, entry, &|| state.print(id, entry));
+            state.index.messages.visit(after, count, &mut show)
+        })
     }
     fn outlines(
         &self,
@@ -317,8 +346,9 @@ impl Look for Queue {
 }
 
 impl Look for Inspection {
-    fn look(&self, after: Option<QueueId>, count: usize, each: &mut dyn FnMut(QueueId, &Entry)) -> Option<QueueId> {
-        self.index().messages.visit(after, count, each)
+    fn look(&self, after: Option<QueueId>, count: usize, each: &mut EachEntry<'_>) -> Option<QueueId> {
+        let messages = &self.index().messages;
+        messages.visit(after, count, &mut |id, entry| each(id, entry, &|| messages.print(id, entry, 0)))
     }
     fn outlines(
         &self,
@@ -336,14 +366,38 @@ impl Look for Inspection {
 impl Queue {
     /// The messages that a predicate means, oldest first. Reads envelopes where the index does not know: not for the
     /// threads of an async runtime. What comes and goes meanwhile may or may not be among them.
-    pub fn select(&self, predicate: &Predicate, now: Timestamp) -> Vec<Meta> {
+    pub fn select(&self, predicate: &Predicate, now: Timestamp) -> Found {
         predicate.select(self, now)
+    }
+
+    /// Of messages that were found at `then`, by this queue or by an [`Inspection`] of its files, those that are still
+    /// meant, as they are now. Only what was recorded of its recipients since is read again. They should be few at a time:
+    /// the lock is held for all of them.
+    pub fn still(&self, predicate: &Predicate, then: Timestamp, found: &[Seen]) -> Vec<Meta> {
+        let mut changed = Vec::new();
+        let asks = predicate.asks_recipients();
+        let mut metas: Vec<Meta> = self.with_state(|state| {
+            let as_it_was = |seen: &Seen| {
+                let entry = state.index.messages.get(seen.queue_id)?;
+                if asks && state.print(seen.queue_id, entry) != seen.print {
+                    changed.push(seen.queue_id);
+                    return None;
+                }
+                Some(entry.meta(seen.queue_id)).filter(|meta| predicate.stands(meta))
+            };
+            found.iter().filter_map(as_it_was).collect()
+        });
+        if !changed.is_empty() {
+            metas.extend(changed.into_iter().filter_map(|id| predicate.says(self, id, then)));
+            metas.sort_unstable_by_key(|meta| meta.queue_id);
+        }
+        metas
     }
 }
 
 impl Inspection {
     /// The messages that a predicate means, oldest first.
-    pub fn select(&self, predicate: &Predicate, now: Timestamp) -> Vec<Meta> {
+    pub fn select(&self, predicate: &Predicate, now: Timestamp) -> Found {
         predicate.select(self, now)
     }
 }

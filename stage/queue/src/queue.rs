@@ -602,8 +602,8 @@ impl Queue {
         counts
     }
 
-    pub(crate) fn with_index<T>(&self, look: impl FnOnce(&crate::index::Index) -> T) -> T {
-        look(&self.shared.lock().index)
+    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.shared.lock())
     }
 
     /// Messages in the queue.

@@ -13,6 +13,7 @@ use crate::fs::{FileSystem, StoredFile};
 use crate::index::Index;
 use crate::line::Line;
 use crate::log::Log;
+use crate::messages::Entry;
 use crate::record::{self, RecordKind};
 use crate::{Damage, Done, Options, QueueError, Stats};
 
@@ -354,6 +355,12 @@ impl Shared {
 }
 
 impl State {
+    /// How a message is now: see [`crate::messages::Messages::print`].
+    pub fn print(&self, id: QueueId, entry: &Entry) -> u32 {
+        let waiting = self.waiting.get(&id).map_or(0, |waiting| waiting.payloads.len());
+        self.index.messages.print(id, entry, waiting)
+    }
+
     /// Changes to a message since all its recipients were last recorded at once.
     pub fn settles(&self, id: QueueId) -> usize {
         match self.waiting.get(&id) {

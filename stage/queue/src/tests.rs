@@ -90,7 +90,7 @@ fn where_a_message_stands_is_no_record_to_be_read_again() {
     for indexed in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let records = |queue: &Queue| {
-            (0..100).map(|n| queue.with_index(|index| index.messages.changes(id(n)).len())).collect::<Vec<_>>()
+            (0..100).map(|n| queue.with_state(|state| state.index.messages.changes(id(n)).len())).collect::<Vec<_>>()
         };
         let before = {
             let (queue, _) = open(dir.path());

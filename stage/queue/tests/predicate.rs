@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use yamabiko_envelope::{Envelope, Failure, QueueId, Recipient, RecipientState, Timestamp};
 use yamabiko_queue::sim::SimulatedDisk;
-use yamabiko_queue::{Inspection, Meta, NewMessage, Options, Predicate, Queue};
+use yamabiko_queue::{Found, Inspection, NewMessage, Options, Predicate, Queue};
 use yamabiko_status::EnhancedStatus;
 
 const NOW: u64 = 1_795_280_034;
@@ -108,11 +108,12 @@ fn what_is_meant() {
     let (queue, _) = Queue::open(Arc::new(disk.clone()), Path::new("/q"), options.clone()).unwrap();
     fill(&queue);
     let now = Timestamp::from_seconds(NOW);
-    let numbers = |found: Vec<Meta>| -> Vec<u64> {
-        let number = |meta: Meta| MAIL.iter().find(|mail| id(mail.0) == meta.queue_id).unwrap().0;
-        found.into_iter().map(number).collect()
+    let numbers = |found: Found| -> Vec<u64> {
+        let number = |id_of: QueueId| MAIL.iter().find(|mail| id(mail.0) == id_of).unwrap().0;
+        assert_eq!(found.len(), found.iter().count());
+        found.iter().map(|seen| number(seen.queue_id)).collect()
     };
-    let check = |select: &dyn Fn(&Predicate) -> Vec<Meta>, how: &str| {
+    let check = |select: &dyn Fn(&Predicate) -> Found, how: &str| {
         for (text, expected) in CASES {
             let predicate = Predicate::parse(&words(text)).unwrap();
             assert_eq!(numbers(select(&predicate)), *expected, "{how}: {text}");

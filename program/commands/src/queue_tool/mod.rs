@@ -11,10 +11,10 @@ use std::process::ExitCode;
 
 use jiff::tz::TimeZone;
 use yamabiko_engine::listing::put_selected;
-use yamabiko_envelope::{QueueId, Timestamp};
-use yamabiko_ipc::control::{Caller, Operation, Reply, Request, Selection, What};
+use yamabiko_envelope::Timestamp;
+use yamabiko_ipc::control::{Caller, Operation, Reply, Request, What};
 use yamabiko_ipc::listing::Writer;
-use yamabiko_queue::Predicate;
+use yamabiko_queue::{Found, Predicate};
 
 use crate::context::{Context, exit, instance};
 use crate::listing::{self, NoListing};
@@ -166,19 +166,19 @@ fn unexpected(context: &mut Context, reply: &Reply) -> ExitCode {
 }
 
 /// The messages of a queue that no engine has open.
-fn selected(context: &mut Context, predicate: &Predicate) -> Result<Vec<QueueId>, ExitCode> {
+fn selected(context: &mut Context, predicate: &Predicate, now: Timestamp) -> Result<Found, ExitCode> {
     if !offline::has_queue(context) {
-        return Ok(Vec::new());
+        return Ok(Found::default());
     }
     let inspection = offline::inspect(context).map_err(|why| context.fatal(1, &why))?;
-    Ok(inspection.select(predicate, Timestamp::now()).into_iter().map(|meta| meta.queue_id).collect())
+    Ok(inspection.select(predicate, now))
 }
 
 fn count(context: &mut Context, words: &[String], predicate: &Predicate) -> Result<u64, ExitCode> {
     match ask(context, Request::Select(What::Count, words.to_vec()))? {
         Some((_, Reply::Count(count))) => Ok(count),
         Some((_, other)) => Err(unexpected(context, &other)),
-        None => Ok(selected(context, predicate)?.len() as u64),
+        None => Ok(selected(context, predicate, Timestamp::now())?.len() as u64),
     }
 }
 
@@ -219,15 +219,20 @@ fn each(
         return Ok(());
     }
     let inspection = offline::inspect(context).map_err(NoListing::Broken)?;
-    for batch in inspection.select(predicate, Timestamp::now()).chunks(1000) {
+    let found = inspection.select(predicate, Timestamp::now());
+    let mut rest = found.iter();
+    loop {
+        let batch: Vec<_> = rest.by_ref().take(1000).filter_map(|seen| inspection.meta(seen.queue_id)).collect();
+        if batch.is_empty() {
+            return Ok(());
+        }
         let mut writer = Writer::new();
-        put_selected(&mut writer, batch, |after, wanted, show| inspection.outline(after, wanted, show));
+        put_selected(&mut writer, &batch, |after, wanted, show| inspection.outline(after, wanted, show));
         listing::show_all(writer.payload(), show)?;
     }
-    Ok(())
 }
 
-/// Counts, asks, does it.
+/// Counts, asks, does it to those that were counted.
 fn change(
     context: &mut Context,
     asked: &Asked,
@@ -235,39 +240,57 @@ fn change(
     words: &[String],
     predicate: &Predicate,
 ) -> ExitCode {
-    let many = match count(context, words, predicate) {
-        Ok(count) => count,
-        Err(code) => return code,
-    };
-    crate::say!("{} match", messages(many));
-    if many == 0 || asked.only_count {
-        return ExitCode::SUCCESS;
-    }
-    if !asked.yes && !confirmed(&format!("{before}: {}?", messages(many))) {
-        eprintln!("yamabiko queue: nothing was changed; --yes does it without asking");
-        return ExitCode::FAILURE;
-    }
-    let changed = match ask(context, Request::Select(what, words.to_vec())) {
-        Ok(Some((_, Reply::Count(count)))) => count,
-        Ok(Some((_, other))) => return unexpected(context, &other),
-        Ok(None) => {
-            let What::Operate(operation) = what else {
-                return context.fatal(exit::UNAVAILABLE, "Cannot flush mail queue - mail system is down");
-            };
-            let ids = match selected(context, predicate) {
-                Ok(ids) => ids,
-                Err(code) => return code,
-            };
-            match offline::operate(context, operation, &Selection::Messages(ids, Vec::new())) {
-                Ok(ids) => ids.len() as u64,
-                Err(code) => return code,
-            }
-        }
+    let changed = match counted_and_changed(context, asked, (what, before), words, predicate) {
+        Ok(changed) => changed,
         Err(code) => return code,
     };
     let text = format!("{after}: {}", messages(changed));
     context.log(yamabiko_envelope::Severity::Info, None, &format!("{text} ({})", words.join(" ")));
     say(&text)
+}
+
+/// How many were changed; otherwise how the command ends.
+fn counted_and_changed(
+    context: &mut Context,
+    asked: &Asked,
+    (what, before): (What, &str),
+    words: &[String],
+    predicate: &Predicate,
+) -> Result<u64, ExitCode> {
+    // The last word before anything is changed.
+    let wanted = |many: u64| {
+        crate::say!("{} match", messages(many));
+        if many == 0 {
+            return Err(ExitCode::SUCCESS);
+        }
+        if !asked.yes && !confirmed(&format!("{before}: {}?", messages(many))) {
+            eprintln!("yamabiko queue: nothing was changed; --yes does it without asking");
+            return Err(ExitCode::FAILURE);
+        }
+        Ok(())
+    };
+    if asked.only_count {
+        let many = count(context, words, predicate)?;
+        crate::say!("{} match", messages(many));
+        return Err(ExitCode::SUCCESS);
+    }
+    if let Some((mut caller, reply)) = ask(context, Request::Select(what, words.to_vec()))? {
+        let Reply::Count(many) = reply else { return Err(unexpected(context, &reply)) };
+        wanted(many)?;
+        return match caller.go().and_then(|()| caller.reply()) {
+            Ok(Reply::Count(changed)) => Ok(changed),
+            Ok(Reply::Refused(why) | Reply::TryLater(why)) => Err(context.fatal(exit::UNAVAILABLE, &why)),
+            Ok(other) => Err(unexpected(context, &other)),
+            Err(error) => Err(context.fatal(exit::UNAVAILABLE, &format!("cannot talk to the engine: {error}"))),
+        };
+    }
+    let now = Timestamp::now();
+    let found = selected(context, predicate, now)?;
+    wanted(found.len() as u64)?;
+    let What::Operate(operation) = what else {
+        return Err(context.fatal(exit::UNAVAILABLE, "Cannot flush mail queue - mail system is down"));
+    };
+    Ok(offline::operate_on_found(context, operation, (predicate, now), &found)?.len() as u64)
 }
 
 /// Asks the person at the terminal; where there is none the answer is no.

@@ -174,11 +174,12 @@ pub fn export(context: &mut Context, to: &Path, predicate: &Predicate) -> ExitCo
         return context.fatal(1, &format!("cannot make {}: {error}", to.display()));
     }
     let (mut written, mut failed) = (0, 0);
-    for meta in inspection.select(predicate, Timestamp::now()) {
-        let path = to.join(format!("{}.eml", meta.queue_id));
-        let result = inspection.load(meta.queue_id).map_err(|error| error.to_string()).and_then(|stored| {
+    for seen in inspection.select(predicate, Timestamp::now()).iter() {
+        let id = seen.queue_id;
+        let path = to.join(format!("{id}.eml"));
+        let result = inspection.load(id).map_err(|error| error.to_string()).and_then(|stored| {
             let sum = sum_of(&stored.content).map_err(|error| error.to_string())?;
-            let head = readable::head(&stored.envelope, &meta.standing(), stored.content.len(), sum);
+            let head = readable::head(&stored.envelope, &stored.meta.standing(), stored.content.len(), sum);
             write_file(&path, head.as_bytes(), &stored.content).map_err(|error| format!("{}: {error}", path.display()))
         });
         match result {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use yamabiko_ipc::control::{Caller, Operation, Reply, Request, What};
+
 use crate::harness::{Instance, Sink, as_root, fits};
 
 const MESSAGE: &str = "Subject: hello\n\nbody\n";
@@ -286,4 +288,46 @@ fn mail_submitted_while_down_that_is_refused_goes_back() {
     instance.until_empty();
     assert!(instance.mails("one").is_empty());
     assert_eq!(instance.shell("ls queue/maildrop").out, "");
+}
+
+/// Between the count of a change and the word that has it done messages are tried again, deleted, and come in: those that
+/// were counted and are still meant are changed, each once, and no other.
+#[test]
+fn a_change_is_made_to_what_was_counted() {
+    let (instance, sink) = unlucky();
+    let ids: Vec<String> =
+        ["one", "two", "three"].iter().map(|who| send(&instance, &[&format!("{who}@far.example")])).collect();
+    instance.until_queued("deferred", 3);
+    let words = vec!["reason=come back later".to_owned()];
+    let ask = || {
+        let request = Request::Select(What::Operate(Operation::Hold), words.clone());
+        let mut caller = Caller::ask(&instance.path().join("queue"), request).unwrap();
+        assert_eq!(caller.reply().unwrap(), Reply::Count(3));
+        caller
+    };
+    // Somebody counts, and thinks better of it.
+    drop(ask());
+    let mut caller = ask();
+    sink.rule("RCPT", "two@", "452 4.2.2 mailbox full");
+    instance.ok("postqueue", &["-i", &ids[1]]);
+    instance.until("another reason", || instance.ok("mailq", &[]).contains("mailbox full"));
+    instance.ok("postsuper", &["-d", &ids[2]]);
+    send(&instance, &["four@far.example"]);
+    instance.until_queued("deferred", 3);
+    caller.go().unwrap();
+    assert_eq!(caller.reply().unwrap(), Reply::Count(1));
+    let held: Vec<String> =
+        instance.queue().into_iter().filter(|entry| entry.queue == "hold").map(|entry| entry.id).collect();
+    assert_eq!(held, std::slice::from_ref(&ids[0]));
+    // The command does both, running and stopped.
+    let queue = |words: &[&str]| instance.run("yamabiko", &[&["queue"], words].concat());
+    let said = queue(&["release", "--yes", "reason=come back"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "2 messages match\nReleased from hold: 1 message\n"), "{said:?}");
+    instance.until_queued("deferred", 3);
+    let said = queue(&["delete", "reason=come back"]);
+    assert_eq!((said.code, said.out.as_str()), (1, "2 messages match\n"), "{said:?}");
+    instance.stop();
+    let said = queue(&["delete", "--yes", "reason=come back"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "2 messages match\nDeleted: 2 messages\n"), "{said:?}");
+    assert_eq!(instance.queue().len(), 1);
 }
