@@ -149,6 +149,11 @@ impl Remembered {
         }
     }
 
+    /// More waits to be entered than whoever brings very many at once should add to.
+    pub fn is_behind(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.feed.is_behind())
+    }
+
     /// What reads mail that comes back.
     pub fn late(&self) -> Option<&Arc<crate::ledger_late::Reader>> {
         self.inner.as_ref()?.late.get()

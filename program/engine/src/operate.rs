@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use yamabiko_envelope::{Kind, QueueId, RecipientState, Severity, Source, Submission, Timestamp};
@@ -25,6 +25,9 @@ const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 const PAGE: usize = 1000;
 /// The same where each takes its time.
 const FEW: usize = 16;
+/// How long a page waits for a ledger that is behind, and how often it looks.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Steps after which the log must have written what was done.
 const PAGES_AHEAD: u32 = 10;
 
@@ -184,6 +187,11 @@ async fn page(engine: &Acceptance, operation: Operation, metas: Vec<Meta>) -> Ve
     manager.send(order);
     // A manager that is gone means that we are stopping.
     let _ = heard.await;
+    // The ledger never makes mail wait, and loses what does not fit. An operator can wait, as long as it goes on at all.
+    let since = Instant::now();
+    while engine.current().remembered().is_behind() && since.elapsed() < LEDGER_PATIENCE {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
     changed
 }
 

@@ -91,6 +91,12 @@ impl Line {
             || self.inputs < capacity && self.size.saturating_add(records.len()) <= capacity.saturating_mul(USUAL)
     }
 
+    /// A quarter of what may wait does.
+    fn is_behind(&self, capacity: usize) -> bool {
+        let quarter = capacity / 4;
+        self.inputs > quarter || self.size > quarter.saturating_mul(USUAL)
+    }
+
     fn push(&mut self, records: &[u8]) {
         self.inputs += 1;
         self.size += records.len();
@@ -223,6 +229,12 @@ impl Feed {
     /// Inputs that wait.
     pub fn waiting(&self) -> usize {
         self.shared.lock().line.inputs
+    }
+
+    /// A quarter of what may wait does. Whoever brings very many at once, and can wait, goes on when that is no longer so: then none
+    /// of them is lost, and what others bring meanwhile finds room.
+    pub fn is_behind(&self) -> bool {
+        self.shared.lock().line.is_behind(self.shared.capacity)
     }
 
     /// Waits until everything pushed before is written, at most so long.
@@ -592,8 +604,9 @@ mod tests {
         assert!(!line.fits(&[0], 10));
         line.take();
         let usual = vec![0; USUAL];
-        for _ in 0..9 {
+        for n in 0..9 {
             assert!(line.fits(&usual, 10));
+            assert_eq!((line.is_behind(10), line.is_behind(40)), (n > 2, false));
             line.push(&usual);
         }
         assert!(line.fits(&usual, 10) && !line.fits(&large, 10));
