@@ -3,6 +3,7 @@
 //! nothing; beyond a budget notices are kept on hold, then only counted. And which mail is worth a notice at all
 //! (`bounce_requires`). Pure: time is an argument. Bounded: what is counted for is forgotten with its time.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use yamabiko_config::View;
 use yamabiko_envelope::{Envelope, Timestamp};
 use yamabiko_message::Fields;
 
-/// Domains and clients that are counted for at once; with more the oldest budgets begin anew.
+/// Domains that are counted for at once, and clients; with more the budgets that were used least begin anew.
 const KEYS: usize = 100_000;
 
 /// Mail that is worth a notice (`bounce_requires`).
@@ -145,10 +146,7 @@ impl Rates {
     /// Counts one more; true when it is more than `limit` within `unit` from the first.
     pub fn is_over(&mut self, key: String, limit: u64, unit: Duration, now: Timestamp) -> bool {
         if self.accounts.len() >= KEYS && !self.accounts.contains_key(&key) {
-            self.accounts.retain(|_, account| now.since(account.since) < unit);
-            if self.accounts.len() >= KEYS {
-                self.accounts.clear();
-            }
+            self.make_room(unit, now);
         }
         let account = self.accounts.entry(key).or_insert(Account { since: now, used: 0 });
         if now.since(account.since) >= unit {
@@ -157,12 +155,35 @@ impl Rates {
         account.used += 1;
         account.used > limit
     }
+
+    /// Half of the places at least are free then. Those who used up most are remembered: nobody gets a new budget by having
+    /// so many others counted for.
+    fn make_room(&mut self, unit: Duration, now: Timestamp) {
+        self.accounts.retain(|_, account| now.since(account.since) < unit);
+        let Some(mut surplus) = self.accounts.len().checked_sub(KEYS / 2).filter(|surplus| *surplus > 0) else {
+            return;
+        };
+        let mut used: Vec<u64> = self.accounts.values().map(|account| account.used).collect();
+        // The most that any of those has used that go; there are more accounts than `surplus`, which is not 0.
+        let (less, most, _) = used.select_nth_unstable(surplus - 1);
+        let most = *most;
+        surplus -= less.iter().filter(|used| **used < most).count();
+        self.accounts.retain(|_, account| match account.used.cmp(&most) {
+            Ordering::Less => false,
+            Ordering::Equal if surplus > 0 => {
+                surplus -= 1;
+                false
+            }
+            _ => true,
+        });
+    }
 }
 
 /// Counts notices.
 #[derive(Debug, Default)]
 pub struct Governor {
-    rates: Rates,
+    domains: Rates,
+    clients: Rates,
     held: Option<Account>,
 }
 
@@ -178,7 +199,7 @@ impl Governor {
         let mut over = None;
         if settings.domain_limit > 0 {
             let domain = fold_case(split_domain(recipient).1.unwrap_or_default()).into_owned();
-            if self.rates.is_over(format!("@{domain}"), settings.domain_limit, settings.unit, now) {
+            if self.domains.is_over(domain.clone(), settings.domain_limit, settings.unit, now) {
                 over = Some(format!(
                     "more than {} notices for {domain} (bounce_rate_domain_limit)",
                     settings.domain_limit
@@ -187,7 +208,7 @@ impl Governor {
         }
         if settings.client_limit > 0
             && let Some(address) = envelope.client.address
-            && self.rates.is_over(network_of(address), settings.client_limit, settings.unit, now)
+            && self.clients.is_over(network_of(address), settings.client_limit, settings.unit, now)
         {
             let limit = settings.client_limit;
             over = Some(format!("more than {limit} notices about mail of {address} (bounce_rate_client_limit)"));
@@ -286,7 +307,46 @@ mod tests {
         for number in 0..KEYS + 10 {
             governor.take(&limits, &format!("u@d{number}"), &envelope(""), NOW);
         }
-        assert!(governor.rates.accounts.len() <= KEYS);
+        assert!(governor.domains.accounts.len() <= KEYS);
+    }
+
+    /// More domains than are counted for: neither the client that wrote in their names nor a domain that got what it may get
+    /// begins anew; and the time to count does not grow with them.
+    #[test]
+    fn more_keys_than_places() {
+        let (mut governor, limits) = (Governor::default(), settings(500, 100, 1000));
+        let mut sent = 0;
+        for _ in 0..600 {
+            governor.take(&limits, "u@beaten.test", &envelope(""), NOW);
+        }
+        for number in 0..3 * KEYS {
+            let budget = governor.take(&limits, &format!("u@d{number}.test"), &envelope("192.0.2.9"), NOW);
+            sent += usize::from(budget == Budget::Send);
+            assert!(governor.domains.accounts.len() <= KEYS);
+        }
+        assert_eq!(sent, 100);
+        assert_ne!(governor.take(&limits, "u@beaten.test", &envelope(""), NOW), Budget::Send);
+        // As many clients, each with less than it may: the first one stays known too.
+        let mut rates = Rates::default();
+        let over = |rates: &mut Rates, key: &str| rates.is_over(key.to_owned(), 2, limits.unit, NOW);
+        assert_eq!([0; 3].map(|_: i32| over(&mut rates, "first")), [false, false, true]);
+        for number in 0..3 * KEYS {
+            over(&mut rates, &format!("n{number}"));
+            over(&mut rates, &format!("n{number}"));
+        }
+        assert!(over(&mut rates, "first"));
+        // All alike: half of them go, not all; what has run out goes first.
+        let mut rates = Rates::default();
+        for number in 0..=KEYS {
+            over(&mut rates, &format!("n{number}"));
+        }
+        assert_eq!(rates.accounts.len(), KEYS / 2 + 1);
+        rates.accounts.values_mut().for_each(|account| account.since = Timestamp(0));
+        for number in 0..KEYS {
+            over(&mut rates, &format!("later{number}"));
+        }
+        assert_eq!(rates.accounts.len(), KEYS);
+        assert!(rates.accounts.values().all(|account| account.since == NOW));
     }
 
     #[test]
