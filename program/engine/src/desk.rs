@@ -185,7 +185,7 @@ impl Desk {
     }
 
     /// What becomes of a notice to a sender: `None` when it is not to be sent at all.
-    pub fn govern(
+    pub async fn govern(
         &self,
         engine: &Acceptance,
         mut submission: Submission,
@@ -200,7 +200,8 @@ impl Desk {
             let kind = Kind::Text { severity: Severity::Info, queue_id: Some(id), text: text.to_owned() };
             engine.current().emit("bounce", now, kind);
         };
-        if !settings.governor.is_worth_a_notice(about, original) {
+        let ours = settings.governor.asks_for_networks() && generation.proofs.is_of_mynetworks(&about.client).await;
+        if !settings.governor.is_worth_a_notice(about, original, ours) {
             let why = "the message was not authenticated, local or aligned (bounce_requires)";
             say(about.queue_id, &format!("no notification to <{recipient}>: {why}"));
             self.list(engine, settings, about, &recipient, why);

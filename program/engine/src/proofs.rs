@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use yamabiko_cleanup::Accepted;
 use yamabiko_config::View;
-use yamabiko_envelope::{Content, DmarcDemand, Kind, QueueId, Severity, Source, Submission, Timestamp};
+use yamabiko_envelope::{
+    ClientAttributes, Content, DmarcDemand, Kind, QueueId, Severity, Source, Submission, Timestamp,
+};
 use yamabiko_ipc::boss::Keys;
 use yamabiko_lookup::matchlist::AddressList;
 use yamabiko_lookup::{Maps, TableSet};
@@ -111,10 +113,16 @@ impl Proofs {
     /// From a client that we know nothing good of.
     async fn is_strange(&self, submission: &Submission) -> bool {
         let client = &submission.envelope.client;
-        let Some(address) = client.address else { return false };
-        submission.source == Source::Smtp
+        client.address.is_some()
+            && submission.source == Source::Smtp
             && submission.envelope.sasl.is_none()
-            && !matches!(self.mynetworks.contains(&client.name, address).await, Ok(true))
+            && !self.is_of_mynetworks(client).await
+    }
+
+    /// `mynetworks`, as far as it can be told.
+    pub async fn is_of_mynetworks(&self, client: &ClientAttributes) -> bool {
+        let Some(address) = client.address else { return false };
+        matches!(self.mynetworks.contains(&client.name, address).await, Ok(true))
     }
 
     /// What is to be found out about a message; `None`: nothing.

@@ -381,7 +381,7 @@ pub async fn send(engine: &Acceptance, plan: Plan, about: Option<(&Envelope, Opt
         let id = planned.about;
         let submission = match about {
             Some((envelope, original)) if planned.submission.envelope.sender.is_empty() => {
-                match engine.desk().govern(engine, planned.submission, envelope, original) {
+                match engine.desk().govern(engine, planned.submission, envelope, original).await {
                     Some(submission) => submission,
                     None => continue,
                 }

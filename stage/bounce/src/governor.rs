@@ -80,12 +80,17 @@ impl GovernorSettings {
         (settings, warnings)
     }
 
-    /// The mail may be told of. `original` is its content or the beginning of it.
-    pub fn is_worth_a_notice(&self, envelope: &Envelope, original: Option<&[u8]>) -> bool {
+    /// Whether it matters that a client is one of `mynetworks`.
+    pub fn asks_for_networks(&self) -> bool {
+        self.requires.local
+    }
+
+    /// The mail may be told of. `original` is its content or the beginning of it; `ours`: its client is one of `mynetworks`.
+    pub fn is_worth_a_notice(&self, envelope: &Envelope, original: Option<&[u8]>, ours: bool) -> bool {
         let requires = self.requires;
         !requires.any
             || (requires.authenticated && envelope.sasl.is_some())
-            || (requires.local && envelope.client.address.is_none_or(|address| address.is_loopback()))
+            || (requires.local && (ours || envelope.client.address.is_none_or(|address| address.is_loopback())))
             || (requires.aligned
                 && self.believes
                 && original.is_some_and(|original| is_aligned(original, &envelope.sender, &self.host)))
@@ -387,10 +392,13 @@ mod tests {
             let mut envelope = envelope(client);
             envelope.sasl = login.then(SaslIdentity::default);
             let said = (!original.is_empty()).then_some(original.as_bytes());
-            assert_eq!(settings.is_worth_a_notice(&envelope, said), worth, "{words:?} {original}");
+            assert_eq!(settings.is_worth_a_notice(&envelope, said, false), worth, "{words:?} {original}");
+            // A client of mynetworks is local, and that alone.
+            assert_eq!(settings.asks_for_networks(), local);
+            assert_eq!(settings.is_worth_a_notice(&envelope, said, true), worth || local, "{words:?} {original}");
             // Where nobody takes such fields out, everybody can write them.
             let credulous = GovernorSettings { believes: false, ..settings };
-            assert_eq!(credulous.is_worth_a_notice(&envelope, said), worth && !aligned, "{words:?} {original}");
+            assert_eq!(credulous.is_worth_a_notice(&envelope, said, false), worth && !aligned, "{words:?} {original}");
         }
     }
 }
