@@ -17,6 +17,7 @@ use yamabiko_queue::fs::{FileSystem as _, RealFileSystem};
 use yamabiko_queue::{NewMessage, Queue, QueueError};
 use yamabiko_receive::verification::Verification;
 use yamabiko_receive::{Accepted, Admission, BeginCall, Etrn, Filtering, Later, Refusal};
+use yamabiko_schedule::Origin;
 use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::blocking::where_it_may_block;
@@ -72,8 +73,8 @@ struct Stored {
     /// None when the message waits for an operator.
     manager: Option<Manager>,
     id: QueueId,
-    /// The hash of its sender.
-    sender: u64,
+    /// Whom it is from.
+    origin: Origin,
     /// For the ledger, which hears of it before anything can be delivered.
     remembered: Option<(Remembered, Arc<Envelope>, bool)>,
 }
@@ -115,7 +116,7 @@ impl Drop for Stored {
             remembered.queued(&envelope, hold);
         }
         if let Some(manager) = self.manager.take() {
-            manager.send(Order::Arrived(self.id, self.sender));
+            manager.send(Order::Arrived(self.id, self.origin));
         }
     }
 }
@@ -263,7 +264,8 @@ impl Acceptance {
         let inner = &self.inner;
         let yamabiko_cleanup::Accepted { envelope, head, body, hold, expanded } = *accepted;
         let id = envelope.queue_id;
-        let sender_hash = yamabiko_schedule::sender_hash(&envelope.sender);
+        let login = envelope.sasl.as_ref().map(|login| login.username.as_str());
+        let origin = Origin::of(login, envelope.client.address, &envelope.sender);
         let envelope = Arc::new(envelope);
         let about = (!expanded.is_empty()).then(|| (Arc::clone(&envelope), head.clone()));
         let mut parts: Vec<Content> = Vec::with_capacity(1 + body.len());
@@ -296,8 +298,7 @@ impl Acceptance {
         let done = Box::new(move |result: Result<(), QueueError>| {
             // The manager is told by whoever drops the news: the waiting session, on its own thread, so that the
             // queue's thread wakes one task and not two; or nobody's session, when it has gone meanwhile.
-            let stored =
-                result.map(|()| Stored { manager: (!hold).then_some(manager), id, sender: sender_hash, remembered });
+            let stored = result.map(|()| Stored { manager: (!hold).then_some(manager), id, origin, remembered });
             if let Err(mut unheard) = sender.send(stored)
                 && stall.take_back(id, unheard.is_ok())
                 && let Ok(stored) = &mut unheard

@@ -18,7 +18,9 @@ use yamabiko_envelope::{
     Timestamp, TroubleClass,
 };
 use yamabiko_queue::{Meta, Outline, Queue, QueueError};
-use yamabiko_schedule::{Action, Deferral, Delivery, Feedback, Lesson, Place, Schedule, Settings, Signal, site_hash};
+use yamabiko_schedule::{
+    Action, Deferral, Delivery, Feedback, Lesson, Origin, Place, Schedule, Settings, Signal, site_hash,
+};
 use yamabiko_status::EnhancedStatus;
 
 use crate::accept::Acceptance;
@@ -271,7 +273,7 @@ impl Task {
     fn take(&mut self, order: Order) {
         let now = Timestamp::now();
         match order {
-            Order::Arrived(id, sender) => self.schedule.message_arrived(id, sender),
+            Order::Arrived(id, origin) => self.schedule.message_arrived(id, origin),
             Order::Probe(probe) => {
                 let id = probe.envelope.queue_id;
                 let sender = yamabiko_schedule::sender_hash(&probe.envelope.sender);
@@ -791,7 +793,7 @@ pub fn take_up(schedule: &mut Schedule, queue: &Queue) {
             // Senders and sites are learnt when the message is next tried: reading every envelope now would make the
             // start slow. Until then new mail that a crash has left is one line among those of the senders to come.
             if meta.attempts == 0 {
-                schedule.message_arrived(meta.queue_id, 0);
+                schedule.message_arrived(meta.queue_id, Origin::default());
             } else {
                 schedule.message_deferred(meta.queue_id, meta.next_attempt, &[]);
             }

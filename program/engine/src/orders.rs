@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use yamabiko_envelope::{Attempt, DeliveryRequest, QueueId, Timestamp};
-use yamabiko_schedule::{Delivery, DeliveryId, Entry, Feedback, Settings};
+use yamabiko_schedule::{Delivery, DeliveryId, Entry, Feedback, Origin, Settings};
 
 use crate::routing::Routing;
 use crate::verify::Probe;
@@ -13,7 +13,7 @@ use crate::visit::Visited;
 /// What others want of the manager.
 pub enum Order {
     /// A message became durable and is to be tried at once; the hash of its sender.
-    Arrived(QueueId, u64),
+    Arrived(QueueId, Origin),
     /// A message that is in memory only asks what would become of it.
     Probe(Box<Probe>),
     /// A delivery ended; what it taught of its receiving site, where that is of interest.

@@ -54,4 +54,4 @@ pub use settings::{ConcurrencyFeedback, NotAFeedback, Settings, TransportSetting
 pub use site::{Entry, SiteLimits, SiteRule, organisation, site_name};
 pub use sites::Known;
 pub use slots::Slots;
-pub use waiting::{sender_hash, site_hash};
+pub use waiting::{Origin, sender_hash, site_hash};

@@ -15,7 +15,7 @@ use crate::settings::{Settings, TransportSettings};
 use crate::sites::Sites;
 use crate::slab::Slab;
 use crate::slots::{Earned, Turns};
-use crate::waiting::{Line, Taken, Waiting, sender_hash, site_hash};
+use crate::waiting::{Line, Origin, Taken, Waiting, sender_hash, site_hash};
 
 /// How long a destination without mail is remembered, for the connections to it: Postfix, slower, hardly ever sees the moment
 /// between two messages of a stream.
@@ -87,7 +87,7 @@ enum Then {
 /// How a message is to wait.
 #[derive(Debug)]
 enum Comeback {
-    Incoming { sender: u64 },
+    Incoming { origin: Origin },
     Deferred { due: Timestamp, sites: Vec<u64> },
 }
 
@@ -290,10 +290,9 @@ impl Schedule {
         self.settings.transport(transport).destination_recipient_limit == 1
     }
 
-    /// A new message, with the [`sender_hash`] of its envelope sender. It is due at once, or when it is that sender's
-    /// turn if more is waiting than may be active.
-    pub fn message_arrived(&mut self, message: QueueId, sender: u64) {
-        self.wait(message, Comeback::Incoming { sender });
+    /// A new message and whom it is from. It is due at once, or when it is their turn if more is waiting than may be active.
+    pub fn message_arrived(&mut self, message: QueueId, origin: impl Into<Origin>) {
+        self.wait(message, Comeback::Incoming { origin: origin.into() });
     }
 
     /// A message to be tried (again) at `due`: after [`Action::Finished`], when it could not be read after
@@ -314,7 +313,7 @@ impl Schedule {
             return;
         }
         match how {
-            Comeback::Incoming { sender } => self.waiting.insert_incoming(id, sender),
+            Comeback::Incoming { origin } => self.waiting.insert_incoming(id, origin),
             Comeback::Deferred { due, sites } => self.waiting.insert_deferred(id, due, &sites),
         }
     }

@@ -804,7 +804,7 @@ fn removed_while_active() {
     assert_eq!(started.len(), 5);
     assert!(world.schedule.remove(id(1)));
     // It comes back (postsuper -H) while five deliveries still run: they end first.
-    world.schedule.message_arrived(id(1), 0);
+    world.schedule.message_arrived(id(1), 0_u64);
     assert!(world.run().is_empty());
     assert_eq!(world.schedule.place(id(1)), Some(Place::Active));
     for delivery in &started {
@@ -821,7 +821,7 @@ fn removed_while_active() {
     assert!(!world.schedule.remove(id(1)));
     // Unreadable after Activate.
     world.activates = false;
-    world.schedule.message_arrived(id(2), 0);
+    world.schedule.message_arrived(id(2), 0_u64);
     world.run();
     world.schedule.message_deferred(id(2), world.now + seconds(60), &[]);
     assert_eq!(world.schedule.place(id(2)), Some(Place::Deferred));

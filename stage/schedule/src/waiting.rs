@@ -1,10 +1,12 @@
 //! Messages that wait: new ones for their turn, deferred ones for their time. Some 50 bytes each, a million of them at
 //! hand: a slab of 40-byte slots in chunks and a table of slot numbers to find one by its queue ID.
 //!
-//! New messages stand in one line per envelope sender, and the lines are served in turn. Deferred messages stand on a
+//! New messages stand in one line per client and envelope sender. Clients are served in turn, and of each its senders: one
+//! that gives each of its messages another sender gets no more turns for it. Deferred messages stand on a
 //! [`Wheel`]; those whose second has come stand in a small heap, so that they come out in the order of their times.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 
 use yamabiko_envelope::{QueueId, Timestamp};
 
@@ -22,6 +24,38 @@ pub fn site_hash(domain: &str) -> u64 {
 /// Names an envelope sender for [`message_arrived`](crate::Schedule::message_arrived).
 pub fn sender_hash(sender: &str) -> u64 {
     site_hash(sender)
+}
+
+/// Whom a new message is from. A hash of a sender alone is one of this machine's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    client: u64,
+    sender: u64,
+}
+
+impl Origin {
+    /// By the login, else by the address (of IPv6 the network, which is one customer's), else this machine; and by the envelope
+    /// sender.
+    pub fn of(login: Option<&str>, address: Option<IpAddr>, sender: &str) -> Self {
+        let client = match (login, address.map(|address| address.to_canonical())) {
+            (Some(login), _) => site_hash(login),
+            (None, Some(IpAddr::V4(address))) => u64::from(address.to_bits()) | 1 << 32,
+            (None, Some(IpAddr::V6(address))) => (address.to_bits() >> 64) as u64,
+            (None, None) => 0,
+        };
+        Self { client, sender: sender_hash(sender) }
+    }
+
+    /// Names its line.
+    fn line(self) -> u64 {
+        self.sender ^ self.client.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl From<u64> for Origin {
+    fn from(sender: u64) -> Self {
+        Self { client: 0, sender }
+    }
 }
 
 /// No slot.
@@ -46,7 +80,7 @@ pub(crate) enum Line {
 enum Whereabouts {
     /// In the chain of free slots, by `next`.
     Free,
-    /// In its sender's line, by `previous` and `next`; `mark` is the sender.
+    /// In its sender's line, by `previous` and `next`; `mark` names the line.
     Incoming,
     /// In the heap; `previous` is the place there.
     Near,
@@ -59,7 +93,7 @@ enum Whereabouts {
 struct Slot {
     micros: u64,
     due: Timestamp,
-    /// Hash of the sender of a new message, of the site of a deferred one.
+    /// The line of a new message, the hash of the site of a deferred one.
     mark: u64,
     node: u32,
     previous: u32,
@@ -106,7 +140,7 @@ pub(crate) struct Taken {
 }
 
 /// The new messages of one sender, oldest first. One that has become empty stays until its turn comes, so that a
-/// sender is never in the round twice.
+/// sender is never in its client's round twice.
 #[derive(Clone, Copy, Debug)]
 struct SenderLine {
     first: u32,
@@ -121,8 +155,14 @@ pub(crate) struct Waiting {
     len: usize,
     /// Open addressing, linear probing; slot numbers or `NONE`.
     table: Vec<u32>,
+    /// By [`Origin::line`].
     senders: HashMap<u64, SenderLine>,
+    /// The lines of each client in the order of their turns. None is empty: a client without lines is not there.
+    clients: HashMap<u64, VecDeque<u64>>,
+    /// The clients in the order of their turns.
     round: VecDeque<u64>,
+    /// Room for the turns of the next client: most have one line for one message.
+    spare: VecDeque<u64>,
     incoming: usize,
     wheel: Wheel,
     /// Heads of the wheel's lists, by spot.
@@ -150,7 +190,9 @@ impl Waiting {
             len: 0,
             table: vec![],
             senders: HashMap::new(),
+            clients: HashMap::new(),
             round: VecDeque::new(),
+            spare: VecDeque::new(),
             incoming: 0,
             wheel: Wheel::new(),
             heads: vec![NONE; Wheel::SPOTS].into(),
@@ -180,12 +222,37 @@ impl Waiting {
         all.filter(|(slot, _)| !slot.is_free()).map(|(_, n)| n)
     }
 
-    /// Adds a new message, or moves one that is there: it is due when its sender's turn comes.
-    pub(crate) fn insert_incoming(&mut self, id: QueueId, sender: u64) {
-        let n = self.take_slot(id, Timestamp(0), sender);
+    /// Adds a new message, or moves one that is there: it is due when its client's turn comes, and its sender's among those
+    /// of the client.
+    pub(crate) fn insert_incoming(&mut self, id: QueueId, origin: impl Into<Origin>) {
+        let origin = origin.into();
+        let name = origin.line();
+        let n = self.take_slot(id, Timestamp(0), name);
+        if !self.senders.contains_key(&name) {
+            self.line_up(origin.client, name);
+        }
+        self.append(name, n);
+    }
+
+    /// A new line at the end of its client's.
+    fn line_up(&mut self, client: u64, name: u64) {
+        let spare = &mut self.spare;
+        let turns = self.clients.entry(client).or_insert_with(|| std::mem::take(spare));
+        if turns.is_empty() {
+            self.round.push_back(client);
+        }
+        turns.push_back(name);
+        self.senders.insert(name, SenderLine { first: NONE, last: NONE });
+    }
+
+    /// Puts a slot at the end of a line that is there.
+    fn append(&mut self, name: u64, n: u32) {
+        let line = self.senders.entry(name).or_insert(SenderLine { first: NONE, last: NONE });
+        let last = std::mem::replace(&mut line.last, n);
+        if line.first == NONE {
+            line.first = n;
+        }
         self.incoming += 1;
-        let line = self.senders.get(&sender).copied();
-        let last = line.map_or(NONE, |line| line.last);
         let slot = self.slot_mut(n);
         slot.linked = INCOMING;
         slot.previous = last;
@@ -193,11 +260,6 @@ impl Waiting {
         if last != NONE {
             self.slot_mut(last).next = n;
         }
-        if line.is_none() {
-            self.round.push_back(sender);
-        }
-        let first = line.map(|line| line.first).filter(|first| *first != NONE).unwrap_or(n);
-        self.senders.insert(sender, SenderLine { first, last: n });
     }
 
     /// Adds a message that is due at a time, or moves one that is there.
@@ -251,7 +313,10 @@ impl Waiting {
         let put = |this: &mut Self, n: u32, many: Option<Box<[u64]>>| {
             let slot = before.slot(n);
             match (slot.line(), many) {
-                (Line::Incoming, _) => this.insert_incoming(slot.id(), slot.mark),
+                (Line::Incoming, _) => {
+                    let n = this.take_slot(slot.id(), Timestamp(0), slot.mark);
+                    this.append(slot.mark, n);
+                }
                 (Line::Deferred, Some(sites)) => this.insert_deferred(slot.id(), slot.due, &sites),
                 (Line::Deferred, None) if slot.mark == NO_SITE => this.insert_deferred(slot.id(), slot.due, &[]),
                 (Line::Deferred, None) => this.insert_deferred(slot.id(), slot.due, &[slot.mark]),
@@ -262,14 +327,15 @@ impl Waiting {
                 this.slot_mut(n).flushed = true;
             }
         };
-        // Senders keep their turns, those without messages too, and each one's messages their order.
-        for sender in &before.round {
-            self.senders.insert(*sender, SenderLine { first: NONE, last: NONE });
-            self.round.push_back(*sender);
-            let mut n = before.senders.get(sender).map_or(NONE, |line| line.first);
-            while n != NONE {
-                put(self, n, None);
-                n = before.slot(n).next;
+        // Clients and senders keep their turns, those without messages too, and each one's messages their order.
+        for client in &before.round {
+            for name in before.clients.get(client).into_iter().flatten() {
+                self.line_up(*client, *name);
+                let mut n = before.senders.get(name).map_or(NONE, |line| line.first);
+                while n != NONE {
+                    put(self, n, None);
+                    n = before.slot(n).next;
+                }
             }
         }
         for n in before.used().filter(|n| before.slot(*n).line() == Line::Deferred) {
@@ -536,22 +602,37 @@ impl Waiting {
         self.remove(id)
     }
 
-    /// The oldest new message of the sender whose turn it is. That sender goes to the end of the round.
+    /// The oldest new message of the sender whose turn it is, of the client whose turn it is. Both go to the end of their
+    /// rounds.
     fn next_incoming(&mut self) -> Option<QueueId> {
         loop {
-            let sender = self.round.pop_front()?;
-            let line = self.senders.get(&sender).copied()?;
-            if line.first == NONE {
-                self.senders.remove(&sender);
-                continue;
+            let client = self.round.pop_front()?;
+            let Some(turns) = self.clients.get_mut(&client) else { continue };
+            // Lines that have become empty meanwhile use up no turn.
+            let found = loop {
+                let Some(name) = turns.pop_front() else { break None };
+                match self.senders.get(&name) {
+                    Some(line) if line.first != NONE => break Some((name, *line)),
+                    _ => drop(self.senders.remove(&name)),
+                }
+            };
+            if let Some((name, line)) = found {
+                if line.first == line.last {
+                    // Its only one: the sender leaves the round now, not a round later.
+                    self.senders.remove(&name);
+                } else {
+                    turns.push_back(name);
+                }
             }
-            if line.first == line.last {
-                // Its only one: the sender leaves the round now, not a round later.
-                self.senders.remove(&sender);
+            if turns.is_empty() {
+                // That of a client that had many lines gives its memory back.
+                self.spare = self.clients.remove(&client).filter(|turns| turns.capacity() <= 64).unwrap_or_default();
             } else {
-                self.round.push_back(sender);
+                self.round.push_back(client);
             }
-            return Some(self.slot(line.first).id());
+            if let Some((_, line)) = found {
+                return Some(self.slot(line.first).id());
+            }
         }
     }
 

@@ -144,7 +144,61 @@ fn a_model_agrees() {
             assert!(waiting.remove(id).is_some());
         }
         assert_eq!(waiting.first_due(Line::Deferred), None);
-        assert!(waiting.chunks.len() <= 1 && waiting.senders.is_empty());
+        assert!(waiting.chunks.len() <= 1 && waiting.senders.is_empty() && waiting.clients.is_empty());
+    }
+}
+
+/// A storm: one client with another sender for each of its messages, while others send one message after the other.
+#[test]
+fn a_client_with_many_senders_gets_no_more_turns() {
+    let mut waiting = Waiting::new();
+    let from = |client: &str, sender: &str| Origin::of(None, client.parse().ok(), sender);
+    for n in 0..100_000 {
+        waiting.insert_incoming(QueueId::new(n, 1), from("192.0.2.9", &format!("victim{n}@d{n}.example")));
+    }
+    let next = |waiting: &mut Waiting| waiting.pop(Line::Incoming, Timestamp(0)).unwrap().id.micros();
+    for round in 0..1000 {
+        let mine = 1_000_000 + round * 10;
+        // The storm goes on.
+        waiting.insert_incoming(QueueId::new(200_000 + round, 1), from("192.0.2.9", &format!("more{round}@e.example")));
+        waiting.insert_incoming(QueueId::new(mine, 1), from("", "taro@here.example"));
+        waiting.insert_incoming(QueueId::new(mine + 1, 1), from("192.0.2.10", "friend@b.example"));
+        waiting.insert_incoming(QueueId::new(mine + 2, 1), Origin::of(Some("taro"), "192.0.2.9".parse().ok(), "t@c"));
+        let soon: Vec<u64> = (0..4).map(|_| next(&mut waiting)).collect();
+        assert!((mine..mine + 3).all(|id| soon.contains(&id)), "{round}: {soon:?}");
+        waiting.tidy();
+    }
+    // The storm comes in the order of its messages, all of it; and then nothing is left of it.
+    let rest: Vec<u64> = (0..100_000)
+        .map(|n| {
+            if n % 1000 == 0 {
+                waiting.tidy();
+            }
+            next(&mut waiting)
+        })
+        .collect();
+    assert!(rest.is_sorted());
+    assert!(waiting.pop(Line::Incoming, Timestamp(0)).is_none());
+    assert!(waiting.senders.is_empty() && waiting.clients.is_empty() && waiting.round.is_empty());
+}
+
+#[test]
+fn who_a_message_is_from() {
+    let of = |login: Option<&str>, address: &str| Origin::of(login, address.parse().ok(), "s@x");
+    for (a, b, same) in [
+        (of(None, "192.0.2.9"), of(None, "192.0.2.9"), true),
+        (of(None, "192.0.2.9"), of(None, "::ffff:192.0.2.9"), true),
+        (of(None, "192.0.2.9"), of(None, "192.0.2.10"), false),
+        (of(None, "0.0.0.0"), of(None, ""), false),
+        (of(None, "2001:db8:1:2::3"), of(None, "2001:db8:1:2:ffff::4"), true),
+        (of(None, "2001:db8:1:2::3"), of(None, "2001:db8:1:3::3"), false),
+        (of(Some("taro"), "192.0.2.9"), of(Some("taro"), "192.0.2.10"), true),
+        (of(Some("taro"), "192.0.2.9"), of(Some("jiro"), "192.0.2.9"), false),
+        (of(Some("taro"), "192.0.2.9"), of(None, "192.0.2.9"), false),
+        (of(None, ""), Origin::from(sender_hash("s@x")), true),
+    ] {
+        assert_eq!(a == b, same, "{a:?} {b:?}");
+        assert_eq!(a.line() == b.line(), same, "{a:?} {b:?}");
     }
 }
 
