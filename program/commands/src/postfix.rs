@@ -84,7 +84,11 @@ fn prepare(which: &Instance, starts: bool) -> Result<(), ExitCode> {
     for name in ["", "log", "mail"] {
         let path = data.join(name);
         if let Err(error) = std::fs::create_dir_all(&path) {
-            eprintln!("yamabiko: fatal: cannot make {}: {error}", path.display());
+            let path = path.display();
+            eprintln!(
+                "yamabiko: fatal: cannot make {path}: {error}: go to a folder where you may write, or name a configuration \
+                 (yamabiko start -c DIR)"
+            );
             return Err(ExitCode::from(1));
         }
     }
@@ -130,13 +134,18 @@ impl Script {
 
     fn not_running(&mut self) -> ExitCode {
         let code = self.fatal("the Postfix mail system is not running");
+        self.say_which();
+        code
+    }
+
+    /// Called as `yamabiko` it may be about a folder that is not this one.
+    fn say_which(&self) {
         if let (true, Instance::Directory(dir)) = (self.ours, &self.context.instance)
             && dir == Path::new(crate::context::DEFAULT_DIRECTORY)
         {
             let folder = crate::context::DATA_FOLDER;
             eprintln!("yamabiko: this is about {}; there is no {folder} in this folder", dir.display());
         }
-        code
     }
 
     fn pid(&self) -> Option<i32> {
@@ -296,6 +305,7 @@ impl Script {
             }
             None => {
                 self.say(Severity::Info, "the Postfix mail system is not running");
+                self.say_which();
                 ExitCode::from(1)
             }
         }

@@ -185,7 +185,10 @@ impl PidFile {
         let path = pid_path(queue_directory);
         let trouble = |error: &dyn fmt::Display| StartError(format!("cannot write {}: {error}", path.display()));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(|error| trouble(&error))?;
+        let file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => trouble(&format!("{error}: {}", whose(&path))),
+            _ => trouble(&error),
+        })?;
         let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             nix::errno::Errno::EWOULDBLOCK => StartError("the Postfix mail system is already running".to_owned()),
             errno => trouble(&errno),
@@ -194,6 +197,16 @@ impl PidFile {
         file.rewind().map_err(|error| trouble(&error))?;
         writeln!(file, "{:>20}", std::process::id()).map_err(|error| trouble(&error))?;
         Ok(Self { _file: file })
+    }
+}
+
+/// Who may start the mail system that this pid file is of.
+fn whose(pid_file: &Path) -> String {
+    let about = fs::metadata(pid_file).or_else(|_| fs::metadata(pid_file.parent().unwrap_or(pid_file)));
+    let owner = about.ok().map(|about| Uid::from_raw(about.uid())).filter(|uid| !uid.is_root());
+    match owner.and_then(|uid| nix::unistd::User::from_uid(uid).ok().flatten()) {
+        Some(owner) => format!("only root and {} can start this mail system", owner.name),
+        None => "only root can start this mail system".to_owned(),
     }
 }
 
