@@ -1,5 +1,7 @@
 //! From a recipient to its class, transport and next hop (Postfix: trivial-rewrite, the resolving half).
 
+use std::borrow::Cow;
+
 use yamabiko_address::domain::{valid_address_literal, valid_hostname, valid_utf8_hostname};
 use yamabiko_address::{quote, unquote};
 use yamabiko_envelope::RewriteContext;
@@ -144,11 +146,11 @@ impl Router {
         }
         // `valid_domain_of` has found a domain.
         let at = recipient.rfind('@').unwrap_or(0);
-        let domain = recipient[at + 1..].to_owned();
+        let domain = &recipient[at + 1..];
         // What the local swap_bangpath and allow_percent_hack say does not matter: the next host may see it otherwise.
         let routed = recipient.find(['@', '!', '%']).is_some_and(|first| first != at);
 
-        let mut resolved = self.by_class(sender, &domain, local).await?;
+        let mut resolved = self.by_class(sender, domain, local).await?;
         resolved.routed = routed;
         if resolved.transport.is_empty() {
             let parameter = resolved.transport_by.parameter;
@@ -158,7 +160,7 @@ impl Router {
             });
         }
         if resolved.class != Class::VirtualAlias {
-            self.by_transport_maps(&mut resolved, &recipient, &domain).await?;
+            self.by_transport_maps(&mut resolved, &recipient, domain).await?;
         }
         if let Some(hit) = self.find_mapping(&self.relocated_maps, &recipient).await? {
             resolved.transport = "error".into();
@@ -326,15 +328,19 @@ impl Router {
     }
 
     /// `sender_dependent_relayhost_maps`, else `relayhost`, else the domain itself.
-    async fn relayhost_for(&self, sender: &str, domain: &str) -> Result<(String, Because), LookupError> {
+    async fn relayhost_for<'a>(
+        &'a self,
+        sender: &str,
+        domain: &'a str,
+    ) -> Result<(Cow<'a, str>, Because), LookupError> {
         let names = self.purpose.names();
         let key = if sender.is_empty() { &self.null_sender_relayhost_key } else { sender };
         match self.find_mapping(&self.sender_dependent_relayhost_maps, key).await? {
             Some(hit) if !hit.value.eq_ignore_ascii_case("DUNNO") => {
-                Ok((hit.value.clone(), Because::entry(names.sender_dependent_relayhost_maps, hit)))
+                Ok((hit.value.clone().into(), Because::entry(names.sender_dependent_relayhost_maps, hit)))
             }
-            _ if self.relayhost.is_empty() => Ok((domain.to_owned(), Because::default())),
-            _ => Ok((self.relayhost.clone(), Because::parameter(names.relayhost))),
+            _ if self.relayhost.is_empty() => Ok((domain.into(), Because::default())),
+            _ => Ok((self.relayhost.as_str().into(), Because::parameter(names.relayhost))),
         }
     }
 

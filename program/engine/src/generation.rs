@@ -335,8 +335,13 @@ impl Generation {
             let local = yamabiko_address::split_domain(address).0;
             yamabiko_address::split_extension(local, &self.delimiters).0
         });
-        let destination = destination_name(nexthop, local);
-        Route { recipient: 0, transport: transport.into(), nexthop: nexthop.into(), destination: destination.into() }
+        let nexthop: Arc<str> = nexthop.into();
+        let destination = match local {
+            // Nearly always: it is its own name.
+            None if !nexthop.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) => Arc::clone(&nexthop),
+            local => destination_name(&nexthop, local).into(),
+        };
+        Route { recipient: 0, transport: transport.into(), nexthop, destination }
     }
 }
 

@@ -636,8 +636,9 @@ impl Task {
         feedback: Feedback,
         now: Timestamp,
     ) {
-        let mail_name = self.engine.current().get().mail_name.clone();
-        let mut results = states_after(&request.envelope, &attempt.outcomes, &mail_name);
+        let generation = self.engine.current().get();
+        let mail_name = &generation.mail_name;
+        let mut results = states_after(&request.envelope, &attempt.outcomes, mail_name);
         let probe = is_probe(&request.envelope);
         let states = request.recipients.iter().map(|recipient| {
             if probe {
@@ -669,13 +670,13 @@ impl Task {
                     .collect();
                 // Not over all that has become of the message so far: that would be again and again for each of its deliveries.
                 let of_this = active.outcomes.get(first..).unwrap_or_default();
-                report::keep_failed_leaves(&mut changes, of_this, &mail_name);
+                report::keep_failed_leaves(&mut changes, of_this, mail_name);
                 self.record(delivery.message, &changes);
             }
         } else {
             // An operator took the message away while it was being delivered. It may come back: what was delivered
             // must not be delivered again then, and what failed is told of.
-            report::keep_failed_leaves(&mut states, &attempt.outcomes, &mail_name);
+            report::keep_failed_leaves(&mut states, &attempt.outcomes, mail_name);
             self.record(delivery.message, &states);
         }
         self.schedule.delivery_done(delivery.id, feedback, now);

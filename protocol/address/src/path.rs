@@ -64,6 +64,7 @@ pub fn parse_address(text: &str) -> Result<String, PathError> {
     extract(text.strip_prefix('<').and_then(|w| w.strip_suffix('>')).unwrap_or(text)).map(|found| found.address)
 }
 
+#[derive(Debug, PartialEq, Eq)]
 struct Extracted {
     address: String,
     decorated: bool,
@@ -75,6 +76,14 @@ fn extract(text: &str) -> Result<Extracted, PathError> {
         Some(colon) if text.starts_with('@') => &text[colon + 1..],
         _ => text,
     };
+    if !text.bytes().any(needs_tokens) {
+        return Ok(Extracted { address: text.to_owned(), decorated: false });
+    }
+    gather(text)
+}
+
+/// The address in a text of whatever tokens.
+fn gather(text: &str) -> Result<Extracted, PathError> {
     let mut address = None;
     let mut decorated = false;
     for token in token::parse(text.as_bytes()).tokens {
@@ -94,35 +103,56 @@ fn extract(text: &str) -> Result<Extracted, PathError> {
     Ok(Extracted { address, decorated })
 }
 
+/// Text without any of these is one address, and its internal form is what stands there: atoms with dots, `@` and other
+/// operators between them.
+fn needs_tokens(byte: u8) -> bool {
+    matches!(
+        byte,
+        b' ' | b'\t' | b'\r' | b'\n' | b'\\' | b'"' | b'(' | b')' | b'<' | b'>' | b'[' | b']' | b',' | b';' | b':'
+    )
+}
+
 fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n' | '\u{b}' | '\u{c}')
 }
 
 /// Where the first word ends: at a blank outside of angle brackets and quotes. `None` when one of these is not closed.
 fn word_end(text: &str) -> Option<usize> {
-    // Closing characters wanted, innermost last.
-    let mut open: Vec<u8> = Vec::new();
+    // Brackets may stand within one another, and quotes within them; nothing opens within quotes.
+    let (mut brackets, mut quoted) = (0usize, false);
     let bytes = text.as_bytes();
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'\\' => at += 1,
-            _ if open.last() == Some(&byte) => {
-                open.pop();
-            }
-            b'"' => open.push(b'"'),
-            b'<' if open.last() != Some(&b'"') => open.push(b'>'),
-            _ if open.is_empty() && is_blank(char::from(byte)) => return Some(at),
+            b'"' => quoted = !quoted,
+            b'>' if !quoted && brackets > 0 => brackets -= 1,
+            b'<' if !quoted => brackets += 1,
+            _ if !quoted && brackets == 0 && is_blank(char::from(byte)) => return Some(at),
             _ => {}
         }
         at += 1;
     }
-    open.is_empty().then_some(text.len())
+    (brackets == 0 && !quoted).then_some(text.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_needs_no_tokens_is_what_they_make_of_it() {
+        let alphabet = ["a", ".", "@", "%", "!", "|", "'", "é", "\u{1}"];
+        let mut texts = vec![String::new()];
+        for _ in 0..5 {
+            let longer = texts.iter().flat_map(|text| alphabet.map(|piece| format!("{text}{piece}")));
+            texts = std::iter::once(String::new()).chain(longer).collect();
+            for text in &texts {
+                assert!(!text.bytes().any(needs_tokens));
+                assert_eq!(extract(text), gather(text), "{text:?}");
+            }
+        }
+    }
 
     type Answer = Result<(&'static str, &'static str), PathError>;
     const BAD: Answer = Err(PathError::BadSyntax);

@@ -72,14 +72,14 @@ impl Capabilities {
             let mut words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
             let Some(keyword) = words.next() else { continue };
             if !discard.iter().any(|word| word.eq_ignore_ascii_case(keyword)) {
-                found.take(&keyword.to_ascii_uppercase(), words);
+                found.take(keyword, words);
             }
         }
         found
     }
 
     fn take<'a>(&mut self, keyword: &str, mut words: impl Iterator<Item = &'a str>) {
-        match keyword {
+        match upper_case(keyword, &mut [0; LONGEST]) {
             "PIPELINING" => self.pipelining = true,
             "SIZE" => {
                 self.size = true;
@@ -99,7 +99,7 @@ impl Capabilities {
             "XFORWARD" => {
                 for word in words {
                     let x = &mut self.xforward;
-                    match word.to_ascii_uppercase().as_str() {
+                    match upper_case(word, &mut [0; LONGEST]) {
                         "NAME" => x.name = true,
                         "ADDR" => x.addr = true,
                         "PORT" => x.port = true,
@@ -121,6 +121,18 @@ impl Capabilities {
             _ => {}
         }
     }
+}
+
+/// Bytes of the longest word that means something here, and a little room.
+const LONGEST: usize = 24;
+
+/// A word in upper case, in `room`; empty where it is longer than any that is known.
+fn upper_case<'r>(word: &str, room: &'r mut [u8; LONGEST]) -> &'r str {
+    let Some(upper) = room.get_mut(..word.len()) else { return "" };
+    upper.copy_from_slice(word.as_bytes());
+    upper.make_ascii_uppercase();
+    // It was text, and only ASCII letters have changed.
+    std::str::from_utf8(upper).unwrap_or_default()
 }
 
 #[cfg(test)]

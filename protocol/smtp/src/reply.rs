@@ -96,24 +96,33 @@ impl ReplyParser {
             let newline = memchr::memchr(b'\n', input);
             let piece = &input[..newline.unwrap_or(input.len())];
             let room = MAX_LINE.saturating_sub(self.line.len());
-            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            let kept = &piece[..piece.len().min(room)];
             let Some(newline) = newline else {
+                self.line.extend_from_slice(kept);
                 *input = &[];
                 return None;
             };
             *input = &input[newline + 1..];
-            if let Some(result) = self.end_of_line() {
-                return Some(result);
+            // Lines come whole nearly always, and are not copied for it.
+            let result = if self.line.is_empty() {
+                self.end_of_line(kept, input.len())
+            } else {
+                self.line.extend_from_slice(kept);
+                let line = std::mem::take(&mut self.line);
+                self.end_of_line(&line, input.len())
+            };
+            if result.is_some() {
+                return result;
             }
         }
         None
     }
 
-    fn end_of_line(&mut self) -> Option<Result<Reply, NotAReply>> {
-        while self.line.last() == Some(&b'\r') {
-            self.line.pop();
+    /// A line without its LF, behind which so many bytes are at hand.
+    fn end_of_line(&mut self, mut line: &[u8], more: usize) -> Option<Result<Reply, NotAReply>> {
+        while let [before @ .., b'\r'] = line {
+            line = before;
         }
-        let line = std::mem::take(&mut self.line);
         let digits = line.iter().take_while(|b| b.is_ascii_digit()).count();
         let last = match line.get(3) {
             _ if digits != 3 => None,
@@ -126,22 +135,25 @@ impl ReplyParser {
             return Some(Err(NotAReply(String::from_utf8_lossy(&line[..line.len().min(100)]).into_owned())));
         };
         if self.text.len() < MAX_TEXT {
-            if !self.text.is_empty() {
+            if self.text.is_empty() {
+                self.text.reserve(line.len() + if last { 0 } else { more.min(MAX_LINE) });
+            } else {
                 self.text.push(b'\n');
             }
-            self.text.extend_from_slice(&line);
+            self.text.extend_from_slice(line);
         } else if last {
             // The last line says what it was, so it takes the place of what does not fit.
             self.text.truncate(MAX_TEXT);
             self.text.push(b'\n');
-            self.text.extend_from_slice(&line);
+            self.text.extend_from_slice(line);
         }
         if !last {
             return None;
         }
         // Three digits, seen above.
         let code = line[..3].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-        let text = String::from_utf8_lossy(&std::mem::take(&mut self.text)).into_owned();
+        let text = String::from_utf8(std::mem::take(&mut self.text));
+        let text = text.unwrap_or_else(|bytes| String::from_utf8_lossy(bytes.as_bytes()).into_owned());
         Some(Ok(Reply { code: ReplyCode(code), text }))
     }
 }

@@ -753,7 +753,7 @@ impl<'a> Delivery<'a> {
                 return;
             }
             let peer = peer_of(&candidate, destination.port);
-            let Some(mut terms) = self.terms(target.policy, &peer).await else { continue };
+            let Some(terms) = self.terms(target.policy, &peer).await else { continue };
             let limited = settings.mx_session_limit > 0 && sessions + 1 >= settings.mx_session_limit;
             let final_server = last && (at + 1 == count || limited);
             // The best ones were looked for among the kept connections already.
@@ -768,9 +768,9 @@ impl<'a> Delivery<'a> {
                     continue;
                 }
             }
-            let named = format!("{}:{}", peer.named(), peer.port);
             let detect_loops = settings.protocol == Protocol::Smtp && destination.port == 25;
             let session = Session::new(peer, candidate.preference == best, detect_loops);
+            let mut session = session.under(Arc::clone(&terms));
             if let Some(receiver) = &self.receiver {
                 agent.end_idle(receiver).await;
             }
@@ -785,11 +785,11 @@ impl<'a> Delivery<'a> {
             }
             loop {
                 let warn = |text: String| agent.log(Severity::Warning, None, text);
-                match connect_tcp(to, settings, session.clone().under(Arc::clone(&terms)), warn).await {
+                match connect_tcp(to, settings, session.clone(), warn).await {
                     Ok(connection) => {
                         self.final_server = final_server;
                         if matches!(self.converse(connection, prepared).await, Used::RetryPlain) {
-                            terms = Arc::new(terms.in_the_clear());
+                            session = session.under(Arc::new(terms.in_the_clear()));
                             continue;
                         }
                         sessions += 1;
@@ -798,7 +798,8 @@ impl<'a> Delivery<'a> {
                         }
                     }
                     Err(ConnectError::System(error)) => {
-                        self.connect_failed(format!("connect to {named}: {}", error_text(&error)));
+                        let Peer { host, address, port } = &session.peer;
+                        self.connect_failed(format!("connect to {host}[{address}]:{port}: {}", error_text(&error)));
                     }
                     Err(ConnectError::Source) => {
                         self.own_trouble(EnhancedStatus::transient(4, 0), "server configuration error".to_owned());

@@ -50,7 +50,7 @@ pub struct Tls {
     level: ClientLevel,
     /// `smtp_tls_security_level` is a word that nobody knows.
     bad_level: Option<String>,
-    lists: Lists,
+    lists: Arc<Lists>,
     servername: String,
     anchors: Option<Anchors>,
     /// `smtp_tls_policy_maps`
@@ -129,7 +129,7 @@ pub struct Policy {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Site {
     level: ClientLevel,
-    lists: Lists,
+    lists: Arc<Lists>,
     patterns: Vec<String>,
     anchors: Option<Anchors>,
     servername: String,
@@ -198,7 +198,7 @@ impl Tls {
         let mut tls = Self {
             level,
             bad_level,
-            lists: Lists {
+            lists: Arc::new(Lists {
                 protocols: named("protocols"),
                 mandatory_protocols: named("mandatory_protocols"),
                 exclude: list("exclude_ciphers"),
@@ -206,7 +206,7 @@ impl Tls {
                 verify_match: colons("verify_cert_match"),
                 secure_match: colons("secure_cert_match"),
                 fingerprints: list("fingerprint_cert_match"),
-            },
+            }),
             servername: text("servername"),
             anchors,
             maps: maps("policy_maps"),
@@ -252,7 +252,7 @@ impl Tls {
         }
         let mut site = Site {
             level: self.level,
-            lists: self.lists.clone(),
+            lists: Arc::clone(&self.lists),
             anchors: self.anchors.clone(),
             servername: self.servername.clone(),
             reuse: self.reuse,
@@ -449,12 +449,14 @@ impl Site {
                 "ciphers" => return bad(notes, format!("invalid cipher grade \"{value}\"")),
                 "protocols" => {
                     let list: Vec<String> = value.split(':').filter(|w| !w.is_empty()).map(str::to_owned).collect();
-                    (self.lists.protocols, self.lists.mandatory_protocols) =
+                    let lists = Arc::make_mut(&mut self.lists);
+                    (lists.protocols, lists.mandatory_protocols) =
                         ((title.to_owned(), list.clone()), (title.to_owned(), list));
                 }
                 "exclude" => {
-                    self.lists.exclude = value.split(':').map(str::to_owned).collect();
-                    self.lists.mandatory_exclude = Vec::new();
+                    let lists = Arc::make_mut(&mut self.lists);
+                    lists.exclude = value.split(':').map(str::to_owned).collect();
+                    lists.mandatory_exclude = Vec::new();
                 }
                 "servername" if domain::valid_hostname(value) || matches!(value, "hostname" | "nexthop") => {
                     value.clone_into(&mut self.servername);

@@ -1,5 +1,6 @@
 //! A connection's other end, and what stays true of it from message to message.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use yamabiko_smtp::capability::Capabilities;
@@ -23,13 +24,29 @@ pub struct Peer {
 impl Peer {
     /// `host[address]`, as in reasons.
     pub fn named(&self) -> String {
-        format!("{}[{}]", self.host, self.address)
+        self.named_with(0)
     }
+
+    /// The same with room for so many bytes more.
+    fn named_with(&self, more: usize) -> String {
+        let mut text = String::with_capacity(self.host.len() + self.address.len() + 2 + more);
+        text.push_str(&self.host);
+        text.push('[');
+        text.push_str(&self.address);
+        text.push(']');
+        text
+    }
+
     /// `host[address]:port`, as in the relay field of the log.
     pub fn relay(&self) -> String {
         match self.port {
             0 => self.named(),
-            port => format!("{}[{}]:{port}", self.host, self.address),
+            port => {
+                let mut text = self.named_with(":65535".len());
+                // Writing to a string does not fail.
+                let _ = write!(text, ":{port}");
+                text
+            }
         }
     }
 }

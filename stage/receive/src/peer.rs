@@ -1,5 +1,6 @@
 //! Who is at the other end: address, verified name, reverse name, and what the configuration thinks of it.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -71,7 +72,17 @@ impl Peer {
 
     /// The address as text, `unknown` when there is none.
     pub fn address_text(&self) -> String {
-        self.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string())
+        let mut text = String::with_capacity(15);
+        self.put_address(&mut text);
+        text
+    }
+
+    fn put_address(&self, text: &mut String) {
+        match self.address {
+            // Writing to a string does not fail.
+            Some(address) => drop(write!(text, "{address}")),
+            None => text.push_str("unknown"),
+        }
     }
 
     /// As in an address literal: `IPv6:` before an IPv6 address.
@@ -84,7 +95,12 @@ impl Peer {
 
     /// Makes `name_and_address` anew after a change.
     pub(crate) fn renamed(&mut self) {
-        self.name_and_address = format!("{}[{}]", self.name, self.address_text()).into();
+        let mut text = String::with_capacity(self.name.len() + 17);
+        text.push_str(&self.name);
+        text.push('[');
+        self.put_address(&mut text);
+        text.push(']');
+        self.name_and_address = text.into();
     }
 
     /// As events name it.

@@ -9,6 +9,9 @@ use crate::settings::{ErrorClasses, Settings};
 /// Bytes kept at most.
 const MAX_BYTES: usize = 64 * 1024;
 
+/// Room that is made at once.
+const USUAL: usize = 512;
+
 /// The lines of both sides since the last reset.
 #[derive(Debug, Default)]
 pub(crate) struct Transcript {
@@ -29,6 +32,10 @@ impl Transcript {
     }
     fn add(&mut self, who: &str, line: &str) {
         if self.wanted && self.text.len() < MAX_BYTES {
+            // Greeting and HELO; and later in steps that are worth it.
+            if self.text.capacity() - self.text.len() < who.len() + line.len() + 1 {
+                self.text.reserve(USUAL);
+            }
             self.text.push_str(who);
             self.text.push_str(line);
             self.text.push('\n');

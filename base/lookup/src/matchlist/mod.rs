@@ -61,12 +61,12 @@ common!(DomainList, Kind::Domain);
 impl DomainList {
     /// Whether the domain is in the list.
     pub async fn contains(&self, domain: &str) -> Result<bool, LookupError> {
-        Ok(self.explain(domain).await?.is_some_and(|found| found.listed))
+        self.list.contains(&Subject { name: domain, address: None }).await
     }
 
     /// The element that decides, `None` when none matches.
     pub async fn explain(&self, domain: &str) -> Result<Option<Match>, LookupError> {
-        self.list.find(&Subject { name: domain, address: None }).await
+        self.list.explain(&Subject { name: domain, address: None }).await
     }
 }
 
@@ -81,12 +81,12 @@ common!(AddressList, Kind::Host);
 impl AddressList {
     /// Whether the host is in the list; `name` is its verified name or `unknown`.
     pub async fn contains(&self, name: &str, address: IpAddr) -> Result<bool, LookupError> {
-        Ok(self.explain(name, address).await?.is_some_and(|found| found.listed))
+        self.list.contains(&Subject { name, address: Some(address) }).await
     }
 
     /// The element that decides, `None` when none matches.
     pub async fn explain(&self, name: &str, address: IpAddr) -> Result<Option<Match>, LookupError> {
-        self.list.find(&Subject { name, address: Some(address) }).await
+        self.list.explain(&Subject { name, address: Some(address) }).await
     }
 }
 
@@ -101,11 +101,11 @@ common!(StringList, Kind::String);
 impl StringList {
     /// Whether the string is in the list.
     pub async fn contains(&self, text: &str) -> Result<bool, LookupError> {
-        Ok(self.explain(text).await?.is_some_and(|found| found.listed))
+        self.list.contains(&Subject { name: text, address: None }).await
     }
 
     /// The element that decides, `None` when none matches.
     pub async fn explain(&self, text: &str) -> Result<Option<Match>, LookupError> {
-        self.list.find(&Subject { name: text, address: None }).await
+        self.list.explain(&Subject { name: text, address: None }).await
     }
 }

@@ -108,7 +108,20 @@ impl List {
         Ok(())
     }
 
-    pub async fn find(&self, subject: &Subject<'_>) -> Result<Option<Match>, LookupError> {
+    pub async fn contains(&self, subject: &Subject<'_>) -> Result<bool, LookupError> {
+        Ok(self.find(subject).await?.is_some_and(|element| element.listed))
+    }
+
+    pub async fn explain(&self, subject: &Subject<'_>) -> Result<Option<Match>, LookupError> {
+        Ok(self.find(subject).await?.map(|element| Match {
+            listed: element.listed,
+            element: element.written.clone(),
+            source: element.source.to_string(),
+        }))
+    }
+
+    /// The first element that matches.
+    async fn find(&self, subject: &Subject<'_>) -> Result<Option<&Element>, LookupError> {
         let name = crate::fold_case(subject.name);
         for element in &self.elements {
             let matches = match &element.pattern {
@@ -120,11 +133,7 @@ impl List {
                 }
             };
             if matches {
-                return Ok(Some(Match {
-                    listed: element.listed,
-                    element: element.written.clone(),
-                    source: element.source.to_string(),
-                }));
+                return Ok(Some(element));
             }
         }
         Ok(None)

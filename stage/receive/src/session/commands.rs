@@ -1,6 +1,8 @@
 //! The commands but XCLIENT and XFORWARD. Checks and replies are in Postfix's order (smtpd): of several things wrong
 //! with a command, the client hears of the same one.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use yamabiko_address::path::{self, PathError};
 use yamabiko_envelope::{Kind, Notify, Recipient, SaslIdentity, VerpDelimiters};
@@ -17,7 +19,9 @@ use crate::settings::ErrorClasses;
 
 /// Replaces what could be taken for something else in a header or a log line (Postfix: `NEUTER_CHARACTERS`).
 pub(super) fn neuter(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || " <>()\\\";@".contains(c) { '?' } else { c }).collect()
+    let mut neutered = String::with_capacity(text.len());
+    neutered.extend(text.chars().map(|c| if c.is_control() || " <>()\\\";@".contains(c) { '?' } else { c }));
+    neutered
 }
 
 const BAD_SENDER: &str = "501 5.1.7 Bad sender address syntax";
@@ -117,7 +121,13 @@ impl Session {
     // --- HELO, EHLO
 
     fn helo(&mut self, words: Tokens<'_>, extended: bool) {
-        let name = words.collect::<Vec<_>>().iter().map(|word| word.text).collect::<Vec<_>>().join(" ");
+        let mut name = String::new();
+        for word in words {
+            if !name.is_empty() {
+                name.push(' ');
+            }
+            name.push_str(word.text);
+        }
         if name.is_empty() {
             let text = if extended { "501 Syntax: EHLO hostname" } else { "501 Syntax: HELO hostname" };
             return self.protocol_error(text);
@@ -161,45 +171,46 @@ impl Session {
         if !discard.silent && discard != Default::default() {
             self.info(format!("discarding EHLO keywords: {}", discard.words()));
         }
-        let size = match self.settings.message_size_limit {
-            0 => "SIZE".to_owned(),
-            limit => format!("SIZE {limit}"),
+        let settings = Arc::clone(&self.settings);
+        let size = match settings.message_size_limit {
+            0 => String::new(),
+            limit => format!(" {limit}"),
         };
-        let name = self.settings.myhostname.to_string();
         let logins = if self.offers_logins() { self.offered().join(" ") } else { String::new() };
-        let (auth, broken) = (format!("AUTH {logins}"), format!("AUTH={logins}"));
-        let starttls = self.settings.tls.is_wanted() && self.tls.is_none() && self.user.is_none();
-        let offers: [(bool, &str); 16] = [
-            (true, &name),
-            (!discard.pipelining, "PIPELINING"),
-            (!discard.size, &size),
-            (!discard.vrfy && !self.settings.disable_vrfy, "VRFY"),
-            (!discard.etrn, "ETRN"),
-            (starttls && !discard.starttls, "STARTTLS"),
-            (!logins.is_empty(), &auth),
-            (!logins.is_empty() && self.settings.sasl.broken_clients, &broken),
-            (self.standing.verp, "XVERP"),
+        let starttls = settings.tls.is_wanted() && self.tls.is_none() && self.user.is_none();
+        // Offered, the keyword, and what stands behind it.
+        let offers: [(bool, &str, &str); 17] = [
+            (true, &settings.myhostname, ""),
+            (!discard.pipelining, "PIPELINING", ""),
+            (!discard.size, "SIZE", &size),
+            (!discard.vrfy && !settings.disable_vrfy, "VRFY", ""),
+            (!discard.etrn, "ETRN", ""),
+            (starttls && !discard.starttls, "STARTTLS", ""),
+            (!logins.is_empty(), "AUTH ", &logins),
+            (!logins.is_empty() && settings.sasl.broken_clients, "AUTH=", &logins),
+            (self.standing.verp, "XVERP", ""),
             (
                 self.standing.xclient && !discard.xclient,
                 "XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT",
+                "",
             ),
-            (self.standing.xforward && !discard.xforward, "XFORWARD NAME ADDR PROTO HELO SOURCE PORT IDENT"),
-            (!discard.enhanced_status_codes, "ENHANCEDSTATUSCODES"),
-            (!discard.eight_bit_mime, "8BITMIME"),
-            (!discard.dsn, "DSN"),
-            (!discard.smtputf8 && self.settings.smtputf8, "SMTPUTF8"),
-            (self.takes_requiretls(), "REQUIRETLS"),
+            (self.standing.xforward && !discard.xforward, "XFORWARD NAME ADDR PROTO HELO SOURCE PORT IDENT", ""),
+            (!discard.enhanced_status_codes, "ENHANCEDSTATUSCODES", ""),
+            (!discard.eight_bit_mime, "8BITMIME", ""),
+            (!discard.dsn, "DSN", ""),
+            (!discard.smtputf8 && settings.smtputf8, "SMTPUTF8", ""),
+            (self.takes_requiretls(), "REQUIRETLS", ""),
+            (!discard.chunking, "CHUNKING", ""),
         ];
-        let last = (!discard.chunking, "CHUNKING");
-        let lines: Vec<&str> = offers
-            .iter()
-            .chain(std::iter::once(&last))
-            .filter(|(offered, _)| *offered)
-            .map(|(_, word)| *word)
-            .collect();
-        for (at, word) in lines.iter().enumerate() {
-            let separator = if at + 1 < lines.len() { '-' } else { ' ' };
-            self.say(&format!("250{separator}{word}"));
+        let mut offered = offers.iter().filter(|(offered, ..)| *offered).peekable();
+        let mut line = String::with_capacity(80);
+        self.output.reserve(320);
+        while let Some((_, keyword, arguments)) = offered.next() {
+            line.clear();
+            line.push_str(if offered.peek().is_some() { "250-" } else { "250 " });
+            line.push_str(keyword);
+            line.push_str(arguments);
+            self.say(&line);
         }
     }
 
@@ -248,7 +259,7 @@ impl Session {
             return self.protocol_error(BAD_SENDER);
         };
         self.transactions = self.transactions.wrapping_add(1);
-        self.note_words(&format!("<{}>", yamabiko_address::quote(&sender)), &words);
+        self.note_words(&sender, &words);
         let settings = std::sync::Arc::clone(&self.settings);
         let allowed = Allowed {
             dsn: !self.standing.discard.dsn,
@@ -282,7 +293,8 @@ impl Session {
     fn note_words(&mut self, address: &str, parameters: &Tokens<'_>) {
         if self.filters {
             let parameters = (*parameters).map(|word| word.text.to_owned());
-            self.filter_words = std::iter::once(address.to_owned()).chain(parameters).collect();
+            let address = format!("<{}>", yamabiko_address::quote(address));
+            self.filter_words = std::iter::once(address).chain(parameters).collect();
         }
     }
 
@@ -385,7 +397,7 @@ impl Session {
         let Some(recipient) = self.address(address.text, "RCPT") else {
             return self.protocol_error(BAD_RECIPIENT);
         };
-        self.note_words(&format!("<{}>", yamabiko_address::quote(&recipient)), &words);
+        self.note_words(&recipient, &words);
         let allowed = Allowed { dsn: !self.standing.discard.dsn, ..Allowed::default() };
         let (parameters, mut refused) = match RcptParameters::parse(words, allowed) {
             Ok(parameters) => (parameters, None),
