@@ -8,7 +8,7 @@
 //! * With [`LineEnds::Standard`] only `CRLF . CRLF` ends the message, so that nothing can be smuggled past a server
 //!   that sees another end. A dot alone on a line with any other line end is content, its dot removed as from every line.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// What ends the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -95,7 +95,23 @@ impl DataDecoder {
                 continue;
             }
             let rest = &input[from..];
-            let Some(newline) = memchr(b'\n', rest) else {
+            // A line as lines should be, which needs no second look: text without a CR or LF of its own, and CRLF.
+            let end = memchr2(b'\r', b'\n', rest);
+            if let (Some(end), 0) = (end, self.held)
+                && rest[end..].starts_with(b"\r\n")
+            {
+                from += end + 2;
+                if end > 0 {
+                    out.extend_from_slice(&rest[..end]);
+                    self.at = At::Middle;
+                }
+                self.held = 1;
+                if self.end_of_line(out) {
+                    return Progress::End(from);
+                }
+                continue;
+            }
+            let Some(newline) = end.and_then(|end| Some(end + memchr(b'\n', &rest[end..])?)) else {
                 self.text(rest, out);
                 break;
             };
@@ -205,26 +221,38 @@ impl DataEncoder {
     /// Encodes `input` (LF line ends, in pieces of any size) onto `out`.
     pub fn encode(&mut self, input: &[u8], out: &mut Vec<u8>) {
         out.reserve(input.len() + input.len() / 16);
+        // Nearly always there is none, and then no line is looked through for one.
+        let strays = self.stray != b'\r' && memchr(b'\r', input).is_some();
         let mut rest = input;
         while !rest.is_empty() {
             let newline = memchr(b'\n', rest);
-            self.line_piece(&rest[..newline.unwrap_or(rest.len())], out);
-            let Some(newline) = newline else { return };
+            let (line, later) = rest.split_at(newline.unwrap_or(rest.len()));
+            let plain = !strays && self.at_start && (self.limit == 0 || line.len() <= self.limit);
+            if plain && newline.is_some() {
+                if self.dots && line.first() == Some(&b'.') {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(line);
+            } else {
+                self.line_piece(line, strays, out);
+            }
+            let Some((_, later)) = later.split_first() else { return };
             out.extend_from_slice(b"\r\n");
             self.at_start = true;
             self.room = self.limit;
-            rest = &rest[newline + 1..];
+            rest = later;
         }
     }
 
-    fn line_piece(&mut self, mut piece: &[u8], out: &mut Vec<u8>) {
+    /// What there is of a line, perhaps with CRs that are not to be sent.
+    fn line_piece(&mut self, mut piece: &[u8], strays: bool, out: &mut Vec<u8>) {
         while !piece.is_empty() {
             if self.at_start && self.dots && piece[0] == b'.' {
                 out.push(b'.');
             }
             self.at_start = false;
             if self.limit == 0 {
-                self.put(piece, out);
+                self.put(piece, strays, out);
                 return;
             }
             if self.room == 0 {
@@ -234,16 +262,16 @@ impl DataEncoder {
                 self.room = self.limit.saturating_sub(1).max(1);
             }
             let (now, later) = piece.split_at(piece.len().min(self.room));
-            self.put(now, out);
+            self.put(now, strays, out);
             self.room -= now.len();
             piece = later;
         }
     }
 
-    fn put(&self, piece: &[u8], out: &mut Vec<u8>) {
+    fn put(&self, piece: &[u8], strays: bool, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(piece);
-        if self.stray != b'\r' {
+        if strays {
             replace_cr(out.get_mut(start..).unwrap_or_default(), self.stray);
         }
     }
@@ -395,6 +423,27 @@ mod tests {
             let progress = decoder.decode(&wire, &mut out);
             assert_eq!(out, content);
             assert_eq!(progress, if dots { Progress::End(wire.len()) } else { Progress::More });
+        }
+    }
+
+    #[test]
+    fn pieces_do_not_matter_for_what_is_sent() {
+        let mut random = Random(3);
+        for round in 0..3000 {
+            let alphabet = b"..\n\nabc\r";
+            let content: Vec<u8> = (0..random.below(60)).map(|_| alphabet[random.below(alphabet.len())]).collect();
+            let encoder = DataEncoder::new([0, 4][round % 2]);
+            let encoder = if round % 3 == 0 { encoder } else { encoder.without_stray_cr() };
+            let send = |mut encoder: DataEncoder, step: usize| {
+                let mut out = Vec::new();
+                content.chunks(step).for_each(|piece| encoder.encode(piece, &mut out));
+                encoder.finish(&mut out);
+                (out, encoder.broke_a_line())
+            };
+            let whole = send(encoder.clone(), 100);
+            for step in 1..4 {
+                assert_eq!(send(encoder.clone(), step), whole, "{content:?}");
+            }
         }
     }
 
