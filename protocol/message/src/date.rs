@@ -1,5 +1,7 @@
 //! Dates as Postfix writes them into headers: `Sat, 21 Nov 2026 16:53:54 +0000 (UTC)` (RFC 5322 section 3.3).
 
+use std::cell::RefCell;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -8,6 +10,21 @@ pub use jiff::tz::TimeZone as Zone;
 /// The date of a second since the epoch in a zone. The day of the month takes two columns, a blank before a single
 /// digit, and the zone's abbreviation follows in parentheses. Seconds beyond the year 9999 are taken for its end.
 pub fn rfc5322(seconds: u64, zone: &TimeZone) -> String {
+    thread_local! {
+        /// The last answer: a busy server asks thousands of times within a second.
+        static LAST: RefCell<Option<(u64, TimeZone, String)>> = const { RefCell::new(None) };
+    }
+    LAST.with_borrow_mut(|last| match last {
+        Some((second, there, date)) if *second == seconds && there == zone => date.clone(),
+        _ => {
+            let date = in_full(seconds, zone);
+            *last = Some((seconds, zone.clone(), date.clone()));
+            date
+        }
+    })
+}
+
+fn in_full(seconds: u64, zone: &TimeZone) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(zone.clone());
     time.strftime("%a, %e %b %Y %H:%M:%S %z (%Z)").to_string()
@@ -47,7 +64,8 @@ mod tests {
             (1_795_280_034, &newfoundland, "Sat, 21 Nov 2026 13:23:54 -0330 (NST)"),
             (0, &TimeZone::UTC, "Thu,  1 Jan 1970 00:00:00 +0000 (UTC)"),
         ] {
-            assert_eq!(rfc5322(seconds, zone), text);
+            // The second answer to the same question is remembered.
+            assert_eq!([rfc5322(seconds, zone), rfc5322(seconds, zone)], [text, text]);
         }
         assert_eq!(ctime(0, &TimeZone::UTC), "Thu Jan  1 00:00:00 1970");
         assert_eq!(message_id_digits(1_795_280_034), "20261121165354");
