@@ -412,16 +412,24 @@ impl Waiting {
         self.free = n;
         self.len -= 1;
         if self.len == 0 {
-            // A backlog that is gone gives its memory back. A first chunk stays: mail that goes out as it comes in would
-            // have it made anew for every message. All of its slots are free by now, and nothing is in the table.
-            let kept = (self.chunks.len() == 1).then(|| (std::mem::take(&mut self.chunks), self.free));
-            let table = std::mem::take(&mut self.table);
-            *self = Self { wheel: self.wheel.emptied(), ..Self::new() };
-            if let Some((chunks, free)) = kept {
-                (self.chunks, self.free, self.table) = (chunks, free, table);
-            }
+            self.settle();
         }
         Some(Taken { id, line, flushed })
+    }
+
+    /// Nothing waits any more. A backlog that is gone gives its memory back. What one chunk holds stays as it is: mail that
+    /// goes out as it comes in would have it made anew for every message.
+    fn settle(&mut self) {
+        if self.chunks.len() > 1 {
+            *self = Self { wheel: self.wheel.emptied(), ..Self::new() };
+            return;
+        }
+        // All slots are free by now, and nothing is in the table, in the heap or on the wheel. Lines may be left whose turn
+        // has not come since they became empty.
+        debug_assert!(self.near.is_empty() && self.many.is_empty() && self.heads.iter().all(|head| *head == NONE));
+        self.senders.clear();
+        self.clients.clear();
+        self.round.clear();
     }
 
     /// Closes the gap, so that probing never stops too early.
