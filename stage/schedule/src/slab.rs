@@ -2,6 +2,9 @@
 
 use std::ops::{Index, IndexMut};
 
+/// Room for so many stays when there are none.
+const KEPT: usize = 16;
+
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     entries: Vec<Option<T>>,
@@ -33,7 +36,12 @@ impl<T> Slab<T> {
             self.free.push(key);
         }
         if self.free.len() == self.entries.len() {
-            *self = Self::new();
+            // What many have left gives its memory back; mail that goes out as it comes in finds its room again.
+            if self.entries.capacity() > KEPT {
+                *self = Self::new();
+            }
+            self.entries.clear();
+            self.free.clear();
         }
     }
 
