@@ -1,53 +1,59 @@
 //! Dates as Postfix writes them into headers: `Sat, 21 Nov 2026 16:53:54 +0000 (UTC)` (RFC 5322 section 3.3).
 
 use std::cell::RefCell;
+use std::thread::LocalKey;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 pub use jiff::tz::TimeZone as Zone;
 
-/// The date of a second since the epoch in a zone. The day of the month takes two columns, a blank before a single
-/// digit, and the zone's abbreviation follows in parentheses. Seconds beyond the year 9999 are taken for its end.
-pub fn rfc5322(seconds: u64, zone: &TimeZone) -> String {
-    thread_local! {
-        /// The last answer: a busy server asks thousands of times within a second.
-        static LAST: RefCell<Option<(u64, TimeZone, String)>> = const { RefCell::new(None) };
-    }
-    LAST.with_borrow_mut(|last| match last {
-        Some((second, there, date)) if *second == seconds && there == zone => date.clone(),
+/// The last answer of a thread: a busy server asks thousands of times within a second.
+type Last = RefCell<Option<(u64, TimeZone, String)>>;
+
+fn remembered(
+    last: &'static LocalKey<Last>,
+    seconds: u64,
+    zone: &TimeZone,
+    write: impl FnOnce(Zoned) -> String,
+) -> String {
+    last.with_borrow_mut(|last| match last {
+        Some((second, there, text)) if *second == seconds && there == zone => text.clone(),
         _ => {
-            let date = in_full(seconds, zone);
-            *last = Some((seconds, zone.clone(), date.clone()));
-            date
+            let text = write(zoned(seconds, zone));
+            *last = Some((seconds, zone.clone(), text.clone()));
+            text
         }
     })
 }
 
-fn in_full(seconds: u64, zone: &TimeZone) -> String {
+/// Seconds beyond the year 9999 are taken for its end.
+fn zoned(seconds: u64, zone: &TimeZone) -> Zoned {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(zone.clone());
-    time.strftime("%a, %e %b %Y %H:%M:%S %z (%Z)").to_string()
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(zone.clone())
+}
+
+/// The date of a second since the epoch in a zone. The day of the month takes two columns, a blank before a single
+/// digit, and the zone's abbreviation follows in parentheses. Seconds beyond the year 9999 are taken for its end.
+pub fn rfc5322(seconds: u64, zone: &TimeZone) -> String {
+    thread_local!(static LAST: Last = const { RefCell::new(None) });
+    remembered(&LAST, seconds, zone, |time| time.strftime("%a, %e %b %Y %H:%M:%S %z (%Z)").to_string())
 }
 
 /// The date of a second as mbox `From ` lines have it: `Sat Nov 21 16:53:54 2026`.
 pub fn ctime(seconds: u64, zone: &TimeZone) -> String {
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(zone.clone());
-    time.strftime("%a %b %e %H:%M:%S %Y").to_string()
+    zoned(seconds, zone).strftime("%a %b %e %H:%M:%S %Y").to_string()
 }
 
 /// The digits of a Message-Id that we make: `20261121165354`, in UTC as Postfix writes them.
 pub fn message_id_digits(seconds: u64) -> String {
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).strftime("%Y%m%d%H%M%S").to_string()
+    thread_local!(static LAST: Last = const { RefCell::new(None) });
+    remembered(&LAST, seconds, &TimeZone::UTC, |time| time.strftime("%Y%m%d%H%M%S").to_string())
 }
 
 /// The same digits in a zone.
 pub fn compact(seconds: u64, zone: &TimeZone) -> String {
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(zone.clone());
-    time.strftime("%Y%m%d%H%M%S").to_string()
+    zoned(seconds, zone).strftime("%Y%m%d%H%M%S").to_string()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One notice written out (RFC 3464, RFC 3462, RFC 6533; Postfix: `bounce_notify_util`).
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 
 use yamabiko_address::header::AddressList;
 use yamabiko_message::header_block;
@@ -120,8 +120,11 @@ fn address_type(address: &str) -> &'static str {
 }
 
 /// One line, whatever the text: control characters would end a header or a field.
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    match text.contains(char::is_control) {
+        true => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+        false => Cow::Borrowed(text),
+    }
 }
 
 impl Notice<'_> {
@@ -150,16 +153,23 @@ struct Writer<'n> {
 }
 
 impl Writer<'_> {
-    fn line(&mut self, text: &str) {
-        self.out.extend_from_slice(text.as_bytes());
+    /// A line of so many pieces.
+    fn pieces(&mut self, pieces: &[&str]) {
+        pieces.iter().for_each(|piece| self.out.extend_from_slice(piece.as_bytes()));
         self.out.push(b'\n');
     }
+    fn line(&mut self, text: &str) {
+        self.pieces(&[text]);
+    }
     fn field(&mut self, name: &str, value: &str) {
-        self.line(&format!("{name}: {value}"));
+        self.pieces(&[name, ": ", value]);
+    }
+    /// A field whose value begins with a type: `dns; mx.example.com`.
+    fn typed(&mut self, name: &str, kind: &str, value: &str) {
+        self.pieces(&[name, ": ", kind, "; ", value]);
     }
     fn boundary(&mut self, end: &str) {
-        let boundary = self.notice.boundary;
-        self.line(&format!("--{boundary}{end}"));
+        self.pieces(&["--", self.notice.boundary, end]);
     }
     /// True when parts of the notice must say that they are 8-bit.
     fn is_eight_bit(&self) -> bool {
@@ -203,7 +213,7 @@ impl Writer<'_> {
         self.field("Auto-Submitted", if notice.postmaster_copy { "auto-generated" } else { "auto-replied" });
         self.field("MIME-Version", "1.0");
         self.field("Content-Type", "multipart/report; report-type=delivery-status;");
-        self.line(&format!("\tboundary=\"{}\"", notice.boundary));
+        self.pieces(&["\tboundary=\"", notice.boundary, "\""]);
         match notice.encoding {
             BodyEncoding::Unknown => {}
             BodyEncoding::SevenBit => self.field("Content-Transfer-Encoding", "7bit"),
@@ -224,7 +234,7 @@ impl Writer<'_> {
             ascii if ascii.eq_ignore_ascii_case("us-ascii") && self.is_eight_bit() => "utf-8",
             charset => charset,
         };
-        self.field("Content-Type", &format!("text/plain; charset={charset}"));
+        self.pieces(&["Content-Type: text/plain; charset=", charset]);
         self.part_encoding();
         self.line("");
         if !notice.postmaster_copy {
@@ -232,12 +242,13 @@ impl Writer<'_> {
         }
         for recipient in notice.recipients {
             self.line("");
-            let mut text = format!("<{}>", yamabiko_address::quote(&recipient.address));
-            if !recipient.original.is_empty() && recipient.original != recipient.address {
-                // Writing to a String cannot fail.
-                let _ = write!(text, " (expanded from <{}>)", yamabiko_address::quote(&recipient.original));
-            }
-            let _ = write!(text, ": {}", recipient.reason);
+            let address = yamabiko_address::quote(&recipient.address);
+            let text = if recipient.original.is_empty() || recipient.original == recipient.address {
+                ["<", &address, ">: ", &recipient.reason].concat()
+            } else {
+                let original = yamabiko_address::quote(&recipient.original);
+                ["<", &address, "> (expanded from <", &original, ">): ", &recipient.reason].concat()
+            };
             wrap(&mut self.out, &one_line(&text), WIDTH, INDENT);
         }
         self.line("");
@@ -248,20 +259,21 @@ impl Writer<'_> {
         self.boundary("");
         self.field("Content-Description", "Delivery report");
         let global = if notice.smtputf8 { "global-" } else { "" };
-        self.field("Content-Type", &format!("message/{global}delivery-status"));
+        self.pieces(&["Content-Type: message/", global, "delivery-status"]);
         if notice.smtputf8 {
             self.part_encoding();
         }
         self.line("");
-        self.field("Reporting-MTA", &format!("dns; {}", notice.reporting_mta));
+        self.typed("Reporting-MTA", "dns", notice.reporting_mta);
         if !notice.envid.is_empty() {
             self.field("Original-Envelope-Id", &one_line(notice.envid));
         }
         let name = field_name_part(notice.mail_name);
-        self.field(&format!("X-{name}-Queue-ID"), notice.queue_id);
+        self.pieces(&["X-", &name, "-Queue-ID: ", notice.queue_id]);
         if !notice.sender.is_empty() {
-            let sender = one_line(&yamabiko_address::quote(notice.sender));
-            self.field(&format!("X-{name}-Sender"), &format!("{}; {sender}", address_type(&sender)));
+            let sender = yamabiko_address::quote(notice.sender);
+            let sender = one_line(&sender);
+            self.pieces(&["X-", &name, "-Sender: ", address_type(&sender), "; ", &sender]);
         }
         self.field("Arrival-Date", notice.arrival_date);
         for recipient in notice.recipients {
@@ -273,24 +285,26 @@ impl Writer<'_> {
     fn recipient_fields(&mut self, recipient: &RecipientReport, name: &str) {
         let notice = self.notice;
         self.line("");
-        let address = one_line(&yamabiko_address::quote(&recipient.address));
-        self.field("Final-Recipient", &format!("{}; {address}", address_type(&address)));
+        let address = yamabiko_address::quote(&recipient.address);
+        let address = one_line(&address);
+        self.typed("Final-Recipient", address_type(&address), &address);
         if !recipient.orcpt.is_empty() {
             self.field("Original-Recipient", &one_line(&recipient.orcpt));
         } else if !recipient.original.is_empty() {
-            let original = one_line(&yamabiko_address::quote(&recipient.original));
-            self.field("Original-Recipient", &format!("{}; {original}", address_type(&original)));
+            let original = yamabiko_address::quote(&recipient.original);
+            let original = one_line(&original);
+            self.typed("Original-Recipient", address_type(&original), &original);
         }
         self.field("Action", if notice.kind == Kind::Failed { "failed" } else { recipient.action });
         self.field("Status", &recipient.status.to_string());
         if !recipient.remote_mta.is_empty() {
-            let text = one_line(&format!("Remote-MTA: dns; {}", recipient.remote_mta));
-            wrap(&mut self.out, &text, WIDTH, INDENT);
+            let text = ["Remote-MTA: dns; ", &recipient.remote_mta].concat();
+            wrap(&mut self.out, &one_line(&text), WIDTH, INDENT);
         }
         let diagnostic = if recipient.diagnostic.is_empty() {
-            format!("Diagnostic-Code: X-{name}; {}", recipient.reason)
+            ["Diagnostic-Code: X-", name, "; ", &recipient.reason].concat()
         } else {
-            format!("Diagnostic-Code: {}", recipient.diagnostic)
+            ["Diagnostic-Code: ", &recipient.diagnostic].concat()
         };
         wrap(&mut self.out, &one_line(&diagnostic), WIDTH, INDENT);
         if notice.kind == Kind::Delayed {
@@ -303,7 +317,7 @@ impl Writer<'_> {
         self.boundary("");
         let whole = matches!(notice.original, Original::Full(_));
         let un = if notice.kind == Kind::Settled { "" } else { "Undelivered " };
-        self.field("Content-Description", &format!("{un}Message{}", if whole { "" } else { " Headers" }));
+        self.pieces(&["Content-Description: ", un, "Message", if whole { "" } else { " Headers" }]);
         let content_type = match (notice.smtputf8, whole) {
             (false, true) => "message/rfc822",
             (false, false) => "text/rfc822-headers",
@@ -313,8 +327,8 @@ impl Writer<'_> {
         self.field("Content-Type", content_type);
         self.part_encoding();
         self.line("");
-        let sender = one_line(&yamabiko_address::quote(notice.sender));
-        self.line(&format!("Return-Path: <{sender}>"));
+        let sender = yamabiko_address::quote(notice.sender);
+        self.pieces(&["Return-Path: <", &one_line(&sender), ">"]);
         match notice.original {
             Original::Full(message) => self.out.extend_from_slice(message),
             Original::HeadersOf(message) => self.out.extend_from_slice(header_block(message)),

@@ -42,7 +42,7 @@ pub struct Qsbmf<'a> {
 impl Qsbmf<'_> {
     /// The notice: headers from `Date:` on, empty line, body. LF line ends.
     pub fn compose(&self) -> Vec<u8> {
-        let quote = |address: &str| one_line(&yamabiko_address::quote(address));
+        let quote = |address: &str| one_line(&yamabiko_address::quote(address)).into_owned();
         let paragraphs: Vec<String> = self.recipients.iter().map(paragraph).collect();
         let mut text = format!(
             "Date: {}\nFrom: {}\nTo: {}\nSubject: failure notice\nAuto-Submitted: {}\nMessage-Id: {}\n",

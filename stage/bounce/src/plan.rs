@@ -352,7 +352,10 @@ impl<'p> Planner<'p> {
                 sender: &sender,
                 envid: &envelope.envid,
                 arrival_date: &rfc5322(envelope.arrival.seconds(), job.zone),
-                retry_until: &rfc5322((envelope.arrival + bouncer.queue_lifetime).seconds(), job.zone),
+                retry_until: &match draft.kind {
+                    Kind::Delayed => rfc5322((envelope.arrival + bouncer.queue_lifetime).seconds(), job.zone),
+                    _ => String::new(),
+                },
                 encoding,
                 smtputf8: envelope.smtputf8,
                 recipients: &reports,
