@@ -8,7 +8,8 @@ use yamabiko_status::{EnhancedStatus, ReplyCode};
 
 use crate::{Action, Delays, QueueId, SaslIdentity, SmtpStage, Timestamp};
 
-/// Which service speaks: `postfix/smtpd` in the log is `syslog_name` and `program`.
+/// Which service speaks: `postfix/smtpd` in the log is `syslog_name` and `program`. Without a `syslog_name` the program is all
+/// of it, as with `postlog -t TAG`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// `syslog_name` of the service, `postfix` unless set.
@@ -21,6 +22,16 @@ impl Origin {
     /// The usual one: `syslog_name` as given, a program known at build time.
     pub fn new(syslog_name: &Arc<str>, program: &'static str) -> Self {
         Self { syslog_name: Arc::clone(syslog_name), program: Cow::Borrowed(program) }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.syslog_name.is_empty() {
+            f.write_str(&self.syslog_name)?;
+            f.write_str("/")?;
+        }
+        f.write_str(&self.program)
     }
 }
 

@@ -73,7 +73,7 @@ impl Header {
             Prefix::File => write!(out, "{}{} ", self.text, self.host.name),
             Prefix::Syslog(facility) => write!(out, "<{}>{}", u32::from(facility) * 8 + u32::from(severity), self.text),
         };
-        let _ = write!(out, "{}/{}[{}]: ", origin.syslog_name, origin.program, self.host.pid);
+        let _ = write!(out, "{origin}[{}]: ", self.host.pid);
     }
 
     /// The time with date, microseconds and offset, as RFC 3339 writes it.
@@ -113,6 +113,10 @@ mod tests {
             header.push(&mut out, prefix, Timestamp(at), &origin, severity);
             assert_eq!(out, text);
         }
+        let mut out = String::new();
+        let tagged = Origin::new(&Arc::from(""), "backup");
+        header.push(&mut out, Prefix::Syslog(2), Timestamp(1_795_279_346_000_000), &tagged, 6);
+        assert_eq!(out, "<22>Nov 21 16:42:26 backup[123]: ");
         let mut out = String::new();
         header.push(&mut out, Prefix::File, Timestamp(u64::MAX), &origin, 6);
         assert!(out.starts_with("Jan  1 "), "{out}");

@@ -19,7 +19,7 @@ pub fn push_object(out: &mut String, event: &Event, header: &Header) {
     let mut object = Object { out, first: true };
     object.text("time", &header.iso(event.at));
     object.text("host", &header.host().name);
-    object.text("service", &format!("{}/{}", event.origin.syslog_name, event.origin.program));
+    object.text("service", &event.origin.to_string());
     object.number("pid", header.host().pid);
     push_kind(&mut object, &event.kind);
     out.push('}');

@@ -148,6 +148,16 @@ impl Context {
     /// The same under another program's name.
     pub fn log_as(&mut self, program: &str, severity: Severity, queue_id: Option<QueueId>, text: &str) {
         let origin = Origin { syslog_name: Arc::clone(&self.log.syslog_name), program: program.to_owned().into() };
+        self.append(origin, severity, queue_id, text);
+    }
+
+    /// The same under a tag of which nothing is ours.
+    pub fn log_tagged(&mut self, tag: &str, severity: Severity, text: &str) {
+        let origin = Origin { syslog_name: Arc::from(""), program: tag.to_owned().into() };
+        self.append(origin, severity, None, text);
+    }
+
+    fn append(&self, origin: Origin, severity: Severity, queue_id: Option<QueueId>, text: &str) {
         let kind = Kind::Text { severity, queue_id, text: text.to_owned() };
         // Not everybody may write there, and a command does its work all the same.
         let _ = self.log.append(&[Event { at: Timestamp::now(), origin, kind }]);

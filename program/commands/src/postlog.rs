@@ -43,10 +43,11 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
         Ok(context) => context,
         Err(code) => return code,
     };
-    let tag = tag.unwrap_or_else(|| "postlog".to_owned());
-    let name = tag.rsplit('/').next().unwrap_or("postlog").to_owned();
     let mut line = |text: &str| {
-        context.log_as(&name, severity, None, text);
+        match &tag {
+            Some(tag) => context.log_tagged(tag, severity, text),
+            None => context.log(severity, None, text),
+        }
         if std::io::stderr().is_terminal() {
             let word = match severity {
                 Severity::Info => "",
@@ -55,7 +56,7 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
                 Severity::Fatal => "fatal: ",
                 Severity::Panic => "panic: ",
             };
-            eprintln!("{tag}: {word}{text}");
+            eprintln!("{}: {word}{text}", tag.as_deref().unwrap_or("postlog"));
         }
     };
     if words.is_empty() {
