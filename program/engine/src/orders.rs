@@ -12,7 +12,7 @@ use crate::visit::Visited;
 
 /// What others want of the manager.
 pub enum Order {
-    /// A message became durable and is to be tried at once; the hash of its sender.
+    /// A message became durable and is to be tried at once; whom it is from.
     Arrived(QueueId, Origin),
     /// A message that is in memory only asks what would become of it.
     Probe(Box<Probe>),

@@ -6,7 +6,9 @@
 //! [`Wheel`]; those whose second has come stand in a small heap, so that they come out in the order of their times.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use yamabiko_envelope::{QueueId, Timestamp};
 
@@ -26,6 +28,9 @@ pub fn sender_hash(sender: &str) -> u64 {
     site_hash(sender)
 }
 
+/// A key that nobody outside knows: who may choose a sender's name must not be able to get into another client's line.
+static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// Whom a new message is from. A hash of a sender alone is one of this machine's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
@@ -38,7 +43,7 @@ impl Origin {
     /// sender.
     pub fn of(login: Option<&str>, address: Option<IpAddr>, sender: &str) -> Self {
         let client = match (login, address.map(|address| address.to_canonical())) {
-            (Some(login), _) => site_hash(login),
+            (Some(login), _) => SECRET.hash_one(login),
             (None, Some(IpAddr::V4(address))) => u64::from(address.to_bits()) | 1 << 32,
             (None, Some(IpAddr::V6(address))) => (address.to_bits() >> 64) as u64,
             (None, None) => 0,
@@ -48,7 +53,7 @@ impl Origin {
 
     /// Names its line.
     fn line(self) -> u64 {
-        self.sender ^ self.client.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        SECRET.hash_one((self.client, self.sender))
     }
 }
 

@@ -182,6 +182,17 @@ fn a_client_with_many_senders_gets_no_more_turns() {
     assert!(waiting.senders.is_empty() && waiting.clients.is_empty() && waiting.round.is_empty());
 }
 
+/// Names of senders can be chosen so that their hashes are whatever one likes.
+#[test]
+fn no_sender_gets_into_the_line_of_another_client() {
+    let (victim, storm) = (Origin { client: 1 << 32 | 7, sender: 5 }, 1 << 32 | 9);
+    let known = [1, 0x9e37_79b9_7f4a_7c15, 0x100_0000_01b3_u64];
+    for factor in known {
+        let sender = victim.sender ^ victim.client.wrapping_mul(factor) ^ u64::wrapping_mul(storm, factor);
+        assert_ne!(Origin { client: storm, sender }.line(), victim.line());
+    }
+}
+
 #[test]
 fn who_a_message_is_from() {
     let of = |login: Option<&str>, address: &str| Origin::of(login, address.parse().ok(), "s@x");
