@@ -3,6 +3,7 @@
 //! A reload makes a new [`Generation`] whole, beside the old one, and swaps them. Sessions and deliveries that run keep
 //! the one they began with; nothing is changed under anybody's feet.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -336,10 +337,9 @@ impl Generation {
             yamabiko_address::split_extension(local, &self.delimiters).0
         });
         let nexthop: Arc<str> = nexthop.into();
-        let destination = match local {
-            // Nearly always: it is its own name.
-            None if !nexthop.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) => Arc::clone(&nexthop),
-            local => destination_name(&nexthop, local).into(),
+        let destination = match destination_name(&nexthop, local) {
+            Cow::Borrowed(_) => Arc::clone(&nexthop),
+            Cow::Owned(name) => name.into(),
         };
         Route { recipient: 0, transport: transport.into(), nexthop, destination }
     }

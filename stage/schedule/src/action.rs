@@ -1,5 +1,6 @@
 //! What the schedule and the engine say to each other.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use yamabiko_envelope::{QueueId, Reuse};
@@ -28,10 +29,12 @@ pub struct Route {
 
 /// The name of a destination: the next hop in lower case; where the transport takes one recipient at a time
 /// ([`Schedule::one_recipient`]) that recipient's local part, without address extension, at the next hop.
-pub fn destination_name(nexthop: &str, local_part: Option<&str>) -> String {
+pub fn destination_name<'a>(nexthop: &'a str, local_part: Option<&str>) -> Cow<'a, str> {
     match local_part {
-        Some(local) => format!("{local}@{nexthop}").to_lowercase(),
-        None => nexthop.to_lowercase(),
+        Some(local) => format!("{local}@{nexthop}").to_lowercase().into(),
+        // Nearly always a next hop is its own name.
+        None if nexthop.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) => nexthop.into(),
+        None => nexthop.to_lowercase().into(),
     }
 }
 
