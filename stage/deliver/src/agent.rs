@@ -960,22 +960,7 @@ impl<'a> Delivery<'a> {
             self.outcomes.push(outcome);
         }
         self.complete |= report.complete;
-        if let Some(visitor) = &self.visitor {
-            let refusals = report.fates.iter().filter_map(|fate| match fate {
-                Fate::Refused(verdict) => Some(verdict),
-                _ => None,
-            });
-            // A few are as good as all: a message may have thousands of recipients.
-            for verdict in report.bulk.iter().map(|bulk| &bulk.verdict).chain(refusals).take(8) {
-                visitor.heard(Heard {
-                    host: host.clone(),
-                    stage: verdict.stage,
-                    code: verdict.code,
-                    text: verdict.reply.clone().unwrap_or_else(|| verdict.reason.clone()),
-                    uses: session.uses,
-                });
-            }
-        }
+        self.tell_visitor(report, session);
         let last = report.bulk.as_ref().map(|bulk| &bulk.verdict).or(refused);
         if let Some(verdict) = last {
             self.why = Some(Why { verdict: verdict.clone(), host: Some(host.clone()) });
@@ -988,6 +973,25 @@ impl<'a> Delivery<'a> {
         }
         self.left = kept;
         prepared.job.recipients = keep_recipients;
+    }
+
+    /// What the server has refused, for whoever looks after its site.
+    fn tell_visitor(&self, report: &Report, session: &Session) {
+        let Some(visitor) = &self.visitor else { return };
+        let refusals = report.fates.iter().filter_map(|fate| match fate {
+            Fate::Refused(verdict) => Some(verdict),
+            _ => None,
+        });
+        // A few are as good as all: a message may have thousands of recipients.
+        for verdict in report.bulk.iter().map(|bulk| &bulk.verdict).chain(refusals).take(8) {
+            visitor.heard(Heard {
+                host: session.peer.host.clone(),
+                stage: verdict.stage,
+                code: verdict.code,
+                text: verdict.reply.clone().unwrap_or_else(|| verdict.reason.clone()),
+                uses: session.uses,
+            });
+        }
     }
 
     fn throttle(&mut self, deferred: bool, status: EnhancedStatus, reason: &str) {
