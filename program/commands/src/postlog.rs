@@ -22,7 +22,8 @@ pub fn run(args: &[String], called_as_yamabiko: bool) -> ExitCode {
     for flag in &flags {
         match flag {
             Flag::Value('c', dir) => directory = Some(dir.as_str()),
-            Flag::Value('t', name) => tag = Some(name.clone()),
+            // A line end within it would begin a line of its own.
+            Flag::Value('t', name) => tag = Some(name.replace(char::is_control, "?")),
             Flag::Value('p', name) => {
                 severity = match name.as_str() {
                     "info" => Severity::Info,

@@ -18,6 +18,7 @@ fn tags() {
         (&["-t", "backup", "text"], "backup[PID]: text"),
         (&["-t", "site/backup", "-p", "warn", "two", "words"], "site/backup[PID]: warning: two words"),
         (&["-p", "error", "-t", "x", "text"], "x[PID]: error: text"),
+        (&["-t", "x\nNov 23 00:00:00 mx forged", "text"], "x?Nov 23 00:00:00 mx forged[PID]: text"),
     ];
     for (arguments, expected) in cases {
         let _ = std::fs::remove_file(&log);
